@@ -1,0 +1,43 @@
+"""Train image classifiers on pictures as they are: high resolution, every size, every aspect ratio."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from unsquare.version import __version__
+
+# Loaded at first use, so that planning on a laptop does not wait for torch.
+_HOMES = {
+    "BatchLoader": "unsquare.data.loader",
+    "Geometry": "unsquare.shapes",
+    "Limits": "unsquare.plan.config",
+    "PlanConfig": "unsquare.plan.config",
+    "Predictor": "unsquare.train.predictor",
+    "Shape": "unsquare.shapes",
+    "ShapeIndex": "unsquare.index.table",
+    "SpatialPyramidPool": "unsquare.exact.pyramid",
+    "TrainConfig": "unsquare.train.config",
+    "UnsquareError": "unsquare.errors",
+    "evaluate": "unsquare.api",
+    "make_exact": "unsquare.exact.convert",
+    "output_regions": "unsquare.exact.convert",
+    "plan_epoch": "unsquare.plan.planner",
+    "predict": "unsquare.api",
+    "resume": "unsquare.api",
+    "scan_source": "unsquare.index.scan",
+    "train": "unsquare.api",
+    "write_report": "unsquare.report.page",
+}
+
+__all__ = ["__version__", *_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'unsquare' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

@@ -1,0 +1,61 @@
+"""The command line: parse, call one library function, print. Each command is a module, imported when it is called."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+
+from unsquare.errors import UnsquareError
+from unsquare.version import __version__
+
+COMMANDS = {
+    "demo": "make the embedded dataset, train on it, write the report",
+    "scan": "index a source of pictures by reading their headers",
+    "plan": "show how an epoch would be batched, and what padding costs",
+    "train": "train a classifier on pictures of every shape",
+    "evaluate": "measure a run's accuracy on pictures with labels",
+    "predict": "name the most probable classes of pictures",
+    "report": "write a run's report again",
+}
+
+_USAGE = "usage: unsquare COMMAND ...\n\nTrain image classifiers on pictures as they are.\n\ncommands:\n"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; the return value is the process's exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_USAGE + "".join(f"  {name:10} {text}\n" for name, text in COMMANDS.items()))
+        print("`unsquare COMMAND --help` lists a command's settings.\n\nexample:\n  unsquare demo")
+        return 0
+    if arguments[0] == "--version":
+        print(f"unsquare {__version__}")
+        return 0
+    name, *rest = arguments
+    if name not in COMMANDS:
+        close = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"the commands are {', '.join(COMMANDS)}."
+        return _fail(f"There is no command {name!r}; {hint}")
+    warnings.formatwarning = _one_line
+    try:
+        return int(importlib.import_module(f"unsquare.cli.{name}").run(rest))
+    except UnsquareError as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        return _fail("interrupted.", status=130)
+    except BrokenPipeError:  # the reader of our output has gone, as in `unsquare plan ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _one_line(message: Warning | str, *_: object, **__: object) -> str:
+    return f"unsquare: {message}\n"
+
+
+def _fail(message: str, status: int = 1) -> int:
+    print(f"unsquare: {message}", file=sys.stderr)
+    return status

@@ -1,0 +1,91 @@
+"""`unsquare demo`: the whole way on pictures that it makes itself."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from unsquare.api import train, with_settings
+from unsquare.cli.parsing import parse, progress_bar
+from unsquare.demo.compare import Row, compare
+from unsquare.demo.materials import MaterialsConfig, make_materials
+from unsquare.train.config import TrainConfig
+
+EXAMPLE = "unsquare demo --out demo --compare"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoArguments:
+    """Make pictures of six materials in every shape, train on them, evaluate, write the report."""
+
+    out: Path = Path("demo")
+    """The folder to make: pictures, run and report."""
+    compare: bool = False
+    """Instead, print the test accuracy of four ways to train: native shapes, squashed squares, zero-padded
+    random batches, and width and height alone."""
+    num_train: int = MaterialsConfig.num_train
+    """Pictures to train on."""
+    num_val: int = MaterialsConfig.num_val
+    """Pictures to choose the best weights by."""
+    num_test: int = MaterialsConfig.num_test
+    """Pictures to judge by."""
+    mean_pixels: int = MaterialsConfig.mean_pixels
+    """Mean number of pixels of a picture."""
+    epochs: int = 10
+    """Passes over the training pictures."""
+    backbone: str = "resnet10t"
+    """A timm model of the ResNet or ConvNeXt family."""
+    memory: str | None = None
+    """The memory budget, such as 4GiB; left out, what is free."""
+    seed: int = 0
+    """Other seeds give other pictures and another run."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command."""
+    given = parse(DemoArguments, arguments, command="demo", example=EXAMPLE)
+    materials = MaterialsConfig(
+        num_train=given.num_train,
+        num_val=given.num_val,
+        num_test=given.num_test,
+        mean_pixels=given.mean_pixels,
+        seed=given.seed,
+    )
+    with progress_bar("making pictures") as progress:
+        pictures = make_materials(given.out / "pictures", materials, progress)
+    config = with_settings(
+        TrainConfig(),
+        {"epochs": given.epochs, "backbone": given.backbone, "memory": given.memory, "seed": given.seed},
+    )
+    if given.compare:
+        _print(compare(pictures, given.out / "compare", config, lambda text: print(text, file=sys.stderr)))
+        return 0
+    folder = train(pictures, _free(given.out, "run"), config)
+    print(f"The pictures are in {pictures}, the run in {folder}.\nLook at the report: {folder / 'report.html'}")
+    return 0
+
+
+def _free(parent: Path, name: str) -> Path:
+    """The first of name, name-2, name-3, ... that is not taken: an earlier run stays."""
+    candidates = (parent / (name if number == 1 else f"{name}-{number}") for number in count(1))
+    return next(path for path in candidates if not path.exists())
+
+
+def _print(rows: list[Row]) -> None:
+    table = Table("", "test accuracy", "mean per class", "chosen on val", "val", "training", box=None)
+    for row in rows:
+        table.add_row(
+            row.name,
+            f"{row.accuracy:.3f} ± {row.margin:.3f}",
+            f"{row.mean_per_class_accuracy:.3f}",
+            row.chosen,
+            f"{row.val_accuracy:.3f}",
+            f"{row.train_s:.0f} s" if row.train_s else "",
+        )
+    Console().print(table)

@@ -1,0 +1,86 @@
+"""Flags from frozen dataclasses: the same classes that Python and TOML use."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+
+Arguments = TypeVar("Arguments")
+
+_registry = ConstructorRegistry()
+
+
+@_registry.primitive_rule
+def _whole_number(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[int] | None:
+    """Whole numbers may be written as 16e6."""
+    if info.type is not int:
+        return None
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="INT",
+        instance_from_str=lambda words: _to_int(words[0]),
+        is_instance=lambda value: isinstance(value, int) and not isinstance(value, bool),
+        str_from_instance=lambda value: [str(value)],
+    )
+
+
+def _to_int(word: str) -> int:
+    number = float(word) if not word.lstrip("+-").isdigit() else int(word)
+    if number != int(number):
+        raise ValueError(f"{word} is not a whole number")
+    return int(number)
+
+
+def parse(
+    kind: type[Arguments],
+    arguments: Sequence[str],
+    *,
+    command: str,
+    example: str,
+    default: Arguments | None = None,
+) -> Arguments:
+    """Parse a command's arguments; prints help or the mistake and exits where that is what they ask for.
+
+    Args:
+        kind: the dataclass of the arguments; its docstring is the help.
+        arguments: the words after the command.
+        command: the command's name.
+        example: a runnable example, the last line of the help.
+        default: the values of what is not given; None takes the class's own.
+    """
+    try:
+        return tyro.cli(
+            kind,
+            prog=f"unsquare {command}",
+            args=list(arguments),
+            config=(tyro.conf.OmitArgPrefixes, tyro.conf.PositionalMetavarFromFieldName),
+            registry=_registry,
+            default=tyro.MISSING_NONPROP if default is None else default,
+        )
+    except SystemExit as stop:
+        if not stop.code:
+            print(f"example:\n  {example}")
+        raise
+
+
+def print_json(values: dict[str, Any]) -> None:
+    """Print one JSON object on standard output."""
+    print(json.dumps(values, ensure_ascii=False))
+
+
+@contextmanager
+def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A callback (done, total) that shows a bar on standard error, where a person is watching."""
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

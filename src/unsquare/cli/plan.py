@@ -1,0 +1,79 @@
+"""`unsquare plan`: how an epoch would be batched, and what padding costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from unsquare.cli.parsing import parse, print_json, progress_bar
+from unsquare.errors import SourceError
+from unsquare.index.scan import scan_source
+from unsquare.plan.config import Limits, PlanConfig
+from unsquare.plan.ledger import Ledger, ledger
+from unsquare.plan.naming import naming
+from unsquare.plan.planner import plan_epoch
+from unsquare.shapes import Geometry
+
+EXAMPLE = "unsquare plan photos --steps b2b --buckets 32 --max-pixels 16e6 --budget-pixels 64e6"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanArguments:
+    """Show how an epoch of training would be cut into steps and micro-batches, and what of it is padding."""
+
+    index: tyro.conf.Positional[Path]
+    """An index made by `unsquare scan`, or any source that it accepts."""
+    split: str | None = None
+    """The split to plan: train, val or test; left out, train where there is one, else all images."""
+    epoch: int = 0
+    """Which epoch; another one has another order."""
+    turns: bool = False
+    """Plan for random quarter turns."""
+    json: bool = False
+    """Print one JSON object on standard output and nothing else there."""
+    geometry: Geometry = field(default_factory=Geometry)
+    plan: PlanConfig = field(default_factory=PlanConfig)
+    limits: Limits = field(default_factory=Limits)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command."""
+    given = parse(PlanArguments, arguments, command="plan", example=EXAMPLE)
+    with progress_bar("reading headers") as progress:
+        index = scan_source(given.index, progress=progress)
+    split = given.split or ("train" if np.any(index.splits == "train") else None)
+    if split is not None:
+        index = index.of_split(split)
+    if not len(index):
+        raise SourceError(
+            f"There are no images to plan{f' in the split {split!r}' if split else ''}; try another --split."
+        )
+    sizes = given.geometry.crop(given.geometry.resize(index.sizes))
+    with naming(index):
+        plan = plan_epoch(sizes, given.plan, given.limits, given.epoch, turns=given.turns)
+    figures = ledger(plan, given.plan, given.limits, index.labels, len(index.classes))
+    if given.json:
+        print_json(figures.to_dict())
+    else:
+        _print(figures)
+    return 0
+
+
+def _print(figures: Ledger) -> None:
+    console = Console()
+    summary = Table(show_header=False, box=None)
+    for name, value in figures.rows():
+        summary.add_row(name, value)
+    heading, *rows = figures.bucket_rows()
+    table = Table(*heading, box=None)
+    for row in rows:
+        table.add_row(*row)
+    console.print(summary)
+    console.print()
+    console.print(table)

@@ -1,0 +1,98 @@
+"""`unsquare scan`: from a source to an index."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+
+from unsquare.cli.parsing import parse, print_json, progress_bar
+from unsquare.data.verify import verify
+from unsquare.errors import ConfigError, SourceError
+from unsquare.index.scan import ScanResult, scan
+from unsquare.index.table import ShapeIndex
+
+EXAMPLE = "unsquare scan photos --out photos.parquet"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScanArguments:
+    """Index a source of pictures: shapes, labels and splits, by reading headers alone."""
+
+    source: tyro.conf.Positional[Path]
+    """A folder of class folders, a CSV or Parquet manifest, or MAMe's folder or CSV."""
+    out: Path = Path("index.parquet")
+    """The index to write; where it exists, only new or changed files are read again."""
+    workers: int | None = None
+    """Threads that read; left out, a number that suits the machine."""
+    verify: bool = False
+    """Also decode every picture, and list those that fail."""
+    json: bool = False
+    """Print one JSON object on standard output and nothing else there."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command."""
+    given = parse(ScanArguments, arguments, command="scan", example=EXAMPLE)
+    previous = ShapeIndex.read(given.out) if given.out.exists() else None
+    with progress_bar("reading headers") as progress:
+        result = scan(given.source, previous=previous, workers=given.workers, progress=progress)
+    index = result.index
+    if previous is not None and previous.root != index.root:
+        raise SourceError(
+            f"'{given.out}' is the index of another source, '{previous.root}'; give another file with --out."
+        )
+    if given.verify:
+        with progress_bar("decoding") as progress:
+            index = verify(index, workers=given.workers, progress=progress)
+    try:
+        index.write(given.out)
+    except OSError as error:
+        raise ConfigError(
+            f"The index '{given.out}' cannot be written ({error.strerror}); give another --out."
+        ) from error
+    if given.json:
+        print_json(_summary(index, result, given.out))
+    else:
+        _print(index, result, given.out)
+    return 0
+
+
+def _summary(index: ShapeIndex, result: ScanResult, out: Path) -> dict[str, Any]:
+    return {
+        "index": str(out),
+        "num_images": len(index),
+        "num_problems": len(index.problems),
+        "num_read": result.num_read,
+        "num_reused": result.num_reused,
+        "classes": {name: int((index.labels == label).sum()) for label, name in enumerate(index.classes)},
+        "splits": {str(name): int((index.splits == name).sum()) for name in np.unique(index.splits.astype(str))},
+        "pixels": [int(value) for value in _quantiles(index.sizes.prod(axis=1))],
+        "problems": [{"path": problem.key, "reason": problem.reason} for problem in index.problems],
+    }
+
+
+def _quantiles(values: np.ndarray) -> np.ndarray:
+    return np.quantile(values, [0, 0.5, 1]) if len(values) else np.zeros(3)
+
+
+def _print(index: ShapeIndex, result: ScanResult, out: Path) -> None:
+    for problem in index.problems:
+        print(f"problem: {problem.key} {problem.reason}")
+    least, median, most = _quantiles(index.sizes.prod(axis=1) / 1e6)
+    splits = [
+        f"{int((index.splits == name).sum()):,} {name or 'without split'}"
+        for name in np.unique(index.splits.astype(str))
+    ]
+    print(
+        f"{len(index):,} images ({', '.join(splits)}) of {len(index.classes)} classes, {least:.2f} to {most:.2f} MP, "
+        f"median {median:.2f}; {len(index.problems)} problems."
+    )
+    print(f"{result.num_read:,} headers read, {result.num_reused:,} known; the index is {out}.")
+    if index.problems:
+        print("Training leaves the problems out with --skip-bad.", file=sys.stderr)

@@ -1,0 +1,72 @@
+"""`unsquare train`: a folder of pictures in, a trained run out."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import tyro
+
+from unsquare.api import resume, train
+from unsquare.cli.parsing import parse
+from unsquare.errors import ConfigError
+from unsquare.train.config import TrainConfig, from_toml
+from unsquare.train.loop import Stopped
+
+EXAMPLE = "unsquare train photos --out runs/photos --backbone resnet18 --epochs 30 --memory 8GiB"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainArguments:
+    """Train a classifier on pictures as they are, then evaluate it and write the report."""
+
+    source: tyro.conf.Positional[Path | None] = None
+    """A folder of class folders, a CSV or Parquet manifest, MAMe's folder, or an index made by `unsquare scan`."""
+    out: Path | None = None
+    """The run folder to make."""
+    resume: Path | None = None
+    """Go on with this run folder instead, with its own source and settings."""
+    config: Path | None = None
+    """A TOML file of settings, such as a run's config.toml; flags given beside it win."""
+    settings: TrainConfig = field(default_factory=TrainConfig)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command."""
+    default = TrainArguments(settings=_settings_file(arguments))
+    given = parse(TrainArguments, arguments, command="train", example=EXAMPLE, default=default)
+    folder = given.resume or given.out
+    try:
+        if given.resume is not None:
+            if given.source is not None or given.out is not None or given.settings != TrainConfig():
+                raise ConfigError("--resume takes the run's own source and settings; leave out everything else.")
+            folder = resume(given.resume)
+        else:
+            if given.source is None or given.out is None:
+                raise ConfigError(f"Training needs a source and a run folder, as in `{EXAMPLE}`.")
+            folder = train(given.source, given.out, given.settings)
+        print(f"The report is {folder / 'report.html'}.", file=sys.stderr)
+    except Stopped as stop:
+        print(
+            f"Stopped and saved after step {stop.step}; `unsquare train --resume {folder}` goes on.",
+            file=sys.stderr,
+        )
+        return 128 + (stop.signal_number or signal.SIGTERM)
+    return 0
+
+
+def _settings_file(arguments: Sequence[str]) -> TrainConfig:
+    """The settings of the file that --config names: they are the defaults of the flags, so they come first."""
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    finder.add_argument("--config", type=Path)
+    path = finder.parse_known_args(arguments)[0].config
+    if path is None:
+        return TrainConfig()
+    try:
+        return from_toml(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"The settings in {path} cannot be read ({error}); check the path.") from error

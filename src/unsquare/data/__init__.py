@@ -1,0 +1,1 @@
+"""Pixels: decoding, augmenting and loading pictures at their own size."""

@@ -1,0 +1,113 @@
+"""How training changes a picture: a random crop, flips, quarter turns, colour; the shape is known beforehand.
+
+Shapes are the plan's business, so the plan decides crop and turn; where to crop, flips and colours are drawn
+here from a generator of the image's own, so that they depend on neither rank nor worker nor order. Nothing
+resizes: a flip or a turn moves pixels, and colour works through whole numbers in strips, without a float
+copy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from unsquare.data.pixels import Pixels, contiguous
+from unsquare.errors import ConfigError
+from unsquare.shapes import Shape
+
+_STREAM = 0x70_69_78
+"""Keeps these draws apart from others that are seeded by the same numbers."""
+_STRIP_PIXELS = 1 << 16
+"""Strips of colour arithmetic stay in the processor's cache."""
+_GREY = (0.299, 0.587, 0.114)
+"""Weights of red, green and blue in luminance (ITU-R BT.601)."""
+_ONE = 1 << 12
+"""The factor 1 in the fixed-point arithmetic of colours."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """What training may do to a picture."""
+
+    flip_horizontal: bool = True
+    """Mirror left and right every second time; turn off where the side carries meaning, as in text."""
+    flip_vertical: bool = False
+    """Mirror top and bottom every second time; for pictures without an up, such as micrographs."""
+    turns: bool = False
+    """Turn by a random number of quarter turns, drawn by the plan; for pictures without an up."""
+    colour_jitter: float = 0.0
+    """Brightness, contrast and saturation are each scaled by a factor in 1 plus or minus this, in [0, 1)."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.colour_jitter < 1:
+            raise ConfigError(f"colour_jitter must be at least 0 and below 1, but is {self.colour_jitter}.")
+
+
+def image_rng(seed: int, epoch: int, key_position: int) -> np.random.Generator:
+    """The generator of one image in one epoch, the same on every rank and worker.
+
+    Args:
+        seed: of the run, at least 0.
+        epoch: counted from 0.
+        key_position: the image's row in the index.
+    """
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence((_STREAM, seed, epoch, key_position))))
+
+
+def augment(image: Pixels, *, crop: Shape, turn: int, rng: np.random.Generator, config: AugmentConfig) -> Pixels:
+    """A changed copy of a picture (or the picture itself where nothing changes), contiguous.
+
+    Args:
+        image: (H, W, 3) uint8, at least as large as the crop.
+        crop: the shape to cut out, before the turn.
+        turn: quarter turns counter-clockwise, 0 to 3.
+        rng: `image_rng` of this image.
+        config: which flips and how much colour jitter.
+
+    Returns:
+        (h, w, 3) uint8: the crop's shape, its sides swapped by an odd turn.
+    """
+    height, width = image.shape[:2]
+    assert crop <= (height, width) and crop.width <= width, "the crop must lie inside the picture"
+    # All draws are made whatever the settings, so that one setting does not change another's draws.
+    top = int(rng.integers(height - crop.height + 1))
+    left = int(rng.integers(width - crop.width + 1))
+    mirror, upend = rng.random(2) < 0.5
+    factors = 1 + config.colour_jitter * rng.uniform(-1, 1, size=3)
+    out = image[top : top + crop.height, left : left + crop.width]
+    if config.flip_horizontal and mirror:
+        out = out[:, ::-1]
+    if config.flip_vertical and upend:
+        out = out[::-1]
+    out = np.rot90(out, turn) if turn else out
+    if config.colour_jitter:
+        return _jitter(out, *factors)
+    return contiguous(out)
+
+
+def _jitter(image: Pixels, brightness: float, contrast: float, saturation: float) -> Pixels:
+    """Colours scaled: brightness first, contrast about the mean luminance, saturation about each pixel's own.
+
+    All three are linear, so they are one matrix: out = direct x channel + shared x luminance + offset.
+    """
+    mean = float(_sample(image).mean(axis=(0, 1)) @ _GREY) * brightness
+    direct = round(_ONE * brightness * contrast * saturation)
+    shared = [round(_ONE * brightness * contrast * (1 - saturation) * weight) for weight in _GREY]
+    offset = round(_ONE * ((1 - contrast) * mean + 0.5))
+    out = np.empty(image.shape, np.uint8)
+    rows = max(1, _STRIP_PIXELS // image.shape[1])
+    for top in range(0, len(image), rows):
+        strip = image[top : top + rows].astype(np.int32)
+        luminance = strip[..., 0] * shared[0] + strip[..., 1] * shared[1] + strip[..., 2] * shared[2] + offset
+        strip *= direct
+        strip += luminance[..., None]
+        strip >>= _ONE.bit_length() - 1
+        np.clip(strip, 0, 255, out=strip)
+        out[top : top + rows] = strip
+    return out
+
+
+def _sample(image: Pixels) -> Pixels:
+    """About 256 x 256 pixels, evenly spread: enough for a mean."""
+    return image[:: max(1, image.shape[0] // 256), :: max(1, image.shape[1] // 256)]

@@ -1,0 +1,150 @@
+"""Decodes planned micro-batches ahead of the network, within a bounded number of bytes.
+
+Threads rather than worker processes: the decoders release the interpreter's lock, a 16 MP picture need not be
+copied between processes (containers often leave 64 MB of shared memory), and the memory taken is this process's
+own, where the budget counts it. What is in flight is bounded twice: whole micro-batches by `READ_AHEAD`, and the
+decoders' passing needs by a gate that counts bytes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from unsquare.data.augment import AugmentConfig, augment, image_rng
+from unsquare.data.decode import decode, decode_peak_bytes
+from unsquare.data.gate import DECODE_BYTES, ByteGate, num_cores
+from unsquare.errors import ImageError, SourceError
+from unsquare.index.table import ShapeIndex
+from unsquare.plan.epoch import EpochPlan, MicroBatch
+from unsquare.shapes import Geometry, Shape
+
+READ_AHEAD = 1
+"""Micro-batches prepared beyond the one in use."""
+
+
+@dataclass(frozen=True)
+class PaddedBatch:
+    """A decoded micro-batch: each image at the top left of the canvas, zeros elsewhere."""
+
+    pixels: torch.Tensor
+    """(N, 3, H, W) uint8, channels_last."""
+    sizes: torch.Tensor
+    """(N, 2) int64: height and width of each image."""
+    labels: torch.Tensor
+    """(N,) int64."""
+    images: npt.NDArray[np.int64]
+    """(N,) positions in the index."""
+
+
+def decoding_bytes(index: ShapeIndex, geometry: Geometry) -> int:
+    """The most bytes that the decoders take in passing for these images, whatever the number of threads."""
+    targets = geometry.resize(index.sizes)
+    largest = max(
+        (decode_peak_bytes(_shape(size), _shape(target)) for size, target in zip(index.sizes, targets)),
+        default=0,
+    )
+    return max(DECODE_BYTES, largest)
+
+
+def _shape(size: npt.NDArray[np.int64]) -> Shape:
+    return Shape(int(size[0]), int(size[1]))
+
+
+class BatchLoader:
+    """Loads the micro-batches of plans.
+
+    Args:
+        index: the images.
+        geometry: from file shape to training shape.
+        augment: how training changes the pictures; None shows them as they are.
+        workers: threads that decode; None takes one per core.
+    """
+
+    def __init__(
+        self,
+        index: ShapeIndex,
+        geometry: Geometry,
+        augment: AugmentConfig | None = None,
+        workers: int | None = None,
+    ) -> None:
+        self._index = index
+        self._geometry = geometry
+        self._augment = augment
+        self._pool = ThreadPoolExecutor(workers or num_cores(), thread_name_prefix="decode")
+        self._gate = ByteGate(DECODE_BYTES)
+        self._targets = geometry.resize(index.sizes)
+
+    def close(self) -> None:
+        """Drop what was read ahead and end the threads."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def load(self, plan: EpochPlan, micro_batches: Sequence[MicroBatch]) -> Generator[PaddedBatch, None, None]:
+        """Yield the micro-batches decoded, in order, reading ahead while the caller computes.
+
+        Raises:
+            SourceError: a picture that the index holds cannot be decoded.
+        """
+        waiting: deque[_Pending] = deque()
+        ahead = iter(micro_batches)
+        try:
+            while True:
+                while len(waiting) < 1 + READ_AHEAD and (micro_batch := next(ahead, None)) is not None:
+                    waiting.append(self._submit(plan, micro_batch))
+                if not waiting:
+                    return
+                yield waiting.popleft().result()
+        finally:
+            for pending in waiting:
+                pending.cancel()
+
+    def _submit(self, plan: EpochPlan, micro_batch: MicroBatch) -> _Pending:
+        height, width = micro_batch.canvas
+        canvas = np.zeros((len(micro_batch.images), height, width, 3), dtype=np.uint8)
+        jobs = [
+            self._pool.submit(self._place, canvas[slot], plan, int(image))
+            for slot, image in enumerate(micro_batch.images)
+        ]
+        sizes = torch.from_numpy(plan.sizes[micro_batch.images])
+        labels = torch.from_numpy(self._index.labels[micro_batch.images].astype(np.int64))
+        pixels = torch.from_numpy(canvas).permute(0, 3, 1, 2)  # (N, 3, H, W), channels_last as it lies
+        return _Pending(jobs, PaddedBatch(pixels, sizes, labels, micro_batch.images))
+
+    def _place(self, slot: npt.NDArray[np.uint8], plan: EpochPlan, image: int) -> None:
+        """Decode one image into its slot (H, W, 3) of the canvas."""
+        target = _shape(self._targets[image])
+        original = _shape(self._index.sizes[image])
+        try:
+            with self._gate.hold(decode_peak_bytes(original, target)):
+                picture = decode(self._index.path(image), target, expected=original)
+                if self._augment is not None:
+                    crop = _shape(self._geometry.crop(self._targets[image]))
+                    rng = image_rng(plan.seed, plan.epoch, image)
+                    picture = augment(picture, crop=crop, turn=int(plan.turns[image]), rng=rng, config=self._augment)
+                slot[: picture.shape[0], : picture.shape[1]] = picture
+        except ImageError as error:
+            raise SourceError(
+                f"Every planned picture must decode, but {self._index.keys[image]} does not: {error}; mend or remove "
+                "it, or find all such files first with `unsquare scan --verify`."
+            ) from error
+
+
+@dataclass(frozen=True)
+class _Pending:
+    jobs: list[Future[None]]
+    batch: PaddedBatch
+
+    def result(self) -> PaddedBatch:
+        for job in self.jobs:
+            job.result()
+        return self.batch
+
+    def cancel(self) -> None:
+        for job in self.jobs:
+            job.cancel()

@@ -1,0 +1,161 @@
+"""The demo's comparison: the same network, epochs and tuning on the same pictures, shown four ways.
+
+Each way that trains a network tries the same learning rates and keeps the one that does best on the val split;
+each is then judged once, on the test split, by the weights that did best on the val split.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from unsquare.demo.naive import NAIVE
+from unsquare.files import write_text
+from unsquare.index.scan import scan_source
+from unsquare.index.table import ShapeIndex
+from unsquare.train.config import TrainConfig
+from unsquare.train.recipe import Recipe
+from unsquare.train.run import RunFolder
+from unsquare.train.start import train
+
+LEARNING_RATES = (5e-4, 1e-3, 2e-3)
+"""What every network is tuned over."""
+
+NEIGHBOURS = (1, 3, 5, 9, 15, 25, 41)
+"""What the classifier by shape alone is tuned over."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One way's outcome."""
+
+    name: str
+    accuracy: float
+    """On the test split."""
+    mean_per_class_accuracy: float
+    num_images: int
+    chosen: str
+    """What tuning chose on the val split."""
+    val_accuracy: float
+    """Mean per-class accuracy on the val split, by which it was chosen."""
+    train_s: float
+    """Seconds of the chosen training run."""
+
+    @property
+    def margin(self) -> float:
+        """Half of the 95 % interval of the accuracy (normal approximation)."""
+        return 1.96 * math.sqrt(self.accuracy * (1 - self.accuracy) / self.num_images)
+
+
+def compare(pictures: Path, out: Path, config: TrainConfig, say: Callable[[str], None]) -> list[Row]:
+    """Train and judge all four; ways already done in `out` with the same settings are not done again.
+
+    Args:
+        pictures: a folder with train, val and test above class folders.
+        out: where the runs go.
+        config: the settings of every network, the learning rate apart.
+        say: told what happens.
+    """
+    index = scan_source(pictures)
+    side = round(math.sqrt(index.of_split("train").sizes.prod(axis=1).mean()))
+    squares = _squash(pictures, out / f"squares-{side}", index, side)
+    ways: list[tuple[str, Path, Recipe]] = [
+        ("unsquare, native shapes", pictures, Recipe()),
+        (f"squashed to {side} x {side}", squares, Recipe()),
+        ("zero-padded random batches", pictures, NAIVE),
+    ]
+    rows = []
+    for name, source, recipe in ways:
+        say(f"Training: {name}.")
+        rows.append(_tune(name, source, out, config, recipe, say))
+    say("Training: width and height alone.")
+    return [*rows, _by_shape(index)]
+
+
+def _tune(name: str, source: Path, out: Path, config: TrainConfig, recipe: Recipe, say: Callable[[str], None]) -> Row:
+    """Train with each learning rate; the row of the one that is best on the val split."""
+    tried = []
+    for rate in LEARNING_RATES:
+        settings = replace(config, learning_rate=replace(config.learning_rate, lr=rate))
+        folder = out / f"{'-'.join(name.replace(',', '').split())}-lr{rate:g}"
+        best_val, final = _run(source, folder, settings, recipe)
+        say(f"  learning rate {rate:g}: val {best_val:.3f}")
+        tried.append((best_val, rate, final))
+    best_val, rate, final = max(tried, key=lambda each: each[0])
+    return Row(
+        name=name,
+        accuracy=final["accuracy"],
+        mean_per_class_accuracy=final["mean_per_class_accuracy"],
+        num_images=final["num_images"],
+        chosen=f"learning rate {rate:g}",
+        val_accuracy=best_val,
+        train_s=final["time_s"],
+    )
+
+
+def _run(source: Path, folder: Path, config: TrainConfig, recipe: Recipe) -> tuple[float, dict[str, Any]]:
+    """Best val score and the final row of a run, which is made unless it is there, whole and of these settings."""
+    run = RunFolder(folder)
+    stamp = folder.with_suffix(".json")
+    wanted = json.dumps(asdict(config), default=str, sort_keys=True)
+    rows = run.read_metrics()
+    if not (stamp.is_file() and stamp.read_text() == wanted and rows and rows[-1]["kind"] == "final"):
+        shutil.rmtree(folder, ignore_errors=True)
+        train(source, folder, config, quiet=True, recipe=recipe)
+        write_text(stamp, wanted)
+        rows = run.read_metrics()
+    best = max(row["mean_per_class_accuracy"] for row in rows if row["kind"] == "eval")
+    return best, rows[-1]
+
+
+def _squash(pictures: Path, out: Path, index: ShapeIndex, side: int) -> Path:
+    """The same pictures as squares of `side` pixels, stored without loss."""
+    if (out / "done").is_file():
+        return out
+    for row, key in enumerate(index.keys):
+        target = (out / key).with_suffix(".png")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with Image.open(index.path(row)) as image:
+            image.convert("RGB").resize((side, side), Image.Resampling.LANCZOS).save(target)
+    write_text(out / "done", "")
+    return out
+
+
+def _by_shape(index: ShapeIndex) -> Row:
+    """Nearest neighbours on height and width, their number tuned on the val split."""
+    features = {split: _shape_features(index.of_split(split)) for split in ("train", "val", "test")}
+    scores = [_neighbours(*features["train"], *features["val"], k)[1] for k in NEIGHBOURS]
+    k = NEIGHBOURS[int(np.argmax(scores))]
+    accuracy, per_class = _neighbours(*features["train"], *features["test"], k)
+    return Row(
+        name="width and height alone",
+        accuracy=accuracy,
+        mean_per_class_accuracy=per_class,
+        num_images=len(features["test"][1]),
+        chosen=f"{k} neighbours",
+        val_accuracy=max(scores),
+        train_s=0.0,
+    )
+
+
+def _shape_features(index: ShapeIndex) -> tuple[np.ndarray, np.ndarray]:
+    return np.log(index.sizes.astype(float)), index.labels
+
+
+def _neighbours(
+    known: np.ndarray, labels: np.ndarray, asked: np.ndarray, truth: np.ndarray, k: int
+) -> tuple[float, float]:
+    """Accuracy and mean per-class accuracy of the vote of the k nearest in log height and log width."""
+    distance = np.linalg.norm(asked[:, None] - known[None], axis=2)  # (asked, known)
+    nearest = labels[np.argsort(distance, axis=1, kind="stable")[:, :k]]
+    votes = np.stack([(nearest == label).sum(axis=1) for label in range(int(labels.max()) + 1)], axis=1)
+    right = votes.argmax(axis=1) == truth
+    return float(right.mean()), float(np.mean([right[truth == label].mean() for label in np.unique(truth)]))

@@ -1,0 +1,214 @@
+"""The embedded dataset: photographs of objects of six materials, told apart by their fine texture alone.
+
+It is an honest task by construction. A scene (silhouette, colours, light, strength of the texture) is drawn
+once and photographed in every material; sizes come from the same strata for every material. Whatever is
+coarse, therefore, says nothing of the class, in any sample however small; and no scene of one split occurs in
+another. What does tell the classes apart is 2 to 6 pixels wide, and gone once the picture is squashed to a
+small square.
+
+Each picture depends only on (seed, split, number, material): in any order, by any number of workers, the
+same files.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import zlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from unsquare.demo.scene import draw_scene, render
+from unsquare.demo.sizes import draw_shape
+from unsquare.demo.textures import MATERIALS, make_texture
+from unsquare.errors import ConfigError, SourceError
+from unsquare.shapes import Shape
+
+MANIFEST = "materials.json"
+"""Name of the file that says what a folder of materials was made from."""
+
+_VERSION = 1
+"""Raise when the same settings give other pictures."""
+
+_PNG_EVERY = 12
+"""One scene in this many is stored as PNG, so that more than one decoder is at work."""
+
+_JPEG_QUALITY = 92
+_GOLDEN = 0.6180339887498949
+"""Steps of the golden ratio spread any number of points evenly over [0, 1)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaterialsConfig:
+    """How many pictures of which size. The defaults train in minutes on two processor cores."""
+
+    num_train: int = 240
+    """Pictures to train on, over all materials; rounded down to the same number for each."""
+    num_val: int = 60
+    """Pictures to choose settings by, over all materials."""
+    num_test: int = 180
+    """Pictures to judge by, over all materials."""
+    mean_pixels: int = 150_000
+    """Mean pixel count; museum photographs have 10 million, spread alike."""
+    seed: int = 0
+    """Other seeds give other pictures."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_train", "num_val", "num_test"):
+            if getattr(self, name) < len(MATERIALS):
+                raise ConfigError(
+                    f"{name} must be at least {len(MATERIALS)}, one picture of each material, "
+                    f"but is {getattr(self, name)}."
+                )
+        if not 1024 <= self.mean_pixels <= 16_000_000:
+            raise ConfigError(f"mean_pixels must be from 1024 to 16000000, but is {self.mean_pixels}.")
+        if self.seed < 0:
+            raise ConfigError(f"seed must be at least 0, but is {self.seed}.")
+
+    def num_scenes(self, split: str) -> int:
+        """Number of scenes of a split; each is photographed once in every material."""
+        return {"train": self.num_train, "val": self.num_val, "test": self.num_test}[split] // len(MATERIALS)
+
+
+class Picture(NamedTuple):
+    """One picture that is to be made."""
+
+    split: str
+    material: str
+    number: int
+
+    @property
+    def key(self) -> str:
+        """Path of the file in the folder."""
+        suffix = "png" if self.number % _PNG_EVERY == _PNG_EVERY - 1 else "jpg"
+        return f"{self.split}/{self.material}/{self.number:04d}.{suffix}"
+
+
+def list_pictures(config: MaterialsConfig) -> Iterator[Picture]:
+    """Every picture of the dataset."""
+    for split in ("train", "val", "test"):
+        for number in range(config.num_scenes(split)):
+            yield from (Picture(split, material, number) for material in MATERIALS)
+
+
+def make_materials(
+    folder: Path,
+    config: MaterialsConfig | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    workers: int | None = None,
+) -> Path:
+    """Writes the dataset into `folder` as `split/material/number.jpg`, or finds it there.
+
+    A folder appears whole or not at all; one that was made with the same settings is left as it is.
+
+    Args:
+        folder: where the dataset is to be.
+        config: how many pictures of which size; None for the defaults.
+        progress: called with the number of pictures done and in all.
+        workers: number of threads; None for one per processor core.
+
+    Returns:
+        The folder.
+
+    Raises:
+        SourceError: the folder holds something else, or the dataset with other settings.
+    """
+    config = config or MaterialsConfig()
+    folder = Path(folder)
+    pictures = list(list_pictures(config))
+    if _is_made(folder, config, len(pictures)):
+        return folder
+    partial = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
+    try:
+        partial.mkdir(parents=True)
+        _write_pictures(partial, config, pictures, progress, workers)
+        _write_manifest(partial, config, len(pictures))
+        if folder.exists():
+            folder.rmdir()
+        partial.rename(folder)
+    except OSError as error:
+        raise SourceError(f"the dataset cannot be written to {folder} ({error}); give another folder.") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def draw_picture(picture: Picture, config: MaterialsConfig) -> npt.NDArray[np.uint8]:
+    """The pixels of one picture, (H, W, 3) uint8."""
+    split = ("train", "val", "test").index(picture.split)
+    own = np.random.default_rng((config.seed, split, picture.number, zlib.crc32(picture.material.encode())))
+    shape = _stratified_shape(own, picture, config)
+    texture = make_texture(own, picture.material, shape)
+    return render(draw_scene((config.seed, split, picture.number)), texture, own)
+
+
+def _stratified_shape(own: np.random.Generator, picture: Picture, config: MaterialsConfig) -> Shape:
+    """A shape from the stratum of this scene: the same strata for every material, another draw in each."""
+    num_scenes = config.num_scenes(picture.split)
+    pixel_rank = (picture.number + own.uniform()) / num_scenes
+    aspect_rank = (0.5 + _GOLDEN * picture.number + own.uniform() / num_scenes) % 1
+    return draw_shape(pixel_rank, aspect_rank, config.mean_pixels)
+
+
+def _write_pictures(
+    folder: Path,
+    config: MaterialsConfig,
+    pictures: list[Picture],
+    progress: Callable[[int, int], None] | None,
+    workers: int | None,
+) -> None:
+    for parent in {(folder / picture.key).parent for picture in pictures}:
+        parent.mkdir(parents=True)
+    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
+        written = pool.map(lambda picture: _write_picture(folder, config, picture), pictures)
+        try:
+            for done, _ in enumerate(written, start=1):
+                if progress is not None:
+                    progress(done, len(pictures))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _write_picture(folder: Path, config: MaterialsConfig, picture: Picture) -> None:
+    image = Image.fromarray(draw_picture(picture, config))
+    path = folder / picture.key
+    if path.suffix == ".png":
+        image.save(path, compress_level=6)
+    else:
+        image.save(path, quality=_JPEG_QUALITY)
+
+
+def _write_manifest(folder: Path, config: MaterialsConfig, num_pictures: int) -> None:
+    manifest = {"version": _VERSION, "config": asdict(config), "num_pictures": num_pictures}
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+
+
+def _is_made(folder: Path, config: MaterialsConfig, num_pictures: int) -> bool:
+    """Whether the folder holds this very dataset; raises where it holds something else."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return False
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        version, made_with = manifest["version"], manifest["config"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SourceError(
+            f"{folder} is in use for something other than this dataset; give a folder that is new or empty."
+        ) from error
+    if (version, made_with) != (_VERSION, asdict(config)):
+        raise SourceError(
+            f"{folder} holds this dataset made with other settings ({made_with}, version {version}); "
+            "delete it or give another folder."
+        )
+    found = sum(1 for picture in list_pictures(config) if (folder / picture.key).is_file())
+    if found != num_pictures:
+        raise SourceError(f"{folder} has {found} of its {num_pictures} pictures left; delete it to make it anew.")
+    return True

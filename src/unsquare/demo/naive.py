@@ -1,0 +1,66 @@
+"""The usual way, for comparison: random batches, padded with zeros to their largest image, an unchanged network.
+
+The pixels are normalised before they are padded, as a collate function after the usual transforms does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from unsquare.plan.config import Limits, PlanConfig
+from unsquare.plan.epoch import EpochPlan, Step, micro_batches_of
+from unsquare.plan.planner import plan_epoch, plan_in_order
+from unsquare.shapes import Sizes
+from unsquare.train.model import Classifier, ModelConfig, create_backbone
+from unsquare.train.recipe import Recipe
+
+BATCH = 8
+"""Images of a random batch; steps gather as many batches as they need."""
+
+
+class NaiveClassifier(Classifier):
+    """The same network, to which padding looks like picture."""
+
+    def __init__(self, config: ModelConfig, num_classes: int, *, load: bool = True) -> None:
+        super().__init__(config, num_classes, load=load)
+        stock = create_backbone(config, load)
+        stock.load_state_dict(self.backbone.state_dict())
+        self.backbone = stock
+
+    def features(self, pixels: torch.Tensor, sizes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Features of the whole canvas, and the whole canvas as region of every image."""
+        rows = torch.arange(pixels.shape[2], device=pixels.device)[None, :] < sizes[:, :1]  # (N, H)
+        columns = torch.arange(pixels.shape[3], device=pixels.device)[None, :] < sizes[:, 1:]  # (N, W)
+        shown = pixels * (rows[:, :, None] & columns[:, None, :])[:, None]
+        features = self.backbone(shown.contiguous(memory_format=torch.channels_last))
+        whole = torch.tensor(features.shape[2:], device=pixels.device)
+        return features, whole.expand(len(pixels), 2)
+
+
+def plan_random(sizes: npt.ArrayLike, config: PlanConfig, limits: Limits, epoch: int, **options: Any) -> EpochPlan:
+    """The steps of `plan_epoch`, each cut into batches without regard to shape."""
+    plan = plan_epoch(sizes, config, limits, epoch, **options)
+    return replace(plan, steps=tuple(_random_batches(plan.sizes, step, epoch) for step in plan.steps))
+
+
+def plan_random_in_order(sizes: npt.ArrayLike, limits: Limits) -> EpochPlan:
+    """Batches in the order of the index."""
+    plan = plan_in_order(sizes, limits)
+    images = np.arange(len(plan.sizes))
+    groups = [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
+    return replace(plan, steps=tuple(Step((tuple(micro_batches_of(plan.sizes, [group])),)) for group in groups))
+
+
+def _random_batches(sizes: Sizes, step: Step, epoch: int) -> Step:
+    images = np.sort(np.concatenate([each.images for each in step.micro_batches]))
+    images = np.random.default_rng((epoch, int(images[0]))).permutation(images)
+    groups = [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
+    return Step((tuple(micro_batches_of(sizes, groups)),))
+
+
+NAIVE = Recipe(classifier=NaiveClassifier, plan=plan_random, plan_in_order=plan_random_in_order)

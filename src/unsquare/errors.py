@@ -1,0 +1,37 @@
+"""What a user can get wrong.
+
+Every error that a user can mend is one sentence with the rule, what was received and what to do; the
+command line prints it without a traceback and exits with 1. A mistake of the programmer is an assertion.
+"""
+
+
+class UnsquareError(Exception):
+    """The root of everything that a user can mend."""
+
+
+class SourceError(UnsquareError):
+    """The images, labels or manifest cannot be used as they are."""
+
+
+class ImageError(UnsquareError):
+    """One image file cannot be read; the message is the reason alone, without the file's name."""
+
+
+class ConfigError(UnsquareError):
+    """A setting has a value that it may not have."""
+
+
+class PlanError(UnsquareError):
+    """No plan can meet the settings."""
+
+
+class BudgetError(UnsquareError):
+    """The memory budget cannot hold what was asked for."""
+
+
+class ExactError(UnsquareError):
+    """A module cannot be made padding-exact."""
+
+
+class RunError(UnsquareError):
+    """A run folder or a checkpoint cannot be used."""

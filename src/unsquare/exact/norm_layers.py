@@ -1,0 +1,93 @@
+"""Norm layers whose statistics know only real pixels. Per-pixel norms (layer norm over channels) need nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unsquare.exact.layers import ExactLayer
+from unsquare.exact.norms import BatchNorm, GroupNorm
+from unsquare.exact.regions import Regions
+from unsquare.exact.strips import fill
+
+
+class ExactBatchNorm2d(ExactLayer):
+    """Batch norm over the real pixels of all images of the micro-batch.
+
+    With running statistics (evaluation) it is a per-channel affine map, and the stock layer's code runs.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise, then apply what the layer brings along."""
+        if not self.training and self.running_mean is not None:
+            return super().forward(x)
+        regions = self.regions(x)
+        num_pixels = x.numel() // x.shape[1] if regions is None else regions.num_pixels
+        if num_pixels == 1:
+            raise ValueError(
+                "Expected more than 1 value per channel when training, but the regions of an input of size "
+                f"{tuple(x.shape)} hold one pixel; use larger images or more of them."
+            )
+        x = x.contiguous(memory_format=torch.channels_last)
+        y, mean, variance = BatchNorm.apply(x, self.weight, self.bias, self.eps, regions)
+        # The second run of a checkpointed block sees the same pixels again: they were counted once.
+        if self.training and self.track_running_stats and not self.passes.recomputing:
+            self._follow(mean, variance * (num_pixels / (num_pixels - 1)))
+        return _activate(self, y)
+
+    @torch.no_grad()
+    def _follow(self, mean: Tensor, variance: Tensor) -> None:
+        """Move the running statistics towards those of this batch."""
+        self.num_batches_tracked.add_(1)
+        pace = self.momentum
+        if pace is None:  # the plain average over all batches so far
+            pace = 1.0 / float(self.num_batches_tracked)
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), pace)
+        self.running_var.lerp_(variance.to(self.running_var.dtype), pace)
+
+
+class ExactGroupNorm(ExactLayer):
+    """Group norm over each image's own region."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise, then apply what the layer brings along."""
+        regions = self.regions(x)
+        if regions is None:
+            return super().forward(x)
+        y = GroupNorm.apply(x, self.weight, self.bias, self.num_groups, self.eps, regions)
+        return _activate(self, y)
+
+
+class ExactGlobalResponseNorm(ExactLayer):
+    """Global response norm: each image's channels are compared by their length over its region.
+
+    Zeros add nothing to a length, and where the map is zero so is the gradient of its length.
+    """
+
+    @staticmethod
+    def axes(module: Any) -> tuple[int, int]:
+        """The layer says itself where height and width are."""
+        return module.spatial_dim
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Zero the outside, then run the stock layer."""
+        regions = self.regions(x)
+        if regions is not None:
+            _fill_nhwc_or_nchw(x, regions, self.spatial_dim)
+        return super().forward(x)
+
+
+def _fill_nhwc_or_nchw(x: Tensor, regions: Regions, axes: tuple[int, int]) -> None:
+    x = x.detach()
+    fill(x.permute(0, 3, 1, 2) if axes == (1, 2) else x, regions, 0.0)
+
+
+def _activate(layer: nn.Module, y: Tensor) -> Tensor:
+    """The dropout and activation of timm's combined layers; other layers have neither."""
+    for name in ("drop", "act"):
+        part = getattr(layer, name, None)
+        if part is not None:
+            y = part(y)
+    return y

@@ -1,0 +1,187 @@
+"""Batch norm and group norm whose statistics know only real pixels.
+
+Both run PyTorch's own fused kernels over the whole canvas, about as many passes over memory as the stock
+layer, and mend the result per channel in closed form.
+
+Forward: the strips outside are filled with a rough guess f of the channel's mean (the mean of a thousand sampled
+pixels), and moments are taken over the canvas. With M pixels computed, n of them real, the real mean m and sum of
+squares S follow: m = (M mean - (M - n) f) / n and S = M var - n (M - n) / M (m - f)^2. Zeros in place of f would do in
+exact arithmetic, but lose digits where a mean is large against its deviation.
+
+Backward: the gradient that arrives is zero outside the regions, because whatever looks sideways downstream cleaned it.
+So the kernel's sums are right; only the count by which it divides is not. One of its two uses of the count is mended by
+handing it scaled factors, the other by adding a constant per channel.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from unsquare.exact.regions import Regions
+from unsquare.exact.strips import fill, rows
+
+# The CPU kernel adds one number after another in float32: over 64,000 rows it loses two digits of the variance.
+# Rows are folded into the channel axis until a column is about this long, and the parts are put together afterwards.
+_COLUMN_LENGTH = 64
+
+
+def batch_moments(x: Tensor, regions: Regions | None) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance of each channel over all real pixels of a map (N, C, H, W).
+
+    Returns:
+        Two tensors (C,), float32 or the map's type where that is wider. The outside of the map is overwritten.
+    """
+    pixels = rows(x.data)
+    assert pixels is not None
+    if regions is None:
+        return _moments(pixels)
+    guess = pixels[regions.sample].mean(dim=0, dtype=_wide(x)).to(x.dtype)
+    pixels.index_put_((regions.outside,), guess)
+    mean, variance = _moments(pixels)
+    real, computed = regions.num_pixels, regions.num_computed
+    guess = guess.to(mean.dtype)
+    # Written as a step from the guess, so that no digits cancel.
+    step = (mean - guess) * (computed / real)
+    variance = variance * (computed / real) - step.square() * ((computed - real) / computed)
+    return guess + step, variance.clamp_(min=0)
+
+
+class BatchNorm(torch.autograd.Function):
+    """Normalise by the moments of the real pixels; also returns those moments."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, regions: Regions | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The normalised map (N, C, H, W), the mean (C,) and the biased variance (C,)."""
+        mean, variance = batch_moments(x, regions)
+        scale = torch.ones_like(mean) if weight is None else weight.to(mean.dtype)
+        shift = None if bias is None else bias.to(mean.dtype)
+        y = torch.native_batch_norm(x, scale, shift, mean, variance, False, 0.0, eps)[0]
+        ctx.save_for_backward(x, scale, mean, (variance + eps).rsqrt())
+        ctx.regions, ctx.eps = regions, eps
+        ctx.weight_dtype = None if weight is None else weight.dtype
+        ctx.bias_dtype = None if bias is None else bias.dtype
+        ctx.mark_non_differentiable(mean, variance)
+        return y, mean, variance
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        """The stock gradients, with the number of real pixels in place of the number computed."""
+        x, scale, mean, inverse = ctx.saved_tensors
+        regions = ctx.regions
+        growth = 1.0 if regions is None else (regions.num_computed / regions.num_pixels) ** 0.5
+        grad = grad.contiguous(memory_format=torch.channels_last)
+        factors = (scale / growth, None, None, mean, inverse * growth)
+        grad_x, grad_weight, grad_bias = torch.ops.aten.native_batch_norm_backward(
+            grad, x, *factors, True, ctx.eps, [True, True, True]
+        )
+        if regions is not None:
+            share = 1 / regions.num_pixels - 1 / regions.num_computed
+            missing = scale * inverse * grad_bias * -share
+            grad_x.add_(missing.to(grad_x.dtype)[:, None, None])
+            fill(grad_x, regions, 0.0)
+        grad_weight = None if ctx.weight_dtype is None else (grad_weight / growth).to(ctx.weight_dtype)
+        grad_bias = None if ctx.bias_dtype is None else grad_bias.to(ctx.bias_dtype)
+        return grad_x, grad_weight, grad_bias, None, None
+
+
+class GroupNorm(torch.autograd.Function):
+    """Normalise each image's groups of channels by their moments over its region."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        num_groups: int,
+        eps: float,
+        regions: Regions,
+    ) -> Tensor:
+        """The normalised map (N, C, H, W)."""
+        mean, variance = _group_moments(x, num_groups, regions)
+        inverse = (variance + eps).rsqrt()
+        scale = inverse if weight is None else inverse * weight
+        shift = -mean * scale if bias is None else bias - mean * scale
+        ctx.save_for_backward(x, weight, mean, inverse)
+        ctx.regions, ctx.num_groups, ctx.has_bias = regions, num_groups, bias is not None
+        return torch.addcmul(_spatial(shift), x, _spatial(scale)).to(x.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Closed form; see Wu and He, Group Normalization, 2018, with counts of real pixels."""
+        x, weight, mean, inverse = ctx.saved_tensors
+        regions = ctx.regions
+        grad_sum = grad.sum(dim=(2, 3), dtype=mean.dtype)  # (N, C)
+        centred = x - _spatial(mean)
+        grad_dot = (grad * centred).sum(dim=(2, 3), dtype=mean.dtype) * inverse
+        scale = torch.ones_like(mean) if weight is None else weight.to(mean.dtype).expand_as(mean)
+        size = regions.counts[:, None] * (x.shape[1] // ctx.num_groups)
+        flat = _over_groups(scale * grad_sum, ctx.num_groups) / size
+        slope = _over_groups(scale * grad_dot, ctx.num_groups) / size
+        grad_x = torch.addcmul(_spatial(-inverse * flat), centred, _spatial(-inverse.square() * slope))
+        grad_x = torch.addcmul(grad_x, grad, _spatial(inverse * scale)).to(x.dtype)
+        fill(grad_x, regions, 0.0)
+        grad_weight = None if weight is None else grad_dot.sum(dim=0).to(weight.dtype)
+        grad_bias = grad_sum.sum(dim=0) if ctx.has_bias else None
+        return grad_x, grad_weight, grad_bias, None, None, None
+
+
+def _moments(pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance of the columns of (P, C)."""
+    num_rows, channels = pixels.shape
+    fold = 1
+    if pixels.device.type == "cpu":
+        fold = max(1, num_rows // _COLUMN_LENGTH)
+    head = num_rows // fold * fold
+    means, variances = _column_moments(pixels[:head].view(-1, fold * channels))
+    means, variances = means.view(fold, channels), variances.view(fold, channels)
+    mean = means.mean(dim=0)
+    variance = variances.mean(dim=0) + (means - mean).square().mean(dim=0)
+    if head == num_rows:
+        return mean, variance
+    tail_mean, tail_variance = _column_moments(pixels[head:])
+    part = (num_rows - head) / num_rows
+    step = tail_mean - mean
+    variance = variance * (1 - part) + tail_variance * part + step.square() * (part * (1 - part))
+    return mean + step * part, variance
+
+
+def _column_moments(pixels: Tensor) -> tuple[Tensor, Tensor]:
+    # Running statistics that are not kept: handing over float32 ones makes the kernel work in float32.
+    unused = torch.zeros(pixels.shape[1], dtype=_wide(pixels), device=pixels.device)
+    as_map = pixels[None, :, None].permute(0, 3, 1, 2)
+    return torch.batch_norm_update_stats(as_map, unused, unused, 0.0)
+
+
+def _group_moments(x: Tensor, num_groups: int, regions: Regions) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance of each group, repeated for its channels: two tensors (N, C)."""
+    fill(x, regions, 0.0)
+    count = regions.counts[:, None]
+    size = count * (x.shape[1] // num_groups)
+    mean = _over_groups(x.sum(dim=(2, 3), dtype=_wide(x)), num_groups) / size
+    centred = x - _spatial(mean)
+    fill(centred, regions, 0.0)
+    squares = centred.square_().sum(dim=(2, 3), dtype=_wide(x))
+    return mean, _over_groups(squares, num_groups) / size
+
+
+def _over_groups(values: Tensor, num_groups: int) -> Tensor:
+    """Sums (N, C) over each group of channels, repeated for its channels."""
+    grouped = values.unflatten(1, (num_groups, -1))
+    return grouped.sum(dim=2, keepdim=True).expand_as(grouped).flatten(1)
+
+
+def _spatial(values: Tensor) -> Tensor:
+    return values[:, :, None, None]
+
+
+def _wide(x: Tensor) -> torch.dtype:
+    return torch.promote_types(x.dtype, torch.float32)

@@ -1,0 +1,232 @@
+"""Where the real pixels lie in every feature map of a padded batch.
+
+A sliding window takes a length n to floor((n + offset) / stride), and nested floors compose to one of the same
+form, so the length at any depth of a network follows from the image's by two integers per axis, whatever the
+number of layers above (`Reach`). They are found once, when a model is converted; a forward pass only divides.
+
+Regions are computed on the host, where the loader knows them; a device is sent no more than two numbers per
+image, and the list of outside pixels is built there. Pixels are addressed as rows of a channels-last map seen as
+(N * H * W, C): filling the outside is then one call that touches only the strips, not a mask over the whole map.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Hashable
+from functools import cached_property
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+from unsquare.errors import ExactError
+from unsquare.shapes import Window
+
+_Value = TypeVar("_Value")
+
+# Pixels looked at for a first guess of a channel's mean; see `norms.batch_moments` for why a guess is enough.
+_SAMPLED_PIXELS = 1024
+
+
+class Reach(NamedTuple):
+    """How a length along one axis follows from the image's: floor((length + offset) / stride)."""
+
+    offset: int = 0
+    stride: int = 1
+
+    def through(self, window: Window) -> Reach:
+        """The reach after one more sliding window."""
+        span = 2 * window.padding - window.dilation * (window.kernel - 1) - 1
+        shift = span + window.stride
+        if window.ceil_mode:
+            # The second bound is PyTorch's rule that no last window starts in the right padding.
+            shift = min(shift + window.stride - 1, window.padding + window.stride - 1)
+        return Reach(self.offset + self.stride * shift, self.stride * window.stride)
+
+    def of(self, length: Any) -> Any:
+        """The length, or tensor of lengths, that an image's length becomes."""
+        return (length + self.offset) // self.stride
+
+
+class Extent(NamedTuple):
+    """How a feature map's region follows from the image's size, along both axes."""
+
+    height: Reach = Reach()
+    width: Reach = Reach()
+
+    def through(self, windows: tuple[Window, Window]) -> Extent:
+        """The extent after a sliding window, given as (along the height, along the width)."""
+        return Extent(self.height.through(windows[0]), self.width.through(windows[1]))
+
+    def of(self, sizes: Tensor) -> Tensor:
+        """Regions (N, 2) of images of these sizes (N, 2); below 1 where a window does not fit the image."""
+        return torch.stack([self.height.of(sizes[:, 0]), self.width.of(sizes[:, 1])], dim=1)
+
+
+class Regions:
+    """The regions of one feature map, (N, 2) on the host, and where they lie on its device."""
+
+    def __init__(self, sizes: Tensor, canvas: tuple[int, int], device: torch.device) -> None:
+        self.sizes = sizes
+        self.canvas = canvas
+        self.device = device
+        pixels = sizes.prod(dim=1)
+        self.num_pixels = int(pixels.sum())
+        self.num_computed = len(sizes) * canvas[0] * canvas[1]
+        self.full = self.num_pixels == self.num_computed
+
+    @cached_property
+    def on_device(self) -> Tensor:
+        """The regions (N, 2) on the map's device."""
+        return _send(self.sizes, self.device)
+
+    @cached_property
+    def counts(self) -> Tensor:
+        """The number of real pixels of each image, (N,) float32 on the map's device."""
+        return self.on_device.prod(dim=1).float()
+
+    @cached_property
+    def outside(self) -> Tensor:
+        """Row numbers of all pixels outside the regions, in the map seen as (N * H * W, C).
+
+        Each image has two strips: whole rows below its region, and what is right of it.
+        """
+        height, width = self.canvas
+        high, wide = self.on_device.unbind(dim=1)
+        first = torch.arange(len(high), device=self.device) * (height * width)
+        starts = torch.cat([first + high * width, first + wide])
+        widths = torch.cat([torch.full_like(wide, width), width - wide])
+        lengths = torch.cat([(height - high) * width, high * (width - wide)])
+        strip = torch.repeat_interleave(lengths, output_size=self.num_computed - self.num_pixels)
+        within = torch.arange(len(strip), device=self.device) - (lengths.cumsum(0) - lengths)[strip]
+        across = widths[strip]
+        return starts[strip] + within // across * width + within % across
+
+    @cached_property
+    def sample(self) -> Tensor:
+        """Row numbers of some pixels inside the regions, spread over all images."""
+        height, width = self.canvas
+        per_image = max(1, _SAMPLED_PIXELS // len(self.sizes))
+        steps = torch.arange(per_image, device=self.device)
+        pixels = self.on_device.prod(dim=1, keepdim=True)
+        within = steps * pixels // per_image  # (N, per_image)
+        wide = self.on_device[:, 1:]
+        first = torch.arange(len(pixels), device=self.device)[:, None] * (height * width)
+        return (first + within // wide * width + within % wide).flatten()
+
+    @cached_property
+    def inside(self) -> Tensor:
+        """True on real pixels, (N, 1, H, W): for maps that are not channels-last in memory."""
+        rows = torch.arange(self.canvas[0], device=self.device)[None, None, :, None]
+        columns = torch.arange(self.canvas[1], device=self.device)[None, None, None, :]
+        high, wide = self.on_device[:, :, None, None, None].unbind(dim=1)
+        return (rows < high) & (columns < wide)
+
+
+class Batch:
+    """The images of one forward pass: their sizes and canvas, and every region worked out so far."""
+
+    def __init__(self, sizes: Tensor | None, canvas: tuple[int, int], device: torch.device) -> None:
+        self.sizes = sizes  # (N, 2) int64 on the host, or None where the whole canvas is real
+        self.canvas = canvas
+        self.device = device
+        self._known: dict[Hashable, Any] = {}
+
+    def recall(self, key: Hashable, make: Callable[[], _Value]) -> _Value:
+        """The value made for this key in this forward pass, made now if it is new."""
+        if key not in self._known:
+            self._known[key] = make()
+        return self._known[key]
+
+    def regions(self, extent: Extent) -> Regions | None:
+        """The regions at an extent; None where every pixel of that map is real."""
+        if self.sizes is None:
+            return None
+        regions = self.recall(extent, lambda: self._regions(extent))
+        return None if regions.full else regions
+
+    def _regions(self, extent: Extent) -> Regions:
+        assert self.sizes is not None
+        sizes = extent.of(self.sizes)
+        canvas = (extent.height.of(self.canvas[0]), extent.width.of(self.canvas[1]))
+        too_small = (sizes < 1).any(dim=1)
+        if too_small.any():
+            height, width = self.sizes[too_small][0].tolist()
+            raise ExactError(
+                f"An image of {height} x {width} pixels is smaller than the network can take: one of its "
+                "windows does not fit; raise min_side in the geometry."
+            )
+        return Regions(sizes, canvas, self.device)
+
+
+class Passes:
+    """Which batch a layer works on now; one object that a model shares with all its layers.
+
+    A checkpointed block runs again during backward, perhaps after other forward passes. The output of each
+    forward pass therefore carries its batch, and names it here as soon as backward passes through (`Mark`).
+    """
+
+    def __init__(self) -> None:
+        self._forward: Batch | None = None
+        self._backward: Callable[[], Batch | None] = _no_batch
+
+    @property
+    def batch(self) -> Batch | None:
+        """The batch of the pass in progress; None outside any, where the whole canvas counts as real."""
+        if self._forward is not None:
+            return self._forward
+        return self._backward() if self.recomputing else None
+
+    @property
+    def recomputing(self) -> bool:
+        """Whether this is the second run of a checkpointed block, inside backward."""
+        # The same question, asked the same way, decides in torch.utils.checkpoint what to keep.
+        return self._forward is None and torch._C._current_graph_task_id() != -1
+
+    @property
+    def in_progress(self) -> bool:
+        """Whether a forward pass is under way."""
+        return self._forward is not None
+
+    def begin(self, batch: Batch | None) -> Batch | None:
+        """Make this batch the one in progress; returns the one before, to be given back to `begin`."""
+        before, self._forward = self._forward, batch
+        return before
+
+    def rewind(self, batch: Batch) -> None:
+        """Note that backward has entered the graph of this batch."""
+        self._backward = weakref.ref(batch)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Passes:
+        copied = Passes()
+        memo[id(self)] = copied
+        return copied
+
+    def __reduce__(self) -> tuple[type[Passes], tuple[()]]:
+        return Passes, ()
+
+
+class Mark(torch.autograd.Function):
+    """The identity, which tells `Passes` whose graph backward walks through."""
+
+    @staticmethod
+    def forward(ctx: Any, output: Tensor, passes: Passes, batch: Batch) -> Tensor:
+        """Return the output, bound to its batch."""
+        ctx.passes, ctx.batch = passes, batch
+        return output.view_as(output)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        """Name the batch, and pass the gradient on."""
+        ctx.passes.rewind(ctx.batch)
+        return grad, None, None
+
+
+def _no_batch() -> None:
+    return None
+
+
+def _send(tensor: Tensor, device: torch.device) -> Tensor:
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)

@@ -1,0 +1,60 @@
+"""Which stock layers have an exact form, and which need none.
+
+Only the very classes named here are taken as known: a subclass may compute something else, so it is judged by
+the operations it uses.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+from torch import nn
+
+from unsquare.exact import image_layers, layers, norm_layers
+from unsquare.exact.layers import ExactLayer
+from unsquare.torchvision_guard import import_timm
+
+_timm = import_timm().layers
+_grn = import_timm().layers.grn
+
+EXACT_LAYERS: dict[type[nn.Module], type[ExactLayer]] = {
+    nn.Conv2d: layers.ExactConv2d,
+    nn.MaxPool2d: layers.ExactMaxPool2d,
+    nn.AvgPool2d: layers.ExactAvgPool2d,
+    _timm.BlurPool2d: layers.ExactBlurPool2d,
+    nn.BatchNorm2d: norm_layers.ExactBatchNorm2d,
+    _timm.BatchNormAct2d: norm_layers.ExactBatchNorm2d,
+    nn.GroupNorm: norm_layers.ExactGroupNorm,
+    _timm.GroupNorm: norm_layers.ExactGroupNorm,
+    _timm.GroupNorm1: norm_layers.ExactGroupNorm,
+    _timm.GroupNormAct: norm_layers.ExactGroupNorm,
+    _timm.GroupNorm1Act: norm_layers.ExactGroupNorm,
+    _grn.GlobalResponseNorm: norm_layers.ExactGlobalResponseNorm,
+    nn.AdaptiveAvgPool2d: image_layers.ExactAdaptiveAvgPool2d,
+    nn.AdaptiveMaxPool2d: image_layers.ExactAdaptiveMaxPool2d,
+    _timm.SelectAdaptivePool2d: image_layers.ExactSelectAdaptivePool2d,
+    _timm.SEModule: image_layers.ExactSEModule,
+    _timm.EffectiveSEModule: image_layers.ExactEffectiveSEModule,
+    _timm.EcaModule: image_layers.ExactEcaModule,
+    _timm.CecaModule: image_layers.ExactCecaModule,
+}
+
+PIXELWISE_LAYERS: frozenset[type[nn.Module]] = frozenset({nn.Linear})
+"""Layers that treat each position of all axes but the last by itself."""
+
+
+def stock_class(module: nn.Module) -> type[nn.Module]:
+    """The class of a module before it was made exact."""
+    return getattr(type(module), "stock", type(module))
+
+
+def exact_class(module: nn.Module) -> type[ExactLayer] | None:
+    """The exact form of a module's class; None where there is none."""
+    return EXACT_LAYERS.get(stock_class(module))
+
+
+@lru_cache(maxsize=None)
+def overlaid(exact: type[Any], stock: type[nn.Module]) -> type[Any]:
+    """The class with an exact form laid over a stock class."""
+    return type(f"Exact{stock.__name__}", (exact, stock), {"stock": stock, "__module__": exact.__module__})

@@ -1,0 +1,19 @@
+"""What images there are: their shapes, labels and splits, found without decoding a pixel."""
+
+from unsquare.index.header import Header, read_header
+from unsquare.index.holdout import with_validation
+from unsquare.index.scan import ScanResult, scan, scan_source
+from unsquare.index.table import Problem, ShapeIndex
+from unsquare.index.trainable import check_trainable
+
+__all__ = [
+    "Header",
+    "Problem",
+    "ScanResult",
+    "ShapeIndex",
+    "check_trainable",
+    "read_header",
+    "scan",
+    "scan_source",
+    "with_validation",
+]

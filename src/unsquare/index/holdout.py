@@ -1,0 +1,47 @@
+"""A validation split for sources that have none: held out by the hash of each name, the same everywhere."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from hashlib import blake2b
+
+import numpy as np
+
+from unsquare.errors import ConfigError
+from unsquare.index.table import ShapeIndex
+
+
+def with_validation(index: ShapeIndex, fraction: float, seed: int) -> ShapeIndex:
+    """The index with every row in a split: rows that name none train, a part of them validates.
+
+    Where the source has a validation split it stays as it is. Otherwise, of each class, the given part of the
+    training rows (rounded; at least one and not all, where the class has two or more) with the smallest hash
+    of seed and key validates, so that a file added later moves at most one other file of its class.
+
+    Args:
+        index: with or without splits.
+        fraction: part of the training rows to hold out, in [0, 1).
+        seed: another seed draws another part.
+    """
+    if not 0 <= fraction < 1:
+        raise ConfigError(f"The part held out for validation must be at least 0 and below 1, but is {fraction}.")
+    splits = index.splits.copy()
+    splits[splits == ""] = "train"
+    if fraction > 0 and not np.any(splits == "val"):
+        training = splits == "train"
+        for label in np.unique(index.labels[training & (index.labels >= 0)]):
+            rows = np.flatnonzero(training & (index.labels == label))
+            splits[_held_out(index, rows, fraction, seed)] = "val"
+    return replace(index, splits=splits)
+
+
+def _held_out(index: ShapeIndex, rows: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    if len(rows) < 2:
+        return rows[:0]
+    count = min(len(rows) - 1, max(1, round(fraction * len(rows))))
+    order = sorted(rows, key=lambda row: _hash(seed, str(index.keys[row])))
+    return np.array(order[:count], dtype=np.int64)
+
+
+def _hash(seed: int, key: str) -> bytes:
+    return blake2b(f"{seed}:{key}".encode(), digest_size=16).digest()

@@ -1,0 +1,66 @@
+"""What a source lists before any image is opened: names, labels, splits, and sizes where it tells them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from unsquare.errors import SourceError
+from unsquare.index.table import Strings
+from unsquare.shapes import Sizes
+
+SPLIT_NAMES = {
+    "": "",
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+"""What sources call their splits, in lower case, and what we call them."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Listing:
+    """The images that a source names, in the order of their keys."""
+
+    root: str
+    """Folder that the keys are relative to; empty where there are no files."""
+    keys: Strings
+    """(N,) unique, sorted."""
+    labels: Strings
+    """(N,) class names, "" where there is none."""
+    splits: Strings
+    """(N,) "train", "val", "test" or ""."""
+    sizes: Sizes | None = None
+    """(N, 2) displayed height, width where the source tells them: then no file is opened."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of all labels, sorted."""
+        return tuple(sorted(set(self.labels.tolist()) - {""}))
+
+
+def sorted_listing(root: str, keys: Strings, labels: Strings, splits: Strings, sizes: Sizes | None = None) -> Listing:
+    """The listing in the order of its keys.
+
+    Raises:
+        SourceError: a key is listed twice.
+    """
+    names = keys.tolist()
+    order = np.array(sorted(range(len(names)), key=names.__getitem__), dtype=np.int64)
+    keys = keys[order]
+    if (twice := np.flatnonzero(keys[1:] == keys[:-1])).size:
+        raise SourceError(
+            f"Each image may be listed once, but {twice.size} are listed again, first '{keys[twice[0]]}'."
+        )
+    return Listing(
+        root=root,
+        keys=keys,
+        labels=labels[order],
+        splits=splits[order],
+        sizes=None if sizes is None else sizes[order],
+    )

@@ -1,0 +1,49 @@
+"""MAMe, museum photographs by medium, in its official layout: MAMe_dataset.csv beside folders of images.
+
+The table alone is an ordinary manifest with sizes. With the images there, the files are measured: the table
+tells the sizes of the originals, and a smaller version of the images is published too.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from unsquare.index.listing import Listing, sorted_listing
+from unsquare.index.manifest import read_manifest
+from unsquare.index.table import strings
+
+TABLE = "MAMe_dataset.csv"
+_SAMPLE = 8
+"""Names that must all lie in a folder for it to be the folder of the images."""
+
+
+def is_mame(folder: Path) -> bool:
+    """Whether a folder is laid out as MAMe is published."""
+    return bool(_tables(folder))
+
+
+def list_mame(folder: Path) -> Listing:
+    """The images of MAMe; measured where they are there, else in the sizes that the table tells."""
+    table = _tables(folder)[0]
+    listing = read_manifest(table)
+    images = _image_folder(folder, [str(key) for key in listing.keys[:_SAMPLE]])
+    if images is None:
+        return listing
+    prefix = "" if images == folder else images.relative_to(folder).as_posix() + "/"
+    keys = strings([prefix + key for key in listing.keys])
+    return sorted_listing(str(folder), keys, listing.labels, listing.splits)
+
+
+def _tables(folder: Path) -> list[Path]:
+    """The table, in the folder or one below it, as the archives unpack."""
+    return [path for path in (folder / TABLE, *sorted(folder.glob(f"*/{TABLE}"))) if path.is_file()]
+
+
+def _image_folder(folder: Path, names: list[str]) -> Path | None:
+    """The folder, at most two below, that holds the images; of several, the one with the largest files."""
+    candidates = [
+        folder,
+        *(path for path in sorted([*folder.glob("*"), *folder.glob("*/*")]) if path.is_dir()),
+    ]
+    holding = [path for path in candidates if all((path / name).is_file() for name in names)]
+    return max(holding, key=lambda path: sum((path / name).stat().st_size for name in names), default=None)

@@ -1,0 +1,86 @@
+"""The one boundary around the image libraries: their warnings stay inside, their errors become `ImageError`.
+
+Parsers of damaged files raise nearly anything (struct.error, SyntaxError, ZeroDivisionError, ...), so this
+is the one place that catches every exception; nothing is swallowed, each leaves as an `ImageError` with its
+reason.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+import struct
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from PIL import Image
+
+from unsquare.errors import ImageError
+
+_PIL_MODULES = r"PIL\."
+_lock = threading.Lock()
+_inside = 0
+
+_OS_REASONS = {
+    errno.ENOENT: "is not there",
+    errno.EACCES: "may not be read (no permission)",
+    errno.EPERM: "may not be read (no permission)",
+    errno.EISDIR: "is a folder, not a file",
+    errno.ELOOP: "is a link that leads to itself",
+}
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Ignore the warnings that Pillow's own modules raise (corrupt EXIF and such), on every thread.
+
+    `warnings.catch_warnings` swaps the whole list of filters and may not be used by two threads at once. Here
+    one filter, for Pillow's modules only, is added by the first thread that enters and removed by the last
+    that leaves.
+    """
+    global _inside
+    with _lock:
+        _inside += 1
+        warnings.filterwarnings("ignore", module=_PIL_MODULES)
+    try:
+        yield
+    finally:
+        with _lock:
+            _inside -= 1
+            if _inside == 0:
+                # A catch_warnings of the caller may have swapped the list meanwhile, our filter with it.
+                with suppress(ValueError):
+                    warnings.filters.remove(("ignore", None, Warning, re.compile(_PIL_MODULES), 0))  # type: ignore[attr-defined]
+
+
+@contextmanager
+def image_errors() -> Iterator[None]:
+    """Turn whatever the image libraries raise inside into an `ImageError` that says what is wrong."""
+    try:
+        with quiet():
+            yield
+    except ImageError:
+        raise
+    except MemoryError as error:
+        raise ImageError("needs more memory to decode than there is") from error
+    except Exception as error:
+        raise ImageError(_reason(error)) from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno in _OS_REASONS:
+        return _OS_REASONS[error.errno]
+    if isinstance(error, Image.DecompressionBombError):
+        return "declares too many pixels: a decompression bomb"
+    # Pillow wraps what its parsers raise while opening into a SyntaxError.
+    inner = error.__cause__ if isinstance(error, SyntaxError) and error.__cause__ else error
+    if isinstance(inner, (struct.error, EOFError, LookupError, TypeError, AttributeError, ArithmeticError)):
+        return f"is damaged: its structure makes no sense to the decoder ({type(inner).__name__})"
+    said = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    if any(word in said.lower() for word in ("truncated", "premature end")):
+        return f"is cut short: {said}"
+    if said == "not identified by this driver":
+        said = "the header is not valid"
+    return f"is damaged: {said}"

@@ -1,0 +1,205 @@
+"""From a source to its index: list the images, read the headers of those that are new or changed.
+
+Headers are read by threads: reading is mostly waiting for the disk or the network. The result does not
+depend on how many.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import repeat
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from unsquare.errors import ImageError, SourceError
+from unsquare.index.folder import list_folder
+from unsquare.index.header import header_of
+from unsquare.index.listing import Listing
+from unsquare.index.mame import is_mame, list_mame
+from unsquare.index.manifest import MANIFEST_SUFFIXES, read_manifest
+from unsquare.index.reading import image_errors, quiet
+from unsquare.index.table import Problem, ShapeIndex, is_index, printable
+from unsquare.shapes import Shape, Sizes
+
+Progress = Callable[[int, int], None]
+"""Called with the files done and the files in all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScanResult:
+    """An index and what it took to make it."""
+
+    index: ShapeIndex
+    num_read: int
+    """Files whose header was read."""
+    num_reused: int
+    """Files taken from the previous index, unchanged in length and time."""
+
+
+@dataclass(frozen=True)
+class _File:
+    """What is known of one file: its shape, or the reason why it has none."""
+
+    shape: Shape
+    reason: str = ""
+    num_bytes: int = 0
+    modified_ns: int = 0
+
+
+def scan_source(
+    source: Path,
+    *,
+    previous: ShapeIndex | None = None,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> ShapeIndex:
+    """The index of a source: a folder, a manifest (CSV or Parquet), MAMe, or an index already made.
+
+    Args:
+        source: the folder or file.
+        previous: an earlier index; files of the same name, length and modification time are taken from it.
+        workers: threads that read headers; None for a number that suits this machine.
+        progress: called after each file with the numbers of files done and in all.
+
+    Raises:
+        SourceError: the source is none of these, or lists no images. Single bad files become problems
+            instead.
+    """
+    return scan(source, previous=previous, workers=workers, progress=progress).index
+
+
+def scan(
+    source: Path,
+    *,
+    previous: ShapeIndex | None = None,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> ScanResult:
+    """As `scan_source`, with the numbers of files read and reused."""
+    listed = _list_source(Path(source).absolute())
+    if isinstance(listed, ShapeIndex):
+        return ScanResult(index=listed, num_read=0, num_reused=len(listed))
+    if listed.sizes is not None:
+        unknown = np.zeros(len(listed.keys), dtype=np.int64)
+        index = _index(listed, listed.sizes, unknown, unknown, ())
+        return ScanResult(index=index, num_read=0, num_reused=0)
+    return _scan_files(listed, _known(previous), workers or _default_workers(), progress)
+
+
+def _list_source(source: Path) -> Listing | ShapeIndex:
+    if source.is_dir():
+        return list_mame(source) if is_mame(source) else list_folder(source)
+    if not source.exists():
+        raise SourceError(f"The source '{source}' does not exist; give a folder of class folders, or a manifest.")
+    if source.suffix == ".parquet" and is_index(source):
+        return ShapeIndex.read(source)
+    if source.name.lower().endswith(MANIFEST_SUFFIXES):
+        return read_manifest(source)
+    raise SourceError(
+        f"'{source}' is not a source that can be read; give a folder of class folders, a manifest "
+        f"({', '.join(MANIFEST_SUFFIXES)}) with columns path and label, or an index made by `unsquare scan`."
+    )
+
+
+def _default_workers() -> int:
+    return min(16, 2 * (os.cpu_count() or 1))
+
+
+def _known(previous: ShapeIndex | None) -> dict[str, _File]:
+    if previous is None:
+        return {}
+    columns = (
+        previous.keys,
+        previous.sizes.tolist(),
+        previous.num_bytes.tolist(),
+        previous.modified_ns.tolist(),
+    )
+    known = {key: _File(Shape(*size), "", length, time) for key, size, length, time in zip(*columns)}
+    for problem in previous.problems:
+        known[problem.key] = _File(Shape(0, 0), problem.reason, problem.num_bytes, problem.modified_ns)
+    return known
+
+
+def _scan_files(listing: Listing, known: dict[str, _File], workers: int, progress: Progress | None) -> ScanResult:
+    files = []
+    num_read = 0
+    keys = listing.keys.tolist()
+    with quiet(), ThreadPoolExecutor(workers) as pool:
+        for key, file in zip(keys, pool.map(_look, repeat(listing.root), keys, map(known.get, keys))):
+            num_read += file is not known.get(key)
+            files.append(file)
+            if progress is not None:
+                progress(len(files), len(keys))
+    return ScanResult(index=_assemble(listing, files), num_read=num_read, num_reused=len(keys) - num_read)
+
+
+def _look(root: str, key: str, known: _File | None) -> _File:
+    """One file, taken from `known` where it has not changed."""
+    path = Path(root, key)
+    num_bytes = modified_ns = 0
+    try:
+        if printable(key) != key:
+            raise ImageError("has a name that is not UTF-8; rename it")
+        with image_errors():
+            status = path.stat()
+        num_bytes = status.st_size
+        if known is not None and known.modified_ns == status.st_mtime_ns and known.num_bytes == num_bytes:
+            return known
+        if not stat.S_ISREG(status.st_mode):
+            raise ImageError("is not a regular file")
+        with image_errors(), path.open("rb") as fp:
+            # Only now: a file that cannot be opened may become readable without changing, so it is tried
+            # again.
+            modified_ns = status.st_mtime_ns
+            return _File(header_of(fp, num_bytes).shape, "", num_bytes, modified_ns)
+    except ImageError as error:
+        return _File(Shape(0, 0), str(error), num_bytes, modified_ns)
+
+
+def _assemble(listing: Listing, files: list[_File]) -> ShapeIndex:
+    good = np.array([not file.reason for file in files], dtype=bool)
+    rows = [file for file in files if not file.reason]
+    positions = {name: i for i, name in enumerate(listing.classes)}
+    problems = tuple(
+        Problem(
+            key=printable(listing.keys[i]),
+            reason=files[i].reason,
+            label=positions.get(listing.labels[i], -1),
+            split=listing.splits[i],
+            num_bytes=files[i].num_bytes,
+            modified_ns=files[i].modified_ns,
+        )
+        for i in np.flatnonzero(~good)
+    )
+    sizes = np.array([file.shape for file in rows], dtype=np.int64).reshape(-1, 2)
+    lengths = np.array([file.num_bytes for file in rows], dtype=np.int64)
+    times = np.array([file.modified_ns for file in rows], dtype=np.int64)
+    return _index(listing, sizes, lengths, times, problems, good)
+
+
+def _index(
+    listing: Listing,
+    sizes: Sizes,
+    num_bytes: npt.NDArray[np.int64],
+    modified_ns: npt.NDArray[np.int64],
+    problems: tuple[Problem, ...],
+    rows: npt.NDArray[np.bool_] | slice = slice(None),
+) -> ShapeIndex:
+    positions = {name: i for i, name in enumerate(listing.classes)}
+    return ShapeIndex(
+        root=listing.root,
+        classes=listing.classes,
+        keys=listing.keys[rows],
+        sizes=sizes,
+        labels=np.array([positions.get(name, -1) for name in listing.labels[rows]], dtype=np.int32),
+        splits=listing.splits[rows],
+        num_bytes=num_bytes,
+        modified_ns=modified_ns,
+        problems=problems,
+    )

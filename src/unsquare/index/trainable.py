@@ -1,0 +1,50 @@
+"""Whether an index can be trained on as it is; if not, one sentence that says why and what to do."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from unsquare.errors import SourceError
+from unsquare.index.table import Problem, ShapeIndex
+
+_NUM_SHOWN = 3
+
+
+def check_trainable(index: ShapeIndex, skip_bad: bool) -> ShapeIndex:
+    """The index, without its problems where `skip_bad` says that they may be left out.
+
+    Raises:
+        SourceError: there are no files, no images, images without a label, fewer than two classes, or
+            problems.
+    """
+    if index.problems and not skip_bad:
+        raise SourceError(_describe(index.problems))
+    if not len(index):
+        raise SourceError("There are no images to train on.")
+    if not index.root:
+        raise SourceError("The manifest lists the shapes of files that are not there; training needs the files.")
+    unlabelled = np.flatnonzero(index.labels < 0)
+    if unlabelled.size == len(index):
+        raise SourceError(
+            "No image has a label; put each into a folder named after its class, or list them in a manifest."
+        )
+    if unlabelled.size:
+        raise SourceError(
+            f"{unlabelled.size} of {len(index)} images have no label, first '{index.keys[unlabelled[0]]}'; "
+            "put them into a class folder, or fill in the manifest's column 'label'."
+        )
+    if len(present := np.unique(index.labels)) < 2:
+        raise SourceError(f"Training needs at least two classes, but all images are of '{index.classes[present[0]]}'.")
+    return replace(index, problems=())
+
+
+def _describe(problems: tuple[Problem, ...]) -> str:
+    shown = "; ".join(f"'{problem.key}' {problem.reason}" for problem in problems[:_NUM_SHOWN])
+    more = f"; and {len(problems) - _NUM_SHOWN} more" if len(problems) > _NUM_SHOWN else ""
+    files = "1 file" if len(problems) == 1 else f"{len(problems)} files"
+    return (
+        f"{files} cannot be read: {shown}{more}. Mend or remove them, train without them by --skip-bad, "
+        "or list them all with `unsquare scan`."
+    )

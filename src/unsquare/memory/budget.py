@@ -1,0 +1,129 @@
+"""How many bytes a run may take: what the user says, or what the device and the container really leave.
+
+On a CPU the budget bounds the resident memory of the whole process, everything counted: the interpreter, the
+weights, the decoder's buffers and the activations. On a CUDA device it bounds the device's memory alone.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import psutil
+import torch
+
+from unsquare.errors import BudgetError, ConfigError
+
+LEFT_ALONE = 0.1
+"""Part of the free memory left to others when no budget is given: page cache and whatever else the machine runs."""
+
+_UNITS = {"": 1, "B": 1}
+_UNITS |= {f"{letter}{suffix}": 1024**power for power, letter in enumerate("KMGT", 1) for suffix in ("", "iB")}
+_UNITS |= {f"{letter}B": 1000**power for power, letter in enumerate("KMGT", 1)}
+_UNITS = {unit.upper(): factor for unit, factor in _UNITS.items()}
+
+
+def parse_bytes(text: str) -> int:
+    """The number of bytes that a text such as `8GiB`, `500MB` or `6e9` stands for; `8G` is 8 GiB."""
+    match = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*([a-z]*)\s*", text, re.IGNORECASE)
+    unit = _UNITS.get(match[2].upper()) if match else None
+    try:
+        number = float(match[1]) if match else 0.0
+    except ValueError:
+        number = 0.0
+    if unit is None or number <= 0:
+        raise ConfigError(f"An amount of memory is a number and a unit such as 8GiB or 500MB, but got {text!r}.")
+    return int(number * unit)
+
+
+def format_bytes(num_bytes: float) -> str:
+    """A number of bytes for a person to read, in binary units: `5.2 GiB`."""
+    for unit in ("B", "KiB", "MiB"):
+        if abs(num_bytes) < 1024:
+            return f"{num_bytes:.0f} {unit}" if unit != "MiB" else f"{num_bytes:.0f} MiB"
+        num_bytes /= 1024
+    return f"{num_bytes:.1f} GiB"
+
+
+def resident_bytes() -> int:
+    """The resident memory of this process now."""
+    return int(psutil.Process().memory_info().rss)
+
+
+def budget_bytes(asked: str | None, device: torch.device, num_local_ranks: int = 1) -> int:
+    """The memory budget of this rank in bytes.
+
+    Args:
+        asked: what the user asked for, over all ranks of this machine (CPU) or per device (CUDA); None measures.
+        device: where the network runs.
+        num_local_ranks: ranks that share this machine's memory.
+
+    Raises:
+        BudgetError: more was asked for than there is.
+    """
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        held = torch.cuda.memory_reserved(device)
+        return _choose(asked, available=free + held, fallback=int((free + held) * (1 - LEFT_ALONE)), where=f"{device}")
+    free = free_host_bytes()
+    resident = resident_bytes() * num_local_ranks
+    whole = _choose(
+        asked,
+        available=free + resident,
+        fallback=int(free * (1 - LEFT_ALONE)) + resident,
+        where="this machine",
+    )
+    return whole // num_local_ranks
+
+
+def _choose(asked: str | None, *, available: int, fallback: int, where: str) -> int:
+    if asked is None:
+        return fallback
+    wanted = parse_bytes(asked)
+    if wanted > available:
+        raise BudgetError(
+            f"The memory budget must be there to be used, but {format_bytes(wanted)} was asked for and {where} has "
+            f"{format_bytes(available)} left; ask for less, or leave --memory out to take what is free."
+        )
+    return wanted
+
+
+def free_host_bytes() -> int:
+    """The memory that this process could still take: the machine's, or its container's where that is less."""
+    limits = [limit - used for limit, used in map(_read_cgroup, _cgroup_folders()) if limit is not None]
+    return max(0, min([int(psutil.virtual_memory().available), *limits]))
+
+
+def _cgroup_folders() -> list[Path]:
+    """The folders of the memory controllers that bound this process, version 1 and 2, innermost first."""
+    try:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return []
+    folders = []
+    for line in lines:
+        _, controllers, name = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        top = Path("/sys/fs/cgroup/memory" if controllers else "/sys/fs/cgroup")
+        inner = top / name.lstrip("/")
+        folders += [folder for folder in (inner, *inner.parents) if folder.is_relative_to(top)]
+    return folders
+
+
+def _read_cgroup(folder: Path) -> tuple[int | None, int]:
+    """The limit in bytes (None where there is none) and what is used of it, page cache that can go not counted."""
+    for limit_name, used_name, cache_key in (
+        ("memory.max", "memory.current", "inactive_file"),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        try:
+            limit = (folder / limit_name).read_text().strip()
+            used = int((folder / used_name).read_text())
+            stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        except OSError:
+            continue
+        if limit == "max" or int(limit) > 1 << 60:  # version 1 writes "no limit" as a huge number
+            return None, used
+        return int(limit), used - int(stat.get(cache_key, 0))
+    return None, 0

@@ -1,0 +1,166 @@
+"""Bytes and seconds of a micro-batch as straight lines over its computed pixels.
+
+For a convolutional network both grow with the pixels that it computes, whether they come as many small
+images or few large ones, on top of something fixed: weights and optimizer state, or the launch of kernels.
+Two numbers each are therefore enough, and few enough that a handful of probe steps determine them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from unsquare.errors import ConfigError, RunError
+
+VERSION = 1
+INPUT_BYTES_PER_PIXEL = 12.0
+"""Three fp32 channels: no network needs less, so no fit may promise less."""
+UNBOUNDED_PIXELS = 2**40
+"""Stands for "as many as one likes" where a line is flat; planning stays in int64."""
+
+Values = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class MemoryModel:
+    """Peak bytes of one micro-batch: `fixed_bytes + bytes_per_pixel * pixels`."""
+
+    fixed_bytes: float
+    """Bytes held whatever the micro-batch: weights, gradients, optimizer state."""
+    bytes_per_pixel: float
+    """Bytes for each computed pixel more: activations kept for the backward pass and workspace."""
+
+    def __post_init__(self) -> None:
+        _require_finite("fixed_bytes", self.fixed_bytes)
+        _require_finite("bytes_per_pixel", self.bytes_per_pixel)
+
+    def peak_bytes(self, pixels: int) -> int:
+        """Peak bytes of a micro-batch of this many computed pixels, rounded up."""
+        return math.ceil(self.fixed_bytes + self.bytes_per_pixel * pixels)
+
+    def largest_pixels(self, budget_bytes: int) -> int:
+        """The most computed pixels that stay within the budget; 0 where not even one does."""
+        if self.peak_bytes(1) > budget_bytes:
+            return 0
+        if self.peak_bytes(UNBOUNDED_PIXELS) <= budget_bytes:
+            return UNBOUNDED_PIXELS
+        pixels = int((budget_bytes - self.fixed_bytes) / self.bytes_per_pixel)
+        while self.peak_bytes(pixels) > budget_bytes:
+            pixels -= 1
+        return max(pixels, 1)
+
+    @classmethod
+    def fit(cls, pixels: npt.ArrayLike, peak_bytes: npt.ArrayLike) -> MemoryModel:
+        """The least-squares line through measured peaks, lifted until no measured point lies above it.
+
+        Lifted rather than tilted (as the upper convex hull would be), because the largest micro-batches lie
+        beyond the probes, and a slope taken from two noisy points is wrong in proportion to that distance.
+        One pixel count alone gives the line through the origin, which errs upwards beyond it.
+
+        Args:
+            pixels: computed pixels of each probe, (n,).
+            peak_bytes: its measured peak, (n,).
+        """
+        x, y = _measured(pixels, peak_bytes)
+        slope = _slope(x, y) if np.ptp(x) else float((y / x).max())
+        slope = max(slope, INPUT_BYTES_PER_PIXEL)
+        return cls(fixed_bytes=max(0.0, float((y - slope * x).max())), bytes_per_pixel=slope)
+
+    def to_dict(self) -> dict[str, float]:
+        """Plain values for a JSON file, with the version of their meaning."""
+        return {"version": VERSION, **asdict(self)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, float]) -> MemoryModel:
+        """The model that `to_dict` wrote."""
+        return cls(**_fields_of(values, "memory model", ("fixed_bytes", "bytes_per_pixel")))
+
+
+@dataclass(frozen=True)
+class TimeModel:
+    """Seconds of one micro-batch, forward and backward: `fixed_s + s_per_pixel * pixels`."""
+
+    fixed_s: float
+    """Seconds of a micro-batch however small: kernel launches, Python, the parts that do not grow."""
+    s_per_pixel: float
+    """Seconds for each computed pixel more."""
+
+    def __post_init__(self) -> None:
+        _require_finite("fixed_s", self.fixed_s)
+        _require_finite("s_per_pixel", self.s_per_pixel)
+
+    def seconds(self, pixels: int) -> float:
+        """Seconds of a micro-batch of this many computed pixels."""
+        return self.fixed_s + self.s_per_pixel * pixels
+
+    @property
+    def launch_pixels(self) -> int:
+        """The computed pixels that take as long as the fixed part: what one more micro-batch costs."""
+        if self.fixed_s >= self.s_per_pixel * UNBOUNDED_PIXELS:
+            return UNBOUNDED_PIXELS if self.fixed_s else 0
+        return int(self.fixed_s / self.s_per_pixel)
+
+    @classmethod
+    def fit(cls, pixels: npt.ArrayLike, seconds: npt.ArrayLike) -> TimeModel:
+        """The line with the least squared relative error through measured times, neither term negative.
+
+        Relative, because clocks err in proportion; in absolute terms the largest probe would decide alone,
+        and the fixed part, which only the small ones show, would be noise.
+
+        Args:
+            pixels: computed pixels of each probe, (n,).
+            seconds: its measured time, (n,), above 0.
+        """
+        x, y = _measured(pixels, seconds)
+        columns = np.stack([1 / y, x / y], axis=1)  # (n, 2): relative weight of the fixed part, of the pixels
+        proportional = columns[:, 1].sum() / (columns[:, 1] ** 2).sum()
+        candidates = [(0.0, proportional), (columns[:, 0].sum() / (columns[:, 0] ** 2).sum(), 0.0)]
+        if np.ptp(x):
+            scale = np.linalg.norm(columns, axis=0)
+            free = np.linalg.lstsq(columns / scale, np.ones(len(x)), rcond=None)[0] / scale
+            if (free >= 0).all():
+                candidates.append((float(free[0]), float(free[1])))
+        errors = [float(((columns @ np.array(line) - 1) ** 2).sum()) for line in candidates]
+        fixed_s, s_per_pixel = candidates[int(np.argmin(errors))]
+        return cls(fixed_s=float(fixed_s), s_per_pixel=float(s_per_pixel))
+
+    def to_dict(self) -> dict[str, float]:
+        """Plain values for a JSON file, with the version of their meaning."""
+        return {"version": VERSION, **asdict(self)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, float]) -> TimeModel:
+        """The model that `to_dict` wrote."""
+        return cls(**_fields_of(values, "time model", ("fixed_s", "s_per_pixel")))
+
+
+def _slope(x: Values, y: Values) -> float:
+    centred = x - x.mean()
+    return float((centred * (y - y.mean())).sum() / (centred**2).sum())
+
+
+def _measured(pixels: npt.ArrayLike, values: npt.ArrayLike) -> tuple[Values, Values]:
+    x, y = np.asarray(pixels, dtype=np.float64), np.asarray(values, dtype=np.float64)
+    assert x.ndim == 1, "pixel counts are (n,)"
+    assert x.shape == y.shape, "one measured value for each pixel count"
+    if not len(x) or not (np.isfinite(x) & np.isfinite(y) & (x > 0) & (y > 0)).all():
+        raise ConfigError(f"A model needs measurements above 0, but got {y.tolist()} at {x.tolist()} pixels.")
+    return x, y
+
+
+def _require_finite(name: str, value: float) -> None:
+    if not (math.isfinite(value) and value >= 0):
+        raise ConfigError(f"{name} must be finite and at least 0, but is {value}.")
+
+
+def _fields_of(values: Mapping[str, float], what: str, names: tuple[str, ...]) -> dict[str, float]:
+    if values.get("version") != VERSION or not all(name in values for name in names):
+        raise RunError(
+            f"This {what} has version {values.get('version')} and fields {sorted(values)}, but this release "
+            f"reads version {VERSION} with {', '.join(names)}; measure it again."
+        )
+    return {name: float(values[name]) for name in names}

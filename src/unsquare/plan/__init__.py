@@ -1,0 +1,23 @@
+"""Plan: a whole epoch as steps and micro-batches, known before any pixel is decoded. No torch, no clock."""
+
+from unsquare.plan.buckets import form_buckets
+from unsquare.plan.config import Limits, PlanConfig
+from unsquare.plan.epoch import Bucket, EpochPlan, MicroBatch, Step
+from unsquare.plan.ledger import BucketRow, Ledger, ledger
+from unsquare.plan.planner import ImageOverBudgetError, plan_epoch, plan_in_order
+
+__all__ = [
+    "Bucket",
+    "BucketRow",
+    "EpochPlan",
+    "ImageOverBudgetError",
+    "Ledger",
+    "Limits",
+    "MicroBatch",
+    "PlanConfig",
+    "Step",
+    "form_buckets",
+    "ledger",
+    "plan_epoch",
+    "plan_in_order",
+]

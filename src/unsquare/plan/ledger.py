@@ -1,0 +1,276 @@
+"""The ledger of a plan: what is computed, what of it is padding, how full and how fair the batches are."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from unsquare.plan.config import Limits, PlanConfig, StepForm
+from unsquare.plan.draw import Purpose, permutation
+from unsquare.plan.epoch import EpochPlan, Positions, Step
+from unsquare.plan.ranks import rank_cost
+from unsquare.shapes import Shape
+
+HEADING = (
+    "superbucket",
+    "canvas",
+    "images",
+    "micro-batches",
+    "batch min/median/max",
+    "overhead",
+    "class skew",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BucketRow:
+    """A bucket in b2b; in mixed, all micro-batches whose canvas lies between the same two powers of two."""
+
+    superbucket: int
+    canvas: Shape
+    """The bucket's bound; in mixed, the largest canvas of the row."""
+    num_images: int
+    num_micro_batches: int
+    smallest_batch: int
+    """Images of the smallest micro-batch."""
+    median_batch: float
+    largest_batch: int
+    padding_overhead: float
+    class_skew: float | None
+    """Total variation distance, 0 to 1, of the class mix from the dataset's; None without labels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ledger:
+    """What a plan computes and what it wastes."""
+
+    steps: StepForm
+    """How the steps are formed."""
+    num_images: int
+    num_steps: int
+    num_micro_batches: int
+    num_canvases: int
+    real_pixels: int
+    computed_pixels: int
+    padding_overhead: float
+    """Computed pixels / real pixels - 1."""
+    max_micro_batch_pixels: int
+    mean_fill: float
+    """Computed pixels of a micro-batch / budget, averaged over micro-batches."""
+    median_fill: float
+    rank_imbalance: float
+    """Cost of a step's busiest rank / mean of its ranks, weighted by cost; 1 is perfect."""
+    step_class_skew: float | None
+    """Total variation distance of a step's class mix from the dataset's, mean of steps; None unlabelled."""
+    chance_class_skew: float | None
+    """The same with labels shuffled: what it would be if shape told nothing of the class."""
+    buckets: tuple[BucketRow, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return asdict(self)
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Name and value of each summary line, for a table."""
+        rows = [
+            ("images", f"{self.num_images:,}"),
+            ("steps", f"{self.num_steps:,} {self.steps}"),
+            ("micro-batches", f"{self.num_micro_batches:,}"),
+            ("distinct canvases", f"{self.num_canvases:,}"),
+            ("real pixels", _pixels_text(self.real_pixels)),
+            ("computed pixels", _pixels_text(self.computed_pixels)),
+            ("padding overhead", f"{self.padding_overhead:.2%}"),
+            ("largest micro-batch", _pixels_text(self.max_micro_batch_pixels)),
+            ("fill, mean and median", f"{self.mean_fill:.0%}, {self.median_fill:.0%}"),
+            ("busiest rank over mean", f"{self.rank_imbalance:.3f}"),
+        ]
+        if self.step_class_skew is not None:
+            rows.append(
+                (
+                    "class skew per step",
+                    f"{self.step_class_skew:.3f} ({self.chance_class_skew:.3f} by chance)",
+                )
+            )
+        return rows
+
+    def bucket_rows(self) -> list[tuple[str, ...]]:
+        """A heading and one line for each bucket row, for a table."""
+        heading = (
+            "superbucket",
+            "canvas",
+            "images",
+            "micro-batches",
+            "batch min/median/max",
+            "overhead",
+            "class skew",
+        )
+        return [heading, *(_bucket_text(row) for row in self.buckets)]
+
+
+@dataclass(frozen=True)
+class _Flat:
+    """The plan as columns: one row per micro-batch, and one per image in the order of the micro-batches."""
+
+    canvas: npt.NDArray[np.int64]  # (M, 2)
+    count: npt.NDArray[np.int64]  # (M,)
+    step: npt.NDArray[np.int64]  # (M,)
+    images: Positions  # (N,)
+    batch_of_image: npt.NDArray[np.int64]  # (N,)
+
+    @property
+    def computed(self) -> npt.NDArray[np.int64]:
+        return self.canvas.prod(axis=1) * self.count
+
+    @classmethod
+    def of(cls, plan: EpochPlan) -> _Flat:
+        batches = list(plan.micro_batches)
+        count = np.array([len(batch.images) for batch in batches], dtype=np.int64)
+        batches_per_step = [len(step.micro_batches) for step in plan.steps]
+        return cls(
+            canvas=np.array([batch.canvas for batch in batches], dtype=np.int64),
+            count=count,
+            step=np.repeat(np.arange(len(plan.steps)), batches_per_step),
+            images=np.concatenate([batch.images for batch in batches]),
+            batch_of_image=np.repeat(np.arange(len(batches)), count),
+        )
+
+
+def ledger(
+    plan: EpochPlan,
+    config: PlanConfig,
+    limits: Limits,
+    labels: npt.ArrayLike | None = None,
+    num_classes: int = 0,
+) -> Ledger:
+    """The ledger of a plan.
+
+    Args:
+        plan: what `plan_epoch` returned.
+        config: the settings that it was made with.
+        limits: the limits that it was made with.
+        labels: class of each planned image, (N,), -1 where unknown; None leaves class skew out.
+        num_classes: number of classes; 0 takes one more than the largest label.
+    """
+    flat = _Flat.of(plan)
+    classes = None if labels is None else np.asarray(labels, dtype=np.int64)
+    if classes is not None and (len(classes) == 0 or classes.max() < 0):
+        classes = None
+    if classes is not None:
+        num_classes = max(num_classes, int(classes.max()) + 1)
+    computed, real = flat.computed, int(plan.sizes.prod(axis=1).sum())
+    fill = computed / limits.budget_pixels
+    return Ledger(
+        steps=config.steps,
+        num_images=len(flat.images),
+        num_steps=len(plan.steps),
+        num_micro_batches=len(flat.count),
+        num_canvases=len(np.unique(flat.canvas, axis=0)),
+        real_pixels=real,
+        computed_pixels=int(computed.sum()),
+        padding_overhead=float(computed.sum() / real - 1),
+        max_micro_batch_pixels=int(computed.max()),
+        mean_fill=float(fill.mean()),
+        median_fill=float(np.median(fill)),
+        rank_imbalance=_rank_imbalance(plan.steps, limits.launch_pixels),
+        step_class_skew=_step_skew(flat, classes, num_classes),
+        chance_class_skew=_step_skew(flat, _shuffled(classes, plan), num_classes),
+        buckets=_bucket_rows(plan, flat, classes, num_classes),
+    )
+
+
+def class_skew(
+    group: npt.NDArray[np.int64], labels: npt.NDArray[np.int64], num_classes: int
+) -> npt.NDArray[np.float64]:
+    """Total variation distance of each group's class mix from that of all, (groups,); 0 without labels.
+
+    Args:
+        group: number of each image's group, (N,).
+        labels: class of each image, (N,), -1 where unknown.
+        num_classes: number of classes.
+    """
+    known = labels >= 0
+    num_groups = int(group.max()) + 1
+    table = np.bincount(group[known] * num_classes + labels[known], minlength=num_groups * num_classes)
+    table = table.reshape(num_groups, num_classes)
+    mix = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
+    distance = np.abs(mix - table.sum(axis=0) / max(table.sum(), 1)).sum(axis=1) / 2
+    return np.where(table.any(axis=1), distance, 0.0)
+
+
+def _step_skew(flat: _Flat, labels: npt.NDArray[np.int64] | None, num_classes: int) -> float | None:
+    if labels is None:
+        return None
+    return float(class_skew(flat.step[flat.batch_of_image], labels[flat.images], num_classes).mean())
+
+
+def _shuffled(labels: npt.NDArray[np.int64] | None, plan: EpochPlan) -> npt.NDArray[np.int64] | None:
+    if labels is None:
+        return None
+    return labels[permutation(plan.seed, plan.epoch, Purpose.CHANCE, len(labels))]
+
+
+def _rank_imbalance(steps: tuple[Step, ...], launch_pixels: int) -> float:
+    costs = np.array(
+        [[rank_cost(rank, launch_pixels) for rank in step.ranks] for step in steps]
+    )  # (S, ranks)
+    return float(costs.max(axis=1).sum() / costs.mean(axis=1).sum())
+
+
+def _bucket_rows(
+    plan: EpochPlan, flat: _Flat, labels: npt.NDArray[np.int64] | None, num_classes: int
+) -> tuple[BucketRow, ...]:
+    row_of_batch, superbuckets, canvases = _grouping(plan, flat)
+    row_of_image = row_of_batch[flat.batch_of_image]
+    real = np.bincount(row_of_image, plan.sizes[flat.images].prod(axis=1))
+    computed = np.bincount(row_of_batch, flat.computed)
+    skew = None if labels is None else class_skew(row_of_image, labels[flat.images], num_classes)
+    counts = [flat.count[row_of_batch == row] for row in range(len(canvases))]
+    return tuple(
+        BucketRow(
+            superbucket=superbuckets[row],
+            canvas=canvases[row],
+            num_images=int(count.sum()),
+            num_micro_batches=len(count),
+            smallest_batch=int(count.min()),
+            median_batch=float(np.median(count)),
+            largest_batch=int(count.max()),
+            padding_overhead=float(computed[row] / real[row] - 1),
+            class_skew=None if skew is None else float(skew[row]),
+        )
+        for row, count in enumerate(counts)
+    )
+
+
+def _grouping(plan: EpochPlan, flat: _Flat) -> tuple[npt.NDArray[np.int64], list[int], list[Shape]]:
+    """Row of each micro-batch, (M,), then superbucket and canvas of each row."""
+    if plan.buckets:
+        bucket_of_step = np.array([step.bucket for step in plan.steps])
+        buckets = plan.buckets
+        return bucket_of_step[flat.step], [b.superbucket for b in buckets], [b.canvas for b in buckets]
+    pixels = flat.canvas.prod(axis=1)
+    _, rows = np.unique(np.floor(np.log2(pixels)), return_inverse=True)
+    num_rows = int(rows.max()) + 1
+    largest = [int(np.where(rows == row, pixels, 0).argmax()) for row in range(num_rows)]
+    return rows, list(range(num_rows)), [Shape(*map(int, flat.canvas[batch])) for batch in largest]
+
+
+def _bucket_text(row: BucketRow) -> tuple[str, ...]:
+    return (
+        f"{row.superbucket}",
+        f"{row.canvas}",
+        f"{row.num_images:,}",
+        f"{row.num_micro_batches:,}",
+        f"{row.smallest_batch} / {row.median_batch:g} / {row.largest_batch}",
+        f"{row.padding_overhead:.1%}",
+        "" if row.class_skew is None else f"{row.class_skew:.2f}",
+    )
+
+
+def _pixels_text(pixels: int) -> str:
+    for unit, size in (("GP", 10**9), ("MP", 10**6), ("kP", 10**3)):
+        if pixels >= size:
+            return f"{pixels / size:,.2f} {unit}"
+    return f"{pixels} P"

@@ -1,0 +1,105 @@
+"""The door to planning: an epoch of training, or one pass in any order for evaluation.
+
+Both are pure functions of their arguments: the same sizes, settings and epoch give the same plan on any
+machine, so that a resumed run, or another rank, needs to be told nothing.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from unsquare.errors import PlanError
+from unsquare.plan.b2b import b2b_steps
+from unsquare.plan.buckets import form_buckets, of_epoch
+from unsquare.plan.config import Limits, PlanConfig
+from unsquare.plan.draw import quarter_turns
+from unsquare.plan.epoch import Bucket, EpochPlan, Step
+from unsquare.plan.mixed import mixed_steps
+from unsquare.plan.partition import partition
+from unsquare.plan.ranks import spread
+from unsquare.shapes import Shape, Sizes
+
+
+class ImageOverBudgetError(PlanError):
+    """One image alone has more pixels than a micro-batch may have."""
+
+    def __init__(self, position: int, shape: Shape, budget_pixels: int) -> None:
+        self.position = position
+        """Position of the image in the planned sizes; callers that know keys name the file by it."""
+        self.shape = shape
+        self.budget_pixels = budget_pixels
+        super().__init__(
+            f"The image at position {position} is {shape} = {shape.pixels:,} pixels, but a micro-batch "
+            f"may have at most {budget_pixels:,}; raise the budget, or shrink large images with "
+            f"--max-pixels {budget_pixels}."
+        )
+
+
+def plan_epoch(
+    sizes: npt.ArrayLike,
+    config: PlanConfig,
+    limits: Limits,
+    epoch: int,
+    *,
+    turns: bool = False,
+    buckets: tuple[Bucket, ...] | None = None,
+) -> EpochPlan:
+    """The steps of one training epoch, each image exactly once.
+
+    Args:
+        sizes: training shapes, resized and cropped, (N, 2).
+        config: how to cut the epoch.
+        limits: what a micro-batch may hold, what a launch costs, and the number of ranks.
+        epoch: number of the epoch, from 0; another epoch has another order.
+        turns: whether each image is turned by random quarter turns, and its planned shape with it.
+        buckets: what `form_buckets` returned for the same arguments, to form them once for all epochs.
+
+    Raises:
+        PlanError: there are no images, or one alone exceeds the budget (`ImageOverBudgetError`).
+    """
+    shapes = _checked(sizes, limits)
+    drawn = np.zeros(len(shapes), dtype=np.uint8)
+    if turns:
+        drawn = quarter_turns(config.seed, epoch, len(shapes))
+    turned = (drawn % 2).astype(bool)
+    planned = np.where(turned[:, None], shapes[:, ::-1], shapes)
+    steps: tuple[Step, ...]
+    current: tuple[Bucket, ...] = ()
+    if config.steps == "mixed":
+        steps = mixed_steps(planned, config, limits, epoch)
+    else:
+        current = of_epoch(buckets or form_buckets(shapes, config, limits, turns=turns), turned)
+        steps = b2b_steps(planned, current, config, limits, epoch)
+    return EpochPlan(epoch=epoch, seed=config.seed, sizes=planned, turns=drawn, steps=steps, buckets=current)
+
+
+def plan_in_order(sizes: npt.ArrayLike, limits: Limits) -> EpochPlan:
+    """One pass over every image for evaluation: no draw, micro-batches as tight and as few as they can be.
+
+    Steps hold at most one micro-batch per rank, costliest first, so that ranks finish together and memory
+    is at its highest at once.
+    """
+    shapes = _checked(sizes, limits)
+    parts = partition(shapes, np.arange(len(shapes)), limits)
+    parts.sort(key=lambda part: -len(part) * int(shapes[part].max(axis=0).prod()))
+    num_ranks = limits.world_size
+    steps = tuple(
+        Step(spread(shapes, parts[start : start + num_ranks], limits))
+        for start in range(0, len(parts), num_ranks)
+    )
+    return EpochPlan(epoch=0, seed=0, sizes=shapes, turns=np.zeros(len(shapes), dtype=np.uint8), steps=steps)
+
+
+def _checked(sizes: npt.ArrayLike, limits: Limits) -> Sizes:
+    shapes = np.asarray(sizes, dtype=np.int64)
+    if not len(shapes):
+        raise PlanError("There are no images to plan; the list of shapes is empty.")
+    assert shapes.shape == (len(shapes), 2), "sizes are (N, 2)"
+    assert shapes.min() > 0, "sides are above 0"
+    pixels = shapes.prod(axis=1)
+    if pixels.max() > limits.budget_pixels:
+        position = int(pixels.argmax())
+        shape = Shape(int(shapes[position, 0]), int(shapes[position, 1]))
+        raise ImageOverBudgetError(position, shape, limits.budget_pixels)
+    return shapes

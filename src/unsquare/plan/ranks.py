@@ -1,0 +1,83 @@
+"""Micro-batches of a step spread over ranks at near-equal cost.
+
+Ranks wait for each other once per step, so a step takes as long as its costliest rank. Longest-first
+assignment (Graham 1969) is near-equal when micro-batches are many; where one is large against a rank's share,
+part of it moves to the least busy rank at the price of one more launch.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from unsquare.plan.config import Limits
+from unsquare.plan.epoch import MicroBatch, Positions, canvas_of, micro_batches_of
+from unsquare.shapes import Sizes
+
+TOLERANCE = 1.05
+"""Busiest rank over the mean up to which nothing is split: the launch would cost what the wait does."""
+
+
+def spread(sizes: Sizes, parts: list[Positions], limits: Limits) -> tuple[tuple[MicroBatch, ...], ...]:
+    """The micro-batches of each rank, largest first.
+
+    Parts are split where there are fewer of them than ranks, or to make ranks equal; the set of images
+    stays the same. A rank gets nothing only where there are fewer images than ranks.
+    """
+    micro_batches = micro_batches_of(sizes, parts)
+    while len(micro_batches) < limits.world_size and any(len(item.images) > 1 for item in micro_batches):
+        largest = max(
+            (item for item in micro_batches if len(item.images) > 1), key=lambda item: item.computed_pixels
+        )
+        micro_batches.remove(largest)
+        micro_batches += _cut(sizes, largest, len(largest.images) // 2)
+    ranks = _longest_first(micro_batches, limits.world_size, limits.launch_pixels)
+    while _even_out(sizes, ranks, limits.launch_pixels):
+        pass
+    return tuple(tuple(sorted(rank, key=lambda item: -item.computed_pixels)) for rank in ranks)
+
+
+def rank_cost(micro_batches: tuple[MicroBatch, ...] | list[MicroBatch], launch_pixels: int) -> int:
+    """Computed pixels and launches of one rank, as pixels."""
+    return sum(item.computed_pixels + launch_pixels for item in micro_batches)
+
+
+def _longest_first(
+    micro_batches: list[MicroBatch], world_size: int, launch_pixels: int
+) -> list[list[MicroBatch]]:
+    ranks: list[list[MicroBatch]] = [[] for _ in range(world_size)]
+    costs = [0] * world_size
+    for item in sorted(micro_batches, key=lambda item: -item.computed_pixels):
+        least = costs.index(min(costs))
+        ranks[least].append(item)
+        costs[least] += item.computed_pixels + launch_pixels
+    return ranks
+
+
+def _even_out(sizes: Sizes, ranks: list[list[MicroBatch]], launch_pixels: int) -> bool:
+    """Move part of a micro-batch from the busiest rank to the least busy, if that helps; whether it did."""
+    costs = [rank_cost(rank, launch_pixels) for rank in ranks]
+    busiest, least = int(np.argmax(costs)), int(np.argmin(costs))
+    if costs[busiest] * len(ranks) <= TOLERANCE * sum(costs):
+        return False
+    wanted = (costs[busiest] - costs[least] - launch_pixels) // 2
+    for item in sorted(ranks[busiest], key=lambda item: -item.computed_pixels):
+        moved = min(len(item.images) - 1, wanted // item.canvas.pixels)
+        if moved < 1:
+            continue
+        kept, given = _cut(sizes, item, len(item.images) - moved)
+        if costs[least] + given.computed_pixels + launch_pixels < costs[busiest]:
+            ranks[busiest].remove(item)
+            ranks[busiest].append(kept)
+            ranks[least].append(given)
+            return True
+    return False
+
+
+def _cut(sizes: Sizes, micro_batch: MicroBatch, num_kept: int) -> tuple[MicroBatch, MicroBatch]:
+    """Two micro-batches of the images sorted by pixels, the first with the `num_kept` smallest."""
+    images = micro_batch.images[np.argsort(sizes[micro_batch.images].prod(axis=1), kind="stable")]
+    kept, given = images[:num_kept], images[num_kept:]
+    return (
+        MicroBatch(images=kept, canvas=canvas_of(sizes, kept)),
+        MicroBatch(images=given, canvas=canvas_of(sizes, given)),
+    )

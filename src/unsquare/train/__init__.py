@@ -1,0 +1,1 @@
+"""Training: the classifier, the loop over planned steps, checkpoints, evaluation."""

@@ -1,0 +1,155 @@
+"""The bounds of a run: the most pixels of a micro-batch, pinned by the user or measured on the device.
+
+They are written to the run folder once and read back on a resume, because the plan follows from them: measured
+again, a clock's noise would make another plan.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from unsquare.data.loader import decoding_bytes
+from unsquare.errors import RunError
+from unsquare.index.table import ShapeIndex
+from unsquare.memory.budget import budget_bytes, format_bytes
+from unsquare.plan.config import Limits
+from unsquare.plan.epoch import MicroBatch
+from unsquare.plan.planner import ImageOverBudgetError, plan_epoch
+from unsquare.shapes import Sizes
+from unsquare.train.capacity import Capacity, measure_training, verify_largest
+from unsquare.train.config import TrainConfig
+from unsquare.train.console import Console
+from unsquare.train.engine import Engine
+
+VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bounds:
+    """What a run's plans may count on."""
+
+    budget_pixels: int
+    """The most computed pixels of a training micro-batch."""
+    evaluation_pixels: int
+    """The most computed pixels of a micro-batch that is only evaluated."""
+    launch_pixels: int
+    """The cost of one more micro-batch as pixels."""
+    checkpointing: bool
+    """Whether activations are recomputed instead of kept."""
+    capacity: Capacity | None = None
+    """The measurements behind the numbers; None where the user pinned them."""
+
+    def limits(self, world_size: int, *, evaluation: bool = False) -> Limits:
+        """The limits of a plan."""
+        return Limits(
+            budget_pixels=self.evaluation_pixels if evaluation else self.budget_pixels,
+            launch_pixels=self.launch_pixels,
+            world_size=world_size,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of `models.json`."""
+        values = {key: value for key, value in vars(self).items() if key != "capacity"}
+        return {"version": VERSION, **values, **(self.capacity.to_dict() if self.capacity else {})}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Bounds:
+        """The bounds that `to_dict` wrote.
+
+        Raises:
+            RunError: the file is of another release.
+        """
+        if values.get("version") != VERSION:
+            raise RunError(
+                f"The run's models.json has version {values.get('version')}, but this release reads version {VERSION}; "
+                "start the run anew."
+            )
+        return cls(
+            budget_pixels=values["budget_pixels"],
+            evaluation_pixels=values["evaluation_pixels"],
+            launch_pixels=values["launch_pixels"],
+            checkpointing=values["checkpointing"],
+            capacity=Capacity.from_dict(values) if "memory" in values else None,
+        )
+
+
+def measure_bounds(engine: Engine, config: TrainConfig, index: ShapeIndex, sizes: Sizes, console: Console) -> Bounds:
+    """The bounds that the settings pin, or that probe steps of the real network show.
+
+    Args:
+        engine: the network on its device.
+        config: the settings.
+        index: all images of the run.
+        sizes: training shapes, (N, 2).
+        console: told what is found.
+    """
+    device = config.device
+    if device.budget_pixels is not None:
+        return Bounds(
+            budget_pixels=device.budget_pixels,
+            evaluation_pixels=device.budget_pixels,
+            launch_pixels=device.launch_pixels,
+            checkpointing=device.activation_checkpointing == "on",
+        )
+    budget = budget_bytes(device.memory, engine.device, engine.num_local_ranks)
+    console.say(f"Measuring memory and time within {format_bytes(budget)} ...")
+    capacity = _measure(engine, config, index, sizes, budget)
+    # One rank's clock decides, so that all make the same plan.
+    capacity = Capacity.from_dict(engine.fabric.broadcast(capacity.to_dict()))
+    console.say(
+        f"A micro-batch holds up to {capacity.budget_pixels / 1e6:.1f} MP: {format_bytes(capacity.memory.fixed_bytes)} "
+        f"and {capacity.memory.bytes_per_pixel:.0f} bytes per pixel, {1e-6 / capacity.time.s_per_pixel:.2f} MP/s"
+        f"{'; activations are recomputed to fit the largest image' if capacity.checkpointing else ''}."
+    )
+    return Bounds(
+        budget_pixels=capacity.budget_pixels,
+        evaluation_pixels=capacity.evaluation_pixels,
+        launch_pixels=capacity.launch_pixels,
+        checkpointing=capacity.checkpointing,
+        capacity=capacity,
+    )
+
+
+def _measure(engine: Engine, config: TrainConfig, index: ShapeIndex, sizes: Sizes, budget: int) -> Capacity:
+    """Probe without recomputing activations, then with, where the largest image or the user asks for it."""
+    # On a GPU the budget is the device's memory, and decoding takes none of it.
+    reserved = decoding_bytes(index, config.geometry) if engine.device.type == "cpu" else 0
+    largest = int(sizes.prod(axis=1).max())
+    for checkpointing in {"on": (True,), "off": (False,), "auto": (False, True)}[
+        config.device.activation_checkpointing
+    ]:
+        if checkpointing:
+            engine.model.checkpoint_activations()
+        capacity = measure_training(
+            engine,
+            budget_bytes=budget,
+            reserved_bytes=reserved,
+            most_pixels=int(sizes.prod(axis=1).sum()),
+            checkpointing=checkpointing,
+        )
+        if capacity.budget_pixels >= largest:
+            return _verify(engine, config, sizes, capacity)
+    return capacity  # the planner refuses it and names the image
+
+
+def _verify(engine: Engine, config: TrainConfig, sizes: Sizes, capacity: Capacity) -> Capacity:
+    """Run the first epoch's largest micro-batch before anything depends on it; correct the capacity if need be."""
+    while True:
+        largest = _largest_micro_batch(config, sizes, capacity, engine.fabric.world_size)
+        if largest is None:
+            return capacity
+        images, canvas = len(largest.images), largest.canvas
+        before = capacity.budget_pixels
+        capacity = verify_largest(engine, capacity, images, canvas)
+        if capacity.budget_pixels >= largest.computed_pixels or capacity.budget_pixels >= before:
+            return capacity
+
+
+def _largest_micro_batch(config: TrainConfig, sizes: Sizes, capacity: Capacity, world_size: int) -> MicroBatch | None:
+    limits = Limits(budget_pixels=capacity.budget_pixels, launch_pixels=capacity.launch_pixels, world_size=world_size)
+    try:
+        plan = plan_epoch(sizes, config.plan, limits, 0, turns=config.augment.turns)
+    except ImageOverBudgetError:
+        return None
+    return max(plan.micro_batches, key=lambda each: each.computed_pixels)

@@ -1,0 +1,91 @@
+"""What a run says while it works: a line per epoch, and a bar in between where a person is watching.
+
+Everything goes to standard error, so that standard output carries results alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console as RichConsole
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from unsquare.train.evaluate import Progress as ProgressCallback
+from unsquare.train.metrics import Evaluation
+
+
+class Console:
+    """Prints the progress of a run.
+
+    Args:
+        quiet: print nothing, as on all ranks but the first.
+    """
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._rich = RichConsole(stderr=True, quiet=quiet, highlight=False)
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        self._rows: list[dict[str, Any]] = []
+        self._epochs = 0
+
+    def say(self, text: str) -> None:
+        """Print a line."""
+        self._rich.print(text, markup=False, soft_wrap=True)
+
+    def start_epoch(self, epoch: int, epochs: int, num_steps: int, first_step: int) -> None:
+        """A new epoch begins, at `first_step` of its steps."""
+        self._rows, self._epochs = [], epochs
+        self._start_bar(f"epoch {epoch + 1}/{epochs}", num_steps, first_step)
+
+    def finish_step(self, row: dict[str, Any]) -> None:
+        """A step is done; `row` is its row of the metrics."""
+        self._rows.append(row)
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, advance=1, description=f"epoch {row['epoch']:.2f} loss {row['loss']:.3f}")
+
+    def finish_epoch(self, epoch: int, evaluation: Evaluation) -> None:
+        """An epoch is trained and validated."""
+        self.stop()
+        rows = self._rows
+        images = sum(row["num_images"] for row in rows) or 1
+        seconds = sum(row["step_s"] for row in rows) or 1.0
+        real = sum(row["real_pixels"] for row in rows) or 1
+        computed = sum(row["computed_pixels"] for row in rows)
+        self.say(
+            f"epoch {epoch}/{self._epochs}  "
+            f"loss {sum(row['loss'] * row['num_images'] for row in rows) / images:.3f}  "
+            f"accuracy {sum(row['accuracy'] * row['num_images'] for row in rows) / images:.3f}  "
+            f"val loss {evaluation.loss:.3f}  accuracy {evaluation.accuracy:.3f}  "
+            f"per class {evaluation.mean_per_class_accuracy:.3f}  |  "
+            f"{real / seconds / 1e6:.2f} MP/s  padding {computed / real - 1:.1%}  "
+            f"data wait {sum(row['data_wait_s'] for row in rows) / seconds:.0%}"
+        )
+
+    def progress(self, what: str) -> ProgressCallback:
+        """A callback that shows how far a pass over images is."""
+        self.stop()
+
+        def show(done: int, total: int) -> None:
+            if self._bar is None:
+                self._start_bar(what, total, 0)
+            if self._bar is not None and self._task is not None:
+                self._bar.update(self._task, completed=done)
+            if done == total:
+                self.stop()
+
+        return show
+
+    def stop(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def _start_bar(self, what: str, total: int, done: int) -> None:
+        if not self._rich.is_terminal or self._rich.quiet:
+            return
+        self.stop()
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._bar = Progress(*columns, console=self._rich, transient=True)
+        self._task = self._bar.add_task(what, total=total, completed=done)
+        self._bar.start()

@@ -1,0 +1,173 @@
+"""One rank's arithmetic: forward, backward, update, prediction. It knows devices and precision, not epochs or files.
+
+Gradients of a step are summed over its micro-batches and then once over the ranks. PyTorch's DDP wrapper is not
+used: it reduces in every backward pass and expects each rank to make as many of them, while here a rank may run
+more micro-batches than its neighbour, or none.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+from typing import Literal
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import TorchElasticEnvironment
+
+from unsquare.data.loader import PaddedBatch
+from unsquare.errors import ConfigError
+from unsquare.torchvision_guard import import_timm
+from unsquare.train.config import DeviceConfig, OptimizerConfig
+from unsquare.train.model import Classifier
+
+import_timm()
+optim = importlib.import_module("timm.optim")
+logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # the run says itself what it uses
+
+Precision = Literal["bf16-mixed", "32-true"]
+
+
+def launch(config: DeviceConfig) -> Fabric:
+    """The Fabric of this process: one device, or this process's share of a torchrun launch.
+
+    Raises:
+        ConfigError: there is no such accelerator here.
+    """
+    elastic = TorchElasticEnvironment.detect()
+    devices = int(os.environ["LOCAL_WORLD_SIZE"]) if elastic else 1
+    num_nodes = int(os.environ["WORLD_SIZE"]) // devices if elastic else 1
+    try:
+        probe = Fabric(accelerator=config.accelerator, devices=devices, num_nodes=num_nodes)
+        fabric = Fabric(
+            accelerator=config.accelerator,
+            devices=devices,
+            num_nodes=num_nodes,
+            precision=_precision(config, probe.device),
+        )
+    except (ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"The accelerator {config.accelerator!r} cannot be used ({reason}); try auto.") from error
+    fabric.launch()
+    return fabric
+
+
+def _precision(config: DeviceConfig, device: torch.device) -> Precision:
+    if config.precision != "auto":
+        return config.precision
+    if device.type == "cuda":
+        return "bf16-mixed" if torch.cuda.get_device_capability(device)[0] >= 8 else "32-true"
+    # On a CPU without matrix units or AVX-512 for it, bf16 is emulated and slower than fp32.
+    native = device.type == "cpu" and (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
+    return "bf16-mixed" if native else "32-true"
+
+
+class Engine:
+    """A classifier with its optimizer on one device.
+
+    Args:
+        fabric: device, precision and ranks.
+        model: the classifier; moved to the device in channels_last.
+        config: the optimizer's settings.
+    """
+
+    def __init__(self, fabric: Fabric, model: Classifier, config: OptimizerConfig) -> None:
+        self.fabric = fabric
+        self.model = model.to(fabric.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._config = config
+        self.optimizer = self._new_optimizer()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network runs."""
+        return self.fabric.device
+
+    @property
+    def num_local_ranks(self) -> int:
+        """Ranks on this machine."""
+        return int(os.environ["LOCAL_WORLD_SIZE"]) if self.fabric.world_size > 1 else 1
+
+    def _new_optimizer(self) -> torch.optim.Optimizer:
+        try:
+            return optim.create_optimizer_v2(
+                self.model, opt=self._config.optimizer, lr=0.0, weight_decay=self._config.weight_decay
+            )
+        except ValueError as error:
+            raise ConfigError(
+                f"The optimizer must be one that timm knows, but got {self._config.optimizer!r}; try adamw or sgd."
+            ) from error
+
+    def reset_optimizer(self) -> None:
+        """Start with a fresh optimizer, as after probing."""
+        self.optimizer = self._new_optimizer()
+
+    def accumulate(self, batch: PaddedBatch, weight: float) -> tuple[float, int]:
+        """Add the gradient of a micro-batch, each image's loss times `weight`.
+
+        Returns:
+            The sum of the images' losses, and how many are classified right.
+        """
+        self.model.train()
+        pixels, sizes, labels = self._move(batch)
+        with self.fabric.autocast():
+            logits = self.model(pixels, sizes)
+        losses = F.cross_entropy(logits, labels, reduction="none", label_smoothing=self._config.label_smoothing)
+        self.fabric.backward(losses.sum() * weight)
+        return float(losses.detach().sum()), int((logits.detach().argmax(1) == labels).sum())
+
+    def reduce_gradients(self) -> None:
+        """Sum the gradients over the ranks; a rank that ran no micro-batch adds zero."""
+        if self.fabric.world_size == 1:
+            return
+        for parameter in self.model.parameters():
+            if parameter.requires_grad:
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+                dist.all_reduce(parameter.grad)
+
+    def average_buffers(self) -> None:
+        """Give all ranks the same running statistics: the mean of theirs."""
+        if self.fabric.world_size == 1:
+            return
+        for buffer in self.model.buffers():
+            if buffer.is_floating_point():
+                dist.all_reduce(buffer)
+                buffer /= self.fabric.world_size
+
+    def update(self, learning_rate: float) -> float:
+        """Take the optimizer's step and forget the gradient; return the gradient's norm before clipping."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate * group.get("lr_scale", 1.0)
+        limit = self._config.clip_norm or float("inf")
+        norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit))
+        self.optimizer.step()
+        self.forget_gradients()
+        return norm
+
+    def forget_gradients(self) -> None:
+        """Drop the gradients gathered so far."""
+        self.optimizer.zero_grad(set_to_none=True)
+
+    @torch.inference_mode()
+    def predict(self, batch: PaddedBatch) -> torch.Tensor:
+        """The probabilities of each class, (N, num_classes) fp64 on the host."""
+        self.model.eval()
+        pixels, sizes, _ = self._move(batch)
+        with self.fabric.autocast():
+            logits = self.model(pixels, sizes)
+        return logits.double().softmax(1).cpu()
+
+    def _move(self, batch: PaddedBatch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        pixels = batch.pixels.to(self.device, non_blocking=True)  # uint8: a quarter of the bytes to move
+        return pixels, batch.sizes.to(self.device), batch.labels.to(self.device)
+
+    def sum_over_ranks(self, values: torch.Tensor) -> torch.Tensor:
+        """The sum of a host tensor over the ranks."""
+        if self.fabric.world_size == 1:
+            return values
+        on_device = values.to(self.device)
+        dist.all_reduce(on_device)
+        return on_device.cpu()

@@ -1,0 +1,103 @@
+"""Evaluation and prediction: each picture whole, each answer as if it were alone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+
+from unsquare.data.loader import BatchLoader
+from unsquare.errors import SourceError
+from unsquare.index.table import ShapeIndex
+from unsquare.plan.config import Limits
+from unsquare.plan.epoch import EpochPlan, MicroBatch
+from unsquare.plan.naming import naming
+from unsquare.plan.planner import plan_in_order
+from unsquare.shapes import Geometry, Sizes
+from unsquare.train.engine import Engine
+from unsquare.train.metrics import Evaluation, summarise
+
+Progress = Callable[[int, int], None]
+"""Called with the images done and their total."""
+
+
+class Evaluator:
+    """Runs a network over the images of an index, planned once.
+
+    Args:
+        engine: the network on its device.
+        index: the images.
+        geometry: from file shape to the shape shown; whole pictures, no crop.
+        limits: what a micro-batch may hold, and the number of ranks.
+        workers: threads that decode.
+        plan: how images are batched.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        index: ShapeIndex,
+        geometry: Geometry,
+        limits: Limits,
+        workers: int | None = None,
+        plan: Callable[[Sizes, Limits], EpochPlan] = plan_in_order,
+    ) -> None:
+        self._engine = engine
+        self._index = index
+        self._geometry = geometry
+        self._workers = workers
+        sizes = geometry.resize(index.sizes)
+        check_sides(index, sizes, engine.model.stride)
+        with naming(index):
+            self._plan = plan(sizes, limits)
+
+    def probabilities(self, progress: Progress | None = None) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield positions (n,) and class probabilities (n, num_classes) fp64 of this rank's images."""
+        rank = self._engine.fabric.global_rank
+        micro_batches: list[MicroBatch] = [each for step in self._plan.steps for each in step.ranks[rank]]
+        loader = BatchLoader(self._index, self._geometry, workers=self._workers)
+        done = 0
+        try:
+            for batch in loader.load(self._plan, micro_batches):
+                yield torch.from_numpy(batch.images), self._engine.predict(batch)
+                done += len(batch.images)
+                if progress is not None:
+                    progress(done, len(self._index))
+        finally:
+            loader.close()
+
+    def evaluate(self, progress: Progress | None = None) -> Evaluation:
+        """Loss and accuracy over all images, the same on every rank."""
+        started = time.perf_counter()
+        labels = torch.from_numpy(self._index.labels.astype(np.int64))
+        outcome = torch.zeros(len(self._index), 3, dtype=torch.float64)  # loss, predicted, probability
+        for images, probabilities in self.probabilities(progress):
+            highest, predicted = probabilities.max(1)
+            own = probabilities.gather(1, labels[images, None])[:, 0]
+            outcome[images] = torch.stack([-own.clamp_min(1e-300).log(), predicted.double(), highest], dim=1)
+        outcome = self._engine.sum_over_ranks(outcome)
+        return summarise(outcome, self._index.labels, len(self._index.classes), time.perf_counter() - started)
+
+    @property
+    def plan(self) -> EpochPlan:
+        """Which images go through the network together."""
+        return self._plan
+
+
+def check_sides(index: ShapeIndex, sizes: Sizes, stride: int) -> None:
+    """Refuse pictures with a side below the network's stride, which leave no region of their own.
+
+    Raises:
+        SourceError: names the smallest.
+    """
+    short = sizes.min(axis=1)
+    if len(short) and short.min() < stride:
+        worst = int(short.argmin())
+        height, width = sizes[worst]
+        raise SourceError(
+            f"Each side must be at least the network's stride of {stride} pixels, but {int((short < stride).sum())} of "
+            f"{len(short)} images are smaller, {index.keys[worst]} with {height} x {width} among them; enlarge such "
+            f"pictures with --min-side {stride}, or remove them."
+        )

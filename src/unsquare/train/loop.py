@@ -1,0 +1,265 @@
+"""The loop over planned steps: load, accumulate, reduce, update, write down, save.
+
+A step is a pure function of the weights before it and the run's settings: the plan is drawn from seed and epoch,
+augmentation from seed, epoch and image, dropout from seed and step. A run that was killed therefore goes on from
+its last checkpoint with the same losses, and nothing but the checkpoint is needed for it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from unsquare.data.loader import BatchLoader, PaddedBatch
+from unsquare.errors import RunError, UnsquareError
+from unsquare.index.table import ShapeIndex
+from unsquare.memory.profile import Watch
+from unsquare.plan.config import Limits
+from unsquare.plan.epoch import Bucket, EpochPlan, Step
+from unsquare.shapes import Sizes
+from unsquare.train import checkpoint
+from unsquare.train.bounds import Bounds
+from unsquare.train.checkpoint import TrainState
+from unsquare.train.config import TrainConfig
+from unsquare.train.console import Console
+from unsquare.train.engine import Engine
+from unsquare.train.evaluate import Evaluator
+from unsquare.train.interrupt import StopRequest
+from unsquare.train.recipe import Recipe
+from unsquare.train.run import RunFolder
+from unsquare.train.scaling import learning_rates
+
+Batches = Generator[PaddedBatch, None, None]
+
+BEST = "best"
+"""The checkpoint of the highest mean per-class accuracy on the val split."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """Everything a run works with."""
+
+    run: RunFolder
+    config: TrainConfig
+    engine: Engine
+    train: ShapeIndex
+    sizes: Sizes
+    """Training shapes before turns, (N, 2)."""
+    buckets: tuple[Bucket, ...] | None
+    limits: Limits
+    bounds: Bounds
+    recipe: Recipe
+    loader: BatchLoader
+    validation: Evaluator
+    watch: Watch
+    console: Console
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this rank writes the run's files."""
+        return self.engine.fabric.is_global_zero
+
+    def plan(self, epoch: int) -> EpochPlan:
+        """The plan of an epoch."""
+        return self.recipe.plan(
+            self.sizes,
+            self.config.plan,
+            self.limits,
+            epoch,
+            turns=self.config.augment.turns,
+            buckets=self.buckets,
+        )
+
+
+@dataclass
+class _Tally:
+    """What a step adds up over its micro-batches, then over the ranks."""
+
+    loss: float = 0.0
+    right: float = 0.0
+    data_wait_s: float = 0.0
+    stop: float = 0.0
+    failed: float = 0.0
+
+    def reduce(self, engine: Engine) -> _Tally:
+        values = torch.tensor(list(vars(self).values()), dtype=torch.float64)
+        return _Tally(*engine.sum_over_ranks(values).tolist())
+
+
+class Stopped(Exception):
+    """The run was asked to stop, and is saved."""
+
+    def __init__(self, signal_number: int, step: int) -> None:
+        self.signal_number = signal_number
+        self.step = step
+        super().__init__(f"stopped after step {step}")
+
+
+def run_epochs(session: Session, state: TrainState) -> TrainState:
+    """Train from `state` to the last epoch.
+
+    Raises:
+        Stopped: a signal asked for it; the run is saved.
+        UnsquareError: something went wrong that the user can mend; the run is saved.
+    """
+    with StopRequest() as request:
+        for epoch in range(state.epoch, session.config.optimizer.epochs):
+            state = _run_epoch(session, state, epoch, request)
+    return state
+
+
+def _run_epoch(session: Session, state: TrainState, epoch: int, request: StopRequest) -> TrainState:
+    config, engine = session.config, session.engine
+    plan = session.plan(epoch)
+    rates = learning_rates(config.learning_rate, [s.num_images for s in plan.steps], epoch, config.optimizer.epochs)
+    rank = engine.fabric.global_rank
+    remaining = plan.steps[state.step_of_epoch :]
+    batches = session.loader.load(plan, [each for step in remaining for each in step.ranks[rank]])
+    started, saved = time.perf_counter() - state.time_s, time.perf_counter()
+    session.console.start_epoch(epoch, config.optimizer.epochs, len(plan.steps), state.step_of_epoch)
+    try:
+        for position in range(state.step_of_epoch, len(plan.steps)):
+            step = plan.steps[position]
+            row, stop = _run_step(session, state, step, batches, rates[position], request)
+            state = replace(
+                state, step=state.step + 1, step_of_epoch=position + 1, time_s=time.perf_counter() - started
+            )
+            row["real_pixels"] = int(plan.sizes[_images(step)].prod(axis=1).sum())
+            row |= {"epoch": epoch + (position + 1) / len(plan.steps), "time_s": state.time_s}
+            if session.is_main:
+                session.run.append_metrics({"kind": "step", "step": state.step, **row})
+            session.console.finish_step(row)
+            if stop:
+                save(session, state)
+                raise Stopped(request.signal_number, state.step)
+            if position + 1 < len(plan.steps) and _is_due(session, state, time.perf_counter() - saved):
+                save(session, state)
+                saved = time.perf_counter()
+    finally:
+        batches.close()
+    state = replace(state, epoch=epoch + 1, step_of_epoch=0)
+    state = _validate(session, state, started)
+    save(session, state)
+    return state
+
+
+def _is_due(session: Session, state: TrainState, seconds: float) -> bool:
+    saving = session.config.saving
+    by_step = saving.checkpoint_every_steps and state.step % saving.checkpoint_every_steps == 0
+    # Ranks' clocks differ, and saving is done together: the first rank decides for all.
+    by_clock = session.engine.sum_over_ranks(
+        torch.tensor([float(session.is_main and seconds > saving.checkpoint_every_s)])
+    )
+    return bool(by_step or by_clock.item())
+
+
+def _run_step(
+    session: Session,
+    state: TrainState,
+    step: Step,
+    batches: Batches,
+    learning_rate: float,
+    request: StopRequest,
+) -> tuple[dict[str, Any], bool]:
+    """One optimizer update over all ranks; a row of the metrics, and whether any rank was asked to stop."""
+    engine = session.engine
+    started = time.perf_counter()
+    own = _Tally()
+    error: UnsquareError | None = None
+    try:
+        _accumulate(session, state, step, batches, own)
+    except UnsquareError as caught:
+        error, own.failed = caught, 1.0
+    own.stop = float(request.signal_number != 0)
+    tally = own.reduce(engine)
+    if tally.failed:  # on any rank: none takes the step, and the run stays as it was after the last one
+        engine.forget_gradients()
+        save(session, state)
+        raise error or RunError("Another rank stopped the run; its message says why.")
+    engine.reduce_gradients()
+    norm = engine.update(learning_rate)
+    micro_batches = step.micro_batches
+    row = {
+        "loss": tally.loss / step.num_images,
+        "accuracy": tally.right / step.num_images,
+        "learning_rate": learning_rate,
+        "gradient_norm": norm,
+        "num_images": step.num_images,
+        "num_micro_batches": len(micro_batches),
+        "computed_pixels": sum(each.computed_pixels for each in micro_batches),
+        "data_wait_s": tally.data_wait_s / engine.fabric.world_size,
+        "step_s": time.perf_counter() - started,
+        "micro_batches": [[len(each.images), *each.canvas] for each in micro_batches],
+    }
+    return row, bool(tally.stop)
+
+
+def _accumulate(session: Session, state: TrainState, step: Step, batches: Batches, tally: _Tally) -> None:
+    """Add up the gradient of this rank's micro-batches of a step."""
+    rank = session.engine.fabric.global_rank
+    before = sum(len(micro_batches) for micro_batches in step.ranks[:rank])
+    for number, micro_batch in enumerate(step.ranks[rank], before):
+        waiting = time.perf_counter()
+        batch = next(batches)
+        tally.data_wait_s += time.perf_counter() - waiting
+        session.watch.mark(state.step + 1, len(micro_batch.images), micro_batch.computed_pixels)
+        torch.manual_seed(_seed(session.config.plan.seed, state.step, number))
+        loss, right = session.engine.accumulate(batch, 1 / step.num_images)
+        session.watch.mark(state.step + 1, 0, 0)
+        tally.loss += loss
+        tally.right += right
+
+
+def _images(step: Step) -> npt.NDArray[np.int64]:
+    return np.concatenate([micro_batch.images for micro_batch in step.micro_batches])
+
+
+def _seed(*keys: int) -> int:
+    """A seed for dropout and stochastic depth that depends on the keys alone."""
+    return int(np.random.SeedSequence(keys).generate_state(1, np.uint64)[0])
+
+
+def _validate(session: Session, state: TrainState, started: float) -> TrainState:
+    """Evaluate on the val split where it is due, and keep the weights if they are the best so far."""
+    epochs, every = session.config.optimizer.epochs, session.config.saving.evaluate_every
+    session.engine.average_buffers()
+    if state.epoch % every and state.epoch != epochs:
+        return state
+    evaluation = session.validation.evaluate(session.console.progress("validating"))
+    state = replace(state, time_s=time.perf_counter() - started)
+    if session.is_main:
+        row = {
+            "kind": "eval",
+            "step": state.step,
+            "epoch": float(state.epoch),
+            "time_s": state.time_s,
+            "split": "val",
+        }
+        session.run.append_metrics(row | evaluation.to_dict())
+    session.console.finish_epoch(state.epoch, evaluation)
+    # Of equals the later: it has seen more.
+    if evaluation.mean_per_class_accuracy >= state.best_score:
+        state = replace(state, best_score=evaluation.mean_per_class_accuracy)
+        _write(session, BEST, state)
+    return state
+
+
+def save(session: Session, state: TrainState) -> None:
+    """Write a checkpoint of the run as it stands, and drop old ones."""
+    session.engine.average_buffers()
+    _write(session, f"step-{state.step}", state)
+    if session.is_main:
+        checkpoint.prune(session.run.checkpoints)
+        session.watch.write(session.run.memory)
+
+
+def _write(session: Session, name: str, state: TrainState) -> None:
+    if session.is_main:
+        checkpoint.save(session.run.checkpoints, name, session.engine.model, session.engine.optimizer, state)
+    session.engine.fabric.barrier()

@@ -1,0 +1,77 @@
+"""What an evaluation says: accuracy, and the mean of the classes' accuracies (MAMe's metric)."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torchmetrics.functional.classification import multiclass_accuracy
+
+from unsquare.files import replacing
+from unsquare.index.table import ShapeIndex
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """The outcome of a network on images with labels."""
+
+    loss: float
+    """Mean cross-entropy per image."""
+    accuracy: float
+    """Part of the images whose most probable class is their own."""
+    mean_per_class_accuracy: float
+    """Mean over the classes that occur of the part of the class's images that is right."""
+    num_images: int
+    seconds: float
+    predicted: npt.NDArray[np.int64]
+    """(N,) most probable class of each image."""
+    probability: npt.NDArray[np.float64]
+    """(N,) its probability."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The numbers, without the images."""
+        values = asdict(self)
+        del values["predicted"], values["probability"]
+        return values
+
+
+def summarise(outcome: torch.Tensor, labels: npt.NDArray[np.int32], num_classes: int, seconds: float) -> Evaluation:
+    """An evaluation from each image's (loss, predicted class, probability), (N, 3) fp64."""
+    loss, predicted, probability = outcome.unbind(1)
+    target = torch.from_numpy(labels.astype(np.int64))
+    scores = {
+        average: float(multiclass_accuracy(predicted.long(), target, num_classes, average=average))
+        for average in ("micro", "macro")
+    }
+    return Evaluation(
+        loss=float(loss.mean()),
+        accuracy=scores["micro"],
+        mean_per_class_accuracy=scores["macro"],
+        num_images=len(target),
+        seconds=seconds,
+        predicted=predicted.long().numpy(),
+        probability=probability.numpy(),
+    )
+
+
+def write_evaluation(path: Path, evaluation: Evaluation, index: ShapeIndex) -> None:
+    """Write a row per image: key, label, predicted, probability, height, width."""
+    classes = np.array(index.classes, dtype=object)
+    table = pa.table(
+        {
+            "key": pa.array(index.keys, pa.string()),
+            "label": pa.array(classes[index.labels], pa.string()),
+            "predicted": pa.array(classes[evaluation.predicted], pa.string()),
+            "probability": pa.array(evaluation.probability, pa.float64()),
+            "height": pa.array(index.sizes[:, 0], pa.int64()),
+            "width": pa.array(index.sizes[:, 1], pa.int64()),
+        }
+    )
+    with replacing(path) as partial:
+        pq.write_table(table, partial)

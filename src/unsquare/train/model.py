@@ -1,0 +1,141 @@
+"""The classifier: a timm backbone made padding-exact, a spatial pyramid, a linear head.
+
+Pixels arrive as uint8 and are normalised here, on the device; the exact backbone then zeroes everything outside
+the regions, so that padding is zero *after* normalisation, which is what the network's own padding is.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from unsquare.errors import ConfigError
+from unsquare.exact.convert import make_exact, output_regions
+from unsquare.exact.pyramid import SpatialPyramidPool
+from unsquare.torchvision_guard import import_timm
+
+timm = import_timm()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Which network."""
+
+    backbone: str = "resnet18"
+    """A timm model of the ResNet or ConvNeXt family, by name."""
+    pretrained: bool = False
+    """Start from timm's pretrained weights, from the hub."""
+    weights: Path | None = None
+    """Start from the backbone's weights in this safetensors file."""
+    pyramid: tuple[int, ...] = (1, 2, 4)
+    """Levels of the spatial pyramid: level l pools l x l bins on each image's own region."""
+    pyramid_mode: Literal["max", "mean"] = "max"
+    """What a bin keeps of each feature."""
+    dropout: float = 0.0
+    """Part of the pooled features dropped in training."""
+    drop_path: float = 0.0
+    """Rate of stochastic depth in the backbone."""
+
+    def __post_init__(self) -> None:
+        if self.pretrained and self.weights is not None:
+            raise ConfigError("pretrained and weights both say where the weights come from; give one of them.")
+        if not self.pyramid or min(self.pyramid) < 1:
+            raise ConfigError(f"pyramid must list levels of at least 1, but is {list(self.pyramid)}; try 1 2 4.")
+        for name in ("dropout", "drop_path"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 0 and below 1, but is {getattr(self, name)}.")
+
+
+class Classifier(nn.Module):
+    """From padded uint8 pixels and their sizes to logits, each image as if it were alone.
+
+    Args:
+        config: which network.
+        num_classes: number of logits.
+        load: whether to load the starting weights that `config` names (not needed before loading a checkpoint).
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, config: ModelConfig, num_classes: int, *, load: bool = True) -> None:
+        super().__init__()
+        backbone = create_backbone(config, load)
+        self.stride = int(backbone.feature_info[-1]["reduction"])
+        self.backbone: Any = make_exact(backbone)
+        self.pool = SpatialPyramidPool(config.pyramid, config.pyramid_mode)
+        self.dropout = nn.Dropout(config.dropout)
+        self.head = nn.Linear(int(backbone.num_features) * self.pool.num_bins, num_classes)
+        nn.init.zeros_(self.head.bias)
+        nn.init.normal_(self.head.weight, std=0.01)
+        for name in ("mean", "std"):
+            values = torch.tensor(backbone.pretrained_cfg[name], dtype=torch.float32) * 255
+            self.register_buffer(name, values.view(3, 1, 1), persistent=False)
+
+    def forward(self, pixels: torch.Tensor, sizes: torch.Tensor) -> torch.Tensor:
+        """Logits, (N, num_classes) fp32, of pixels (N, 3, H, W) uint8 with regions `sizes` (N, 2) at the top left."""
+        features, regions = self.features((pixels - self.mean) / self.std, sizes)
+        pooled = self.pool(features, regions)  # (N, C * bins)
+        with torch.autocast(pixels.device.type, enabled=False):
+            return self.head(self.dropout(pooled.float()))
+
+    def features(self, pixels: torch.Tensor, sizes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Feature maps (N, C, h, w) of normalised pixels, and each image's region (N, 2) in them."""
+        return self.backbone(pixels, sizes), output_regions(self.backbone, sizes)
+
+    def checkpoint_activations(self) -> None:
+        """Recompute the backbone's activations in the backward pass instead of keeping them."""
+        self.backbone.set_grad_checkpointing(True)
+
+
+def create_backbone(config: ModelConfig, load: bool) -> Any:
+    """The stock backbone that the settings name, without its head.
+
+    Raises:
+        ConfigError: timm has no such model, or its weights cannot be had.
+    """
+    if not timm.is_model(config.backbone):
+        close = difflib.get_close_matches(config.backbone, timm.list_models(), n=3)
+        hint = f"did you mean {' or '.join(close)}?" if close else "try resnet18 or convnext_atto."
+        raise ConfigError(f"The backbone must be a model of timm, but {config.backbone!r} is none; {hint}")
+    options = {"drop_path_rate": config.drop_path} if config.drop_path else {}
+    try:
+        backbone = timm.create_model(
+            config.backbone, pretrained=config.pretrained and load, num_classes=0, global_pool="", **options
+        )
+    except (OSError, RuntimeError, TypeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ConfigError(
+            f"The backbone {config.backbone!r} cannot be made ({reason}); check its name, the connection to the hub, "
+            "or give a local file with --weights."
+        ) from error
+    if config.weights is not None and load:
+        _load_weights(backbone, config.weights)
+    return backbone
+
+
+def _load_weights(backbone: nn.Module, path: Path) -> None:
+    if path.suffix != ".safetensors":
+        raise ConfigError(
+            f"Weights are read from safetensors files alone, since others can run code when opened, but got {path}; "
+            "convert it with safetensors.torch.save_file."
+        )
+    try:
+        weights = load_file(path)
+        wanted = backbone.state_dict()
+        missing = [key for key in wanted if key not in weights]
+        if missing:
+            raise ConfigError(
+                f"The weights must fit the backbone, but {path} lacks {len(missing)} of its {len(wanted)} tensors, "
+                f"{missing[0]!r} among them; check that the file belongs to this backbone."
+            )
+        backbone.load_state_dict({key: weights[key] for key in wanted})  # a head of other classes stays behind
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise ConfigError(f"The weights in {path} cannot be loaded: {str(error).splitlines()[0]}.") from error

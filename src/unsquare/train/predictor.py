@@ -1,0 +1,169 @@
+"""A trained run, ready for use: evaluate it on pictures with labels, or ask it about single pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unsquare.data.loader import decoding_bytes
+from unsquare.errors import ImageError, SourceError
+from unsquare.index.header import read_header
+from unsquare.index.holdout import with_validation
+from unsquare.index.scan import scan_source
+from unsquare.index.table import Problem, ShapeIndex, strings
+from unsquare.index.trainable import check_trainable
+from unsquare.memory.budget import budget_bytes
+from unsquare.plan.config import Limits
+from unsquare.train import checkpoint
+from unsquare.train.capacity import evaluation_limits
+from unsquare.train.config import DeviceConfig, TrainConfig, from_toml
+from unsquare.train.console import Console
+from unsquare.train.engine import Engine, launch
+from unsquare.train.evaluate import Evaluator
+from unsquare.train.loop import BEST
+from unsquare.train.metrics import Evaluation
+from unsquare.train.model import Classifier
+from unsquare.train.run import RunFolder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """The most probable classes of one picture."""
+
+    path: str
+    classes: tuple[str, ...]
+    """Most probable first."""
+    probabilities: tuple[float, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        pairs = zip(self.classes, self.probabilities)
+        return {"path": self.path, "top": [{"class": name, "probability": p} for name, p in pairs]}
+
+
+class Predictor:
+    """The best weights of a run on a device.
+
+    Args:
+        run: the run folder.
+        device: where to run; None takes the run's own settings, with the memory that is free now.
+        quiet: show no progress.
+
+    Raises:
+        RunError: there is no run, or no checkpoint of it that can be used.
+    """
+
+    def __init__(self, run: Path | str, device: DeviceConfig | None = None, *, quiet: bool = False) -> None:
+        self._run = RunFolder.open(Path(run))
+        self._config: TrainConfig = from_toml(self._run.config.read_text(encoding="utf-8"), str(self._run.config))
+        self._device = device or replace(self._config.device, memory=None)
+        self._index = ShapeIndex.read(self._run.index)
+        fabric = launch(self._device)
+        self._console = Console(quiet=quiet or not fabric.is_global_zero)
+        model = Classifier(self._config.model, len(self.classes), load=False)
+        checkpoint.load_model(self._weights(), model)
+        self._engine = Engine(fabric, model, self._config.optimizer)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes that the network tells apart."""
+        return self._index.classes
+
+    def evaluate(self, source: Path | str, split: str | None = None, *, skip_bad: bool = False) -> Evaluation:
+        """Accuracy on a source's pictures.
+
+        Args:
+            source: as for training; its class names must be the run's.
+            split: train, val, test or all; None takes test, else val, else all. The val split of the run's own
+                source is the one it was trained without.
+            skip_bad: leave out files that cannot be read.
+
+        Raises:
+            SourceError: there are no such pictures, or they have other classes.
+        """
+        index = scan_source(Path(source), progress=self._console.progress("reading headers"))
+        if index.root == self._index.root:
+            index = with_validation(index, self._config.saving.validation_fraction, self._config.plan.seed)
+        index = self._with_own_classes(_of_split(index, split))
+        index = check_trainable(index, skip_bad, least_classes=1)
+        return self._evaluator(index).evaluate(self._console.progress("evaluating"))
+
+    def predict(self, paths: Sequence[Path | str], top: int = 5) -> tuple[list[Prediction], list[Problem]]:
+        """The most probable classes of pictures, in the order given, and the files that cannot be read.
+
+        Args:
+            paths: image files.
+            top: number of classes for each.
+        """
+        shapes, problems, good = [], [], []
+        for path in dict.fromkeys(map(str, paths)):
+            try:
+                shapes.append(read_header(Path(path)).shape)
+                good.append(path)
+            except ImageError as error:
+                problems.append(Problem(key=path, reason=str(error)))
+        if not good:
+            return [], problems
+        evaluator = self._evaluator(_loose_index(good, shapes, self.classes))
+        found: dict[int, Prediction] = {}
+        for images, probabilities in evaluator.probabilities(self._console.progress("predicting")):
+            highest, order = probabilities.topk(min(top, len(self.classes)), dim=1)
+            for image, values, labels in zip(images.tolist(), highest.tolist(), order.tolist()):
+                names = tuple(self.classes[label] for label in labels)
+                found[image] = Prediction(path=good[image], classes=names, probabilities=tuple(values))
+        return [found[image] for image in sorted(found)], problems
+
+    def _weights(self) -> Path:
+        best = self._run.checkpoints / BEST
+        return best if best.is_dir() else checkpoint.latest(self._run.checkpoints)
+
+    def _evaluator(self, index: ShapeIndex) -> Evaluator:
+        return Evaluator(self._engine, index, self._config.geometry, self._limits(index), self._device.workers)
+
+    def _limits(self, index: ShapeIndex) -> Limits:
+        budget = budget_bytes(self._device.memory, self._engine.device, self._engine.num_local_ranks)
+        reserved = decoding_bytes(index, self._config.geometry) if self._engine.device.type == "cpu" else 0
+        pixels = int(self._config.geometry.resize(index.sizes).prod(axis=1).sum())
+        return evaluation_limits(self._engine, budget_bytes=budget, reserved_bytes=reserved, most_pixels=pixels)
+
+    def _with_own_classes(self, index: ShapeIndex) -> ShapeIndex:
+        """The index with its labels as positions in the run's classes."""
+        own = {name: position for position, name in enumerate(self.classes)}
+        used = [index.classes[label] for label in np.unique(index.labels[index.labels >= 0])]
+        if strange := [name for name in used if name not in own]:
+            raise SourceError(
+                f"The pictures must be of the run's {len(own)} classes, but {strange[0]!r} is none of them "
+                f"({', '.join(self.classes[:8])}{', ...' if len(own) > 8 else ''}); rename it or evaluate another run."
+            )
+        position = np.array([own.get(name, -1) for name in index.classes] + [-1], dtype=np.int32)
+        return replace(index, classes=self.classes, labels=position[index.labels])
+
+
+def _of_split(index: ShapeIndex, split: str | None) -> ShapeIndex:
+    """The rows of a split; of the first of test, val and all that there is where none is named."""
+    if split is None:
+        split = next((name for name in ("test", "val") if np.any(index.splits == name)), "all")
+    chosen = index if split == "all" else index.of_split(split)
+    if not len(chosen) and not chosen.problems:
+        there = sorted({name or "(none)" for name in index.splits.tolist()})
+        raise SourceError(f"There are no images in the split {split!r}; the source has {', '.join(there)}.")
+    return chosen
+
+
+def _loose_index(paths: list[str], shapes: Sequence[tuple[int, int]], classes: tuple[str, ...]) -> ShapeIndex:
+    """An index of single files without labels, in the order given."""
+    number = len(paths)
+    return ShapeIndex(
+        root=".",
+        classes=classes,
+        keys=strings(paths),
+        sizes=np.array(shapes, dtype=np.int64).reshape(-1, 2),
+        labels=np.full(number, -1, dtype=np.int32),
+        splits=strings([""] * number),
+        num_bytes=np.zeros(number, dtype=np.int64),
+        modified_ns=np.zeros(number, dtype=np.int64),
+    )

@@ -1,0 +1,233 @@
+"""From a source of pictures to a trained run, and from a stopped run to its end."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+
+from unsquare.data.loader import BatchLoader
+from unsquare.index.holdout import with_validation
+from unsquare.index.scan import scan_source
+from unsquare.index.table import ShapeIndex
+from unsquare.index.trainable import check_trainable
+from unsquare.memory.profile import Watch
+from unsquare.plan.buckets import form_buckets
+from unsquare.plan.config import Limits
+from unsquare.plan.epoch import EpochPlan
+from unsquare.plan.ledger import ledger
+from unsquare.plan.naming import naming
+from unsquare.train import checkpoint
+from unsquare.train.bounds import Bounds, measure_bounds
+from unsquare.train.checkpoint import TrainState
+from unsquare.train.config import TrainConfig, from_toml, to_toml
+from unsquare.train.console import Console
+from unsquare.train.engine import Engine, launch
+from unsquare.train.evaluate import Evaluator, check_sides
+from unsquare.train.loop import BEST, Session, run_epochs
+from unsquare.train.metrics import write_evaluation
+from unsquare.train.recipe import Recipe
+from unsquare.train.run import RunFolder
+
+DEFAULT = Recipe()
+
+
+def train(
+    source: Path | str,
+    out: Path | str,
+    config: TrainConfig | None = None,
+    *,
+    quiet: bool = False,
+    recipe: Recipe = DEFAULT,
+) -> Path:
+    """Train a classifier on a source of pictures and evaluate it.
+
+    Args:
+        source: a folder of class folders, a manifest, MAMe's folder, or an index.
+        out: the run folder, new or empty.
+        config: the settings; the defaults suit a first run.
+        quiet: print nothing.
+        recipe: how the network is made and images are batched; comparisons exchange it.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        UnsquareError: something that the user can mend; before the first step, `out` is left as it was.
+        Stopped: a signal stopped the run after a step; it is saved.
+    """
+    config = config or TrainConfig()
+    fabric = launch(config.device)
+    console = Console(quiet=quiet or not fabric.is_global_zero)
+    run = RunFolder(Path(out))
+    if fabric.is_global_zero:
+        run = RunFolder.create(Path(out))
+    try:
+        config = replace(config, device=replace(config.device, precision=_precision_name(fabric)))
+        if fabric.is_global_zero:
+            _trainable_index(Path(source), config, console).write(run.index)
+            run.config.write_text(to_toml(config), encoding="utf-8")
+        fabric.barrier()
+        session = _prepare(run, config, fabric, console, recipe=recipe)
+    except BaseException:
+        run.discard()
+        raise
+    return _finish(session, TrainState(step=0, epoch=0, step_of_epoch=0, time_s=0.0))
+
+
+def resume(path: Path | str, *, quiet: bool = False) -> Path:
+    """Go on with a run from its last checkpoint, as if it had never stopped.
+
+    Raises:
+        UnsquareError: there is no run, it is in use, or nothing of it can be used.
+    """
+    run = RunFolder.open(Path(path))
+    config = from_toml(run.config.read_text(encoding="utf-8"), str(run.config))
+    fabric = launch(config.device)
+    console = Console(quiet=quiet or not fabric.is_global_zero)
+    if fabric.is_global_zero:
+        run.lock()
+    latest = checkpoint.latest(run.checkpoints)
+    session = _prepare(run, config, fabric, console, Bounds.from_dict(run.read_json(run.models)))
+    checkpoint.load_model(latest, session.engine.model)
+    state = checkpoint.load_training(latest, session.engine.optimizer)
+    if fabric.is_global_zero:
+        run.keep_metrics_until(state.step)
+        if run.memory.is_file():
+            session.watch.load(run.memory, state.time_s)
+    console.say(f"Going on with {run.path} after step {state.step}.")
+    return _finish(session, state)
+
+
+def _precision_name(fabric: Fabric) -> Any:
+    return fabric.strategy.precision.precision
+
+
+def _trainable_index(source: Path, config: TrainConfig, console: Console) -> ShapeIndex:
+    """The source's index, checked, with a val split."""
+    index = scan_source(source, progress=console.progress("reading headers"))
+    num_bad = len(index.problems)
+    index = check_trainable(index, skip_bad=config.saving.skip_bad)
+    if num_bad:
+        console.say(f"Left out {num_bad} files that cannot be read, as --skip-bad asks; `unsquare scan` lists them.")
+    return with_validation(index, config.saving.validation_fraction, config.plan.seed)
+
+
+def _prepare(
+    run: RunFolder,
+    config: TrainConfig,
+    fabric: Fabric,
+    console: Console,
+    bounds: Bounds | None = None,
+    recipe: Recipe = DEFAULT,
+) -> Session:
+    """Everything a run works with; measures the device unless `bounds` hold what was measured before."""
+    index = ShapeIndex.read(run.index)
+    train_index, validation = index.of_split("train"), index.of_split("val")
+    sizes = config.geometry.crop(config.geometry.resize(train_index.sizes))
+    torch.manual_seed(config.plan.seed)
+    engine = Engine(fabric, recipe.classifier(config.model, len(index.classes), load=bounds is None), config.optimizer)
+    check_sides(train_index, sizes, engine.model.stride)
+    console.say(_describe(run, index, config, engine))
+    if bounds is None:
+        bounds = measure_bounds(engine, config, index, sizes, console)
+    if bounds.checkpointing:
+        engine.model.checkpoint_activations()
+    limits = bounds.limits(fabric.world_size)
+    with naming(train_index):
+        buckets = None
+        if config.plan.steps == "b2b":
+            buckets = form_buckets(sizes, config.plan, limits, turns=config.augment.turns)
+        plan = recipe.plan(sizes, config.plan, limits, 0, turns=config.augment.turns, buckets=buckets)
+    if fabric.is_global_zero:
+        run.write_json(run.models, bounds.to_dict())
+        _write_plan(run, config, limits, plan, train_index, console)
+    return Session(
+        run=run,
+        config=config,
+        engine=engine,
+        train=train_index,
+        sizes=sizes,
+        buckets=buckets,
+        limits=limits,
+        loader=BatchLoader(train_index, config.geometry, config.augment, config.device.workers),
+        validation=_evaluator(engine, config, bounds, validation, recipe),
+        bounds=bounds,
+        recipe=recipe,
+        watch=Watch(engine.device),
+        console=console,
+    )
+
+
+def _evaluator(engine: Engine, config: TrainConfig, bounds: Bounds, index: ShapeIndex, recipe: Recipe) -> Evaluator:
+    limits = bounds.limits(engine.fabric.world_size, evaluation=True)
+    return Evaluator(engine, index, config.geometry, limits, config.device.workers, recipe.plan_in_order)
+
+
+def _write_plan(
+    run: RunFolder, config: TrainConfig, limits: Limits, plan: EpochPlan, index: ShapeIndex, console: Console
+) -> None:
+    figures = ledger(plan, config.plan, limits, index.labels, len(index.classes))
+    micro_batches = [[len(each.images), *each.canvas] for each in plan.micro_batches]
+    content = {"version": 1, "config": asdict(config.plan), "limits": asdict(limits)}
+    run.write_json(run.plan, content | {"ledger": figures.to_dict(), "micro_batches": micro_batches})
+    console.say(
+        f"An epoch is {figures.num_steps:,} steps and {figures.num_micro_batches:,} micro-batches; padding adds "
+        f"{figures.padding_overhead:.1%}."
+    )
+
+
+def _finish(session: Session, state: TrainState) -> Path:
+    """Train to the end, then evaluate the best weights and write the report."""
+    run, engine = session.run, session.engine
+    session.watch.start(state.time_s)
+    try:
+        state = run_epochs(session, state)
+        checkpoint.load_model(run.checkpoints / BEST, engine.model)
+        _evaluate_best(session, state)
+        if session.is_main:
+            session.watch.write(run.memory)
+    finally:
+        session.console.stop()
+        session.loader.close()
+        session.watch.stop()
+        run.unlock()
+    return run.path
+
+
+def _evaluate_best(session: Session, state: TrainState) -> None:
+    """Evaluate the best weights on the test split, or on the val split where there is none."""
+    run, console = session.run, session.console
+    index = ShapeIndex.read(run.index)
+    split = "test" if len(index.of_split("test")) else "val"
+    part = index.of_split(split)
+    evaluator = _evaluator(session.engine, session.config, session.bounds, part, session.recipe)
+    evaluation = evaluator.evaluate(console.progress(f"evaluating {split}"))
+    if session.is_main:
+        run.append_metrics(
+            {
+                "kind": "final",
+                "step": state.step,
+                "epoch": float(state.epoch),
+                "time_s": state.time_s,
+                "split": split,
+            }
+            | evaluation.to_dict()
+        )
+        write_evaluation(run.evaluation, evaluation, part)
+    console.say(
+        f"Best weights on {evaluation.num_images} {split} images: accuracy {evaluation.accuracy:.3f}, mean per class "
+        f"{evaluation.mean_per_class_accuracy:.3f}."
+    )
+
+
+def _describe(run: RunFolder, index: ShapeIndex, config: TrainConfig, engine: Engine) -> str:
+    counts = ", ".join(f"{len(index.of_split(s)):,} {s}" for s in ("train", "val", "test") if len(index.of_split(s)))
+    megapixels = index.sizes.prod(axis=1) / 1e6
+    return (
+        f"{run.path}: {config.model.backbone} on {engine.device}, {config.device.precision}; {len(index.classes)} "
+        f"classes, {counts} images of {megapixels.min():.2f} to {megapixels.max():.2f} MP."
+    )

@@ -1,0 +1,218 @@
+"""Shapes from headers alone."""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+import threading
+import warnings
+from pathlib import Path
+
+import pytest
+from PIL import Image, ImageOps, PngImagePlugin
+
+from unsquare.errors import ImageError
+from unsquare.index.header import read_header
+from unsquare.index.limits import FREE_PIXELS, MAX_PIXELS, MAX_PIXELS_PER_BYTE, check_size
+from unsquare.shapes import Shape
+
+FORMATS = ("jpg", "png", "webp", "gif", "tif", "bmp", "avif", "jp2", "ppm")
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_the_shape_is_height_before_width(write_picture, suffix: str) -> None:
+    """Every format tells height and width in that order."""
+    assert read_header(write_picture(f"a.{suffix}", 24, 37)).shape == (24, 37)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif", "avif"])
+def test_the_shape_is_as_displayed(write_picture, suffix: str, orientation: int) -> None:
+    """Orientations 5 to 8 lie on their side: height and width change places."""
+    exif = Image.Exif()
+    exif[274] = orientation
+    path = write_picture(f"a.{suffix}", 20, 31, exif=exif)
+    with Image.open(path) as image:
+        width, height = ImageOps.exif_transpose(image).size
+    assert read_header(path).shape == (height, width)
+
+
+def test_png_metadata_behind_the_pixels_count(write_picture) -> None:
+    """An orientation that a PNG tells after its pixels is found without decoding them."""
+    data = write_picture("a.png", 20, 31).read_bytes()
+    exif = Image.Exif()
+    exif[274] = 6
+    at = data.rindex(b"IEND") - 4
+    path = write_picture("a.png", 20, 31)
+    body = exif.tobytes().removeprefix(b"Exif\x00\x00")
+    chunk = len(body).to_bytes(4, "big") + b"eXIf" + body
+    crc = PngImagePlugin._crc32(b"eXIf" + body).to_bytes(4, "big")
+    path.write_bytes(data[:at] + chunk + crc + data[at:])
+    assert read_header(path).shape == (31, 20)
+
+
+def test_the_content_counts_and_not_the_name(write_picture, tmp_path: Path) -> None:
+    """A PNG that is called .jpg is read as a PNG."""
+    path = write_picture("a.png").rename(tmp_path / "a.jpg")
+    assert read_header(path).format == "PNG"
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "is empty"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
+            "is a Git LFS pointer, not the image",
+        ),
+        (b"\n<!DOCTYPE html><html>404</html>", "is an HTML page, not an image"),
+        (b"<?xml version='1.0'?><Error/>", "is XML, not an image"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "is SVG, a format that is not read"),
+        ("no picture here: é".encode(), "is text, not an image"),
+        (b"\x00\x05\x16\x07" + bytes(80), "is a macOS side file"),
+        (bytes(300), "holds only zero bytes"),
+        (b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic", "is HEIF, a format that is not read"),
+        (b"\x00\x00\x00\x18ftypisom\x00\x00\x00\x00isommp41", "is a video or another media file"),
+        (b"%PDF-1.7", "is a PDF"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0", "is PostScript"),
+        (b"\x93\x01\xfe\xff\x80 noise", "is not an image of a known format"),
+        (b"\xff\xd8\xff\xe0\x00\x10JFIF", "is "),
+        (b"\x89PNG\r\n\x1a\n", "is "),
+        (b"RIFF\x04\x00\x00\x00WEBP", "is damaged: the WebP header declares no size"),
+        (b"\x00\x00\x01\x00\x00\x00", "is "),
+        (b"BM", "is "),
+    ],
+)
+def test_what_is_no_image_says_what_it_is(tmp_path: Path, content: bytes, reason: str) -> None:
+    """The reason names what the file really holds, as a phrase that follows its name."""
+    path = tmp_path / "a.jpg"
+    path.write_bytes(content)
+    with pytest.raises(ImageError) as caught:
+        read_header(path)
+    assert str(caught.value).startswith(reason)
+
+
+def test_files_that_cannot_be_opened_say_why(tmp_path: Path) -> None:
+    """A missing file and a folder have their reasons."""
+    with pytest.raises(ImageError, match="is not there"):
+        read_header(tmp_path / "missing.jpg")
+    with pytest.raises(ImageError, match="is a folder, not a file"):
+        read_header(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "jp2"])
+def test_a_file_cut_in_half_is_noticed(write_picture, suffix: str) -> None:
+    """The headers of the usual formats tell that pixel data are missing, without decoding any."""
+    path = write_picture(f"a.{suffix}", 300, 400)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(ImageError, match="cut short"):
+        read_header(path)
+
+
+@pytest.mark.parametrize("garbage", [b"\x00" * 200_000, b"\xff" * 70_000, b"tail"])
+def test_bytes_after_a_jpeg_do_no_harm(write_picture, garbage: bytes) -> None:
+    """A JPEG with a long tail of something else is whole."""
+    path = write_picture("a.jpg", 50, 60)
+    path.write_bytes(path.read_bytes() + garbage)
+    assert read_header(path).shape == (50, 60)
+
+
+def test_pixels_must_be_justified_by_bytes() -> None:
+    """Small pictures are read however flat; large ones need bytes; nothing is larger than the limit."""
+    check_size(Shape(4096, 4096), 100)
+    check_size(Shape(4716, 7067), 462_716)
+    check_size(Shape(1, MAX_PIXELS), MAX_PIXELS)
+    with pytest.raises(ImageError, match=r"declares 4096 x 4097 pixels in 100 bytes, more than 256 pixels a byte"):
+        check_size(Shape(4096, 4097), 100)
+    with pytest.raises(ImageError, match="above the limit of 400 million"):
+        check_size(Shape(1, MAX_PIXELS + 1), MAX_PIXELS)
+    with pytest.raises(ImageError, match="there is no picture"):
+        check_size(Shape(0, 5), 10)
+    assert FREE_PIXELS < MAX_PIXELS_PER_BYTE * 100_000
+
+
+def test_bilevel_pages_may_be_emptier() -> None:
+    """A scanned page of one bit per pixel has fewer bytes than a photograph."""
+    check_size(Shape(7000, 5000), 40_000, bilevel=True)
+    with pytest.raises(ImageError, match="1024 pixels a byte"):
+        check_size(Shape(16000, 16000), 51_400, bilevel=True)
+
+
+def test_pillows_globals_stay_untouched(write_picture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow's limit on pixels is neither used nor changed, and no filter of warnings stays behind."""
+    path = write_picture("a.png", 40, 40)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    before = list(warnings.filters)
+    assert read_header(path).shape == (40, 40)
+    assert Image.MAX_IMAGE_PIXELS == 10
+    assert warnings.filters == before
+
+
+def test_warnings_stay_inside_on_every_thread(shared_data: Path) -> None:
+    """Pillow's warnings about damaged metadata do not leak from threads that read at once."""
+    path = shared_data / "awkward/broken/truncated_exif_dpi.jpg"
+    failures = []
+
+    def read() -> None:
+        try:
+            for _ in range(20):
+                read_header(path)
+        except Exception as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=read) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+
+
+def awkward_rows(shared_data: Path) -> list[dict[str, str]]:
+    """What the index of the awkward files says of each."""
+    with (shared_data / "awkward/index.csv").open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_awkward_file_has_a_shape_or_a_reason(shared_data: Path) -> None:
+    """No file crashes the reading; a shape agrees with the one that Pillow observed; a reason is a phrase."""
+    rows = awkward_rows(shared_data)
+    assert len(rows) > 90
+    for row in rows:
+        path = shared_data / "awkward" / row["path"]
+        reason = ""
+        try:
+            header = read_header(path)
+        except ImageError as error:
+            reason = str(error)
+        if reason:
+            assert reason.startswith(("is ", "declares ", "holds ")), row["path"]
+        else:
+            assert f" {header.stored.width}x{header.stored.height}" in row["pillow_observed"], row["path"]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits memory as Linux does")
+def test_bombs_take_no_memory(shared_data: Path) -> None:
+    """Reading and decoding every bomb stays within a few megabytes more than importing does."""
+    script = r"""
+import re, sys
+from pathlib import Path
+from unsquare.data.decode import decode
+from unsquare.errors import ImageError
+peak = lambda: int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])
+before, reasons = peak(), []
+for path in sorted(Path(sys.argv[1]).iterdir()):
+    try:
+        decode(path)
+    except ImageError as error:
+        reasons.append(str(error))
+print(len(reasons), peak() - before)
+"""
+    bombs = shared_data / "awkward/bombs"
+    out = subprocess.run([sys.executable, "-c", script, bombs], capture_output=True, text=True, check=True)
+    num_refused, kilobytes = map(int, out.stdout.split())
+    assert num_refused == len(os.listdir(bombs))
+    assert kilobytes < 20_000

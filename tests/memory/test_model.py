@@ -1,0 +1,102 @@
+"""Memory and time as straight lines over computed pixels."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from unsquare.errors import ConfigError, RunError
+from unsquare.memory.model import UNBOUNDED_PIXELS, MemoryModel, TimeModel
+
+probes = st.lists(st.tuples(st.integers(1, 10**9), st.integers(10**5, 10**12)), min_size=1, max_size=8)
+
+
+@given(probes)
+def test_memory_fit_is_never_below_a_measured_point(points):
+    """Whatever was measured, the model promises at least that much."""
+    pixels, peaks = zip(*points)
+    model = MemoryModel.fit(pixels, peaks)
+    assert all(model.peak_bytes(x) >= y for x, y in points)
+    assert model.peak_bytes(2 * max(pixels)) > model.peak_bytes(max(pixels))
+
+
+def test_memory_fit_finds_an_exact_line():
+    """Measurements on a line give that line back, and so predict far beyond them."""
+    model = MemoryModel.fit([1e6, 2e6, 8e6], [1e9 + 300e6, 1e9 + 600e6, 1e9 + 2400e6])
+    assert model.peak_bytes(64_000_000) == pytest.approx(1e9 + 64e6 * 300, rel=1e-9)
+
+
+def test_one_probe_errs_upwards_beyond_it():
+    """A single pixel count gives the line through the origin, above any line with a fixed part."""
+    model = MemoryModel.fit([1_000_000, 1_000_000], [5e8, 6e8])
+    assert (model.fixed_bytes, model.peak_bytes(2_000_000)) == (0, 1_200_000_000)
+
+
+def test_a_flat_measurement_still_charges_for_pixels():
+    """Where peaks do not grow, a pixel still costs what its own input takes."""
+    assert MemoryModel.fit([1e5, 1e6], [1e9, 1e9]).bytes_per_pixel == 12
+
+
+@given(st.floats(0, 1e10), st.floats(12, 1e6), st.integers(1, 10**12))
+def test_largest_pixels_is_the_last_that_fits(fixed, slope, budget):
+    """The largest micro-batch fits the budget, and one pixel more does not."""
+    model = MemoryModel(fixed, slope)
+    largest = model.largest_pixels(budget)
+    assert largest == 0 or model.peak_bytes(largest) <= budget
+    assert model.peak_bytes(largest + 2) > budget
+
+
+def test_flat_memory_is_bounded_by_a_whole_number():
+    """With no cost per pixel the answer is still a number that planning can use."""
+    assert MemoryModel(10, 0).largest_pixels(10) == UNBOUNDED_PIXELS
+    assert MemoryModel(10, 0).largest_pixels(9) == 0
+
+
+@given(st.floats(1e-4, 1), st.floats(1e-10, 1e-6))
+def test_time_fit_finds_an_exact_line(fixed, slope):
+    """Times on a line give that line back, and its fixed part as pixels."""
+    pixels = np.array([1e4, 1e6, 4e6, 1e7])
+    model = TimeModel.fit(pixels, fixed + slope * pixels)
+    assert np.allclose([model.seconds(int(x)) for x in pixels], fixed + slope * pixels, rtol=1e-6)
+    assume(fixed > slope * 1e4)
+    assert model.launch_pixels == pytest.approx(fixed / slope, rel=1e-3, abs=1)
+
+
+@given(st.lists(st.tuples(st.integers(1, 10**8), st.floats(1e-6, 100)), min_size=1, max_size=8))
+def test_time_fit_has_no_negative_term(points):
+    """Whatever was measured, neither a launch nor a pixel takes negative time."""
+    model = TimeModel.fit(*zip(*points))
+    assert model.fixed_s >= 0
+    assert model.s_per_pixel >= 0
+    assert model.fixed_s + model.s_per_pixel > 0
+    assert 0 <= model.launch_pixels <= UNBOUNDED_PIXELS
+
+
+@pytest.mark.parametrize("model", [MemoryModel(1.5e9, 320.25), TimeModel(0.0125, 3.5e-8)])
+def test_models_survive_a_json_file(model):
+    """What is written is read back equal."""
+    assert type(model).from_dict(json.loads(json.dumps(model.to_dict()))) == model
+
+
+def test_another_version_is_refused():
+    """A file from another release says so instead of being misread."""
+    with pytest.raises(RunError, match=r"version 99.*measure it again"):
+        MemoryModel.from_dict({**MemoryModel(1, 2).to_dict(), "version": 99})
+
+
+def test_no_measurement_is_no_model():
+    """A fit of nothing, or of times that are not above 0, is refused."""
+    with pytest.raises(ConfigError, match="needs measurements above 0"):
+        MemoryModel.fit([], [])
+    with pytest.raises(ConfigError, match="needs measurements above 0"):
+        TimeModel.fit([100], [0])
+
+
+def test_a_model_has_finite_terms():
+    """Terms below 0 or not finite are refused by name."""
+    with pytest.raises(ConfigError, match="fixed_bytes"):
+        MemoryModel(-1, 1)
+    with pytest.raises(ConfigError, match="s_per_pixel"):
+        TimeModel(0, float("nan"))

@@ -1,0 +1,29 @@
+"""Settings of a plan."""
+
+import pytest
+
+from unsquare.errors import ConfigError
+from unsquare.plan import Limits, PlanConfig
+
+
+@pytest.mark.parametrize(
+    ("kind", "setting", "message"),
+    [
+        (PlanConfig, {"steps": "sorted"}, "steps must be one of mixed, b2b, but is 'sorted'"),
+        (PlanConfig, {"boundaries": "grid"}, "boundaries must be one of tree, iterative"),
+        (PlanConfig, {"step_images": 0}, "step_images must be a whole number of at least 1, but is 0"),
+        (
+            Limits,
+            {"budget_pixels": 6.4e7},
+            "budget_pixels must be a whole number of at least 1, but is 64000000.0",
+        ),
+        (PlanConfig, {"buckets": -1}, "buckets must be"),
+        (Limits, {"world_size": True}, "world_size must be"),
+        (PlanConfig, {"seed": -1}, "seed must be a whole number of at least 0"),
+        (Limits, {"launch_pixels": -5}, "launch_pixels must be"),
+    ],
+)
+def test_impossible_settings_are_refused(kind, setting, message):
+    """Each wrong value is named with the rule and what was received."""
+    with pytest.raises(ConfigError, match=message):
+        kind(**setting)

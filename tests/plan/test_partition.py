@@ -1,0 +1,115 @@
+"""Partition into micro-batches, beside the best there is."""
+
+import numpy as np
+import pytest
+
+from unsquare.plan.config import Limits
+from unsquare.plan.partition import BLOCK_IMAGES, partition
+from unsquare.plan.refine import refine
+
+
+def all_partitions(items):
+    """Every way to divide a list into parts."""
+    if not items:
+        yield []
+        return
+    first, *rest = items
+    for parts in all_partitions(rest):
+        yield [[first], *parts]
+        for i, part in enumerate(parts):
+            yield [*parts[:i], [first, *part], *parts[i + 1 :]]
+
+
+def price(sizes, parts, limits):
+    """Computed pixels and launches, from first principles."""
+    canvases = [sizes[part].max(axis=0).prod() * len(part) for part in parts]
+    return sum(canvases) + limits.launch_pixels * len(parts)
+
+
+def within_budget(sizes, parts, limits):
+    """Whether each part is within the budget."""
+    return all(sizes[part].max(axis=0).prod() * len(part) <= limits.budget_pixels for part in parts)
+
+
+def random_cases(count):
+    """Up to 6 random shapes each, with budgets and launches from binding to generous."""
+    rng = np.random.default_rng(7)
+    for _ in range(count):
+        sizes = rng.integers(1, 40, (int(rng.integers(2, 7)), 2))
+        largest = int(sizes.prod(axis=1).max())
+        budget = int(largest * rng.choice([1, 1.5, 2.5, 4, 10]))
+        yield (
+            sizes,
+            Limits(budget_pixels=budget, launch_pixels=int(largest * rng.choice([0, 0.03, 0.1, 0.3, 1]))),
+        )
+
+
+def test_partition_is_near_the_best_of_all():
+    """Of all partitions of up to 6 images the best, or within 5 % of its limits, and 0.2 % on average.
+
+    A greedy tree does not cut where only two cuts together pay, and moves of single images do not undo that;
+    3 % is the worst that was seen in 300 cases, so 5 % is the bound that a change must not cross.
+    """
+    ratios = []
+    for sizes, limits in random_cases(120):
+        parts = partition(sizes, np.arange(len(sizes)), limits)
+        allowed = (p for p in all_partitions(list(range(len(sizes)))) if within_budget(sizes, p, limits))
+        ratios.append(price(sizes, parts, limits) / min(price(sizes, p, limits) for p in allowed))
+    assert min(ratios) >= 1
+    assert max(ratios) <= 1.05
+    assert np.mean(ratios) <= 1.002
+
+
+def test_equal_shapes_fill_the_budget():
+    """Where all shapes are equal, micro-batches are as few as the budget allows, without padding."""
+    sizes = np.full((256, 2), 10)
+    parts = partition(sizes, np.arange(256), Limits(budget_pixels=350, launch_pixels=7))
+    assert len(parts) == 86
+    assert price(sizes, parts, Limits(budget_pixels=350, launch_pixels=7)) == 25_600 + 86 * 7
+
+
+def test_free_launches_pad_nothing():
+    """Where a launch costs nothing, only images of one shape share a canvas, if any."""
+    sizes = np.random.default_rng(1).integers(1, 30, (300, 2))
+    assert (
+        price(
+            sizes,
+            partition(sizes, np.arange(300), Limits(budget_pixels=10**6, launch_pixels=0)),
+            Limits(budget_pixels=10**6, launch_pixels=0),
+        )
+        == sizes.prod(axis=1).sum()
+    )
+
+
+def test_dear_launches_merge_all():
+    """Where a launch costs more than any padding, the budget alone decides."""
+    sizes = np.random.default_rng(1).integers(1, 30, (300, 2))
+    assert len(partition(sizes, np.arange(300), Limits(budget_pixels=10**9, launch_pixels=10**9))) == 1
+
+
+@pytest.mark.parametrize("launch", [0, 50, 2000])
+def test_refining_only_ever_saves(launch, random_sizes):
+    """Moving single images keeps the set of images, the budget, and never costs more."""
+    limits = Limits(budget_pixels=30_000, launch_pixels=launch)
+    parts = np.array_split(np.random.default_rng(3).permutation(200), 40)
+    refined = refine(random_sizes, parts, limits)
+    assert price(random_sizes, refined, limits) < price(random_sizes, parts, limits)
+    assert within_budget(random_sizes, refined, limits)
+    assert sorted(np.concatenate(refined).tolist()) == list(range(200))
+
+
+def test_a_misplaced_image_moves_to_its_like():
+    """The one wide image among narrow ones joins the wide ones, since its leaving narrows the canvas."""
+    sizes = np.array([(10, 10), (10, 11), (10, 30), (10, 30), (10, 31)])
+    parts = refine(sizes, [np.array([0, 1, 2]), np.array([3, 4])], Limits(budget_pixels=10**4, launch_pixels=50))
+    assert [sorted(part.tolist()) for part in parts] == [[0, 1], [2, 3, 4]]
+
+
+def test_large_sets_go_block_by_block():
+    """More images than a block holds are still each in exactly one part."""
+    count = BLOCK_IMAGES + 100
+    sizes = np.random.default_rng(2).integers(1, 60, (count, 2))
+    limits = Limits(budget_pixels=60_000, launch_pixels=500)
+    parts = partition(sizes, np.arange(count), limits)
+    assert sorted(np.concatenate(parts).tolist()) == list(range(count))
+    assert within_budget(sizes, parts, limits)

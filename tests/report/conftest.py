@@ -1,0 +1,232 @@
+"""Run folders made up for the tests: the files of a run that learned, drawn from seeded random numbers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from unsquare.index.table import Problem, ShapeIndex, strings
+from unsquare.report import write_report
+
+GIB = 2**30
+
+
+@pytest.fixture(scope="session")
+def page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The page of a complete run."""
+    return write_report(_write_run(tmp_path_factory.mktemp("runs") / "first")).read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A small complete run folder."""
+    return _write_run(tmp_path / "run", num_images=80, num_steps=12)
+
+
+@pytest.fixture
+def write_run() -> Callable[..., Path]:
+    """Writes a run folder to order."""
+    return _write_run
+
+
+def _write_run(
+    folder: Path,
+    *,
+    num_images: int = 480,
+    num_steps: int = 150,
+    classes: Sequence[str] = ("bronze", "clay", "linen", "marble", "oak", "silver"),
+    num_micro_batches: int = 6,
+    seed: int = 3,
+) -> Path:
+    """A complete run folder."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(seed)
+    index = _index(rng, num_images, classes)
+    batches = _micro_batches(rng, index.of_split("train").sizes)
+    _write_config(folder)
+    index.write(folder / "index.parquet")
+    _write_json(folder / "models.json", _models())
+    _write_json(folder / "plan.json", _plan(index.of_split("train").sizes, batches))
+    rows = _metrics(rng, num_steps, num_micro_batches, batches)
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    _write_memory(folder / "memory.parquet", rng, rows)
+    _write_evaluation(folder / "evaluation.parquet", rng, index.of_split("test"))
+    return folder
+
+
+def _index(rng: np.random.Generator, num_images: int, classes: Sequence[str]) -> ShapeIndex:
+    pixels = np.exp(rng.normal(np.log(1.2e6), 1.0, num_images)).clip(2e4, 2e7)
+    aspect = np.exp(rng.normal(0, 0.45, num_images)) * np.where(rng.random(num_images) < 0.3, 1.5, 0.8)
+    sizes = np.stack([np.sqrt(pixels / aspect), np.sqrt(pixels * aspect)], axis=-1).round().astype(np.int64)
+    labels = rng.integers(0, len(classes), num_images).astype(np.int32)
+    splits = rng.choice(["train", "val", "test"], num_images, p=[0.6, 0.15, 0.25])
+    names = [classes[label] for label in labels]
+    keys = [f"{split}/{name}/{at:05d}.jpg" for at, (split, name) in enumerate(zip(splits, names))]
+    return ShapeIndex(
+        root="photographs",
+        classes=tuple(sorted(classes)),
+        keys=strings(keys),
+        sizes=sizes,
+        labels=labels,
+        splits=strings([str(split) for split in splits]),
+        num_bytes=(pixels * 0.4).astype(np.int64),
+        modified_ns=np.zeros(num_images, dtype=np.int64),
+        problems=(Problem(key="train/oak/broken.jpg", reason="is cut short after 1,024 bytes"),),
+    )
+
+
+def _micro_batches(rng: np.random.Generator, sizes: npt.NDArray[np.int64]) -> list[list[int]]:
+    order = np.lexsort((sizes[:, 1] / sizes[:, 0], np.floor(np.log2(sizes.prod(axis=1)))))
+    parts = np.array_split(sizes[order], max(1, len(sizes) // 6))
+    return [[len(part), *map(int, part.max(axis=0))] for part in parts]
+
+
+def _write_config(folder: Path) -> None:
+    (folder / "config.toml").write_text(
+        "[geometry]\nscale = 1.0\nmin_side = 0\ncrop_fraction = 1.0\n\n"
+        '[augment]\nflip = true\n\n[plan]\nsteps = "mixed"\nstep_images = 32\n\n'
+        '[model]\nbackbone = "resnet18"\npretrained = false\nlevels = [1, 2, 4]\n\n'
+        "[optimizer]\nepochs = 12\nweight_decay = 0.05\n\n[learning_rate]\nlr = 0.001\n"
+    )
+
+
+def _models() -> dict[str, Any]:
+    probes = [
+        {"images": n, "height": 512, "width": 640, "peak_bytes": GIB + n * 3e8, "seconds": 0.04 + 0.11 * n}
+        for n in (1, 2, 4, 8)
+    ]
+    return {
+        "version": 1,
+        "budget_bytes": 6 * GIB,
+        "memory": {"version": 1, "fixed_bytes": 1.1 * GIB, "bytes_per_pixel": 900.0},
+        "time": {"version": 1, "fixed_s": 0.04, "s_per_pixel": 3.4e-7},
+        "budget_pixels": 5_600_000,
+        "launch_pixels": 131_072,
+        "probes": probes,
+    }
+
+
+def _plan(sizes: npt.NDArray[np.int64], batches: list[list[int]]) -> dict[str, Any]:
+    real, computed = int(sizes.prod(axis=1).sum()), sum(n * h * w for n, h, w in batches)
+    row = {"superbucket": 0, "canvas": batches[0][1:], "num_images": 40, "num_micro_batches": 7}
+    row |= {"smallest_batch": 3, "median_batch": 6.0, "largest_batch": 7}
+    row |= {"padding_overhead": 0.04, "class_skew": 0.12}
+    ledger = {
+        "num_images": len(sizes),
+        "num_steps": 9,
+        "num_micro_batches": len(batches),
+        "num_canvases": len({tuple(batch[1:]) for batch in batches}),
+        "real_pixels": real,
+        "computed_pixels": computed,
+        "padding_overhead": 0.031,
+        "max_micro_batch_pixels": max(n * h * w for n, h, w in batches),
+        "mean_fill": 0.61,
+        "median_fill": 0.66,
+        "rank_imbalance": 1.0,
+        "step_class_skew": 0.1,
+        "chance_class_skew": 0.1,
+        "buckets": [row],
+    }
+    return {"version": 1, "config": {}, "ledger": ledger, "micro_batches": batches}
+
+
+def _metrics(
+    rng: np.random.Generator, num_steps: int, num_micro_batches: int, batches: list[list[int]]
+) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    time_s = 2.0
+    for step in range(1, num_steps + 1):
+        progress = step / num_steps
+        step_s = float(rng.uniform(0.8, 1.4))
+        time_s += step_s
+        chosen = [batches[number] for number in rng.integers(0, len(batches), num_micro_batches)]
+        images, computed = sum(one[0] for one in chosen), sum(n * h * w for n, h, w in chosen)
+        rows.append(
+            {
+                "kind": "step",
+                "step": step,
+                "epoch": 12 * progress,
+                "time_s": time_s,
+                "loss": float(0.35 + 1.5 * np.exp(-3 * progress) + rng.normal(0, 0.08)),
+                "accuracy": float(np.clip(0.92 - 0.75 * np.exp(-3 * progress) + rng.normal(0, 0.07), 0, 1)),
+                "learning_rate": 1e-3 * min(1, 10 * progress) * (1 + np.cos(np.pi * progress)) / 2,
+                "num_images": images,
+                "num_micro_batches": len(chosen),
+                "real_pixels": int(computed * 0.97),
+                "computed_pixels": computed,
+                "data_wait_s": step_s * float(rng.uniform(0, 0.12)),
+                "step_s": step_s,
+                "gradient_norm": 1.0,
+                "micro_batches": chosen,
+            }
+        )
+        if step % max(1, num_steps // 12) == 0:
+            rows.append(_evaluation_row("eval", "val", step, progress, time_s))
+            time_s += 2.5
+    rows.append(_evaluation_row("final", "test", num_steps, 1.0, time_s))
+    return rows
+
+
+def _evaluation_row(kind: str, split: str, step: int, progress: float, time_s: float) -> dict[str, Any]:
+    accuracy = 0.84 - 0.66 * float(np.exp(-2.6 * progress))
+    return {
+        "kind": kind,
+        "step": step,
+        "epoch": 12 * progress,
+        "time_s": time_s,
+        "split": split,
+        "loss": 0.6 + 1.2 * float(np.exp(-3 * progress)),
+        "accuracy": accuracy,
+        "mean_per_class_accuracy": accuracy - 0.012,
+        "num_images": 120,
+        "seconds": 2.2,
+    }
+
+
+def _write_memory(path: Path, rng: np.random.Generator, rows: list[dict[str, Any]]) -> None:
+    samples: dict[str, list[Any]] = {
+        name: [] for name in ("time_s", "resident_bytes", "device_bytes", "step", "images", "computed_pixels")
+    }
+    for row in rows:
+        if row["kind"] != "step":
+            continue
+        begin, parts = row["time_s"] - row["step_s"], row["micro_batches"]
+        for number, (images, height, width) in enumerate(parts):
+            for part in (0.2, 0.6, 0.9):
+                pixels = images * height * width
+                used = 1.1 * GIB + 900 * min(pixels, 5_600_000) * (0.4 + 0.6 * part) * rng.uniform(0.93, 1)
+                samples["time_s"].append(begin + row["step_s"] * (number + part) / len(parts))
+                samples["resident_bytes"].append(int(used))
+                samples["device_bytes"].append(None)
+                samples["step"].append(row["step"])
+                samples["images"].append(images)
+                samples["computed_pixels"].append(pixels)
+    table = pa.table({**samples, "device_bytes": pa.array(samples["device_bytes"], pa.int64())})
+    pq.write_table(table, path)
+
+
+def _write_evaluation(path: Path, rng: np.random.Generator, index: ShapeIndex) -> None:
+    labels = [index.classes[label] for label in index.labels]
+    wrong = rng.random(len(labels)) < 0.2
+    other = [index.classes[(label + 1 + rng.integers(0, 2)) % len(index.classes)] for label in index.labels]
+    table = {
+        "key": list(index.keys),
+        "label": labels,
+        "predicted": [b if swap else a for a, b, swap in zip(labels, other, wrong)],
+        "probability": np.where(wrong, rng.uniform(0.3, 0.98, len(labels)), rng.uniform(0.5, 1, len(labels))),
+        "height": index.sizes[:, 0],
+        "width": index.sizes[:, 1],
+    }
+    pq.write_table(pa.table(table), path)
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    path.write_text(json.dumps(value))
