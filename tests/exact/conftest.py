@@ -26,9 +26,10 @@ def stock_model(name: str, dtype: torch.dtype = torch.float64, **options: object
         for path, values in model.state_dict().items():
             if values.ndim <= 1 and values.is_floating_point():
                 noise = torch.rand(values.shape, generator=generator)
-                # Gains and variances around one; biases and means around zero.
+                # Gains around a third keep a deep network well-conditioned: with gains around one, a stock ResNet-50
+                # in float32 is 5e-5 away from its own float64 gradients, and nothing finer can be measured.
                 gain = path.endswith(("weight", "running_var", "gamma"))
-                values.copy_(LO + (HI-LO)*noise if gain else noise - 0.5)
+                values.copy_(0.2 + 0.3 * noise if gain else noise - 0.5)
     return model.to(dtype).eval()
 
 

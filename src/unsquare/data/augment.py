@@ -69,7 +69,7 @@ def augment(image: Pixels, *, crop: Shape, turn: int, rng: np.random.Generator, 
         (h, w, 3) uint8: the crop's shape, its sides swapped by an odd turn.
     """
     height, width = image.shape[:2]
-    assert crop <= (height, width) and crop.width <= width, "the crop must lie inside the picture"
+    assert max(crop.height - height, crop.width - width) <= 0, "the crop must lie inside the picture"
     # All draws are made whatever the settings, so that one setting does not change another's draws.
     top = int(rng.integers(height - crop.height + 1))
     left = int(rng.integers(width - crop.width + 1))

@@ -111,6 +111,5 @@ def _resize(pixels: Pixels, size: Shape) -> Pixels:
     if pixels.shape[:2] == size:
         return pixels
     image = Image.fromarray(pixels)
-    # Shrinking by whole factors first is many times faster and, at three times the target, cannot be told
-    # apart.
+    # Shrinking by whole factors first, to three times the target, is many times faster and looks the same.
     return np.asarray(image.resize((size.width, size.height), Image.Resampling.LANCZOS, reducing_gap=3.0))

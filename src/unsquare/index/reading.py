@@ -77,7 +77,7 @@ def _reason(error: Exception) -> str:
     # Pillow wraps what its parsers raise while opening into a SyntaxError.
     inner = error.__cause__ if isinstance(error, SyntaxError) and error.__cause__ else error
     if isinstance(inner, (struct.error, EOFError, LookupError, TypeError, AttributeError, ArithmeticError)):
-        return f"is damaged: its structure makes no sense to the decoder ({type(inner).__name__})"
+        return "is damaged: its structure makes no sense to the decoder"
     said = " ".join(str(error).split()).rstrip(".") or type(error).__name__
     if any(word in said.lower() for word in ("truncated", "premature end")):
         return f"is cut short: {said}"

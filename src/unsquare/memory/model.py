@@ -118,11 +118,11 @@ class TimeModel:
         x, y = _measured(pixels, seconds)
         columns = np.stack([1 / y, x / y], axis=1)  # (n, 2): relative weight of the fixed part, of the pixels
         proportional = columns[:, 1].sum() / (columns[:, 1] ** 2).sum()
-        candidates = [(0.0, proportional), (columns[:, 0].sum() / (columns[:, 0] ** 2).sum(), 0.0)]
+        candidates = [(0.0, float(proportional))]  # a fixed part alone would say that pixels cost nothing
         if np.ptp(x):
             scale = np.linalg.norm(columns, axis=0)
             free = np.linalg.lstsq(columns / scale, np.ones(len(x)), rcond=None)[0] / scale
-            if (free >= 0).all():
+            if free[0] >= 0 and free[1] > 0:
                 candidates.append((float(free[0]), float(free[1])))
         errors = [float(((columns @ np.array(line) - 1) ** 2).sum()) for line in candidates]
         fixed_s, s_per_pixel = candidates[int(np.argmin(errors))]

@@ -86,9 +86,7 @@ def _leaves(sizes: Sizes, most: int, limits: Limits) -> Iterator[Positions]:
         num_leaves += 1
 
 
-def _priced(
-    sizes: Sizes, images: Positions, limits: Limits, serial: int
-) -> tuple[int, int, Positions, Split | None]:
+def _priced(sizes: Sizes, images: Positions, limits: Limits, serial: int) -> tuple[int, int, Positions, Split | None]:
     """An entry of the queue: what the best split adds to the cost (below 0 where it saves), and the split."""
     if len(images) == 1:
         return 0, serial, images, None

@@ -13,6 +13,10 @@ from unsquare.errors import ConfigError
 StepForm = Literal["mixed", "b2b"]
 Boundaries = Literal["tree", "iterative"]
 
+MOST_STEP_IMAGES = 256
+LEAST_STEPS = 16
+"""Steps of an epoch below which a small dataset would hardly be trained in a usual number of epochs."""
+
 Counts = npt.NDArray[np.int64]
 
 
@@ -22,8 +26,9 @@ class PlanConfig:
 
     steps: StepForm = "mixed"
     """`mixed`: a step is a uniform sample, as in an ordinary shuffle. `b2b`: a step comes from one bucket."""
-    step_images: int = 256
-    """The most images of one optimizer step in `mixed`, over all ranks; steps are near-equal."""
+    step_images: int | None = None
+    """The most images of one optimizer step in `mixed`, over all ranks; steps are near-equal. Left out, 256, or
+    fewer where that gives an epoch less than 16 steps."""
     buckets: int = 64
     """The most buckets in `b2b`; more pad less but mix classes less. With 64, MAMe at 16 MP pads 8.5 %."""
     boundaries: Boundaries = "tree"
@@ -34,9 +39,14 @@ class PlanConfig:
     def __post_init__(self) -> None:
         _require_one_of("steps", self.steps, get_args(StepForm))
         _require_one_of("boundaries", self.boundaries, get_args(Boundaries))
-        _require_at_least(1, "step_images", self.step_images)
+        if self.step_images is not None:
+            _require_at_least(1, "step_images", self.step_images)
         _require_at_least(1, "buckets", self.buckets)
         _require_at_least(0, "seed", self.seed)
+
+    def most_images(self, num_images: int) -> int:
+        """The most images of a step in `mixed`, in an epoch of this many."""
+        return self.step_images or min(MOST_STEP_IMAGES, -(-num_images // LEAST_STEPS))
 
 
 @dataclass(frozen=True, kw_only=True)

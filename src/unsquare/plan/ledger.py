@@ -213,9 +213,7 @@ def _shuffled(labels: npt.NDArray[np.int64] | None, plan: EpochPlan) -> npt.NDAr
 
 
 def _rank_imbalance(steps: tuple[Step, ...], launch_pixels: int) -> float:
-    costs = np.array(
-        [[rank_cost(rank, launch_pixels) for rank in step.ranks] for step in steps]
-    )  # (S, ranks)
+    costs = np.array([[rank_cost(rank, launch_pixels) for rank in step.ranks] for step in steps])  # (S, ranks)
     return float(costs.max(axis=1).sum() / costs.mean(axis=1).sum())
 
 

@@ -19,8 +19,7 @@ from unsquare.shapes import Sizes
 def mixed_steps(sizes: Sizes, config: PlanConfig, limits: Limits, epoch: int) -> tuple[Step, ...]:
     """Near-equal steps of at most `step_images` images; which images, no world size can change."""
     order = permutation(config.seed, epoch, Purpose.ORDER, len(sizes))
-    num_steps = -(-len(order) // config.step_images)
+    num_steps = -(-len(order) // config.most_images(len(order)))
     return tuple(
-        Step(spread(sizes, partition(sizes, images, limits), limits))
-        for images in np.array_split(order, num_steps)
+        Step(spread(sizes, partition(sizes, images, limits), limits)) for images in np.array_split(order, num_steps)
     )

@@ -85,8 +85,7 @@ def plan_in_order(sizes: npt.ArrayLike, limits: Limits) -> EpochPlan:
     parts.sort(key=lambda part: -len(part) * int(shapes[part].max(axis=0).prod()))
     num_ranks = limits.world_size
     steps = tuple(
-        Step(spread(shapes, parts[start : start + num_ranks], limits))
-        for start in range(0, len(parts), num_ranks)
+        Step(spread(shapes, parts[start : start + num_ranks], limits)) for start in range(0, len(parts), num_ranks)
     )
     return EpochPlan(epoch=0, seed=0, sizes=shapes, turns=np.zeros(len(shapes), dtype=np.uint8), steps=steps)
 

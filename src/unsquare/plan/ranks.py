@@ -25,9 +25,7 @@ def spread(sizes: Sizes, parts: list[Positions], limits: Limits) -> tuple[tuple[
     """
     micro_batches = micro_batches_of(sizes, parts)
     while len(micro_batches) < limits.world_size and any(len(item.images) > 1 for item in micro_batches):
-        largest = max(
-            (item for item in micro_batches if len(item.images) > 1), key=lambda item: item.computed_pixels
-        )
+        largest = max((item for item in micro_batches if len(item.images) > 1), key=lambda item: item.computed_pixels)
         micro_batches.remove(largest)
         micro_batches += _cut(sizes, largest, len(largest.images) // 2)
     ranks = _longest_first(micro_batches, limits.world_size, limits.launch_pixels)
@@ -41,9 +39,7 @@ def rank_cost(micro_batches: tuple[MicroBatch, ...] | list[MicroBatch], launch_p
     return sum(item.computed_pixels + launch_pixels for item in micro_batches)
 
 
-def _longest_first(
-    micro_batches: list[MicroBatch], world_size: int, launch_pixels: int
-) -> list[list[MicroBatch]]:
+def _longest_first(micro_batches: list[MicroBatch], world_size: int, launch_pixels: int) -> list[list[MicroBatch]]:
     ranks: list[list[MicroBatch]] = [[] for _ in range(world_size)]
     costs = [0] * world_size
     for item in sorted(micro_batches, key=lambda item: -item.computed_pixels):

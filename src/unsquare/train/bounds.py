@@ -125,12 +125,18 @@ def _measure(engine: Engine, config: TrainConfig, index: ShapeIndex, sizes: Size
             engine,
             budget_bytes=budget,
             reserved_bytes=reserved,
-            most_pixels=int(sizes.prod(axis=1).sum()),
+            most_pixels=_usual_pixels(config, sizes),
             checkpointing=checkpointing,
         )
         if capacity.budget_pixels >= largest:
             return _verify(engine, config, sizes, capacity)
     return capacity  # the planner refuses it and names the image
+
+
+def _usual_pixels(config: TrainConfig, sizes: Sizes) -> int:
+    """The real pixels of a usual step, or of the largest image: probes need not go beyond."""
+    pixels = sizes.prod(axis=1)
+    return int(max(pixels.max(), pixels.mean() * config.plan.most_images(len(pixels))))
 
 
 def _verify(engine: Engine, config: TrainConfig, sizes: Sizes, capacity: Capacity) -> Capacity:

@@ -31,7 +31,7 @@ HEADROOM = 0.04
 """Part of the budget that no plan uses: allocator fragmentation and what the probes did not see."""
 
 FIRST_PIXELS = 1 << 16
-PROBE_SECONDS = 12.0
+PROBE_SECONDS = 5.0
 """No further probe starts after this long."""
 
 LEAST_LAUNCH_PIXELS, MOST_LAUNCH_PIXELS = 1 << 14, 1 << 22
@@ -134,7 +134,7 @@ def measure_training(
         engine: the network on its device.
         budget_bytes: the memory budget of this rank.
         reserved_bytes: part of it kept for decoding.
-        most_pixels: computed pixels that no micro-batch will need to pass.
+        most_pixels: pixels that hardly any micro-batch will have more of.
         checkpointing: whether the network already recomputes activations.
     """
     with _untouched(engine):
@@ -204,7 +204,7 @@ def _climb(engine: Engine, run: Callable[[Engine, int, Shape], None], budget: in
     started = time.perf_counter()
     pixels = FIRST_PIXELS
     while len(probes) < 3 or (
-        pixels <= 2 * most_pixels
+        pixels < 2 * most_pixels
         and time.perf_counter() - started + 2 * probes[-1].seconds < PROBE_SECONDS
         and 2 * probes[-1].peak_bytes - probes[0].peak_bytes < budget // 2
     ):
