@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+# As the command line does, and before torch is loaded: waiting threads sleep, so that a busy machine stays quick.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:

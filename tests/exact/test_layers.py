@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from unsquare.exact import make_exact, output_regions
 
 
-def _check(references: SimpleNamespace, layer: nn.Module, images: list[Tensor], extra: tuple[int, int] = (3, 2)) -> None:
+def _check(
+    references: SimpleNamespace, layer: nn.Module, images: list[Tensor], extra: tuple[int, int] = (3, 2)
+) -> None:
     """Values and input gradients of a layer between two mixing convolutions equal those of each image alone."""
     torch.manual_seed(0)
     channels = images[0].shape[0]

@@ -41,6 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         hint = f"did you mean {close[0]}?" if close else f"the commands are {', '.join(COMMANDS)}."
         return _fail(f"There is no command {name!r}; {hint}")
     warnings.formatwarning = _one_line
+    # Before torch is loaded: by default its threads spin while they wait for each other, and starve those that
+    # decode. Sleeping instead was measured up to seven times faster on a busy machine.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         return int(importlib.import_module(f"unsquare.cli.{name}").run(rest))
     except UnsquareError as error:

@@ -68,19 +68,19 @@ class ExactModel(nn.Module):
 
     def forward_features(self, pixels: Tensor, sizes: Tensor | None = None) -> Tensor:
         """The feature map of each image alone, zero outside its region."""
-        method: Callable[..., Tensor] = super().forward_features
+        method: Callable[..., Tensor] = super().forward_features  # type: ignore[misc]
         if self.passes.in_progress:  # called by forward, which cleans what it returns
             return method(pixels)
         return self._within_pass(method, pixels, sizes, self.features_map, {})
 
     def reset_classifier(self, *args: Any, **kwargs: Any) -> None:
         """As the model's own, and the new head is made exact."""
-        super().reset_classifier(*args, **kwargs)
+        super().reset_classifier(*args, **kwargs)  # type: ignore[misc]
         _convert(self)
 
     def prune_intermediate_layers(self, *args: Any, **kwargs: Any) -> Any:
         """As the model's own, and what remains is made exact."""
-        kept = super().prune_intermediate_layers(*args, **kwargs)
+        kept = super().prune_intermediate_layers(*args, **kwargs)  # type: ignore[misc]
         _convert(self)
         return kept
 

@@ -9,7 +9,7 @@ The norms are in `norm_layers`, the global pools and channel attentions in `imag
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,10 @@ class ExactLayer(nn.Module):
     extent: Extent
     passes: Passes
     input_is_clean: bool = False
+
+    if TYPE_CHECKING:  # attributes of the stock class that an exact form is laid over
+
+        def __getattr__(self, name: str) -> Any: ...
 
     @staticmethod
     def refusal(module: Any) -> str | None:
@@ -135,11 +139,9 @@ class ExactMaxPool2d(ExactLayer):
         return "its indices count positions on the canvas" if module.return_indices else None
 
     @staticmethod
-    def windows(module: nn.MaxPool2d) -> Windows:
+    def windows(module: Any) -> Windows:
         """The pool's kernel."""
-        return _windows(
-            module.kernel_size, module.stride, module.padding, module.dilation, ceil_mode=module.ceil_mode
-        )
+        return _windows(module.kernel_size, module.stride, module.padding, module.dilation, ceil_mode=module.ceil_mode)
 
     def forward(self, x: Tensor) -> Tensor:
         """Pool with minus infinity outside; zeros outside before and after."""
@@ -159,7 +161,7 @@ class ExactAvgPool2d(ExactLayer):
     """An average pool that divides by the count the image alone would have had."""
 
     @staticmethod
-    def windows(module: nn.AvgPool2d) -> Windows:
+    def windows(module: Any) -> Windows:
         """The pool's kernel."""
         return _windows(module.kernel_size, module.stride, module.padding, 1, ceil_mode=module.ceil_mode)
 
@@ -174,15 +176,14 @@ class ExactAvgPool2d(ExactLayer):
         batch = self.passes.batch
         assert batch is not None
         shape = (y.shape[2], y.shape[3])
-        key = ("count", self.extent, self.windows(self), self.count_include_pad)
-        ratio = batch.recall(key, lambda: self._count_ratio(regions, shape))
-        return y * ratio.to(y.dtype)
+        key = ("count", self.extent, self.windows(self), self.count_include_pad, y.dtype)
+        return y * batch.recall(key, lambda: self._count_ratio(regions, shape).to(y.dtype))
 
     def _counts_are_constant(self) -> bool:
         if self.divisor_override:
             return True
         padded = any(window.padding for window in self.windows(self))
-        return not self.ceil_mode and (self.count_include_pad or not padded)
+        return not self.ceil_mode and (bool(self.count_include_pad) or not padded)
 
     def _count_ratio(self, regions: Regions, shape: tuple[int, int]) -> Tensor:
         """Pixels counted on the canvas / pixels counted alone, (N, 1, H, W) of the output."""
@@ -191,7 +192,7 @@ class ExactAvgPool2d(ExactLayer):
             alone = regions.on_device[:, axis, None]
             canvas = torch.full_like(alone, regions.canvas[axis])
             counts = [_counted(n, window, shape[axis], self.count_include_pad) for n in (canvas, alone)]
-            ratios.append(counts[0] / counts[1])
+            ratios.append(counts[0].double() / counts[1])
         return ratios[0][:, None, :, None] * ratios[1][:, None, None, :]
 
 
@@ -210,5 +211,5 @@ def _same_padding(module: nn.Conv2d, axis: int) -> int:
 
 def _windows(kernel: Any, stride: Any, padding: Any, dilation: Any, *, ceil_mode: bool = False) -> Windows:
     pairs = [value if isinstance(value, tuple) else (value, value) for value in (kernel, stride, padding, dilation)]
-    first, second = (Window(*(pair[axis] for pair in pairs), ceil_mode) for axis in (0, 1))
+    first, second = (Window(*[pair[axis] for pair in pairs])._replace(ceil_mode=ceil_mode) for axis in (0, 1))
     return first, second

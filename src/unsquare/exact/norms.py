@@ -3,7 +3,7 @@
 Both run PyTorch's own fused kernels over the whole canvas, about as many passes over memory as the stock
 layer, and mend the result per channel in closed form.
 
-Forward: the strips outside are filled with a rough guess f of the channel's mean (the mean of a thousand sampled
+Forward: the strips outside are filled with a rough guess f of the channel's mean (the mean of some sampled
 pixels), and moments are taken over the canvas. With M pixels computed, n of them real, the real mean m and sum of
 squares S follow: m = (M mean - (M - n) f) / n and S = M var - n (M - n) / M (m - f)^2. Zeros in place of f would do in
 exact arithmetic, but lose digits where a mean is large against its deviation.

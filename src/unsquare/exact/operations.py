@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
@@ -24,7 +23,7 @@ Lookup = Callable[[Any], "FeatureMap | None"]
 class FeatureMap:
     """What is known of a tensor whose axes include height and width."""
 
-    extent: Extent = Extent()
+    extent: Extent
     axes: tuple[int, int] = (2, 3)
     clean: bool = False
     """Whether it is the model's own input, which is zero outside the regions already."""
@@ -43,18 +42,20 @@ class Unknown(Exception):
 
 
 # Each output pixel is a function of the input pixels at the same place (and of per-image or constant values).
-_ELEMENTWISE = frozenset(
-    """
-    add add_ sub sub_ rsub mul mul_ neg addcmul addcmul_ where clamp clamp_ clamp_min clamp_min_ clamp_max
-    clamp_max_ minimum maximum lerp
-    relu relu_ leaky_relu leaky_relu_ prelu _prelu_kernel rrelu_with_noise elu elu_ celu selu gelu gelu_ silu silu_ mish mish_ hardswish
-    hardswish_ hardsigmoid hardsigmoid_ hardtanh hardtanh_ sigmoid sigmoid_ tanh tanh_ softplus
-    native_dropout bernoulli bernoulli_ dropout dropout_
-    clone detach alias _to_copy contiguous lift_fresh empty_like zeros_like ones_like rand_like copy_
-    """.split()
-)
+_ELEMENTWISE_NAMES = """
+    add add_ sub sub_ rsub mul mul_ neg addcmul addcmul_ where lerp minimum maximum
+    clamp clamp_ clamp_min clamp_min_ clamp_max clamp_max_
+    relu relu_ leaky_relu leaky_relu_ prelu _prelu_kernel elu elu_ celu selu gelu gelu_ silu silu_ mish mish_
+    hardswish hardswish_ hardsigmoid hardsigmoid_ hardtanh hardtanh_ sigmoid sigmoid_ tanh tanh_ softplus
+    native_dropout dropout dropout_ bernoulli bernoulli_
+    clone detach alias contiguous _to_copy lift_fresh copy_
+    empty_like zeros_like ones_like full_like rand_like
+"""
+_ELEMENTWISE = frozenset(_ELEMENTWISE_NAMES.split())
 # Divisors must not be maps: outside the regions they may be zero.
 _DIVISION = frozenset({"div", "div_"})
+# New tensors that take only type and device from the map.
+_FACTORIES = frozenset({"new_empty", "new_zeros", "new_ones", "new_full"})
 _CHANNEL_REDUCTIONS = frozenset({"mean", "sum", "var", "amax", "amin", "var_mean"})
 _PER_PIXEL_MOMENTS = frozenset({"rsqrt", "rsqrt_", "pow", "square"})
 _REASONS = {
@@ -100,6 +101,8 @@ def follow(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
         if lookup(args[1]) is not None:
             raise Unknown("it divides by a feature map, which may be zero outside the regions")
         return _elementwise(name, args, lookup)
+    if name in _FACTORIES:
+        return None
     given = lookup(args[0]) if args else None
     if given is not None:
         if name in _PER_PIXEL_MOMENTS:
@@ -149,12 +152,8 @@ def _moved_axes(
     return None
 
 
-def _reduces_channels(
-    given: FeatureMap, x: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
-) -> bool:
+def _reduces_channels(given: FeatureMap, x: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> bool:
     """Whether a reduction leaves height and width as they are, and in their places."""
     reduced = tree_leaves(result)[0]
     sizes = [x.shape[axis] for axis in given.axes]
     return reduced.ndim == x.ndim and [reduced.shape[axis] for axis in given.axes] == sizes
-
-

@@ -119,9 +119,7 @@ def _boxes(regions: Tensor, level: int) -> list[tuple[Tensor, Tensor, Tensor, Te
     """The bins of a level, row by row: first and past-the-last row, first and past-the-last column, each (N,)."""
     top, bottom = _bounds(regions[:, 0], level)
     left, right = _bounds(regions[:, 1], level)
-    return [
-        (top[:, i], bottom[:, i], left[:, j], right[:, j]) for i in range(level) for j in range(level)
-    ]
+    return [(top[:, i], bottom[:, i], left[:, j], right[:, j]) for i in range(level) for j in range(level)]
 
 
 def _bin_max(features: Tensor, box: tuple[Tensor, Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:

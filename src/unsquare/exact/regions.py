@@ -25,7 +25,7 @@ from unsquare.shapes import Window
 _Value = TypeVar("_Value")
 
 # Pixels looked at for a first guess of a channel's mean; see `norms.batch_moments` for why a guess is enough.
-_SAMPLED_PIXELS = 1024
+_SAMPLED_PIXELS = 256
 
 
 class Reach(NamedTuple):

@@ -6,7 +6,7 @@ the operations it uses.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 from torch import nn
@@ -54,7 +54,11 @@ def exact_class(module: nn.Module) -> type[ExactLayer] | None:
     return EXACT_LAYERS.get(stock_class(module))
 
 
-@lru_cache(maxsize=None)
-def overlaid(exact: type[Any], stock: type[nn.Module]) -> type[Any]:
-    """The class with an exact form laid over a stock class."""
+def overlaid(exact: Any, stock: Any) -> type[Any]:
+    """The class with an exact form laid over a stock class; the same class each time."""
+    return _overlaid(exact, stock)
+
+
+@cache
+def _overlaid(exact: Any, stock: Any) -> type[Any]:
     return type(f"Exact{stock.__name__}", (exact, stock), {"stock": stock, "__module__": exact.__module__})

@@ -1,9 +1,9 @@
 """Follows the feature maps through a model once, without data, to learn what each layer is given.
 
-The model runs on the meta device (shapes only). Every tensor that is a feature map carries a `FeatureMap`: which axes are
-height and width, and by which extent its region follows from the image's size. Layers known as a whole pass it
-on by their own rule; anything else is seen as the ATen operations it consists of, each of which must be known
-to treat pixels one by one. What is not known is refused, by the module's name: no operation passes unseen.
+The model runs on the meta device (shapes only). Every tensor that is a feature map carries a `FeatureMap`: which
+axes are height and width, and by which extent its region follows from the image's size. Layers known as a whole
+pass it on by their own rule; anything else is seen as the ATen operations it consists of, each of which must be
+known to treat pixels one by one. What is not known is refused, by the module's name: nothing passes unseen.
 
 Tracing source code or recording modules alone would miss the functional calls between them (means, norms,
 padding, attention), which are just the ones that padding changes.
@@ -25,6 +25,7 @@ from torch.utils._pytree import tree_leaves
 from unsquare.errors import ExactError
 from unsquare.exact import operations
 from unsquare.exact.operations import FeatureMap, Unknown
+from unsquare.exact.regions import Extent
 from unsquare.exact.registry import PIXELWISE_LAYERS, exact_class, stock_class
 
 # Unequal sides, so that no axis is taken for another, and large enough that no map shrinks to one pixel.
@@ -57,7 +58,7 @@ def trace(model: nn.Module, method: str = "forward") -> Trace:
         run = _Run(shadow, found)
         dtype = next((parameter.dtype for parameter in model.parameters()), torch.float32)
         images = torch.empty((2, _num_channels(model), *_TRACED_CANVAS), dtype=dtype, device="meta")
-        run.maps.set(images, FeatureMap(clean=True))
+        run.maps.set(images, FeatureMap(Extent(), clean=True))
         with torch.no_grad(), run.watch_modules(), run:
             output = _call(shadow, method, images)
         if not isinstance(output, Tensor):
@@ -211,6 +212,7 @@ def _num_channels(model: nn.Module) -> int:
     if isinstance(channels, int):
         return channels
     for module in model.modules():
-        if isinstance(module, nn.Conv2d):
-            return module.in_channels
+        for name in ("in_channels", "num_features", "num_channels"):
+            if isinstance(getattr(module, name, None), int):
+                return getattr(module, name)
     return 3

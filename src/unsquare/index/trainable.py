@@ -12,7 +12,7 @@ from unsquare.index.table import Problem, ShapeIndex
 _NUM_SHOWN = 3
 
 
-def check_trainable(index: ShapeIndex, skip_bad: bool) -> ShapeIndex:
+def check_trainable(index: ShapeIndex, skip_bad: bool, *, least_classes: int = 2) -> ShapeIndex:
     """The index, without its problems where `skip_bad` says that they may be left out.
 
     Raises:
@@ -35,7 +35,7 @@ def check_trainable(index: ShapeIndex, skip_bad: bool) -> ShapeIndex:
             f"{unlabelled.size} of {len(index)} images have no label, first '{index.keys[unlabelled[0]]}'; "
             "put them into a class folder, or fill in the manifest's column 'label'."
         )
-    if len(present := np.unique(index.labels)) < 2:
+    if len(present := np.unique(index.labels)) < least_classes:
         raise SourceError(f"Training needs at least two classes, but all images are of '{index.classes[present[0]]}'.")
     return replace(index, problems=())
 

@@ -39,8 +39,8 @@ def parse_bytes(text: str) -> int:
 def format_bytes(num_bytes: float) -> str:
     """A number of bytes for a person to read, in binary units: `5.2 GiB`."""
     for unit in ("B", "KiB", "MiB"):
-        if abs(num_bytes) < 1024:
-            return f"{num_bytes:.0f} {unit}" if unit != "MiB" else f"{num_bytes:.0f} MiB"
+        if num_bytes < 1024:
+            return f"{num_bytes:.{int(unit != 'B' and num_bytes < 100)}f} {unit}"
         num_bytes /= 1024
     return f"{num_bytes:.1f} GiB"
 

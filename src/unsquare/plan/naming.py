@@ -19,5 +19,6 @@ def naming(index: ShapeIndex) -> Iterator[None]:
         raise BudgetError(
             f"Each image must fit the memory budget alone, which holds {error.budget_pixels:,} pixels, but "
             f"{index.keys[error.position]} has {error.shape} = {error.shape.pixels:,}; raise --memory, try "
-            f"--activation-checkpointing on or --precision bf16-mixed, or shrink with --max-pixels {error.budget_pixels}."
+            "--activation-checkpointing on or --precision bf16-mixed, or shrink the pictures with "
+            f"--max-pixels {error.budget_pixels}."
         ) from error

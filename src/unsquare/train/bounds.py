@@ -17,7 +17,7 @@ from unsquare.plan.config import Limits
 from unsquare.plan.epoch import MicroBatch
 from unsquare.plan.planner import ImageOverBudgetError, plan_epoch
 from unsquare.shapes import Sizes
-from unsquare.train.capacity import Capacity, measure_training, verify_largest
+from unsquare.train.capacity import Capacity, Need, measure_training, verify_largest
 from unsquare.train.config import TrainConfig
 from unsquare.train.console import Console
 from unsquare.train.engine import Engine
@@ -125,18 +125,12 @@ def _measure(engine: Engine, config: TrainConfig, index: ShapeIndex, sizes: Size
             engine,
             budget_bytes=budget,
             reserved_bytes=reserved,
-            most_pixels=_usual_pixels(config, sizes),
+            need=Need.of(sizes, config.plan.most_images(len(sizes))),
             checkpointing=checkpointing,
         )
         if capacity.budget_pixels >= largest:
             return _verify(engine, config, sizes, capacity)
     return capacity  # the planner refuses it and names the image
-
-
-def _usual_pixels(config: TrainConfig, sizes: Sizes) -> int:
-    """The real pixels of a usual step, or of the largest image: probes need not go beyond."""
-    pixels = sizes.prod(axis=1)
-    return int(max(pixels.max(), pixels.mean() * config.plan.most_images(len(pixels))))
 
 
 def _verify(engine: Engine, config: TrainConfig, sizes: Sizes, capacity: Capacity) -> Capacity:

@@ -1,7 +1,7 @@
 """What fits and what it takes: probe steps of the real network on this device, and the bounds that follow.
 
-Probes grow by doubling from a small canvas, so that none is ever much larger than one known to fit, and stop where
-the next could pass half the budget, or where more pixels than that would never be used. Straight lines through
+Probes grow by doubling from a small canvas, so that none is ever much larger than one known to fit, up to the pixels
+of a usual micro-batch, or to half the budget. Straight lines through
 them give bytes and seconds of any micro-batch. The largest micro-batch planned is then run once as it is, before
 training: an extrapolation is checked before anything depends on it.
 """
@@ -23,7 +23,7 @@ from unsquare.errors import BudgetError
 from unsquare.memory.model import MemoryModel, TimeModel
 from unsquare.memory.profile import PeakMeter
 from unsquare.plan.config import Limits
-from unsquare.shapes import Shape
+from unsquare.shapes import Shape, Sizes
 from unsquare.train.engine import Engine
 
 VERSION = 1
@@ -31,10 +31,29 @@ HEADROOM = 0.04
 """Part of the budget that no plan uses: allocator fragmentation and what the probes did not see."""
 
 FIRST_PIXELS = 1 << 16
-PROBE_SECONDS = 5.0
-"""No further probe starts after this long."""
+PROBE_SECONDS = 8.0
+"""After this long, no probe starts that is larger than the largest image."""
+
+Run = Callable[[Engine, int, Shape], float]
+"""Runs a micro-batch of so many images on a canvas; returns seconds."""
 
 LEAST_LAUNCH_PIXELS, MOST_LAUNCH_PIXELS = 1 << 14, 1 << 22
+
+
+@dataclass(frozen=True)
+class Need:
+    """How large the micro-batches will be: probes reach that far, because short lines predict badly."""
+
+    largest_image: int
+    """Pixels of the largest image."""
+    usual_pixels: int
+    """Pixels that hardly any micro-batch will have more of."""
+
+    @classmethod
+    def of(cls, sizes: Sizes, step_images: int) -> Need:
+        """The need of images of these shapes, (N, 2), of which a step takes so many."""
+        pixels = sizes.prod(axis=1)
+        return cls(int(pixels.max()), int(max(pixels.max(), pixels.mean() * step_images)))
 
 
 @dataclass(frozen=True)
@@ -126,7 +145,7 @@ class Capacity:
 
 
 def measure_training(
-    engine: Engine, *, budget_bytes: int, reserved_bytes: int, most_pixels: int, checkpointing: bool
+    engine: Engine, *, budget_bytes: int, reserved_bytes: int, need: Need, checkpointing: bool
 ) -> Capacity:
     """Probe training and evaluation; the network's weights are the same before and after.
 
@@ -134,13 +153,13 @@ def measure_training(
         engine: the network on its device.
         budget_bytes: the memory budget of this rank.
         reserved_bytes: part of it kept for decoding.
-        most_pixels: pixels that hardly any micro-batch will have more of.
+        need: how large the micro-batches will be.
         checkpointing: whether the network already recomputes activations.
     """
     with _untouched(engine):
         _run_training(engine, 1, Shape(64, 64))  # first use: kernels are chosen, the optimizer's state is made
-        training = _climb(engine, _run_training, budget_bytes, most_pixels)
-        evaluation = _climb(engine, _run_evaluation, budget_bytes, most_pixels)
+        training = _climb(engine, _run_training, budget_bytes, need)
+        evaluation = _climb(engine, _run_evaluation, budget_bytes, need)
     return Capacity(
         budget_bytes=budget_bytes,
         reserved_bytes=reserved_bytes,
@@ -152,10 +171,10 @@ def measure_training(
     )
 
 
-def evaluation_limits(engine: Engine, *, budget_bytes: int, reserved_bytes: int, most_pixels: int) -> Limits:
+def evaluation_limits(engine: Engine, *, budget_bytes: int, reserved_bytes: int, need: Need) -> Limits:
     """The limits of evaluating with a network that is not trained here; arguments as for `measure_training`."""
     _run_evaluation(engine, 1, Shape(64, 64))
-    probes = _climb(engine, _run_evaluation, budget_bytes, most_pixels)
+    probes = _climb(engine, _run_evaluation, budget_bytes, need)
     capacity = Capacity(
         budget_bytes=budget_bytes,
         reserved_bytes=reserved_bytes,
@@ -198,15 +217,15 @@ def _fit_time(probes: list[Probe]) -> TimeModel:
     return TimeModel.fit([probe.pixels for probe in probes], [probe.seconds for probe in probes])
 
 
-def _climb(engine: Engine, run: Callable[[Engine, int, Shape], None], budget: int, most_pixels: int) -> list[Probe]:
+def _climb(engine: Engine, run: Run, budget: int, need: Need) -> list[Probe]:
     """Probes of doubling pixels, at least three so that a line can be drawn."""
     probes: list[Probe] = []
     started = time.perf_counter()
     pixels = FIRST_PIXELS
     while len(probes) < 3 or (
-        pixels < 2 * most_pixels
-        and time.perf_counter() - started + 2 * probes[-1].seconds < PROBE_SECONDS
-        and 2 * probes[-1].peak_bytes - probes[0].peak_bytes < budget // 2
+        pixels < 2 * need.usual_pixels
+        and (pixels < 2 * need.largest_image or time.perf_counter() - started < PROBE_SECONDS)
+        and _next_peak(probes) < budget // 2
     ):
         side = 256 if pixels <= 1 << 18 else 512
         probes.append(_measure(engine, run, max(1, pixels // side**2), Shape(side, side)))
@@ -214,16 +233,17 @@ def _climb(engine: Engine, run: Callable[[Engine, int, Shape], None], budget: in
     return probes
 
 
-def _measure(engine: Engine, run: Callable[[Engine, int, Shape], None], images: int, canvas: Shape) -> Probe:
+def _next_peak(probes: list[Probe]) -> int:
+    """The peak of twice the last probe's pixels, if its last growth goes on."""
+    return probes[-1].peak_bytes + 2 * max(0, probes[-1].peak_bytes - probes[-2].peak_bytes)
+
+
+def _measure(engine: Engine, run: Run, images: int, canvas: Shape) -> Probe:
     meter = PeakMeter(engine.device)
     seconds = []
     meter.start()
     for _ in range(2):  # the first also pays for choosing kernels of this shape
-        started = time.perf_counter()
-        run(engine, images, canvas)
-        if engine.device.type == "cuda":
-            torch.cuda.synchronize(engine.device)
-        seconds.append(time.perf_counter() - started)
+        seconds.append(run(engine, images, canvas))
     return Probe(images, canvas.height, canvas.width, meter.stop(), min(seconds))
 
 
@@ -241,13 +261,22 @@ def _synthetic(images: int, canvas: Shape) -> PaddedBatch:
     )
 
 
-def _run_training(engine: Engine, images: int, canvas: Shape) -> None:
-    engine.accumulate(_synthetic(images, canvas), 1 / images)
+def _run_training(engine: Engine, images: int, canvas: Shape) -> float:
+    """Seconds of forward and backward; the update, which a step pays once however it is cut, is not timed."""
+    batch = _synthetic(images, canvas)
+    started = time.perf_counter()
+    engine.accumulate(batch, 1 / images)  # returns the loss as a number, so the device has finished
+    seconds = time.perf_counter() - started
     engine.update(0.0)
+    return seconds
 
 
-def _run_evaluation(engine: Engine, images: int, canvas: Shape) -> None:
-    engine.predict(_synthetic(images, canvas))
+def _run_evaluation(engine: Engine, images: int, canvas: Shape) -> float:
+    """Seconds of a forward pass."""
+    batch = _synthetic(images, canvas)
+    started = time.perf_counter()
+    engine.predict(batch)
+    return time.perf_counter() - started
 
 
 @contextmanager

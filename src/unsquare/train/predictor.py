@@ -19,7 +19,7 @@ from unsquare.index.trainable import check_trainable
 from unsquare.memory.budget import budget_bytes
 from unsquare.plan.config import Limits
 from unsquare.train import checkpoint
-from unsquare.train.capacity import evaluation_limits
+from unsquare.train.capacity import Need, evaluation_limits
 from unsquare.train.config import DeviceConfig, TrainConfig, from_toml
 from unsquare.train.console import Console
 from unsquare.train.engine import Engine, launch
@@ -127,8 +127,8 @@ class Predictor:
     def _limits(self, index: ShapeIndex) -> Limits:
         budget = budget_bytes(self._device.memory, self._engine.device, self._engine.num_local_ranks)
         reserved = decoding_bytes(index, self._config.geometry) if self._engine.device.type == "cpu" else 0
-        pixels = int(self._config.geometry.resize(index.sizes).prod(axis=1).sum())
-        return evaluation_limits(self._engine, budget_bytes=budget, reserved_bytes=reserved, most_pixels=pixels)
+        need = Need.of(self._config.geometry.resize(index.sizes), step_images=16)
+        return evaluation_limits(self._engine, budget_bytes=budget, reserved_bytes=reserved, need=need)
 
     def _with_own_classes(self, index: ShapeIndex) -> ShapeIndex:
         """The index with its labels as positions in the run's classes."""

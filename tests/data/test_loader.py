@@ -1,0 +1,128 @@
+"""The loader delivers what the plan says, ahead of time, within its bytes."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from unsquare.data.augment import AugmentConfig
+from unsquare.data.decode import decode
+from unsquare.data.gate import ByteGate
+from unsquare.data.loader import BatchLoader
+from unsquare.errors import SourceError
+from unsquare.index.scan import scan_source
+from unsquare.plan.config import Limits, PlanConfig
+from unsquare.plan.planner import plan_epoch
+from unsquare.shapes import Geometry
+
+CONFIG, LIMITS = PlanConfig(step_images=5), Limits(budget_pixels=20_000, launch_pixels=500)
+
+
+def _load(index, geometry=Geometry(), augment=None, epoch=0, turns=False, workers=2):
+    sizes = geometry.crop(geometry.resize(index.sizes))
+    plan = plan_epoch(sizes, CONFIG, LIMITS, epoch, turns=turns)
+    loader = BatchLoader(index, geometry, augment, workers)
+    try:
+        return plan, list(loader.load(plan, list(plan.micro_batches)))
+    finally:
+        loader.close()
+
+
+def test_each_picture_stands_at_the_top_left_with_zeros_around(make_folder):
+    """Inside its size a picture is as decoded; outside everything is zero; labels and order are the plan's."""
+    index = scan_source(make_folder(num_images=6))
+    plan, batches = _load(index)
+    assert [batch.images.tolist() for batch in batches] == [each.images.tolist() for each in plan.micro_batches]
+    for batch in batches:
+        assert batch.pixels.dtype == torch.uint8
+        assert batch.pixels.is_contiguous(memory_format=torch.channels_last)
+        for slot, image in enumerate(batch.images):
+            height, width = index.sizes[image]
+            pixels = batch.pixels[slot].permute(1, 2, 0).numpy()
+            assert np.array_equal(pixels[:height, :width], decode(index.path(image)))
+            assert not pixels[height:].any()
+            assert not pixels[:, width:].any()
+            assert batch.sizes[slot].tolist() == [height, width]
+            assert batch.labels[slot] == index.labels[image]
+
+
+@pytest.mark.parametrize("turns", [False, True])
+def test_augmented_pictures_have_the_planned_shapes_whatever_the_workers(make_folder, turns):
+    """Crops and turns fit the plan exactly, and one thread gives the same pixels as three."""
+    index = scan_source(make_folder(num_images=5))
+    geometry = Geometry(max_pixels=900, crop_fraction=0.8)
+    augment = AugmentConfig(turns=turns, colour_jitter=0.3)
+    plan, one = _load(index, geometry, augment, turns=turns, workers=1)
+    _, three = _load(index, geometry, augment, turns=turns, workers=3)
+    for a, b in zip(one, three):
+        assert torch.equal(a.pixels, b.pixels)
+        assert np.array_equal(a.sizes.numpy(), plan.sizes[a.images])
+    _, later = _load(index, geometry, augment, epoch=1, turns=turns)
+    first = {int(i): pixels for batch in one for i, pixels in zip(batch.images, batch.pixels)}
+    again = {int(i): pixels for batch in later for i, pixels in zip(batch.images, batch.pixels)}
+    assert any(first[i].shape != again[i].shape or not torch.equal(first[i], again[i]) for i in first)
+
+
+def test_a_picture_that_breaks_is_named(make_folder):
+    """A file that was cut short after the scan stops the loader with its name and what to do."""
+    folder = make_folder(num_images=3)
+    index = scan_source(folder)
+    broken = folder / "cat" / "1.jpg"
+    broken.write_bytes(broken.read_bytes()[:-300])
+    with pytest.raises(SourceError, match=r"cat/1\.jpg.*scan --verify"):
+        _load(index)
+
+
+def test_leaving_early_stops_reading_ahead(make_folder):
+    """A consumer that stops after one batch can close the loader at once."""
+    index = scan_source(make_folder(num_images=8))
+    plan = plan_epoch(index.sizes, CONFIG, LIMITS, 0)
+    loader = BatchLoader(index, Geometry(), workers=2)
+    batches = loader.load(plan, list(plan.micro_batches))
+    next(batches)
+    batches.close()
+    loader.close()
+
+
+def test_the_gate_never_holds_more_than_its_limit():
+    """Many threads together never hold more than the limit, except one that is too large, which is alone."""
+    gate, held, most, alone = ByteGate(100), [0], [0], []
+    lock = threading.Lock()
+
+    def work(amount):
+        with gate.hold(amount):
+            with lock:
+                held[0] += amount
+                if amount > 100:
+                    alone.append(held[0] == amount)
+                else:
+                    most[0] = max(most[0], held[0])
+            time.sleep(0.002)
+            with lock:
+                held[0] -= amount
+
+    threads = [threading.Thread(target=work, args=(amount,)) for amount in [30, 60, 250, 45] * 8]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert 60 < most[0] <= 100
+    assert len(alone) == 8
+    assert all(alone)
+
+
+def test_verify_finds_what_headers_hide(make_folder):
+    """A picture whose pixels are damaged behind a good header becomes a problem; the others stay."""
+    from unsquare.data.verify import verify
+
+    folder = make_folder(num_images=3)
+    broken = folder / "dog" / "2.jpg"
+    content = broken.read_bytes()
+    broken.write_bytes(content[:-60] + content[-2:])
+    index = scan_source(folder)
+    assert len(index) == 6
+    checked = verify(index)
+    assert len(checked) == 5
+    assert [problem.key for problem in checked.problems] == ["dog/2.jpg"]

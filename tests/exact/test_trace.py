@@ -1,0 +1,115 @@
+"""What cannot be made exact is refused, by the module's path and with the reason; nothing runs inexactly."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from unsquare.errors import ExactError
+from unsquare.exact import make_exact
+from unsquare.torchvision_guard import import_timm
+
+timm = import_timm()
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("resnetblur18", {}, r"maxpool\.1 \(BlurPool2d\) of ResNet .* reflect padding"),
+        ("resnetaa50", {}, r"layer2\.0 \(Bottleneck\) .* regions differ .* fails on an image alone"),
+        ("resnet10t", {"drop_block_rate": 0.1}, r"layer3\.0\.drop_block \(DropBlock2d\)"),
+        ("resnet10t", {"output_stride": 16}, r"layer4\.0\.downsample\.0 \(AvgPool2dSame\)"),
+        ("resnet10t", {"block_args": {"attn_layer": "gc"}}, r"layer1\.0\.se \(GlobalContext\)"),
+        ("resnet10t", {"block_args": {"attn_layer": "cbam"}}, r"layer1\.0\.se\.\w+ \(\w+Attn\)"),
+        ("test_vit", {"dynamic_img_size": True}, r"VisionTransformer"),
+        ("tf_efficientnet_b0", {}, r"conv_stem \(Conv2dSame\) .* 'same', depends on the size's parity"),
+    ],
+)
+def test_networks_are_refused_by_name(name: str, options: dict[str, object], message: str) -> None:
+    """A network with a part that looks sideways in an unknown way is refused at that part."""
+    with torch.device("meta"):
+        model = timm.create_model(name, **options)
+    with pytest.raises(ExactError, match=message):
+        make_exact(model)
+
+
+class _Step(nn.Module):
+    def __init__(self, function: object) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        (lambda x: x - x.mean((2, 3), keepdim=True), "averages over space"),
+        (lambda x: F.conv2d(x, x.new_zeros(4, 4, 3, 3)), "convolves outside a plain nn.Conv2d"),
+        (lambda x: F.max_pool2d(x, 2), "pools outside a plain nn.MaxPool2d"),
+        (lambda x: F.pad(x, (1, 1, 1, 1)), "padding by a separate step"),
+        (lambda x: F.interpolate(x, scale_factor=2), "interpolates between pixels"),
+        (lambda x: x.flip(3), "uses flip on a feature map"),
+        (lambda x: torch.roll(x, 1, 2), "uses roll on a feature map"),
+        (lambda x: x.flatten(2), "reshapes the map"),
+        (lambda x: x + torch.zeros(x.shape[2:], device=x.device), "values that differ from place to place"),
+        (lambda x: x / x, "divides by a feature map"),
+        (lambda x: F.layer_norm(x, x.shape[2:]), "uses native_layer_norm"),
+        (lambda x: x[:, :, ::2], "uses slice"),
+        (lambda x: x.amax(3, keepdim=True), "takes a maximum over space"),
+        (lambda x: x if bool(x.sum() > 0) else -x, "sums over space"),
+    ],
+)
+def test_functional_steps_are_seen(step: object, message: str) -> None:
+    """A step without a module of its own is refused at the module that takes it."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sequential(_Step(step)))
+    with pytest.raises(ExactError, match=rf"1\.0 \(_Step\) of Sequential .*{message}"):
+        make_exact(model)
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (nn.Conv2d(3, 4, 3, padding=1, padding_mode="reflect"), "reflect padding"),
+        (nn.Conv2d(3, 4, 2, padding="same"), "even kernel"),
+        (nn.MaxPool2d(2, return_indices=True), "indices count positions"),
+        (nn.AdaptiveAvgPool2d(7), "bins the canvas; use SpatialPyramidPool"),
+        (nn.ConvTranspose2d(3, 4, 3), r"0 \(ConvTranspose2d\)"),
+        (nn.InstanceNorm2d(3), r"0 \(InstanceNorm2d\)"),
+        (nn.Linear(576, 4), "mixes positions along the width"),
+        (nn.Upsample(scale_factor=2), r"0 \(Upsample\)"),
+        (nn.SyncBatchNorm(3), r"0 \(SyncBatchNorm\)"),
+    ],
+)
+def test_settings_of_layers_are_judged(layer: nn.Module, message: str) -> None:
+    """A layer whose settings tie it to the canvas is refused, though its kind is known."""
+    with pytest.raises(ExactError, match=message):
+        make_exact(nn.Sequential(layer))
+
+
+def test_a_layer_shared_between_depths_is_refused() -> None:
+    """A layer called on maps of different extents has no one region."""
+    shared = nn.Conv2d(3, 3, 3, padding=1)
+    with pytest.raises(ExactError, match="called on feature maps of different extents"):
+        make_exact(nn.Sequential(shared, nn.MaxPool2d(2), shared))
+
+
+def test_a_subclass_is_judged_by_what_it_does() -> None:
+    """A subclass of a known layer is not taken for it."""
+
+    class Odd(nn.Conv2d):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x.flip(2))
+
+    with pytest.raises(ExactError, match=r"0 \(Odd\).*flip"):
+        make_exact(nn.Sequential(Odd(3, 4, 3)))
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "convnext_atto"])
+def test_dropping_paths_and_features_is_known(name: str) -> None:
+    """Stochastic depth and dropout draw per image or per value, and pass; shapes of training are followed too."""
+    with torch.device("meta"):
+        make_exact(timm.create_model(name, drop_rate=0.1, drop_path_rate=0.1))

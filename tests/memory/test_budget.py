@@ -1,0 +1,80 @@
+"""Amounts of memory are read as people write them, and never promised beyond what there is."""
+
+import psutil
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unsquare.errors import BudgetError, ConfigError
+from unsquare.memory import budget
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("8GiB", 8 << 30), ("8G", 8 << 30), ("500MB", 500_000_000), (" 1.5 kib ", 1536), ("6e9", 6_000_000_000)],
+)
+def test_amounts_are_read(text, expected):
+    """Binary and decimal units, fractions, any case."""
+    assert budget.parse_bytes(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "8 parsecs", "-1GiB", "GiB", "1.2.3GB", "0"])
+def test_nonsense_is_refused(text):
+    """What is no amount is quoted back."""
+    with pytest.raises(ConfigError, match="An amount of memory"):
+        budget.parse_bytes(text)
+
+
+@given(st.integers(1, 1 << 44))
+def test_a_formatted_amount_is_near_itself(num_bytes):
+    """Printing and reading again loses at most a twentieth."""
+    again = budget.parse_bytes(budget.format_bytes(num_bytes))
+    assert again == pytest.approx(num_bytes, rel=0.05, abs=1)
+
+
+def test_more_than_there_is_cannot_be_had():
+    """A budget above the machine's memory says what is left."""
+    with pytest.raises(BudgetError, match="was asked for and this machine has"):
+        budget.budget_bytes("4000GiB", CPU)
+
+
+def test_ranks_share_a_machine():
+    """Two ranks on one machine get half of what is asked each."""
+    assert budget.budget_bytes("1GiB", CPU, num_local_ranks=2) == 1 << 29
+
+
+def test_without_a_wish_most_of_what_is_free_is_taken():
+    """The default lies between half and all of what the operating system says is available."""
+    free = psutil.virtual_memory().available
+    assert budget.budget_bytes(None, CPU) - budget.resident_bytes() == pytest.approx(0.9 * free, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"memory.max": "1000000000", "memory.current": "400000000", "memory.stat": "inactive_file 100000000"}, 7e8),
+        (
+            {
+                "memory.limit_in_bytes": "1000000000",
+                "memory.usage_in_bytes": "400000000",
+                "memory.stat": "total_inactive_file 0",
+            },
+            6e8,
+        ),
+        ({"memory.max": "max", "memory.current": "5", "memory.stat": "inactive_file 0"}, None),
+        ({}, None),
+    ],
+)
+def test_the_containers_limit_counts(files, expected, tmp_path, monkeypatch):
+    """Both versions of control groups are read; cache that can go is free; no limit is none."""
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    monkeypatch.setattr(budget, "_cgroup_folders", lambda: [tmp_path])
+    free = budget.free_host_bytes()
+    if expected is None:
+        assert free > 7e8
+    else:
+        assert free == expected

@@ -1,0 +1,57 @@
+"""The settings travel through TOML unchanged, and mistakes are named."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from unsquare.api import with_settings
+from unsquare.errors import ConfigError
+from unsquare.shapes import Geometry
+from unsquare.train.config import TrainConfig, from_toml, to_toml
+
+
+def test_toml_gives_the_settings_back():
+    """What is written reads as the same settings, None and tuples included."""
+    config = with_settings(
+        TrainConfig(),
+        {"epochs": 3, "pyramid": (1, 3), "max_pixels": 100, "memory": "2GiB", "weights": Path("a.safetensors")},
+    )
+    assert from_toml(to_toml(config), "file") == config
+    assert from_toml(to_toml(TrainConfig()), "file") == TrainConfig()
+
+
+def test_what_a_file_leaves_out_has_its_default():
+    """A file with one table changes that table alone."""
+    config = from_toml("[geometry]\nmax_pixels = 16e6\n", "file")
+    assert config == replace(TrainConfig(), geometry=Geometry(max_pixels=16_000_000))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[geometry]\nmax_pixel = 1\n", "no setting 'max_pixel'.*max_pixels"),
+        ("[gometry]\n", "no setting 'gometry'"),
+        ("geometry = 3\n", "must be a table"),
+        ("[optimizer]\nepochs = 'many'\n", "epochs must be int, but is 'many'"),
+        ("[optimizer]\nepochs = true\n", "epochs must be int"),
+        ("[plan]\nsteps = 'sorted'\n", "steps must be .*mixed.*b2b"),
+        ("[optimizer]\nepochs = 0\n", "epochs must be at least 1"),
+        ("[device]\nmemory = '8 parsecs'\n", "An amount of memory"),
+        ("[[[", "must be a TOML file"),
+    ],
+)
+def test_mistakes_are_named(text, message):
+    """Unknown names, wrong types and values out of range are refused with what was received."""
+    with pytest.raises(ConfigError, match=message):
+        from_toml(text, "settings.toml")
+
+
+def test_settings_are_found_by_the_names_of_their_flags():
+    """Each flag's name belongs to one setting, so that Python and the command line speak alike."""
+    from dataclasses import fields
+
+    names = [f.name for part in fields(TrainConfig) for f in fields(getattr(TrainConfig(), part.name))]
+    assert len(names) == len(set(names))
+    with pytest.raises(ConfigError, match="no setting 'epoch'"):
+        with_settings(TrainConfig(), {"epoch": 3})

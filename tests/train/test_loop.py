@@ -1,0 +1,110 @@
+"""A run is the same whether it is stopped, killed, resumed or spread over processes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from unsquare.train import checkpoint
+
+from .conftest import environment, losses
+
+# Batch norm, drop path, turns and jitter: whatever could draw at random or carry state does so here.
+RESUMED = (
+    *("--backbone", "test_resnet", "--drop-path", "0.1", "--turns", "--colour-jitter", "0.2", "--dropout", "0.1"),
+    *("--epochs", "2", "--step-images", "4", "--budget-pixels", "40000", "--precision", "32-true"),
+    *("--checkpoint-every-steps", "2", "--min-side", "32"),
+)
+# Norms that do not cross images, fp32, nothing drawn that differs from rank to rank.
+SPREAD = (
+    *("--backbone", "test_convnext", "--epochs", "2", "--step-images", "5", "--budget-pixels", "40000"),
+    *("--precision", "32-true", "--min-side", "32"),
+)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(pictures, tmp_path_factory):
+    """A run that nothing stopped."""
+    out = tmp_path_factory.mktemp("uninterrupted") / "run"
+    command = [sys.executable, "-m", "unsquare", "train", pictures, "--out", out, *RESUMED]
+    subprocess.run(command, check=True, capture_output=True, env=environment())
+    return out
+
+
+def _start(pictures, out):
+    command = [sys.executable, "-m", "unsquare", "train", pictures, "--out", out, *RESUMED]
+    return subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, text=True)
+
+
+def _wait_for_steps(process, run, steps):
+    metrics = run / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        if metrics.exists() and metrics.read_text().count("\n") >= steps:
+            return
+        time.sleep(0.005)
+    raise AssertionError(f"the run did not reach {steps} steps: {process.communicate()[1]}")
+
+
+@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_run_resumes_with_the_same_losses(pictures, uninterrupted, unsquare, tmp_path, stop):
+    """Stopped in mid-epoch by any signal and resumed, every loss is bit for bit that of the uninterrupted run."""
+    run = tmp_path / "run"
+    process = _start(pictures, run)
+    _wait_for_steps(process, run, 3)
+    process.send_signal(stop)
+    message = process.communicate(timeout=120)[1]
+    if stop == signal.SIGKILL:
+        assert process.returncode == -stop
+    else:
+        assert process.returncode == 128 + stop, message
+        assert f"unsquare train --resume {run}" in message
+    reached = len(losses(run))
+    assert reached < len(losses(uninterrupted)), "the run was over before the signal came"
+    resumed = unsquare("train", "--resume", run)
+    assert resumed.returncode == 0, resumed.stderr
+    assert losses(run) == losses(uninterrupted)
+    final = [json.loads((each / "metrics.jsonl").read_text().splitlines()[-1]) for each in (run, uninterrupted)]
+    assert final[0]["loss"] == final[1]["loss"]
+    assert (run / "report.html").is_file()
+
+
+def test_two_processes_give_the_curve_of_one(pictures, unsquare, tmp_path):
+    """The loss of every step agrees between one process and two to 1e-5, relative."""
+    alone = unsquare("train", pictures, "--out", tmp_path / "one", *SPREAD)
+    assert alone.returncode == 0, alone.stderr
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    together = unsquare("train", pictures, "--out", tmp_path / "two", *SPREAD, launcher=launcher)
+    assert together.returncode == 0, together.stderr
+    one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
+    assert len(one) == len(two) == 10
+    np.testing.assert_allclose(two, one, rtol=1e-5)
+    plan = json.loads((tmp_path / "two" / "plan.json").read_text())
+    assert plan["limits"]["world_size"] == 2
+
+
+def test_a_picture_that_breaks_in_mid_run_loses_nothing(pictures, unsquare, tmp_path):
+    """A file damaged behind its header stops the run with one sentence; mended, the run resumes."""
+    import shutil
+
+    source = tmp_path / "pictures"
+    shutil.copytree(pictures, source)
+    broken = next((source / "train").rglob("*.jpg"))
+    whole = broken.read_bytes()
+    index = tmp_path / "index.parquet"
+    assert unsquare("scan", source, "--out", index).returncode == 0
+    broken.write_bytes(whole[: len(whole) // 2] + whole[-2:])
+    os.utime(broken)
+    stopped = unsquare("train", index, "--out", tmp_path / "run", *RESUMED)
+    assert stopped.returncode == 1
+    assert broken.name in stopped.stderr
+    assert "Traceback" not in stopped.stderr
+    broken.write_bytes(whole)
+    resumed = unsquare("train", "--resume", tmp_path / "run")
+    assert resumed.returncode == 0, resumed.stderr
+    assert not checkpoint.problem(checkpoint.latest(tmp_path / "run" / "checkpoints"))
