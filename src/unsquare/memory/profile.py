@@ -135,6 +135,10 @@ class Watch:
         self._started = time.perf_counter()
         self._thread.start()
 
+    def now_s(self) -> float:
+        """The run's own clock: seconds trained, earlier parts of the run included."""
+        return self._offset_s + time.perf_counter() - self._started
+
     def load(self, path: Path, until_s: float) -> None:
         """Take over the samples that an earlier part of the run wrote, up to a time on the run's clock."""
         table = pq.read_table(path, schema=_TRACE_SCHEMA)
@@ -167,7 +171,7 @@ class Watch:
     def _take_sample(self) -> None:
         trace = self._trace
         on_cuda = self._device.type == "cuda"
-        trace.time_s.append(self._offset_s + time.perf_counter() - self._started)
+        trace.time_s.append(self.now_s())
         trace.resident_bytes.append(resident_bytes())
         trace.device_bytes.append(int(torch.cuda.memory_reserved(self._device)) if on_cuda else None)
         step, images, computed_pixels = self._mark

@@ -121,15 +121,13 @@ def _run_epoch(session: Session, state: TrainState, epoch: int, request: StopReq
     rank = engine.fabric.global_rank
     remaining = plan.steps[state.step_of_epoch :]
     batches = session.loader.load(plan, [each for step in remaining for each in step.ranks[rank]])
-    started, saved = time.perf_counter() - state.time_s, time.perf_counter()
+    saved = time.perf_counter()
     session.console.start_epoch(epoch, config.optimizer.epochs, len(plan.steps), state.step_of_epoch)
     try:
         for position in range(state.step_of_epoch, len(plan.steps)):
             step = plan.steps[position]
             row, stop = _run_step(session, state, step, batches, rates[position], request)
-            state = replace(
-                state, step=state.step + 1, step_of_epoch=position + 1, time_s=time.perf_counter() - started
-            )
+            state = replace(state, step=state.step + 1, step_of_epoch=position + 1, time_s=session.watch.now_s())
             row["real_pixels"] = int(plan.sizes[_images(step)].prod(axis=1).sum())
             row |= {"epoch": epoch + (position + 1) / len(plan.steps), "time_s": state.time_s}
             if session.is_main:
@@ -144,7 +142,7 @@ def _run_epoch(session: Session, state: TrainState, epoch: int, request: StopReq
     finally:
         batches.close()
     state = replace(state, epoch=epoch + 1, step_of_epoch=0)
-    state = _validate(session, state, started)
+    state = _validate(session, state)
     save(session, state)
     return state
 
@@ -225,14 +223,14 @@ def _seed(*keys: int) -> int:
     return int(np.random.SeedSequence(keys).generate_state(1, np.uint64)[0])
 
 
-def _validate(session: Session, state: TrainState, started: float) -> TrainState:
+def _validate(session: Session, state: TrainState) -> TrainState:
     """Evaluate on the val split where it is due, and keep the weights if they are the best so far."""
     epochs, every = session.config.optimizer.epochs, session.config.saving.evaluate_every
     session.engine.average_buffers()
     if state.epoch % every and state.epoch != epochs:
         return state
     evaluation = session.validation.evaluate(session.console.progress("validating"))
-    state = replace(state, time_s=time.perf_counter() - started)
+    state = replace(state, time_s=session.watch.now_s())
     if session.is_main:
         row = {
             "kind": "eval",
