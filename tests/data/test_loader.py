@@ -17,10 +17,11 @@ from unsquare.plan.config import Limits, PlanConfig
 from unsquare.plan.planner import plan_epoch
 from unsquare.shapes import Geometry
 
+NATIVE = Geometry()
 CONFIG, LIMITS = PlanConfig(step_images=5), Limits(budget_pixels=20_000, launch_pixels=500)
 
 
-def _load(index, geometry=Geometry(), augment=None, epoch=0, turns=False, workers=2):
+def _load(index, geometry=NATIVE, augment=None, epoch=0, turns=False, workers=2):
     sizes = geometry.crop(geometry.resize(index.sizes))
     plan = plan_epoch(sizes, CONFIG, LIMITS, epoch, turns=turns)
     loader = BatchLoader(index, geometry, augment, workers)

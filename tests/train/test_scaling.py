@@ -1,5 +1,7 @@
 """The learning rate follows progress and batch size."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,7 +29,7 @@ def test_the_rate_never_jumps_up_and_falls_at_once(images):
     """From step to step the rate rises by at most MAX_RISE, and never lies above what the policy says."""
     config = LearningRateConfig(lr=1.0, lr_policy="linear", lr_images=10, warmup_epochs=0.0, final_lr_fraction=1.0)
     rates = learning_rates(config, images, 0, 1)
-    assert all(b <= MAX_RISE * a * (1 + 1e-9) for a, b in zip(rates, rates[1:]))
+    assert all(b <= MAX_RISE * a * (1 + 1e-9) for a, b in pairwise(rates))
     assert all(rate <= count / 10 * (1 + 1e-9) for rate, count in zip(rates, images))
 
 

@@ -8,7 +8,6 @@ is unpickled.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from unsquare.errors import SourceError
+from unsquare.files import replacing
 from unsquare.shapes import Sizes
 
 METADATA_KEY = b"unsquare.index"
@@ -101,15 +101,8 @@ class ShapeIndex:
     def write(self, path: Path) -> None:
         """Write the index as one Parquet file; readers see the old file or the new one, never a part."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        try:
-            with partial.open("wb") as file:
-                pq.write_table(_to_arrow(self), file, compression="zstd")
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with replacing(path) as partial:
+            pq.write_table(_to_arrow(self), partial, compression="zstd")
 
     @classmethod
     def read(cls, path: Path) -> ShapeIndex:

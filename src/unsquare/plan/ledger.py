@@ -14,7 +14,7 @@ from unsquare.plan.epoch import EpochPlan, Positions, Step
 from unsquare.plan.ranks import rank_cost
 from unsquare.shapes import Shape
 
-HEADING = (
+_HEADING = (
     "superbucket",
     "canvas",
     "images",
@@ -98,16 +98,7 @@ class Ledger:
 
     def bucket_rows(self) -> list[tuple[str, ...]]:
         """A heading and one line for each bucket row, for a table."""
-        heading = (
-            "superbucket",
-            "canvas",
-            "images",
-            "micro-batches",
-            "batch min/median/max",
-            "overhead",
-            "class skew",
-        )
-        return [heading, *(_bucket_text(row) for row in self.buckets)]
+        return [_HEADING, *(_bucket_text(row) for row in self.buckets)]
 
 
 @dataclass(frozen=True)

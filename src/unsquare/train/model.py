@@ -71,8 +71,10 @@ class Classifier(nn.Module):
         self.stride = int(backbone.feature_info[-1]["reduction"])
         self.backbone: Any = make_exact(backbone)
         self.pool = SpatialPyramidPool(config.pyramid, config.pyramid_mode)
+        num_pooled = int(backbone.num_features) * self.pool.num_bins
+        self.norm = nn.LayerNorm(num_pooled)
         self.dropout = nn.Dropout(config.dropout)
-        self.head = nn.Linear(int(backbone.num_features) * self.pool.num_bins, num_classes)
+        self.head = nn.Linear(num_pooled, num_classes)
         nn.init.zeros_(self.head.bias)
         nn.init.normal_(self.head.weight, std=0.01)
         for name in ("mean", "std"):
@@ -84,7 +86,9 @@ class Classifier(nn.Module):
         features, regions = self.features((pixels - self.mean) / self.std, sizes)
         pooled = self.pool(features, regions)  # (N, C * bins)
         with torch.autocast(pixels.device.type, enabled=False):
-            return self.head(self.dropout(pooled.float()))
+            # Adam moves each weight alike, so a pyramid of b bins would move the logits b times as far as plain
+            # pooling does; normalised and divided by b, the usual learning rates hold.
+            return self.head(self.dropout(self.norm(pooled.float())) / self.pool.num_bins)
 
     def features(self, pixels: torch.Tensor, sizes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Feature maps (N, C, h, w) of normalised pixels, and each image's region (N, 2) in them."""

@@ -69,7 +69,11 @@ class RunFolder:
         """
         try:
             file = (self.path / "run.lock").open("w")
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BaseException:
+                file.close()
+                raise
         except BlockingIOError as error:
             raise RunError(
                 f"One process at a time trains into a run folder, but {self.path} is in use; wait for the other, or "

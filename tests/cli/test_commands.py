@@ -1,0 +1,286 @@
+"""The commands as a user meets them: results on standard output, mistakes in one sentence, never a traceback."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from unsquare.cli import main
+
+FAST = (
+    *("--backbone", "test_resnet", "--epochs", "1", "--budget-pixels", "60000", "--min-side", "32"),
+    *("--precision", "32-true", "--step-images", "6"),
+)
+
+
+@pytest.fixture
+def command(capsys):
+    """Runs a command in this process; returns status, standard output and standard error."""
+
+    def run(*arguments):
+        try:
+            status = main([str(argument) for argument in arguments])
+        except SystemExit as stop:
+            status = stop.code or 0
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A small run, its pictures beside it."""
+    from unsquare.demo.materials import MaterialsConfig, make_materials
+
+    folder = tmp_path_factory.mktemp("trained")
+    make_materials(folder / "pictures", MaterialsConfig(num_train=24, num_val=6, num_test=6, mean_pixels=6_000))
+    assert main(["train", str(folder / "pictures"), "--out", str(folder / "run"), *FAST]) == 0
+    return folder
+
+
+def refused(result, *parts):
+    """A refusal: status 1, nothing on standard output, one line without traceback that has these parts."""
+    status, out, err = result
+    assert status == 1
+    assert out == ""
+    assert "Traceback" not in err
+    last = err.strip().splitlines()[-1]
+    assert last.startswith("unsquare: ")
+    for part in parts:
+        assert part in last
+
+
+@pytest.mark.parametrize("name", ["demo", "scan", "plan", "train", "evaluate", "predict", "report"])
+def test_help_ends_with_an_example(command, name):
+    """Each command explains its settings, and the last line can be run."""
+    status, out, _ = command(name, "--help")
+    assert status == 0
+    assert out.rstrip().splitlines()[-1].strip().startswith(f"unsquare {name}")
+
+
+def test_a_typo_is_recognised(command):
+    """A command that does not exist is answered with the one that was meant."""
+    refused(command("trian"), "'trian'", "did you mean train?")
+
+
+def test_scan_prints_one_json_object_and_reads_only_what_changed(command, make_folder, tmp_path):
+    """Scanning twice reads nothing the second time; a new file is read alone; bad files are listed with reasons."""
+    folder = make_folder(num_images=3)
+    (folder / "cat" / "empty.jpg").write_bytes(b"")
+    out = tmp_path / "index.parquet"
+    first = json.loads(command("scan", folder, "--out", out, "--json")[1])
+    assert first["num_images"] == 6
+    assert first["classes"] == {"cat": 3, "dog": 3}
+    assert first["problems"] == [{"path": "cat/empty.jpg", "reason": "is empty"}]
+    again = json.loads(command("scan", folder, "--out", out, "--json")[1])
+    assert (again["num_read"], again["num_reused"]) == (0, 7)
+    Image.new("RGB", (40, 50)).save(folder / "dog" / "new.png")
+    third = json.loads(command("scan", folder, "--out", out, "--json")[1])
+    assert (third["num_read"], third["num_images"]) == (1, 7)
+
+
+def test_an_index_of_another_source_is_not_overwritten(command, make_folder, tmp_path):
+    """An index file is never replaced by that of another folder."""
+    out = tmp_path / "index.parquet"
+    command("scan", make_folder(name="one"), "--out", out)
+    before = out.read_bytes()
+    refused(command("scan", make_folder(name="two"), "--out", out), "another source", "--out")
+    assert out.read_bytes() == before
+
+
+@pytest.mark.parametrize("steps", ["mixed", "b2b"])
+def test_plan_prints_its_ledger(command, make_folder, steps):
+    """The ledger's numbers agree with each other, as one JSON object, and numbers may be written as 2e3."""
+    arguments = ("plan", make_folder(num_images=20), "--steps", steps, "--budget-pixels", "8e3", "--buckets", "4")
+    status, out, err = command(*arguments, "--step-images", "10", "--launch-pixels", "300", "--json")
+    assert status == 0, err
+    values = json.loads(out)
+    assert values["num_images"] == 40
+    assert values["computed_pixels"] / values["real_pixels"] - 1 == pytest.approx(values["padding_overhead"])
+    assert values["max_micro_batch_pixels"] <= 8000
+    assert values["num_steps"] <= values["num_micro_batches"]
+    assert values["num_canvases"] >= 1
+    status, text, _ = command(*arguments)
+    assert status == 0
+    assert "padding overhead" in text
+
+
+def test_maximal_use_of_mame(command, shared_data):
+    """MAMe at 16 MP within 64 MP pads at most 5 % in mixed steps and at most 12 % in 64 buckets."""
+    base = ("plan", shared_data / "mame" / "MAMe_dataset.csv", "--split", "train", "--json")
+    base += ("--max-pixels", "16e6", "--budget-pixels", "64e6")
+    for arguments, bound in (
+        (("--steps", "mixed", "--step-images", "256"), 0.05),
+        (("--steps", "b2b", "--buckets", "64"), 0.12),
+        (("--steps", "b2b", "--buckets", "64", "--boundaries", "iterative"), 0.12),
+    ):
+        values = json.loads(command(*base, *arguments)[1])
+        assert values["num_images"] == 20300
+        assert values["padding_overhead"] <= bound
+        assert values["max_micro_batch_pixels"] <= 64e6
+
+
+def test_a_run_can_be_evaluated_and_asked(command, trained):
+    """Evaluation repeats the run's own final figures; prediction names known classes and sums to at most one."""
+    rows = [json.loads(line) for line in (trained / "run" / "metrics.jsonl").read_text().splitlines()]
+    pinned = ("--budget-pixels", "60000", "--precision", "32-true")
+    status, out, err = command("evaluate", trained / "run", trained / "pictures", "--json", *pinned)
+    assert status == 0, err
+    values = json.loads(out)
+    assert values["num_images"] == 6
+    for name in ("accuracy", "mean_per_class_accuracy"):
+        assert values[name] == rows[-1][name]
+    assert values["loss"] == pytest.approx(rows[-1]["loss"], rel=1e-5)
+    picture = next((trained / "pictures" / "test").rglob("*.jpg"))
+    status, out, _ = command("predict", trained / "run", picture, "--top", "2", "--json", *pinned)
+    assert status == 0
+    top = json.loads(out)["predictions"][0]["top"]
+    assert [len(top), sum(each["probability"] for each in top) <= 1 + 1e-9] == [2, True]
+    status, out, _ = command("report", trained / "run")
+    assert status == 0
+    assert out.strip().endswith("report.html")
+
+
+def test_prediction_goes_on_past_a_bad_file(command, trained, tmp_path):
+    """A file that is no picture is named with its reason and status 1; the others are answered."""
+    bad = tmp_path / "bad.jpg"
+    bad.write_text("<html>not a picture</html>")
+    picture = next((trained / "pictures" / "test").rglob("*.jpg"))
+    status, out, err = command("predict", trained / "run", bad, picture, "--json", "--budget-pixels", "60000")
+    assert status == 1
+    values = json.loads(out)
+    assert [each["path"] for each in values["predictions"]] == [str(picture)]
+    assert values["problems"][0]["path"] == str(bad)
+    assert "HTML" in err
+
+
+def test_pictures_of_other_classes_are_refused(command, trained, make_folder):
+    """A source with a class that the run does not know says which."""
+    refused(command("evaluate", trained / "run", make_folder(), "--budget-pixels", "60000"), "'cat' is none of them")
+
+
+def test_settings_come_from_a_file_and_flags_win(command, trained, tmp_path):
+    """A run's own config.toml starts another run; a flag beside it changes that one setting."""
+    status, _, err = command(
+        *("train", trained / "pictures", "--out", tmp_path / "run"),
+        *("--config", trained / "run" / "config.toml", "--lr", "0.0005"),
+    )
+    assert status == 0, err
+    text = (tmp_path / "run" / "config.toml").read_text()
+    assert "lr = 0.0005" in text
+    assert 'backbone = "test_resnet"' in text
+
+
+class TestBadInput:
+    """Each mistake is one sentence, exits with 1, and leaves no run folder behind."""
+
+    def check(self, command, source, out, *parts, extra=()):
+        """Training on the source is refused with these parts, and `out` does not exist afterwards."""
+        refused(command("train", source, "--out", out, *FAST, *extra), *parts)
+        assert not out.exists()
+
+    def test_no_images(self, command, tmp_path):
+        """An empty folder holds no images."""
+        (tmp_path / "empty").mkdir()
+        self.check(command, tmp_path / "empty", tmp_path / "run", "o images")
+
+    def test_no_source(self, command, tmp_path):
+        """A source that does not exist."""
+        self.check(command, tmp_path / "nowhere", tmp_path / "run", "does not exist")
+
+    def test_one_class(self, command, make_folder, tmp_path):
+        """A single class cannot be told apart from anything."""
+        self.check(command, make_folder(("cat",)), tmp_path / "run", "at least two classes", "'cat'")
+
+    def test_label_missing(self, command, make_folder, tmp_path):
+        """A manifest with an empty label names the row."""
+        folder = make_folder(num_images=2)
+        manifest = folder / "manifest.csv"
+        manifest.write_text("path,label\ncat/0.jpg,cat\ncat/1.jpg,\ndog/0.jpg,dog\n")
+        self.check(command, manifest, tmp_path / "run", "no label", "cat/1.jpg")
+
+    @pytest.mark.parametrize(
+        ("content", "reason"),
+        [(b"", "is empty"), (b"<html></html>", "HTML"), (None, "cut short")],
+        ids=["zero-byte", "wrong-content", "truncated"],
+    )
+    def test_bad_files(self, command, make_folder, tmp_path, content, reason):
+        """A file that cannot be read stops the start with its name and reason; --skip-bad reports the count."""
+        folder = make_folder(num_images=6)
+        bad = folder / "cat" / "0.jpg"
+        bad.write_bytes(bad.read_bytes()[:-80] if content is None else content)
+        self.check(command, folder, tmp_path / "run", "cat/0.jpg", reason, "--skip-bad")
+        status, _, err = command("train", folder, "--out", tmp_path / "run", *FAST, "--skip-bad")
+        assert status == 0, err
+        assert "Left out 1 file" in err
+
+    def test_a_wrong_extension_is_no_mistake(self, command, make_folder, tmp_path):
+        """A PNG that is called JPEG is read by its content."""
+        folder = make_folder(num_images=6)
+        shutil.move(str(folder / "cat" / "0.jpg"), tmp_path / "x.jpg")
+        Image.open(tmp_path / "x.jpg").save(tmp_path / "x.png")
+        shutil.move(tmp_path / "x.png", folder / "cat" / "0.jpg")
+        assert command("train", folder, "--out", tmp_path / "run", *FAST)[0] == 0
+
+    def test_a_bomb(self, command, make_folder, tmp_path):
+        """A small file that claims a huge picture is a problem before any memory is taken for it."""
+        folder = make_folder(num_images=2)
+        Image.fromarray(np.zeros((9000, 9000), dtype=np.uint8)).save(folder / "cat" / "bomb.png", optimize=True)
+        self.check(command, folder, tmp_path / "run", "bomb.png", "--skip-bad")
+
+    def test_smaller_than_the_stride(self, command, make_folder, tmp_path):
+        """A picture smaller than the network's stride leaves it no region; --min-side is the way out."""
+        extra = ("--min-side", "0")
+        self.check(command, make_folder(), tmp_path / "run", "stride of 32", "--min-side 32", extra=extra)
+
+    def test_larger_than_the_budget(self, command, make_folder, tmp_path):
+        """A picture that exceeds the budget alone is named with its size."""
+        folder = make_folder(num_images=2)
+        Image.new("RGB", (400, 300)).save(folder / "cat" / "large.jpg")
+        self.check(command, folder, tmp_path / "run", "large.jpg", "300 x 400", "--max-pixels 60000")
+
+    def test_unknown_backbone(self, command, make_folder, tmp_path):
+        """A backbone that timm does not have is answered with close names."""
+        self.check(command, make_folder(), tmp_path / "run", "'resnet19'", "resnet18", extra=("--backbone", "resnet19"))
+
+    def test_a_backbone_that_cannot_be_exact(self, command, make_folder, tmp_path):
+        """A backbone outside what can be made exact is refused by the module's name."""
+        extra = ("--backbone", "resnetblur50")
+        self.check(command, make_folder(), tmp_path / "run", "reflect", extra=extra)
+
+    def test_unwritable_run_folder(self, command, make_folder, tmp_path):
+        """A run folder below a file cannot be made."""
+        (tmp_path / "file").write_text("")
+        refused(command("train", make_folder(), "--out", tmp_path / "file" / "run", *FAST), "cannot be written")
+
+    def test_run_folder_not_empty(self, command, trained, make_folder):
+        """A run is never trained over; the message names the way on."""
+        refused(command("train", make_folder(), "--out", trained / "run", *FAST), "not empty", "--resume")
+
+    def test_run_folder_in_use(self, command, trained):
+        """Two processes cannot train into one folder."""
+        from unsquare.train.run import RunFolder
+
+        other = RunFolder(trained / "run")
+        other.lock()
+        try:
+            refused(command("train", "--resume", trained / "run"), "is in use")
+        finally:
+            other.unlock()
+
+    def test_no_run(self, command, tmp_path):
+        """A folder without a run is no run."""
+        for name in ("evaluate", "predict"):
+            refused(command(name, tmp_path, tmp_path / "x.jpg"), "config.toml")
+
+    def test_too_much_memory(self, command, make_folder, tmp_path):
+        """A budget above what there is says what there is."""
+        arguments = ("--memory", "4000GiB", "--backbone", "test_resnet", "--min-side", "32")
+        refused(command("train", make_folder(), "--out", tmp_path / "run", *arguments), "was asked for", "--memory")
+
+    def test_settings_out_of_range(self, command, make_folder, tmp_path):
+        """A value that a setting may not have is refused by the setting's name."""
+        self.check(command, make_folder(), tmp_path / "run", "epochs must be at least 1", extra=("--epochs", "0"))
