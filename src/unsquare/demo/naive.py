@@ -34,6 +34,7 @@ class NaiveClassifier(Classifier):
 
     def features(self, pixels: torch.Tensor, sizes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Features of the whole canvas, and the whole canvas as region of every image."""
+        sizes = sizes.to(pixels.device)
         rows = torch.arange(pixels.shape[2], device=pixels.device)[None, :] < sizes[:, :1]  # (N, H)
         columns = torch.arange(pixels.shape[3], device=pixels.device)[None, :] < sizes[:, 1:]  # (N, W)
         shown = pixels * (rows[:, :, None] & columns[:, None, :])[:, None]

@@ -162,7 +162,7 @@ class Engine:
 
     def _move(self, batch: PaddedBatch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         pixels = batch.pixels.to(self.device, non_blocking=True)  # uint8: a quarter of the bytes to move
-        return pixels, batch.sizes.to(self.device), batch.labels.to(self.device)
+        return pixels, batch.sizes, batch.labels.to(self.device)  # sizes are needed on the host
 
     def sum_over_ranks(self, values: torch.Tensor) -> torch.Tensor:
         """The sum of a host tensor over the ranks."""

@@ -82,7 +82,7 @@ class Classifier(nn.Module):
             self.register_buffer(name, values.view(3, 1, 1), persistent=False)
 
     def forward(self, pixels: torch.Tensor, sizes: torch.Tensor) -> torch.Tensor:
-        """Logits, (N, num_classes) fp32, of pixels (N, 3, H, W) uint8 with regions `sizes` (N, 2) at the top left."""
+        """Logits, (N, num_classes) fp32, of pixels (N, 3, H, W) uint8 with regions `sizes` (N, 2), on the host."""
         features, regions = self.features((pixels - self.mean) / self.std, sizes)
         pooled = self.pool(features, regions)  # (N, C * bins)
         with torch.autocast(pixels.device.type, enabled=False):
