@@ -6,6 +6,7 @@ weights, the decoder's buffers and the activations. On a CUDA device it bounds t
 
 from __future__ import annotations
 
+import ctypes
 import re
 from pathlib import Path
 
@@ -48,6 +49,13 @@ def format_bytes(num_bytes: float) -> str:
 def resident_bytes() -> int:
     """The resident memory of this process now."""
     return int(psutil.Process().memory_info().rss)
+
+
+def release_unused() -> None:
+    """Give memory that was freed, but kept by the C library for later, back to the operating system (glibc)."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def budget_bytes(asked: str | None, device: torch.device, num_local_ranks: int = 1) -> int:

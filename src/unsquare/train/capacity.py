@@ -20,6 +20,7 @@ import torch
 
 from unsquare.data.loader import READ_AHEAD, PaddedBatch
 from unsquare.errors import BudgetError
+from unsquare.memory.budget import release_unused
 from unsquare.memory.model import MemoryModel, TimeModel
 from unsquare.memory.profile import PeakMeter
 from unsquare.plan.config import Limits
@@ -33,6 +34,9 @@ HEADROOM = 0.04
 FIRST_PIXELS = 1 << 16
 PROBE_SECONDS = 8.0
 """After this long, no probe starts that is larger than the largest image."""
+
+LONG_PROBE_S = 2.0
+"""A probe that takes longer is run once."""
 
 Run = Callable[[Engine, int, Shape], float]
 """Runs a micro-batch of so many images on a canvas; returns seconds."""
@@ -112,7 +116,12 @@ class Capacity:
     def _pixels(self, memory: MemoryModel) -> int:
         # Each pixel of a micro-batch also stands in the batches read ahead, three bytes each.
         with_queue = replace(memory, bytes_per_pixel=memory.bytes_per_pixel + 3 * READ_AHEAD)
-        return with_queue.largest_pixels(int(self.budget_bytes * (1 - HEADROOM)) - self.reserved_bytes)
+        return with_queue.largest_pixels(self.usable_bytes)
+
+    @property
+    def usable_bytes(self) -> int:
+        """The budget less what is kept back: headroom and the decoders' bytes."""
+        return int(self.budget_bytes * (1 - HEADROOM)) - self.reserved_bytes
 
     def to_dict(self) -> dict[str, Any]:
         """The content of `models.json`."""
@@ -226,11 +235,17 @@ def _climb(engine: Engine, run: Run, budget: int, need: Need) -> list[Probe]:
         pixels < 2 * need.usual_pixels
         and (pixels < 2 * need.largest_image or time.perf_counter() - started < PROBE_SECONDS)
         and _next_peak(probes) < budget // 2
+        and not _is_hopeless(probes, need, budget)
     ):
         side = 256 if pixels <= 1 << 18 else 512
         probes.append(_measure(engine, run, max(1, pixels // side**2), Shape(side, side)))
         pixels *= 2
     return probes
+
+
+def _is_hopeless(probes: list[Probe], need: Need, budget: int) -> bool:
+    """Whether the largest image is so far beyond the budget that a better line would not help."""
+    return len(probes) > 5 and _fit_memory(probes).peak_bytes(need.largest_image) > 1.5 * budget
 
 
 def _next_peak(probes: list[Probe]) -> int:
@@ -240,9 +255,10 @@ def _next_peak(probes: list[Probe]) -> int:
 
 def _measure(engine: Engine, run: Run, images: int, canvas: Shape) -> Probe:
     meter = PeakMeter(engine.device)
-    seconds = []
+    release_unused()  # what an earlier probe left behind would be counted as fixed
     meter.start()
-    for _ in range(2):  # the first also pays for choosing kernels of this shape
+    seconds = [run(engine, images, canvas)]
+    if seconds[0] < LONG_PROBE_S:  # the first run also pays for choosing kernels of this shape
         seconds.append(run(engine, images, canvas))
     return Probe(images, canvas.height, canvas.width, meter.stop(), min(seconds))
 

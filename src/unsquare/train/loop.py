@@ -19,9 +19,10 @@ import torch
 from unsquare.data.loader import BatchLoader, PaddedBatch
 from unsquare.errors import RunError, UnsquareError
 from unsquare.index.table import ShapeIndex
+from unsquare.memory.budget import release_unused, resident_bytes
 from unsquare.memory.profile import Watch
 from unsquare.plan.config import Limits
-from unsquare.plan.epoch import Bucket, EpochPlan, Step
+from unsquare.plan.epoch import Bucket, EpochPlan, MicroBatch, Step
 from unsquare.shapes import Sizes
 from unsquare.train import checkpoint
 from unsquare.train.bounds import Bounds
@@ -206,12 +207,23 @@ def _accumulate(session: Session, state: TrainState, step: Step, batches: Batche
         waiting = time.perf_counter()
         batch = next(batches)
         tally.data_wait_s += time.perf_counter() - waiting
+        _make_room(session, micro_batch)
         session.watch.mark(state.step + 1, len(micro_batch.images), micro_batch.computed_pixels)
         torch.manual_seed(_seed(session.config.plan.seed, state.step, number))
         loss, right = session.engine.accumulate(batch, 1 / step.num_images)
         session.watch.mark(state.step + 1, 0, 0)
         tally.loss += loss
         tally.right += right
+
+
+def _make_room(session: Session, micro_batch: MicroBatch) -> None:
+    """Give back what earlier shapes left in the C library's heap where the next micro-batch would need it."""
+    capacity = session.bounds.capacity
+    if capacity is None or session.engine.device.type != "cpu":
+        return
+    growth = capacity.memory.peak_bytes(micro_batch.computed_pixels) - capacity.memory.fixed_bytes
+    if resident_bytes() + growth > capacity.usable_bytes:
+        release_unused()
 
 
 def _images(step: Step) -> npt.NDArray[np.int64]:
