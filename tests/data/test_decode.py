@@ -294,4 +294,4 @@ print(peak() - before)
     path = write_picture(f"a.{suffix}", *shape)
     command = [sys.executable, "-c", script, path, *map(str, size)]
     peak = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    assert 3 * size.pixels <= peak <= decode_peak_bytes(shape, size)
+    assert 3 * size.pixels <= peak <= decode_peak_bytes(shape, size, read_header(path).format)

@@ -24,9 +24,10 @@ from unsquare.index.header import Header, header_of, open_pixels, oriented
 from unsquare.index.reading import image_errors
 from unsquare.shapes import Shape
 
-FILE_BYTES_PER_PIXEL = 24
-"""Peak per pixel of the file: measured 3 (JPEG), 9 (progressive JPEG), 8 (PNG, TIFF), 18 (WebP), 12 (AVIF) and
-19 (JPEG 2000), where the format and thus the need is known only once the file is open."""
+FILE_BYTES_PER_PIXEL = {"JPEG": 9, "MPO": 9, "PNG": 9, "TIFF": 9}
+"""Peak per pixel of the file: measured 3 (JPEG), 9 (progressive JPEG), 8 (PNG, TIFF)."""
+MOST_BYTES_PER_PIXEL = 24
+"""The same for every other format: measured 18 (WebP), 12 (AVIF) and 19 (JPEG 2000)."""
 RESIZED_BYTES_PER_PIXEL = 14
 """Peak per pixel after resizing: Pillow's picture (4), the pass in between (4), ours (3), and turned (3)."""
 FIXED_BYTES = 16 << 20
@@ -65,15 +66,16 @@ def decode(path: Path, size: Shape | None = None, *, expected: Shape | None = No
         return oriented_pixels(resized, header.orientation)
 
 
-def decode_peak_bytes(shape: Shape, size: Shape) -> int:
+def decode_peak_bytes(shape: Shape, size: Shape, format: str = "") -> int:
     """An upper bound of the memory that `decode` takes at its peak, in bytes, its result included.
 
     Args:
         shape: the file's shape.
         size: the shape it is resized to.
+        format: the file's, as its header says; where it is not known, the most that any takes.
     """
     resized = 0 if shape == size else RESIZED_BYTES_PER_PIXEL * size.pixels
-    return FILE_BYTES_PER_PIXEL * shape.pixels + resized + FIXED_BYTES
+    return FILE_BYTES_PER_PIXEL.get(format, MOST_BYTES_PER_PIXEL) * shape.pixels + resized + FIXED_BYTES
 
 
 def _decode_stored(fp: IO[bytes], header: Header, target: Shape) -> Pixels:

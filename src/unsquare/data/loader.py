@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,7 @@ from unsquare.data.augment import AugmentConfig, augment, image_rng
 from unsquare.data.decode import decode, decode_peak_bytes
 from unsquare.data.gate import DECODE_BYTES, ByteGate, num_cores
 from unsquare.errors import ImageError, SourceError
+from unsquare.index.header import read_header
 from unsquare.index.table import ShapeIndex
 from unsquare.plan.epoch import EpochPlan, MicroBatch
 from unsquare.shapes import Geometry, Shape
@@ -44,13 +46,27 @@ class PaddedBatch:
 
 
 def decoding_bytes(index: ShapeIndex, geometry: Geometry) -> int:
-    """The most bytes that the decoders take in passing for these images, whatever the number of threads."""
+    """The most bytes that the decoders take in passing for these images, whatever the number of threads.
+
+    The need depends on the format, which only the file tells; headers are read from the largest need downwards,
+    until what is known exceeds what any remaining file could take.
+    """
     targets = geometry.resize(index.sizes)
-    largest = max(
-        (decode_peak_bytes(_shape(size), _shape(target)) for size, target in zip(index.sizes, targets)),
-        default=0,
-    )
-    return max(DECODE_BYTES, largest)
+    bounds = [decode_peak_bytes(_shape(size), _shape(target)) for size, target in zip(index.sizes, targets)]
+    most = DECODE_BYTES
+    for row in np.argsort(bounds, kind="stable")[::-1]:
+        if bounds[row] <= most:
+            break
+        most = max(most, _need(index.path(row), _shape(index.sizes[row]), _shape(targets[row])))
+    return most
+
+
+def _need(path: Path, shape: Shape, size: Shape) -> int:
+    """The bytes that decoding a file takes; the most that it could where its header cannot be read."""
+    try:
+        return decode_peak_bytes(shape, size, read_header(path).format)
+    except ImageError:
+        return decode_peak_bytes(shape, size)
 
 
 def _shape(size: npt.NDArray[np.int64]) -> Shape:
@@ -121,7 +137,7 @@ class BatchLoader:
         target = _shape(self._targets[image])
         original = _shape(self._index.sizes[image])
         try:
-            with self._gate.hold(decode_peak_bytes(original, target)):
+            with self._gate.hold(_need(self._index.path(image), original, target)):
                 picture = decode(self._index.path(image), target, expected=original)
                 if self._augment is not None:
                     crop = _shape(self._geometry.crop(self._targets[image]))
