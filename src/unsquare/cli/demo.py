@@ -17,6 +17,9 @@ from unsquare.demo.compare import Row, compare
 from unsquare.demo.materials import MaterialsConfig, make_materials
 from unsquare.train.config import TrainConfig
 
+SMALLEST_SIDE = 32
+"""The stride of the backbones; pictures made very small are enlarged to it."""
+
 EXAMPLE = "unsquare demo --out demo --compare"
 
 
@@ -39,6 +42,8 @@ class DemoArguments:
     """Mean number of pixels of a picture."""
     epochs: int = 10
     """Passes over the training pictures."""
+    lr: float = 2e-3
+    """The highest learning rate; with --compare, each way tries its own."""
     backbone: str = "resnet10t"
     """A timm model of the ResNet or ConvNeXt family."""
     memory: str | None = None
@@ -61,7 +66,14 @@ def run(arguments: Sequence[str]) -> int:
         pictures = make_materials(given.out / "pictures", materials, progress)
     config = with_settings(
         TrainConfig(),
-        {"epochs": given.epochs, "backbone": given.backbone, "memory": given.memory, "seed": given.seed},
+        {
+            "epochs": given.epochs,
+            "backbone": given.backbone,
+            "memory": given.memory,
+            "seed": given.seed,
+            "lr": given.lr,
+            "min_side": SMALLEST_SIDE,
+        },
     )
     if given.compare:
         _print(compare(pictures, given.out / "compare", config, lambda text: print(text, file=sys.stderr)))

@@ -56,7 +56,7 @@ class MaterialsConfig:
     """Pictures to choose settings by, over all materials."""
     num_test: int = 180
     """Pictures to judge by, over all materials."""
-    mean_pixels: int = 150_000
+    mean_pixels: int = 100_000
     """Mean pixel count; museum photographs have 10 million, spread alike."""
     seed: int = 0
     """Other seeds give other pictures."""

@@ -92,8 +92,10 @@ class Engine:
 
     def _new_optimizer(self) -> torch.optim.Optimizer:
         try:
+            # One fused pass over each tensor, instead of a dozen.
+            options = {"fused": True} if self._config.optimizer in ("adam", "adamw") else {}
             return optim.create_optimizer_v2(
-                self.model, opt=self._config.optimizer, lr=0.0, weight_decay=self._config.weight_decay
+                self.model, self._config.optimizer, lr=0.0, weight_decay=self._config.weight_decay, **options
             )
         except ValueError as error:
             raise ConfigError(

@@ -88,7 +88,7 @@ class Classifier(nn.Module):
         with torch.autocast(pixels.device.type, enabled=False):
             # Adam moves each weight alike, so a pyramid of b bins would move the logits b times as far as plain
             # pooling does; normalised and divided by b, the usual learning rates hold.
-            return self.head(self.dropout(self.norm(pooled.float())) / self.pool.num_bins)
+            return self.head(self.dropout(self.norm(pooled.to(self.head.weight.dtype))) / self.pool.num_bins)
 
     def features(self, pixels: torch.Tensor, sizes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Feature maps (N, C, h, w) of normalised pixels, and each image's region (N, 2) in them."""
