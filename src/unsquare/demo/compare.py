@@ -26,7 +26,7 @@ from unsquare.train.recipe import Recipe
 from unsquare.train.run import RunFolder
 from unsquare.train.start import train
 
-LEARNING_RATES = (1e-3, 2e-3, 4e-3)
+LEARNING_RATES = (1e-3, 3e-3)
 """What every network is tuned over."""
 
 NEIGHBOURS = (1, 3, 5, 9, 15, 25, 41)
