@@ -10,7 +10,7 @@ from PIL import Image
 from unsquare.cli import main
 
 FAST = (
-    *("--backbone", "test_resnet", "--epochs", "1", "--budget-pixels", "60000", "--min-side", "32"),
+    *("--backbone", "test_resnet", "--epochs", "1", "--budget-pixels", "60000", "--min-side", "33"),
     *("--precision", "32-true", "--step-images", "6"),
 )
 
@@ -145,15 +145,20 @@ def test_a_run_can_be_evaluated_and_asked(command, trained):
 
 
 def test_prediction_goes_on_past_a_bad_file(command, trained, tmp_path):
-    """A file that is no picture is named with its reason and status 1; the others are answered."""
+    """Files that are no picture, too small or damaged inside are named with status 1; the others are answered."""
     bad = tmp_path / "bad.jpg"
     bad.write_text("<html>not a picture</html>")
     picture = next((trained / "pictures" / "test").rglob("*.jpg"))
-    status, out, err = command("predict", trained / "run", bad, picture, "--json", "--budget-pixels", "60000")
+    cut = tmp_path / "cut.jpg"
+    content = picture.read_bytes()
+    cut.write_bytes(content[: len(content) // 2] + content[-2:])
+    status, out, err = command(
+        "predict", trained / "run", bad, picture, cut, picture, "--json", "--budget-pixels", "9e4"
+    )
     assert status == 1
     values = json.loads(out)
-    assert [each["path"] for each in values["predictions"]] == [str(picture)]
-    assert values["problems"][0]["path"] == str(bad)
+    assert [each["path"] for each in values["predictions"]] == [str(picture)] * 2
+    assert {problem["path"] for problem in values["problems"]} == {str(bad), str(cut)}
     assert "HTML" in err
 
 
@@ -235,6 +240,41 @@ class TestBadInput:
         """A picture smaller than the network's stride leaves it no region; --min-side is the way out."""
         extra = ("--min-side", "0")
         self.check(command, make_folder(), tmp_path / "run", "stride of 32", "--min-side 32", extra=extra)
+
+    def test_a_test_picture_that_cannot_be_judged(self, command, make_folder, tmp_path):
+        """A picture of the test split that is too small stops the start, not the end."""
+        folder = make_folder(num_images=3, splits=("train", "val", "test"))
+        for path in (folder / "train").rglob("*.jpg"):
+            Image.new("RGB", (50, 60)).save(path)
+        for path in (folder / "val").rglob("*.jpg"):
+            Image.new("RGB", (50, 60)).save(path)
+        Image.new("RGB", (7, 60)).save(folder / "test" / "dog" / "narrow.png")
+        extra = ("--min-side", "0", "--scale", "2")
+        self.check(command, folder, tmp_path / "run", "narrow.png", "stride of 32", extra=extra)
+
+    def test_a_single_pixel_of_batch_norm(self, command, make_folder, tmp_path):
+        """Pictures that leave batch norm one pixel are refused, with the side that is enough."""
+        folder = make_folder(num_images=3)
+        for path in folder.rglob("*.jpg"):
+            Image.new("RGB", (40, 40)).save(path)
+        extra = ("--min-side", "32", "--max-pixels", "1024")
+        self.check(command, folder, tmp_path / "run", "--min-side 33", extra=extra)
+
+    def test_no_val_split_can_be_drawn(self, command, make_folder, tmp_path):
+        """One picture for each class leaves none to hold out."""
+        self.check(command, make_folder(num_images=1), tmp_path / "run", "none in val")
+
+    def test_a_loss_that_is_no_number(self, command, make_folder, tmp_path):
+        """A learning rate that blows the loss up ends the run with a sentence; NaN is no learning rate."""
+        folder = make_folder(num_images=4)
+        self.check(command, folder, tmp_path / "run", "lr must be above 0", extra=("--lr", "nan"))
+
+    @pytest.mark.parametrize("content", [b"", b"PAR1 not really"])
+    def test_a_broken_parquet(self, command, tmp_path, content):
+        """A file that is called Parquet and is none."""
+        source = tmp_path / "manifest.parquet"
+        source.write_bytes(content)
+        self.check(command, source, tmp_path / "run", "cannot be read as a Parquet file")
 
     def test_larger_than_the_budget(self, command, make_folder, tmp_path):
         """A picture that exceeds the budget alone is named with its size."""

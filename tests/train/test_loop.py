@@ -18,12 +18,12 @@ from .conftest import environment, losses
 RESUMED = (
     *("--backbone", "test_resnet", "--drop-path", "0.1", "--turns", "--colour-jitter", "0.2", "--dropout", "0.1"),
     *("--epochs", "2", "--step-images", "4", "--budget-pixels", "40000", "--precision", "32-true"),
-    *("--checkpoint-every-steps", "2", "--min-side", "32"),
+    *("--checkpoint-every-steps", "2", "--min-side", "33"),
 )
 # Norms that do not cross images, fp32, nothing drawn that differs from rank to rank.
 SPREAD = (
     *("--backbone", "test_convnext", "--epochs", "2", "--step-images", "5", "--budget-pixels", "40000"),
-    *("--precision", "32-true", "--min-side", "32"),
+    *("--precision", "32-true", "--min-side", "33"),
 )
 
 
@@ -108,3 +108,37 @@ def test_a_picture_that_breaks_in_mid_run_loses_nothing(pictures, unsquare, tmp_
     resumed = unsquare("train", "--resume", tmp_path / "run")
     assert resumed.returncode == 0, resumed.stderr
     assert not checkpoint.problem(checkpoint.latest(tmp_path / "run" / "checkpoints"))
+    whole_run = unsquare("train", index, "--out", tmp_path / "whole", *RESUMED)
+    assert whole_run.returncode == 0, whole_run.stderr
+    assert losses(tmp_path / "run") == losses(tmp_path / "whole")
+
+
+def test_two_processes_share_batch_norms_statistics(pictures, unsquare, tmp_path):
+    """With batch norm, running statistics are the mean of the ranks', and the run resumes on one process."""
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    arguments = ("--backbone", "test_resnet", "--epochs", "1", "--step-images", "6", "--budget-pixels", "40000")
+    run = tmp_path / "run"
+    result = unsquare("train", pictures, "--out", run, *arguments, "--min-side", "33", launcher=launcher)
+    assert result.returncode == 0, result.stderr
+    resumed = unsquare("train", "--resume", run)
+    assert resumed.returncode == 0, resumed.stderr
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [row["kind"] for row in rows].count("final") == 1
+
+
+def test_b2b_trains_every_image_once_and_refuses_another_number_of_ranks(pictures, unsquare, tmp_path):
+    """An epoch in b2b counts each image once, its rate follows the batch, and it stays on its number of ranks."""
+    run = tmp_path / "run"
+    arguments = ("--steps", "b2b", "--buckets", "3", "--epochs", "1", "--lr-policy", "linear", "--min-side", "33")
+    arguments += ("--backbone", "test_resnet", "--budget-pixels", "40000")
+    result = unsquare("train", pictures, "--out", run, *arguments)
+    assert result.returncode == 0, result.stderr
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    steps = [row for row in rows if row["kind"] == "step"]
+    assert sum(row["num_images"] for row in steps) == 24
+    assert len({row["learning_rate"] for row in steps}) > 1
+    bounds = json.loads((run / "models.json").read_text())
+    (run / "models.json").write_text(json.dumps(bounds | {"world_size": 2}))
+    refused = unsquare("train", "--resume", run)
+    assert refused.returncode == 1
+    assert "started on 2" in refused.stderr

@@ -48,11 +48,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(importlib.import_module(f"unsquare.cli.{name}").run(rest))
     except UnsquareError as error:
         return _fail(str(error))
-    except KeyboardInterrupt:
-        return _fail("interrupted.", status=130)
     except BrokenPipeError:  # the reader of our output has gone, as in `unsquare plan ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # a full disk, a folder that has gone
+        return _fail(f"{error.filename or 'A file'} cannot be read or written: {error.strerror or error}.")
+    except KeyboardInterrupt:
+        return _fail("interrupted.", status=130)
 
 
 def _one_line(message: Warning | str, *_: object, **__: object) -> str:

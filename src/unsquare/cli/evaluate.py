@@ -8,8 +8,7 @@ from pathlib import Path
 
 import tyro
 
-from unsquare.cli.parsing import parse, print_json
-from unsquare.train.config import DeviceConfig
+from unsquare.cli.parsing import DeviceArguments, parse, print_json
 from unsquare.train.predictor import Predictor
 
 EXAMPLE = "unsquare evaluate runs/photos photos --split val"
@@ -29,13 +28,15 @@ class EvaluateArguments:
     """Leave out files that cannot be read."""
     json: bool = False
     """Print one JSON object on standard output and nothing else there."""
-    device: DeviceConfig = field(default_factory=DeviceConfig)
+    device: DeviceArguments = field(default_factory=DeviceArguments)
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command."""
     given = parse(EvaluateArguments, arguments, command="evaluate", example=EXAMPLE)
-    evaluation = Predictor(given.run, given.device).evaluate(given.source, given.split, skip_bad=given.skip_bad)
+    evaluation = Predictor(given.run, **given.device.given()).evaluate(
+        given.source, given.split, skip_bad=given.skip_bad
+    )
     if given.json:
         print_json(evaluation.to_dict())
     else:

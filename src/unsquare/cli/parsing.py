@@ -6,7 +6,8 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
 
 import tyro
 from rich.console import Console
@@ -33,10 +34,32 @@ def _whole_number(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[int] | No
 
 
 def _to_int(word: str) -> int:
-    number = float(word) if not word.lstrip("+-").isdigit() else int(word)
-    if number != int(number):
+    if word.lstrip("+-").isdigit():
+        return int(word)
+    number = float(word)
+    if not number.is_integer():
         raise ValueError(f"{word} is not a whole number")
     return int(number)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceArguments:
+    """Where a trained run is used; what is left out is as in the run's own settings."""
+
+    memory: str | None = None
+    """The memory budget, such as 4GiB; left out, what is free."""
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] | None = None
+    """The device."""
+    precision: Literal["auto", "bf16-mixed", "32-true"] | None = None
+    """The arithmetic."""
+    budget_pixels: int | None = None
+    """The most computed pixels of a micro-batch; pinned, nothing is probed."""
+    workers: int | None = None
+    """Threads that decode images."""
+
+    def given(self) -> dict[str, Any]:
+        """The settings that were given."""
+        return {name: value for name, value in vars(self).items() if value is not None}
 
 
 def parse(

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import tyro
 
-from unsquare.cli.parsing import parse, print_json
-from unsquare.train.config import DeviceConfig
+from unsquare.cli.parsing import DeviceArguments, parse, print_json
+from unsquare.errors import ConfigError
 from unsquare.train.predictor import Predictor
 
 EXAMPLE = "unsquare predict runs/photos one.jpg another.png --top 3"
@@ -28,13 +28,15 @@ class PredictArguments:
     """Number of classes for each picture."""
     json: bool = False
     """Print one JSON object on standard output and nothing else there."""
-    device: DeviceConfig = field(default_factory=DeviceConfig)
+    device: DeviceArguments = field(default_factory=DeviceArguments)
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command; the status is 1 where any file could not be read."""
     given = parse(PredictArguments, arguments, command="predict", example=EXAMPLE)
-    predictions, problems = Predictor(given.run, given.device).predict(given.images, given.top)
+    if not given.images:
+        raise ConfigError(f"Predicting needs one or more images, as in `{EXAMPLE}`.")
+    predictions, problems = Predictor(given.run, **given.device.given()).predict(given.images, given.top)
     if given.json:
         listed = [{"path": problem.key, "reason": problem.reason} for problem in problems]
         print_json({"predictions": [each.to_dict() for each in predictions], "problems": listed})

@@ -39,6 +39,8 @@ class ScanArguments:
 def run(arguments: Sequence[str]) -> int:
     """Run the command."""
     given = parse(ScanArguments, arguments, command="scan", example=EXAMPLE)
+    if given.workers is not None and given.workers < 1:
+        raise ConfigError(f"workers must be at least 1, but is {given.workers}; leave it out for as many as suit.")
     previous = ShapeIndex.read(given.out) if given.out.exists() else None
     with progress_bar("reading headers") as progress:
         result = scan(given.source, previous=previous, workers=given.workers, progress=progress)

@@ -73,6 +73,18 @@ def _shape(size: npt.NDArray[np.int64]) -> Shape:
     return Shape(int(size[0]), int(size[1]))
 
 
+class UndecodableError(SourceError):
+    """A picture whose header was good cannot be decoded."""
+
+    def __init__(self, key: str, reason: str) -> None:
+        self.key = key
+        self.reason = reason
+        super().__init__(
+            f"Every planned picture must decode, but '{key}' {reason}; mend or remove it, or find all such files first "
+            "with `unsquare scan --verify`."
+        )
+
+
 class BatchLoader:
     """Loads the micro-batches of plans.
 
@@ -145,10 +157,7 @@ class BatchLoader:
                     picture = augment(picture, crop=crop, turn=int(plan.turns[image]), rng=rng, config=self._augment)
                 slot[: picture.shape[0], : picture.shape[1]] = picture
         except ImageError as error:
-            raise SourceError(
-                f"Every planned picture must decode, but {self._index.keys[image]} does not: {error}; mend or remove "
-                "it, or find all such files first with `unsquare scan --verify`."
-            ) from error
+            raise UndecodableError(self._index.keys[image], str(error)) from error
 
 
 @dataclass(frozen=True)

@@ -95,8 +95,18 @@ def _text(table: pa.Table, name: str) -> Strings:
     column = table[name]
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
-    column = pc.fill_null(column.cast(pa.string()), "")
+    column = pc.fill_null(_cast(column, pa.string(), name), "")
     return strings(pc.utf8_trim_whitespace(column).to_pylist())
+
+
+def _cast(column: pa.ChunkedArray, kind: pa.DataType, name: str) -> pa.ChunkedArray:
+    try:
+        return column.cast(kind)
+    except pa.ArrowException as error:
+        raise SourceError(
+            f"The manifest's column '{name}' must hold plain text or numbers, but is of type {column.type}; write it "
+            "as such, images as files and their paths in 'path'."
+        ) from error
 
 
 def _splits(table: pa.Table, path: Path) -> Strings:
@@ -126,7 +136,7 @@ def _numbers(table: pa.Table, name: str, path: Path) -> Any:
         # "3144.0" is a whole number too.
         numbers = np.array([_number(text) for text in column.to_pylist()])
     else:
-        numbers = pc.fill_null(column.cast(pa.float64()), np.nan).to_numpy()
+        numbers = pc.fill_null(_cast(column, pa.float64(), name), np.nan).to_numpy()
     if row := _first(~((numbers >= 1) & (numbers < 2**31) & (numbers == np.floor(numbers)))):
         raise SourceError(
             f"Row {row} of '{path}' has the {name} '{column[row - 1]}', which is not a whole number above 0; "

@@ -137,7 +137,10 @@ def printable(key: str) -> str:
 
 def is_index(path: Path) -> bool:
     """Whether this Parquet file is an index rather than a user's manifest."""
-    return METADATA_KEY in (pq.read_schema(path).metadata or {})
+    try:
+        return METADATA_KEY in (pq.read_schema(path).metadata or {})
+    except (OSError, pa.ArrowException) as error:
+        raise SourceError(f"'{path}' cannot be read as a Parquet file: {error}.") from error
 
 
 def _to_arrow(index: ShapeIndex) -> pa.Table:

@@ -52,7 +52,9 @@ def resident_bytes() -> int:
 
 
 def release_unused() -> None:
-    """Give memory that was freed, but kept by the C library for later, back to the operating system (glibc)."""
+    """Give memory that was freed, but is kept for later, back: the C library's (glibc) and the CUDA allocator's."""
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

@@ -58,6 +58,8 @@ def plan_epoch(
     Raises:
         PlanError: there are no images, or one alone exceeds the budget (`ImageOverBudgetError`).
     """
+    if epoch < 0:
+        raise PlanError(f"Epochs are counted from 0, but the epoch is {epoch}.")
     shapes = _checked(sizes, limits)
     drawn = np.zeros(len(shapes), dtype=np.uint8)
     if turns:

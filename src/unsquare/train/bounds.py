@@ -37,6 +37,8 @@ class Bounds:
     """The cost of one more micro-batch as pixels."""
     checkpointing: bool
     """Whether activations are recomputed instead of kept."""
+    world_size: int = 1
+    """Ranks that they were measured for."""
     capacity: Capacity | None = None
     """The measurements behind the numbers; None where the user pinned them."""
 
@@ -50,8 +52,8 @@ class Bounds:
 
     def to_dict(self) -> dict[str, Any]:
         """The content of `models.json`."""
-        values = {key: value for key, value in vars(self).items() if key != "capacity"}
-        return {"version": VERSION, **values, **(self.capacity.to_dict() if self.capacity else {})}
+        own = {key: value for key, value in vars(self).items() if key != "capacity"}
+        return {"version": VERSION, **(self.capacity.to_dict() if self.capacity else {}), **own}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Bounds:
@@ -65,13 +67,17 @@ class Bounds:
                 f"The run's models.json has version {values.get('version')}, but this release reads version {VERSION}; "
                 "start the run anew."
             )
-        return cls(
-            budget_pixels=values["budget_pixels"],
-            evaluation_pixels=values["evaluation_pixels"],
-            launch_pixels=values["launch_pixels"],
-            checkpointing=values["checkpointing"],
-            capacity=Capacity.from_dict(values) if "memory" in values else None,
-        )
+        try:
+            return cls(
+                budget_pixels=values["budget_pixels"],
+                evaluation_pixels=values["evaluation_pixels"],
+                launch_pixels=values["launch_pixels"],
+                checkpointing=values["checkpointing"],
+                world_size=values["world_size"],
+                capacity=Capacity.from_dict(values) if "memory" in values else None,
+            )
+        except KeyError as error:
+            raise RunError(f"The run's models.json lacks {error}; start the run anew.") from error
 
 
 def measure_bounds(engine: Engine, config: TrainConfig, index: ShapeIndex, sizes: Sizes, console: Console) -> Bounds:
@@ -91,6 +97,7 @@ def measure_bounds(engine: Engine, config: TrainConfig, index: ShapeIndex, sizes
             evaluation_pixels=device.budget_pixels,
             launch_pixels=device.launch_pixels,
             checkpointing=device.activation_checkpointing == "on",
+            world_size=engine.fabric.world_size,
         )
     budget = budget_bytes(device.memory, engine.device, engine.num_local_ranks)
     console.say(f"Measuring memory and time within {format_bytes(budget)} ...")
@@ -107,6 +114,7 @@ def measure_bounds(engine: Engine, config: TrainConfig, index: ShapeIndex, sizes
         evaluation_pixels=capacity.evaluation_pixels,
         launch_pixels=capacity.launch_pixels,
         checkpointing=capacity.checkpointing,
+        world_size=engine.fabric.world_size,
         capacity=capacity,
     )
 
@@ -129,7 +137,9 @@ def _measure(engine: Engine, config: TrainConfig, index: ShapeIndex, sizes: Size
             checkpointing=checkpointing,
         )
         if capacity.budget_pixels >= largest:
-            return _verify(engine, config, sizes, capacity)
+            capacity = _verify(engine, config, sizes, capacity)
+        if capacity.budget_pixels >= largest:
+            break
     return capacity  # the planner refuses it and names the image
 
 

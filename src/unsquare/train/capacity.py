@@ -19,7 +19,6 @@ import numpy as np
 import torch
 
 from unsquare.data.loader import READ_AHEAD, PaddedBatch
-from unsquare.errors import BudgetError
 from unsquare.memory.budget import release_unused
 from unsquare.memory.model import MemoryModel, TimeModel
 from unsquare.memory.profile import PeakMeter
@@ -206,14 +205,8 @@ def verify_largest(engine: Engine, capacity: Capacity, images: int, canvas: Shap
     Raises:
         BudgetError: it does not fit on the device at all.
     """
-    try:
-        with _untouched(engine):
-            probe = _measure(engine, _run_training, images, canvas)
-    except torch.OutOfMemoryError as error:
-        raise BudgetError(
-            f"A micro-batch within the budget must fit, but {images} images on {canvas} ran out of memory; give less "
-            "than the device has with --memory."
-        ) from error
+    with _untouched(engine):
+        probe = _measure(engine, _run_training, images, canvas)
     probes = (*capacity.probes, probe)
     return replace(capacity, probes=probes, memory=_fit_memory(probes))
 

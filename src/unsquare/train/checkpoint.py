@@ -56,19 +56,27 @@ def save(folder: Path, name: str, model: torch.nn.Module, optimizer: torch.optim
         save_file({key: value.contiguous() for key, value in model.state_dict().items()}, partial / _FILES[0])
         tensors, scalars = _split_optimizer(optimizer)
         save_file(tensors, partial / _FILES[1])
-        (partial / _FILES[2]).write_text(json.dumps({"version": VERSION, **vars(state), "optimizer": scalars}))
+        values = {"version": VERSION, **vars(state), "optimizer": scalars}
+        (partial / _FILES[2]).write_text(json.dumps(values))
         checksums = {file: _checksum(partial / file) for file in _FILES}
         (partial / "manifest.json").write_text(json.dumps({"version": VERSION, "sha256": checksums}))
         for file in partial.iterdir():
             _sync(file)
-        shutil.rmtree(final, ignore_errors=True)
-        os.replace(partial, final)
-        _sync(folder)
-    except OSError as error:
-        raise RunError(
-            f"The checkpoint {final} cannot be written ({error.strerror}); free space and resume."
-        ) from error
+        _put_in_place(partial, final)
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"The checkpoint {final} cannot be written ({error}); free space and resume.") from error
     return final
+
+
+def _put_in_place(partial: Path, final: Path) -> None:
+    """Move a whole checkpoint to its name; one that is there already stays until the new one can take its place."""
+    old = final.with_name(f".{final.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if final.exists():
+        os.replace(final, old)
+    os.replace(partial, final)
+    _sync(final.parent)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def prune(folder: Path) -> None:
@@ -131,24 +139,34 @@ def load_training(path: Path, optimizer: torch.optim.Optimizer) -> TrainState:
 
 
 def _split_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """The optimizer's per-parameter state as named tensors, and what of it is no tensor as JSON values."""
-    tensors: dict[str, torch.Tensor] = {}
-    scalars: dict[str, Any] = {}
-    for parameter, values in optimizer.state_dict()["state"].items():
-        for name, value in values.items():
-            target = tensors if isinstance(value, torch.Tensor) else scalars
-            target[f"{parameter}.{name}"] = value.contiguous() if isinstance(value, torch.Tensor) else value
-    return tensors, scalars
+    """The optimizer's state as named tensors, and what of it is no tensor as JSON values.
+
+    Names are `state.PARAMETER.NAME` and `group.NUMBER.NAME`; some optimizers count their steps in the groups.
+    """
+    content = optimizer.state_dict()
+    flat = {
+        f"state.{number}.{name}": value for number, part in content["state"].items() for name, value in part.items()
+    }
+    for number, group in enumerate(content["param_groups"]):
+        flat |= {f"group.{number}.{name}": value for name, value in group.items() if name != "params"}
+    tensors = {name: value.contiguous() for name, value in flat.items() if isinstance(value, torch.Tensor)}
+    return tensors, {name: value for name, value in flat.items() if name not in tensors}
 
 
 def _join_optimizer(
     optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor], scalars: dict[str, Any]
 ) -> None:
+    content = optimizer.state_dict()
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Any]] = {}
     for key, value in {**tensors, **scalars}.items():
-        parameter, name = key.split(".", 1)
-        state.setdefault(int(parameter), {})[name] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        kind, number, name = key.split(".", 2)
+        if kind == "state" and isinstance(value, torch.Tensor) and value.shape == parameters[int(number)].shape:
+            # Laid out as the parameter is: fused optimizers walk both by address.
+            value = torch.empty_like(parameters[int(number)], dtype=value.dtype).copy_(value)
+        place = state.setdefault(int(number), {}) if kind == "state" else content["param_groups"][int(number)]
+        place[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": content["param_groups"]})
 
 
 def _by_step(folder: Path) -> list[Path]:

@@ -44,7 +44,7 @@ class OptimizerConfig:
         if not 0 <= self.label_smoothing < 1:
             raise ConfigError(f"label_smoothing must be at least 0 and below 1, but is {self.label_smoothing}.")
         for name in ("weight_decay", "clip_norm"):
-            if getattr(self, name) < 0:
+            if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} must be at least 0, but is {getattr(self, name)}.")
 
 
@@ -54,8 +54,8 @@ class DeviceConfig:
 
     memory: str | None = None
     """The budget, such as 8GiB: of the whole process on a CPU, of the device on a GPU; None takes what is free."""
-    accelerator: str = "auto"
-    """cpu, cuda or mps; auto takes the best there is."""
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """auto takes the best there is."""
     precision: Literal["auto", "bf16-mixed", "32-true"] = "auto"
     """auto takes bf16 where the device multiplies in bf16 natively, fp32 elsewhere."""
     activation_checkpointing: Literal["auto", "on", "off"] = "auto"

@@ -10,6 +10,8 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -19,7 +21,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments import TorchElasticEnvironment
 
 from unsquare.data.loader import PaddedBatch
-from unsquare.errors import ConfigError
+from unsquare.errors import BudgetError, ConfigError
 from unsquare.torchvision_guard import import_timm
 from unsquare.train.config import DeviceConfig, OptimizerConfig
 from unsquare.train.model import Classifier
@@ -111,13 +113,17 @@ class Engine:
 
         Returns:
             The sum of the images' losses, and how many are classified right.
+
+        Raises:
+            BudgetError: the device has not enough memory.
         """
         self.model.train()
-        pixels, sizes, labels = self._move(batch)
-        with self.fabric.autocast():
-            logits = self.model(pixels, sizes)
-        losses = F.cross_entropy(logits, labels, reduction="none", label_smoothing=self._config.label_smoothing)
-        self.fabric.backward(losses.sum() * weight)
+        with _naming(batch):
+            pixels, sizes, labels = self._move(batch)
+            with self.fabric.autocast():
+                logits = self.model(pixels, sizes)
+            losses = F.cross_entropy(logits, labels, reduction="none", label_smoothing=self._config.label_smoothing)
+            self.fabric.backward(losses.sum() * weight)
         return float(losses.detach().sum()), int((logits.detach().argmax(1) == labels).sum())
 
     def reduce_gradients(self) -> None:
@@ -157,10 +163,11 @@ class Engine:
     def predict(self, batch: PaddedBatch) -> torch.Tensor:
         """The probabilities of each class, (N, num_classes) fp64 on the host."""
         self.model.eval()
-        pixels, sizes, _ = self._move(batch)
-        with self.fabric.autocast():
-            logits = self.model(pixels, sizes)
-        return logits.double().softmax(1).cpu()
+        with _naming(batch):
+            pixels, sizes, _ = self._move(batch)
+            with self.fabric.autocast():
+                logits = self.model(pixels, sizes)
+        return logits.cpu().double().softmax(1)
 
     def _move(self, batch: PaddedBatch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         pixels = batch.pixels.to(self.device, non_blocking=True)  # uint8: a quarter of the bytes to move
@@ -173,3 +180,20 @@ class Engine:
         on_device = values.to(self.device)
         dist.all_reduce(on_device)
         return on_device.cpu()
+
+
+@contextmanager
+def _naming(batch: PaddedBatch) -> Iterator[None]:
+    """Within the block, running out of memory is an error that says on what, and what to do."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        # torch.OutOfMemoryError is a RuntimeError; the CPU's allocator has no class of its own.
+        is_memory = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
+        if not is_memory:
+            raise
+        images, _, height, width = batch.pixels.shape
+        raise BudgetError(
+            f"A micro-batch must fit the device, but {images} images on {height} x {width} ran out of memory; "
+            "something else takes it now, or the budget promises too much: give less with --memory."
+        ) from error

@@ -7,17 +7,19 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
+from torch import nn
 
 from unsquare.data.loader import BatchLoader
-from unsquare.errors import SourceError
+from unsquare.errors import ImageError, SourceError
 from unsquare.index.table import ShapeIndex
 from unsquare.plan.config import Limits
 from unsquare.plan.epoch import EpochPlan, MicroBatch
 from unsquare.plan.naming import naming
 from unsquare.plan.planner import plan_in_order
-from unsquare.shapes import Geometry, Sizes
+from unsquare.shapes import Geometry, Shape, Sizes
 from unsquare.train.engine import Engine
 from unsquare.train.metrics import Evaluation, summarise
+from unsquare.train.model import Classifier
 
 Progress = Callable[[int, int], None]
 """Called with the images done and their total."""
@@ -84,6 +86,34 @@ class Evaluator:
     def plan(self) -> EpochPlan:
         """Which images go through the network together."""
         return self._plan
+
+
+def check_statistics(index: ShapeIndex, sizes: Sizes, model: Classifier) -> None:
+    """Refuse training pictures of a single stride: batch norm has no variance over the one pixel they leave.
+
+    Raises:
+        SourceError: names one of them.
+    """
+    single = sizes.max(axis=1) <= model.stride
+    if single.any() and any(isinstance(module, nn.BatchNorm2d) for module in model.modules()):
+        raise SourceError(
+            f"Batch norm needs more than one pixel of the last feature map, but {int(single.sum())} images are "
+            f"{model.stride} x {model.stride}, {index.keys[int(single.argmax())]} among them; enlarge them with "
+            f"--min-side {model.stride + 1}, or remove them."
+        )
+
+
+def check_side(geometry: Geometry, shape: Shape, stride: int) -> None:
+    """Refuse a single picture with a side below the network's stride.
+
+    Raises:
+        ImageError: says how small it is.
+    """
+    height, width = geometry.resize(np.array(shape))
+    if min(height, width) < stride:
+        raise ImageError(
+            f"is {height} x {width} pixels, but each side must be at least the network's stride of {stride}"
+        )
 
 
 def check_sides(index: ShapeIndex, sizes: Sizes, stride: int) -> None:

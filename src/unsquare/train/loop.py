@@ -2,11 +2,12 @@
 
 A step is a pure function of the weights before it and the run's settings: the plan is drawn from seed and epoch,
 augmentation from seed, epoch and image, dropout from seed and step. A run that was killed therefore goes on from
-its last checkpoint with the same losses, and nothing but the checkpoint is needed for it.
+its last checkpoint with the same losses; nothing else of the moment needs to be saved.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Generator
 from dataclasses import dataclass, replace
@@ -58,6 +59,9 @@ class Session:
     recipe: Recipe
     loader: BatchLoader
     validation: Evaluator
+    judged: ShapeIndex
+    """The images of the last evaluation: the test split, or the val split where there is none."""
+    judge: Evaluator
     watch: Watch
     console: Console
 
@@ -177,6 +181,11 @@ def _run_step(
         error, own.failed = caught, 1.0
     own.stop = float(request.signal_number != 0)
     tally = own.reduce(engine)
+    if not math.isfinite(tally.loss) and not tally.failed:
+        tally.failed = 1.0
+        error = RunError(
+            f"The loss must be a number, but is {tally.loss} at step {state.step + 1}; start anew with a lower --lr."
+        )
     if tally.failed:  # on any rank: none takes the step, and the run stays as it was after the last one
         engine.forget_gradients()
         save(session, state)

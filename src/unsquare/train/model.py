@@ -114,7 +114,7 @@ def create_backbone(config: ModelConfig, load: bool) -> Any:
         backbone = timm.create_model(
             config.backbone, pretrained=config.pretrained and load, num_classes=0, global_pool="", **options
         )
-    except (OSError, RuntimeError, TypeError) as error:
+    except (OSError, RuntimeError, TypeError, ValueError, AssertionError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigError(
             f"The backbone {config.backbone!r} cannot be made ({reason}); check its name, the connection to the hub, "

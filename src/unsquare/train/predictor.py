@@ -9,21 +9,21 @@ from typing import Any
 
 import numpy as np
 
-from unsquare.data.loader import decoding_bytes
-from unsquare.errors import ImageError, SourceError
+from unsquare.data.loader import UndecodableError, decoding_bytes
+from unsquare.errors import ConfigError, ImageError, SourceError
 from unsquare.index.header import read_header
-from unsquare.index.holdout import with_validation
 from unsquare.index.scan import scan_source
 from unsquare.index.table import Problem, ShapeIndex, strings
 from unsquare.index.trainable import check_trainable
 from unsquare.memory.budget import budget_bytes
 from unsquare.plan.config import Limits
+from unsquare.shapes import Shape
 from unsquare.train import checkpoint
 from unsquare.train.capacity import Need, evaluation_limits
-from unsquare.train.config import DeviceConfig, TrainConfig, from_toml
+from unsquare.train.config import TrainConfig, from_toml
 from unsquare.train.console import Console
 from unsquare.train.engine import Engine, launch
-from unsquare.train.evaluate import Evaluator
+from unsquare.train.evaluate import Evaluator, check_side
 from unsquare.train.loop import BEST
 from unsquare.train.metrics import Evaluation
 from unsquare.train.model import Classifier
@@ -50,23 +50,25 @@ class Predictor:
 
     Args:
         run: the run folder.
-        device: where to run; None takes the run's own settings, with the memory that is free now.
         quiet: show no progress.
+        **device: settings of the device to use instead of the run's, such as `memory="4GiB"`; without `memory`, what
+            is free now.
 
     Raises:
         RunError: there is no run, or no checkpoint of it that can be used.
     """
 
-    def __init__(self, run: Path | str, device: DeviceConfig | None = None, *, quiet: bool = False) -> None:
+    def __init__(self, run: Path | str, *, quiet: bool = False, **device: Any) -> None:
         self._run = RunFolder.open(Path(run))
-        self._config: TrainConfig = from_toml(self._run.config.read_text(encoding="utf-8"), str(self._run.config))
-        self._device = device or replace(self._config.device, memory=None)
+        self._config: TrainConfig = from_toml(self._run.read_config(), str(self._run.config))
+        self._device = replace(self._config.device, **{"memory": None, **device})
         self._index = ShapeIndex.read(self._run.index)
         fabric = launch(self._device)
         self._console = Console(quiet=quiet or not fabric.is_global_zero)
         model = Classifier(self._config.model, len(self.classes), load=False)
         checkpoint.load_model(self._weights(), model)
         self._engine = Engine(fabric, model, self._config.optimizer)
+        self._limits: Limits | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -78,8 +80,8 @@ class Predictor:
 
         Args:
             source: as for training; its class names must be the run's.
-            split: train, val, test or all; None takes test, else val, else all. The val split of the run's own
-                source is the one it was trained without.
+            split: train, val, test or all; None takes test, else val, else all. Pictures of the run's own source are
+                in the splits that the run gave them.
             skip_bad: leave out files that cannot be read.
 
         Raises:
@@ -87,44 +89,65 @@ class Predictor:
         """
         index = scan_source(Path(source), progress=self._console.progress("reading headers"))
         if index.root == self._index.root:
-            index = with_validation(index, self._config.saving.validation_fraction, self._config.plan.seed)
+            own = dict(zip(self._index.keys, self._index.splits))
+            index = replace(index, splits=strings([own.get(key, old) for key, old in zip(index.keys, index.splits)]))
+        elif split is None and not np.any(index.splits != ""):
+            self._console.say(f"{source} names no splits, so all its pictures are evaluated, trained on or not.")
         index = self._with_own_classes(_of_split(index, split))
         index = check_trainable(index, skip_bad, least_classes=1)
         return self._evaluator(index).evaluate(self._console.progress("evaluating"))
 
     def predict(self, paths: Sequence[Path | str], top: int = 5) -> tuple[list[Prediction], list[Problem]]:
-        """The most probable classes of pictures, in the order given, and the files that cannot be read.
+        """The most probable classes of pictures, in the order given, and the files that cannot be answered.
 
         Args:
             paths: image files.
             top: number of classes for each.
         """
-        shapes, problems, good = [], [], []
-        for path in dict.fromkeys(map(str, paths)):
+        if top < 1:
+            raise ConfigError(f"top must be at least 1, but is {top}.")
+        shapes: dict[str, Shape] = {}
+        problems: dict[str, str] = {}
+        for path in map(str, paths):
             try:
-                shapes.append(read_header(Path(path)).shape)
-                good.append(path)
+                shapes[path] = read_header(Path(path)).shape
+                check_side(self._config.geometry, shapes[path], self._engine.model.stride)
             except ImageError as error:
-                problems.append(Problem(key=path, reason=str(error)))
-        if not good:
-            return [], problems
-        evaluator = self._evaluator(_loose_index(good, shapes, self.classes))
-        found: dict[int, Prediction] = {}
+                problems[path] = str(error)
+        found: dict[str, Prediction] = {}
+        while asked := {path: shape for path, shape in shapes.items() if path not in found and path not in problems}:
+            try:
+                found |= self._ask(asked, top)
+            except UndecodableError as error:  # its header was good; the others are asked again without it
+                problems[error.key] = error.reason
+        answered = [found[path] for path in map(str, paths) if path in found]
+        return answered, [Problem(key=path, reason=reason) for path, reason in problems.items()]
+
+    def _ask(self, shapes: dict[str, Shape], top: int) -> dict[str, Prediction]:
+        paths = list(shapes)
+        evaluator = self._evaluator(_loose_index(paths, list(shapes.values()), self.classes))
+        found: dict[str, Prediction] = {}
         for images, probabilities in evaluator.probabilities(self._console.progress("predicting")):
             highest, order = probabilities.topk(min(top, len(self.classes)), dim=1)
             for image, values, labels in zip(images.tolist(), highest.tolist(), order.tolist()):
                 names = tuple(self.classes[label] for label in labels)
-                found[image] = Prediction(path=good[image], classes=names, probabilities=tuple(values))
-        return [found[image] for image in sorted(found)], problems
+                found[paths[image]] = Prediction(path=paths[image], classes=names, probabilities=tuple(values))
+        return found
 
     def _weights(self) -> Path:
         best = self._run.checkpoints / BEST
         return best if best.is_dir() else checkpoint.latest(self._run.checkpoints)
 
     def _evaluator(self, index: ShapeIndex) -> Evaluator:
-        return Evaluator(self._engine, index, self._config.geometry, self._limits(index), self._device.workers)
+        largest = int(self._config.geometry.resize(index.sizes).prod(axis=1).max())
+        if self._limits is None or self._limits.budget_pixels < largest:
+            self._limits = self._measure(index)
+        return Evaluator(self._engine, index, self._config.geometry, self._limits, self._device.workers)
 
-    def _limits(self, index: ShapeIndex) -> Limits:
+    def _measure(self, index: ShapeIndex) -> Limits:
+        """What a micro-batch may hold: as pinned, or as probes of these images' sizes show."""
+        if self._device.budget_pixels is not None:
+            return Limits(budget_pixels=self._device.budget_pixels, launch_pixels=self._device.launch_pixels)
         budget = budget_bytes(self._device.memory, self._engine.device, self._engine.num_local_ranks)
         reserved = decoding_bytes(index, self._config.geometry) if self._engine.device.type == "cpu" else 0
         need = Need.of(self._config.geometry.resize(index.sizes), step_images=16)
@@ -148,6 +171,9 @@ def _of_split(index: ShapeIndex, split: str | None) -> ShapeIndex:
     if split is None:
         split = next((name for name in ("test", "val") if np.any(index.splits == name)), "all")
     chosen = index if split == "all" else index.of_split(split)
+    # A bad file without a split could belong to any.
+    problems = tuple(problem for problem in index.problems if split == "all" or problem.split in ("", split))
+    chosen = replace(chosen, problems=problems)
     if not len(chosen) and not chosen.problems:
         there = sorted({name or "(none)" for name in index.splits.tolist()})
         raise SourceError(f"There are no images in the split {split!r}; the source has {', '.join(there)}.")

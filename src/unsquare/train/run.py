@@ -5,11 +5,18 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import IO, Any
 
 from unsquare.errors import RunError
 from unsquare.files import write_text
+
+_LOCK = "run.lock"
+_NAMES = {
+    *("config.toml", "index.parquet", "models.json", "plan.json", "metrics.jsonl", "memory.parquet"),
+    *("evaluation.parquet", "report.html", "checkpoints", _LOCK),
+}
 
 
 class RunFolder:
@@ -27,22 +34,30 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self.report = path / "report.html"
         self._lock: IO[str] | None = None
+        self._made = False
 
     @classmethod
     def create(cls, path: Path) -> RunFolder:
-        """A new run folder; it may exist, but must be empty.
+        """A new run folder; it may exist, but must be empty, or hold a run that never came to a checkpoint.
 
         Raises:
             RunError: the folder holds something, or cannot be written.
         """
         try:
-            path.mkdir(parents=True, exist_ok=True)
-            if any(path.iterdir()):
-                again = f"`unsquare train --resume {path}` goes on with it" if (path / "config.toml").exists() else ""
-                hint = again or "give another one with --out"
-                raise RunError(f"A run needs a folder of its own, but {path} is not empty; {hint}.")
             run = cls(path)
+            run._made = not path.exists()
+            path.mkdir(parents=True, exist_ok=True)
+            if any(entry.name not in _NAMES for entry in path.iterdir()):
+                raise RunError(
+                    f"A run needs a folder of its own, but {path} is not empty; give another one with --out."
+                )
+            if any(run.checkpoints.glob("[!.]*")):
+                raise RunError(
+                    f"A run needs a folder of its own, but {path} is not empty; "
+                    f"`unsquare train --resume {path}` goes on with the run that is there."
+                )
             run.lock()
+            run._clear()  # what a run left that ended before its first checkpoint
         except OSError as error:
             raise RunError(
                 f"The run folder {path} cannot be written ({error.strerror}); give another with --out."
@@ -68,7 +83,7 @@ class RunFolder:
             RunError: another process trains into it.
         """
         try:
-            file = (self.path / "run.lock").open("w")
+            file = (self.path / _LOCK).open("w")
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BaseException:
@@ -93,11 +108,18 @@ class RunFolder:
         """Take back a folder that `create` claimed, where the run never began to train."""
         if self._lock is None:
             return
+        self._clear()
+        (self.path / _LOCK).unlink(missing_ok=True)
         self.unlock()
-        for file in (self.config, self.index, self.models, self.plan, self.path / "run.lock"):
-            file.unlink(missing_ok=True)
-        if not any(self.path.iterdir()):
+        if self._made:
             self.path.rmdir()
+
+    def _clear(self) -> None:
+        for entry in self.path.iterdir():
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            elif entry.name != _LOCK:
+                entry.unlink()
 
     def append_metrics(self, row: dict[str, Any]) -> None:
         """Add a row to the metrics."""
@@ -117,9 +139,20 @@ class RunFolder:
 
     def keep_metrics_until(self, step: int) -> list[dict[str, Any]]:
         """Forget the rows after a step, which a resumed run writes anew; return those kept."""
-        kept = [row for row in self.read_metrics() if row["step"] <= step]
+        kept = [row for row in self.read_metrics() if row["step"] <= step and row["kind"] != "final"]
         write_text(self.metrics, "".join(json.dumps(row) + "\n" for row in kept))
         return kept
+
+    def read_config(self) -> str:
+        """The text of the settings.
+
+        Raises:
+            RunError: it cannot be read.
+        """
+        try:
+            return self.config.read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            raise RunError(f"The run needs {self.config}, but it cannot be read ({error}); mend it.") from error
 
     def write_json(self, path: Path, value: Any) -> None:
         """Write a JSON file whole."""

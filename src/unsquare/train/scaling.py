@@ -2,8 +2,8 @@
 
 In `mixed` steps the batch size hardly changes and the factor is 1. In `b2b` a step of small pictures may hold a
 hundred times the images of a step of large ones; the factor follows it by the linear rule (Goyal et al. 2017) or
-its square root, which suits Adam (Malladi et al. 2022), and rises by at most `MAX_RISE` from one step to the next,
-because it is the sudden jump upwards that makes a run diverge; downwards it follows at once.
+its square root, which suits Adam (Malladi et al. 2022), and rises by at most `MAX_RISE` from one step to the next of an
+epoch, because it is the sudden jump upwards that makes a run diverge; downwards it follows at once.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Literal
 from unsquare.errors import ConfigError
 
 MAX_RISE = 1.5
-"""The factor grows at most this many times from one step to the next."""
+"""The factor grows at most this many times from one step of an epoch to the next."""
 
 _EXPONENTS = {"none": 0.0, "sqrt": 0.5, "linear": 1.0}
 
@@ -30,18 +30,18 @@ class LearningRateConfig:
     lr_policy: Literal["none", "sqrt", "linear"] = "sqrt"
     """How the learning rate follows a step's number of images."""
     lr_images: int | None = None
-    """The number of images that `lr` is meant for; None takes the run's mean images per step."""
+    """The number of images that `lr` is meant for; None takes the epoch's mean images per step."""
     warmup_epochs: float = 1.0
     """Epochs over which the learning rate climbs from 0; shortened to a fifth of a short run."""
     final_lr_fraction: float = 0.01
     """Part of the learning rate that is left at the end of the cosine."""
 
     def __post_init__(self) -> None:
-        if self.lr <= 0:
+        if not 0 < self.lr < math.inf:
             raise ConfigError(f"lr must be above 0, but is {self.lr}.")
         if self.lr_images is not None and self.lr_images < 1:
             raise ConfigError(f"lr_images must be at least 1, but is {self.lr_images}.")
-        if self.warmup_epochs < 0:
+        if not self.warmup_epochs >= 0:
             raise ConfigError(f"warmup_epochs must be at least 0, but is {self.warmup_epochs}.")
         if not 0 <= self.final_lr_fraction <= 1:
             raise ConfigError(f"final_lr_fraction must be from 0 to 1, but is {self.final_lr_fraction}.")

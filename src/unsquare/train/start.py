@@ -6,10 +6,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 
 from unsquare.data.loader import BatchLoader
+from unsquare.errors import RunError, SourceError
 from unsquare.index.holdout import with_validation
 from unsquare.index.scan import scan_source
 from unsquare.index.table import ShapeIndex
@@ -26,7 +28,7 @@ from unsquare.train.checkpoint import TrainState
 from unsquare.train.config import TrainConfig, from_toml, to_toml
 from unsquare.train.console import Console
 from unsquare.train.engine import Engine, launch
-from unsquare.train.evaluate import Evaluator, check_sides
+from unsquare.train.evaluate import Evaluator, check_sides, check_statistics
 from unsquare.train.loop import BEST, Session, run_epochs
 from unsquare.train.metrics import write_evaluation
 from unsquare.train.recipe import Recipe
@@ -85,13 +87,21 @@ def resume(path: Path | str, *, quiet: bool = False) -> Path:
         UnsquareError: there is no run, it is in use, or nothing of it can be used.
     """
     run = RunFolder.open(Path(path))
-    config = from_toml(run.config.read_text(encoding="utf-8"), str(run.config))
+    config = from_toml(run.read_config(), str(run.config))
     fabric = launch(config.device)
     console = Console(quiet=quiet or not fabric.is_global_zero)
     if fabric.is_global_zero:
         run.lock()
     latest = checkpoint.latest(run.checkpoints)
-    session = _prepare(run, config, fabric, console, Bounds.from_dict(run.read_json(run.models)))
+    bounds: Bounds | None = Bounds.from_dict(run.read_json(run.models))
+    if bounds is not None and bounds.world_size != fabric.world_size:
+        if config.plan.steps == "b2b":
+            raise RunError(
+                f"In b2b the steps of an epoch depend on the number of processes, and {run.path} was started on "
+                f"{bounds.world_size}, not {fabric.world_size}; resume it on as many."
+            )
+        bounds = None  # mixed steps are the same on any number; each one's share of the memory is not
+    session = _prepare(run, config, fabric, console, bounds, fresh=False)
     checkpoint.load_model(latest, session.engine.model)
     state = checkpoint.load_training(latest, session.engine.optimizer)
     if fabric.is_global_zero:
@@ -113,7 +123,14 @@ def _trainable_index(source: Path, config: TrainConfig, console: Console) -> Sha
     index = check_trainable(index, skip_bad=config.saving.skip_bad)
     if num_bad:
         console.say(f"Left out {num_bad} files that cannot be read, as --skip-bad asks; `unsquare scan` lists them.")
-    return with_validation(index, config.saving.validation_fraction, config.plan.seed)
+    index = with_validation(index, config.saving.validation_fraction, config.plan.seed)
+    for split in ("train", "val"):
+        if not np.any(index.splits == split):
+            raise SourceError(
+                f"Training needs images in the splits train and val, but {source} has none in {split}; "
+                "put some there, or give each class more than one training image to hold out."
+            )
+    return index
 
 
 def _prepare(
@@ -123,14 +140,21 @@ def _prepare(
     console: Console,
     bounds: Bounds | None = None,
     recipe: Recipe = DEFAULT,
+    *,
+    fresh: bool = True,
 ) -> Session:
-    """Everything a run works with; measures the device unless `bounds` hold what was measured before."""
+    """Everything a run works with; measures the device unless `bounds` hold what was measured before.
+
+    All that could stop the run later is looked at here: shapes of every split, and whether each image fits.
+    """
     index = ShapeIndex.read(run.index)
     train_index, validation = index.of_split("train"), index.of_split("val")
+    judged = index.of_split("test") if np.any(index.splits == "test") else validation
     sizes = config.geometry.crop(config.geometry.resize(train_index.sizes))
     torch.manual_seed(config.plan.seed)
-    engine = Engine(fabric, recipe.classifier(config.model, len(index.classes), load=bounds is None), config.optimizer)
+    engine = Engine(fabric, recipe.classifier(config.model, len(index.classes), load=fresh), config.optimizer)
     check_sides(train_index, sizes, engine.model.stride)
+    check_statistics(train_index, sizes, engine.model)
     console.say(_describe(run, index, config, engine))
     if bounds is None:
         bounds = measure_bounds(engine, config, index, sizes, console)
@@ -155,6 +179,8 @@ def _prepare(
         limits=limits,
         loader=BatchLoader(train_index, config.geometry, config.augment, config.device.workers),
         validation=_evaluator(engine, config, bounds, validation, recipe),
+        judged=judged,
+        judge=_evaluator(engine, config, bounds, judged, recipe),
         bounds=bounds,
         recipe=recipe,
         watch=Watch(engine.device),
@@ -200,12 +226,8 @@ def _finish(session: Session, state: TrainState) -> Path:
 
 def _evaluate_best(session: Session, state: TrainState) -> None:
     """Evaluate the best weights on the test split, or on the val split where there is none."""
-    run, console = session.run, session.console
-    index = ShapeIndex.read(run.index)
-    split = "test" if len(index.of_split("test")) else "val"
-    part = index.of_split(split)
-    evaluator = _evaluator(session.engine, session.config, session.bounds, part, session.recipe)
-    evaluation = evaluator.evaluate(console.progress(f"evaluating {split}"))
+    run, console, split = session.run, session.console, str(session.judged.splits[0])
+    evaluation = session.judge.evaluate(console.progress(f"evaluating {split}"))
     if session.is_main:
         run.append_metrics(
             {
@@ -217,7 +239,7 @@ def _evaluate_best(session: Session, state: TrainState) -> None:
             }
             | evaluation.to_dict()
         )
-        write_evaluation(run.evaluation, evaluation, part)
+        write_evaluation(run.evaluation, evaluation, session.judged)
     console.say(
         f"Best weights on {evaluation.num_images} {split} images: accuracy {evaluation.accuracy:.3f}, mean per class "
         f"{evaluation.mean_per_class_accuracy:.3f}."
