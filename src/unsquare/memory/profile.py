@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 
@@ -142,7 +143,7 @@ class Watch:
     def load(self, path: Path, until_s: float) -> None:
         """Take over the samples that an earlier part of the run wrote, up to a time on the run's clock."""
         table = pq.read_table(path, schema=_TRACE_SCHEMA)
-        kept = table.filter(pa.compute.less_equal(table["time_s"], until_s))
+        kept = table.filter(pc.less_equal(table["time_s"], until_s))
         self._trace = _Trace(**{name: kept[name].to_pylist() for name in _TRACE_SCHEMA.names})
 
     def mark(self, step: int, images: int, computed_pixels: int) -> None:
