@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from unsquare.errors import ExactError
 from unsquare.exact import make_exact, output_regions
+from unsquare.torchvision_guard import import_timm
+
+timm = import_timm()
 
 SIZES = [(33, 47), (64, 96), (50, 61)]
 
@@ -50,6 +53,16 @@ def test_single_precision_agrees_to_five_digits(
 ) -> None:
     """Outputs and gradients of lone images and of a batch padded with NaN agree to 1e-5 in float32."""
     stock = references.stock_model(name, torch.float32, **options)
+    outputs, gradients = _compare(references, stock, torch.float32)
+    assert outputs < 1e-5
+    assert gradients < 1e-5
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "convnext_atto"])
+def test_networks_as_timm_makes_them_agree_to_five_digits(references: SimpleNamespace, name: str) -> None:
+    """Outputs and gradients agree to 1e-5 in float32 for the stock networks, ReLU included, with fresh weights."""
+    torch.manual_seed(0)
+    stock = timm.create_model(name, num_classes=7).eval()
     outputs, gradients = _compare(references, stock, torch.float32)
     assert outputs < 1e-5
     assert gradients < 1e-5
