@@ -42,7 +42,7 @@ class DemoArguments:
     """Mean number of pixels of a picture."""
     epochs: int = 10
     """Passes over the training pictures."""
-    lr: float = 2e-3
+    lr: float = 3e-3
     """The highest learning rate; with --compare, each way tries its own."""
     backbone: str = "resnet10t"
     """A timm model of the ResNet or ConvNeXt family."""

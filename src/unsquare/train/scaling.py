@@ -25,8 +25,9 @@ _EXPONENTS = {"none": 0.0, "sqrt": 0.5, "linear": 1.0}
 class LearningRateConfig:
     """How the learning rate runs."""
 
-    lr: float = 1e-3
-    """The highest learning rate, for a step of `lr_images` images."""
+    lr: float = 2e-3
+    """The highest learning rate, for a step of `lr_images` images. The default suits AdamW from scratch; pretrained
+    weights want about a tenth."""
     lr_policy: Literal["none", "sqrt", "linear"] = "sqrt"
     """How the learning rate follows a step's number of images."""
     lr_images: int | None = None
