@@ -33,6 +33,15 @@ def test_the_public_names_are_these():
     assert all(getattr(unsquare, name) is not None for name in unsquare.__all__)
 
 
+def test_names_stay_what_they_are_whatever_is_imported():
+    """No subpackage takes the place of a public name, before or after it is loaded."""
+    code = (
+        "import unsquare.api, unsquare.training.start, unsquare.errors, unsquare; from unsquare import train; "
+        "import sys; sys.exit(not all(callable(getattr(unsquare, n)) for n in unsquare.__all__ if n[0] != '_'))"
+    )
+    assert subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=False).returncode == 0
+
+
 def test_planning_and_reporting_load_no_torch():
     """Index, plan and report work where torch is not even imported."""
     code = (

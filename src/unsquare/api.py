@@ -10,10 +10,10 @@ from typing import Any
 
 from unsquare.errors import ConfigError, SourceError
 from unsquare.report import write_report
-from unsquare.train import start
-from unsquare.train.config import TrainConfig
-from unsquare.train.metrics import Evaluation
-from unsquare.train.predictor import Prediction, Predictor
+from unsquare.training import start
+from unsquare.training.config import TrainConfig
+from unsquare.training.metrics import Evaluation
+from unsquare.training.predictor import Prediction, Predictor
 
 
 def train(

@@ -239,7 +239,7 @@ class TestBadInput:
     def test_smaller_than_the_stride(self, command, make_folder, tmp_path):
         """A picture smaller than the network's stride leaves it no region; --min-side is the way out."""
         extra = ("--min-side", "0")
-        self.check(command, make_folder(), tmp_path / "run", "stride of 32", "--min-side 32", extra=extra)
+        self.check(command, make_folder(), tmp_path / "run", "stride of 32", "--min-side 33", extra=extra)
 
     def test_a_test_picture_that_cannot_be_judged(self, command, make_folder, tmp_path):
         """A picture of the test split that is too small stops the start, not the end."""
@@ -302,7 +302,7 @@ class TestBadInput:
 
     def test_run_folder_in_use(self, command, trained):
         """Two processes cannot train into one folder."""
-        from unsquare.train.run import RunFolder
+        from unsquare.training.run import RunFolder
 
         other = RunFolder(trained / "run")
         other.lock()
@@ -315,6 +315,11 @@ class TestBadInput:
         """A folder without a run is no run."""
         for name in ("evaluate", "predict"):
             refused(command(name, tmp_path, tmp_path / "x.jpg"), "config.toml")
+
+    def test_too_little_memory(self, command, make_folder, tmp_path):
+        """A budget below what the process takes says how much that is."""
+        arguments = ("--memory", "100MiB", "--backbone", "test_resnet", "--min-side", "33")
+        refused(command("train", make_folder(), "--out", tmp_path / "run", *arguments), "before any", "--memory")
 
     def test_too_much_memory(self, command, make_folder, tmp_path):
         """A budget above what there is says what there is."""

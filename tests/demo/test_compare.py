@@ -8,7 +8,7 @@ from unsquare.demo.compare import _neighbours
 from unsquare.demo.naive import BATCH, NaiveClassifier, plan_random, plan_random_in_order
 from unsquare.plan.config import Limits, PlanConfig
 from unsquare.plan.planner import plan_epoch
-from unsquare.train.model import Classifier, ModelConfig
+from unsquare.training.model import Classifier, ModelConfig
 
 CONFIG, LIMITS = PlanConfig(step_images=20), Limits(launch_pixels=2_000)
 

@@ -15,7 +15,7 @@ from unsquare.api import train, with_settings
 from unsquare.cli.parsing import parse, progress_bar
 from unsquare.demo.compare import Row, compare
 from unsquare.demo.materials import MaterialsConfig, make_materials
-from unsquare.train.config import TrainConfig
+from unsquare.training.config import TrainConfig
 
 SMALLEST_SIDE = 32
 """The stride of the backbones; pictures made very small are enlarged to it."""
@@ -40,7 +40,7 @@ class DemoArguments:
     """Pictures to judge by."""
     mean_pixels: int = MaterialsConfig.mean_pixels
     """Mean number of pixels of a picture."""
-    epochs: int = 10
+    epochs: int = 8
     """Passes over the training pictures."""
     lr: float = 3e-3
     """The highest learning rate; with --compare, each way tries its own."""

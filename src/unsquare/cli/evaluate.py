@@ -9,7 +9,7 @@ from pathlib import Path
 import tyro
 
 from unsquare.cli.parsing import DeviceArguments, parse, print_json
-from unsquare.train.predictor import Predictor
+from unsquare.training.predictor import Predictor
 
 EXAMPLE = "unsquare evaluate runs/photos photos --split val"
 

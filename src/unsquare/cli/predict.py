@@ -11,7 +11,7 @@ import tyro
 
 from unsquare.cli.parsing import DeviceArguments, parse, print_json
 from unsquare.errors import ConfigError
-from unsquare.train.predictor import Predictor
+from unsquare.training.predictor import Predictor
 
 EXAMPLE = "unsquare predict runs/photos one.jpg another.png --top 3"
 

@@ -97,4 +97,4 @@ def _print(index: ShapeIndex, result: ScanResult, out: Path) -> None:
     )
     print(f"{result.num_read:,} headers read, {result.num_reused:,} known; the index is {out}.")
     if index.problems:
-        print("Training leaves the problems out with --skip-bad.", file=sys.stderr)
+        print(f"`unsquare train {out} --skip-bad` trains without the problems.", file=sys.stderr)

@@ -14,8 +14,8 @@ import tyro
 from unsquare.api import resume, train
 from unsquare.cli.parsing import parse
 from unsquare.errors import ConfigError
-from unsquare.train.config import TrainConfig, from_toml
-from unsquare.train.loop import Stopped
+from unsquare.training.config import TrainConfig, from_toml
+from unsquare.training.loop import Stopped
 
 EXAMPLE = "unsquare train photos --out runs/photos --backbone resnet18 --epochs 30 --memory 8GiB"
 
@@ -49,7 +49,7 @@ def run(arguments: Sequence[str]) -> int:
             if given.source is None or given.out is None:
                 raise ConfigError(f"Training needs a source and a run folder, as in `{EXAMPLE}`.")
             folder = train(given.source, given.out, given.settings)
-        print(f"The report is {folder / 'report.html'}.", file=sys.stderr)
+        print(f"The report is {folder / 'report.html'}.")
     except Stopped as stop:
         print(
             f"Stopped and saved after step {stop.step}; `unsquare train --resume {folder}` goes on.",

@@ -80,8 +80,8 @@ class UndecodableError(SourceError):
         self.key = key
         self.reason = reason
         super().__init__(
-            f"Every planned picture must decode, but '{key}' {reason}; mend or remove it, or find all such files first "
-            "with `unsquare scan --verify`."
+            f"Every planned picture must decode, but '{key}' {reason}; mend or remove it, or list all such files with "
+            "`unsquare scan --verify --out index.parquet` and train from that index with --skip-bad."
         )
 
 

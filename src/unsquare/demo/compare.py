@@ -21,10 +21,10 @@ from unsquare.demo.naive import NAIVE
 from unsquare.files import write_text
 from unsquare.index.scan import scan_source
 from unsquare.index.table import ShapeIndex
-from unsquare.train.config import TrainConfig
-from unsquare.train.recipe import Recipe
-from unsquare.train.run import RunFolder
-from unsquare.train.start import train
+from unsquare.training.config import TrainConfig
+from unsquare.training.recipe import Recipe
+from unsquare.training.run import RunFolder
+from unsquare.training.start import train
 
 LEARNING_RATES = (1e-3, 3e-3)
 """What every network is tuned over."""

@@ -16,8 +16,8 @@ from unsquare.plan.config import Limits, PlanConfig
 from unsquare.plan.epoch import EpochPlan, Step, micro_batches_of
 from unsquare.plan.planner import plan_epoch, plan_in_order
 from unsquare.shapes import Sizes
-from unsquare.train.model import Classifier, ModelConfig, create_backbone
-from unsquare.train.recipe import Recipe
+from unsquare.training.model import Classifier, ModelConfig, create_backbone
+from unsquare.training.recipe import Recipe
 
 BATCH = 8
 """Images of a random batch; steps gather as many batches as they need."""

@@ -25,17 +25,17 @@ from unsquare.memory.profile import Watch
 from unsquare.plan.config import Limits
 from unsquare.plan.epoch import Bucket, EpochPlan, MicroBatch, Step
 from unsquare.shapes import Sizes
-from unsquare.train import checkpoint
-from unsquare.train.bounds import Bounds
-from unsquare.train.checkpoint import TrainState
-from unsquare.train.config import TrainConfig
-from unsquare.train.console import Console
-from unsquare.train.engine import Engine
-from unsquare.train.evaluate import Evaluator
-from unsquare.train.interrupt import StopRequest
-from unsquare.train.recipe import Recipe
-from unsquare.train.run import RunFolder
-from unsquare.train.scaling import learning_rates
+from unsquare.training import checkpoint
+from unsquare.training.bounds import Bounds
+from unsquare.training.checkpoint import TrainState
+from unsquare.training.config import TrainConfig
+from unsquare.training.console import Console
+from unsquare.training.engine import Engine
+from unsquare.training.evaluate import Evaluator
+from unsquare.training.interrupt import StopRequest
+from unsquare.training.recipe import Recipe
+from unsquare.training.run import RunFolder
+from unsquare.training.scaling import learning_rates
 
 Batches = Generator[PaddedBatch, None, None]
 

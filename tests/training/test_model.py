@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import save_file
 
 from unsquare.errors import ConfigError, ExactError
-from unsquare.train.model import Classifier, ModelConfig, create_backbone
+from unsquare.training.model import Classifier, ModelConfig, create_backbone
 
 SIZES = [(64, 97), (75, 64), (96, 96)]
 

@@ -10,12 +10,12 @@ from unsquare.memory.budget import resident_bytes
 from unsquare.memory.profile import PeakMeter
 from unsquare.plan.config import Limits
 from unsquare.shapes import Shape
-from unsquare.train import capacity as module
-from unsquare.train.bounds import Bounds
-from unsquare.train.capacity import Capacity, Need, measure_training, verify_largest
-from unsquare.train.config import DeviceConfig, OptimizerConfig
-from unsquare.train.engine import Engine, launch
-from unsquare.train.model import Classifier, ModelConfig
+from unsquare.training import capacity as module
+from unsquare.training.bounds import Bounds
+from unsquare.training.capacity import Capacity, Need, measure_training, verify_largest
+from unsquare.training.config import DeviceConfig, OptimizerConfig
+from unsquare.training.engine import Engine, launch
+from unsquare.training.model import Classifier, ModelConfig
 
 GIB = 1 << 30
 

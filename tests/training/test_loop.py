@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 
-from unsquare.train import checkpoint
+from unsquare.training import checkpoint
 
 from .conftest import environment, losses
 

@@ -10,17 +10,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from unsquare.data.loader import decoding_bytes
-from unsquare.errors import RunError
+from unsquare.errors import BudgetError, RunError
 from unsquare.index.table import ShapeIndex
 from unsquare.memory.budget import budget_bytes, format_bytes
 from unsquare.plan.config import Limits
 from unsquare.plan.epoch import MicroBatch
 from unsquare.plan.planner import ImageOverBudgetError, plan_epoch
 from unsquare.shapes import Sizes
-from unsquare.train.capacity import Capacity, Need, measure_training, verify_largest
-from unsquare.train.config import TrainConfig
-from unsquare.train.console import Console
-from unsquare.train.engine import Engine
+from unsquare.training.capacity import Capacity, Need, measure_training, verify_largest
+from unsquare.training.config import TrainConfig
+from unsquare.training.console import Console
+from unsquare.training.engine import Engine
 
 VERSION = 1
 
@@ -104,6 +104,12 @@ def measure_bounds(engine: Engine, config: TrainConfig, index: ShapeIndex, sizes
     capacity = _measure(engine, config, index, sizes, budget)
     # One rank's clock decides, so that all make the same plan.
     capacity = Capacity.from_dict(engine.fabric.broadcast(capacity.to_dict()))
+    if capacity.budget_pixels < 1:
+        taken = capacity.memory.peak_bytes(1) + capacity.reserved_bytes
+        raise BudgetError(
+            f"The budget must hold the process and one picture, but of {format_bytes(budget)} the process and the "
+            f"decoders take up to {format_bytes(taken)} before any; give more than that with --memory."
+        )
     console.say(
         f"A micro-batch holds up to {capacity.budget_pixels / 1e6:.1f} MP: {format_bytes(capacity.memory.fixed_bytes)} "
         f"and {capacity.memory.bytes_per_pixel:.0f} bytes per pixel, {1e-6 / capacity.time.s_per_pixel:.2f} MP/s"

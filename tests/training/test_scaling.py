@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unsquare.errors import ConfigError
-from unsquare.train.scaling import MAX_RISE, LearningRateConfig, learning_rates
+from unsquare.training.scaling import MAX_RISE, LearningRateConfig, learning_rates
 
 STEADY = LearningRateConfig(lr=1.0, warmup_epochs=0.0, final_lr_fraction=1.0)
 

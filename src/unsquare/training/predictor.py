@@ -18,16 +18,16 @@ from unsquare.index.trainable import check_trainable
 from unsquare.memory.budget import budget_bytes
 from unsquare.plan.config import Limits
 from unsquare.shapes import Shape
-from unsquare.train import checkpoint
-from unsquare.train.capacity import Need, evaluation_limits
-from unsquare.train.config import TrainConfig, from_toml
-from unsquare.train.console import Console
-from unsquare.train.engine import Engine, launch
-from unsquare.train.evaluate import Evaluator, check_side
-from unsquare.train.loop import BEST
-from unsquare.train.metrics import Evaluation
-from unsquare.train.model import Classifier
-from unsquare.train.run import RunFolder
+from unsquare.training import checkpoint
+from unsquare.training.capacity import Need, evaluation_limits
+from unsquare.training.config import TrainConfig, from_toml
+from unsquare.training.console import Console
+from unsquare.training.engine import Engine, launch
+from unsquare.training.evaluate import Evaluator, check_side
+from unsquare.training.loop import BEST
+from unsquare.training.metrics import Evaluation
+from unsquare.training.model import Classifier
+from unsquare.training.run import RunFolder
 
 
 @dataclass(frozen=True, kw_only=True)

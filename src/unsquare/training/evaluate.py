@@ -17,9 +17,9 @@ from unsquare.plan.epoch import EpochPlan, MicroBatch
 from unsquare.plan.naming import naming
 from unsquare.plan.planner import plan_in_order
 from unsquare.shapes import Geometry, Shape, Sizes
-from unsquare.train.engine import Engine
-from unsquare.train.metrics import Evaluation, summarise
-from unsquare.train.model import Classifier
+from unsquare.training.engine import Engine
+from unsquare.training.metrics import Evaluation, summarise
+from unsquare.training.model import Classifier
 
 Progress = Callable[[int, int], None]
 """Called with the images done and their total."""
@@ -129,5 +129,5 @@ def check_sides(index: ShapeIndex, sizes: Sizes, stride: int) -> None:
         raise SourceError(
             f"Each side must be at least the network's stride of {stride} pixels, but {int((short < stride).sum())} of "
             f"{len(short)} images are smaller, {index.keys[worst]} with {height} x {width} among them; enlarge such "
-            f"pictures with --min-side {stride}, or remove them."
+            f"pictures with --min-side {stride + 1}, or remove them."
         )

@@ -8,7 +8,7 @@ import pytest
 from unsquare.api import with_settings
 from unsquare.errors import ConfigError
 from unsquare.shapes import Geometry
-from unsquare.train.config import TrainConfig, from_toml, to_toml
+from unsquare.training.config import TrainConfig, from_toml, to_toml
 
 
 def test_toml_gives_the_settings_back():

@@ -23,8 +23,8 @@ from lightning_fabric.plugins.environments import TorchElasticEnvironment
 from unsquare.data.loader import PaddedBatch
 from unsquare.errors import BudgetError, ConfigError
 from unsquare.torchvision_guard import import_timm
-from unsquare.train.config import DeviceConfig, OptimizerConfig
-from unsquare.train.model import Classifier
+from unsquare.training.config import DeviceConfig, OptimizerConfig
+from unsquare.training.model import Classifier
 
 import_timm()
 optim = importlib.import_module("timm.optim")

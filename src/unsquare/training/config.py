@@ -17,8 +17,8 @@ from unsquare.memory.budget import parse_bytes
 from unsquare.plan.config import PlanConfig
 from unsquare.shapes import Geometry
 from unsquare.toml import tomllib
-from unsquare.train.model import ModelConfig
-from unsquare.train.scaling import LearningRateConfig
+from unsquare.training.model import ModelConfig
+from unsquare.training.scaling import LearningRateConfig
 
 Config = TypeVar("Config")
 

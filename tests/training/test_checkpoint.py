@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from unsquare.errors import RunError
-from unsquare.train import checkpoint
-from unsquare.train.checkpoint import TrainState
+from unsquare.training import checkpoint
+from unsquare.training.checkpoint import TrainState
 
 STATE = TrainState(step=7, epoch=1, step_of_epoch=2, time_s=3.5, best_score=0.25)
 
@@ -29,7 +29,7 @@ def trained():
 @pytest.mark.parametrize("name", ["lamb", "sgd", "adafactor"])
 def test_any_optimizer_goes_on(trained, tmp_path, name):
     """Optimizers that keep counts in their groups, or no state at all, resume bit for bit too."""
-    from unsquare.train.engine import optim
+    from unsquare.training.engine import optim
 
     model, _ = trained
     first = optim.create_optimizer_v2(model, name, lr=0.01)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from unsquare.plan.epoch import EpochPlan
 from unsquare.plan.planner import plan_epoch, plan_in_order
-from unsquare.train.model import Classifier
+from unsquare.training.model import Classifier
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,17 +22,17 @@ from unsquare.plan.config import Limits
 from unsquare.plan.epoch import EpochPlan
 from unsquare.plan.ledger import ledger
 from unsquare.plan.naming import naming
-from unsquare.train import checkpoint
-from unsquare.train.bounds import Bounds, measure_bounds
-from unsquare.train.checkpoint import TrainState
-from unsquare.train.config import TrainConfig, from_toml, to_toml
-from unsquare.train.console import Console
-from unsquare.train.engine import Engine, launch
-from unsquare.train.evaluate import Evaluator, check_sides, check_statistics
-from unsquare.train.loop import BEST, Session, run_epochs
-from unsquare.train.metrics import write_evaluation
-from unsquare.train.recipe import Recipe
-from unsquare.train.run import RunFolder
+from unsquare.training import checkpoint
+from unsquare.training.bounds import Bounds, measure_bounds
+from unsquare.training.checkpoint import TrainState
+from unsquare.training.config import TrainConfig, from_toml, to_toml
+from unsquare.training.console import Console
+from unsquare.training.engine import Engine, launch
+from unsquare.training.evaluate import Evaluator, check_sides, check_statistics
+from unsquare.training.loop import BEST, Session, run_epochs
+from unsquare.training.metrics import write_evaluation
+from unsquare.training.recipe import Recipe
+from unsquare.training.run import RunFolder
 
 DEFAULT = Recipe()
 
@@ -241,8 +241,8 @@ def _evaluate_best(session: Session, state: TrainState) -> None:
         )
         write_evaluation(run.evaluation, evaluation, session.judged)
     console.say(
-        f"Best weights on {evaluation.num_images} {split} images: accuracy {evaluation.accuracy:.3f}, mean per class "
-        f"{evaluation.mean_per_class_accuracy:.3f}."
+        f"With the weights best on val, {evaluation.num_images} {split} images: accuracy "
+        f"{evaluation.accuracy:.3f}, mean per class {evaluation.mean_per_class_accuracy:.3f}."
     )
 
 

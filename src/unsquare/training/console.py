@@ -10,8 +10,8 @@ from typing import Any
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from unsquare.train.evaluate import Progress as ProgressCallback
-from unsquare.train.metrics import Evaluation
+from unsquare.training.evaluate import Progress as ProgressCallback
+from unsquare.training.metrics import Evaluation
 
 
 class Console:

@@ -24,7 +24,7 @@ from unsquare.memory.model import MemoryModel, TimeModel
 from unsquare.memory.profile import PeakMeter
 from unsquare.plan.config import Limits
 from unsquare.shapes import Shape, Sizes
-from unsquare.train.engine import Engine
+from unsquare.training.engine import Engine
 
 VERSION = 1
 HEADROOM = 0.04
