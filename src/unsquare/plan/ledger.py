@@ -14,7 +14,7 @@ from unsquare.plan.epoch import EpochPlan, Positions, Step
 from unsquare.plan.ranks import rank_cost
 from unsquare.shapes import Shape
 
-_HEADING = (
+HEADING = (
     "superbucket",
     "canvas",
     "images",
@@ -98,7 +98,7 @@ class Ledger:
 
     def bucket_rows(self) -> list[tuple[str, ...]]:
         """A heading and one line for each bucket row, for a table."""
-        return [_HEADING, *(_bucket_text(row) for row in self.buckets)]
+        return [HEADING, *(_bucket_text(row) for row in self.buckets)]
 
 
 @dataclass(frozen=True)
