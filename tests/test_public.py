@@ -14,6 +14,7 @@ def test_the_public_names_are_these():
         "Limits",
         "PlanConfig",
         "Predictor",
+        "RegionPool",
         "Shape",
         "ShapeIndex",
         "SpatialPyramidPool",
@@ -28,6 +29,7 @@ def test_the_public_names_are_these():
         "resume",
         "scan_source",
         "train",
+        "undo_exact",
         "write_report",
     ]
     assert all(getattr(unsquare, name) is not None for name in unsquare.__all__)

@@ -14,6 +14,7 @@ _HOMES = {
     "Limits": "unsquare.plan.config",
     "PlanConfig": "unsquare.plan.config",
     "Predictor": "unsquare.training.predictor",
+    "RegionPool": "unsquare.exact.pooling",
     "Shape": "unsquare.shapes",
     "ShapeIndex": "unsquare.index.table",
     "SpatialPyramidPool": "unsquare.exact.pyramid",
@@ -27,6 +28,7 @@ _HOMES = {
     "resume": "unsquare.api",
     "scan_source": "unsquare.index.scan",
     "train": "unsquare.api",
+    "undo_exact": "unsquare.exact.convert",
     "write_report": "unsquare.report.page",
 }
 

@@ -6,7 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unsquare.exact.regions import Batch, Extent, Reach, Regions
+from unsquare.exact.extent import Extent, Reach
+from unsquare.exact.regions import Batch, Regions
 from unsquare.shapes import Window
 
 _WINDOWS = st.integers(1, 7).flatmap(
@@ -55,5 +56,5 @@ def test_outside_and_sample(sizes: list[tuple[int, int]], extra: tuple[int, int]
 def test_a_full_canvas_has_no_regions() -> None:
     """Where all images fill the canvas, layers are told that there is nothing to do."""
     batch = Batch(torch.tensor([[8, 9], [8, 9]]), (8, 9), torch.device("cpu"))
-    assert batch.regions(Extent()) is None
-    assert Batch(None, (8, 9), torch.device("cpu")).regions(Extent()) is None
+    assert batch.regions((Extent(),), (8, 9)).full
+    assert Batch(None, (8, 9), torch.device("cpu")).regions((Extent(),), (8, 9)) is None

@@ -9,16 +9,30 @@ from unsquare.api import with_settings
 from unsquare.errors import ConfigError
 from unsquare.shapes import Geometry
 from unsquare.training.config import TrainConfig, from_toml, to_toml
+from unsquare.training.model import ModelConfig
 
 
 def test_toml_gives_the_settings_back():
     """What is written reads as the same settings, None and tuples included."""
     config = with_settings(
         TrainConfig(),
-        {"epochs": 3, "pyramid": (1, 3), "max_pixels": 100, "memory": "2GiB", "weights": Path("a.safetensors")},
+        {
+            "epochs": 3,
+            "pool": "gem",
+            "pyramid": (1, 3),
+            "max_pixels": 100,
+            "memory": "2GiB",
+            "weights": Path("a.safetensors"),
+        },
     )
     assert from_toml(to_toml(config), "file") == config
     assert from_toml(to_toml(TrainConfig()), "file") == TrainConfig()
+
+
+def test_a_run_of_before_there_were_pools_has_the_pyramid():
+    """Settings written without the pool mean the spatial pyramid, with their own levels."""
+    config = from_toml('[model]\npyramid = [1, 3]\npyramid_mode = "mean"\n', "file")
+    assert config.model == ModelConfig(pool="spp", pyramid=(1, 3), pyramid_mode="mean")
 
 
 def test_what_a_file_leaves_out_has_its_default():
@@ -36,6 +50,7 @@ def test_what_a_file_leaves_out_has_its_default():
         ("[optimizer]\nepochs = 'many'\n", "epochs must be int, but is 'many'"),
         ("[optimizer]\nepochs = true\n", "epochs must be int"),
         ("[plan]\nsteps = 'sorted'\n", "steps must be .*mixed.*b2b"),
+        ("[model]\npool = 'sum'\n", "pool must be .*spp.*catavgmax.*'sum'"),
         ("[optimizer]\nepochs = 0\n", "epochs must be at least 1"),
         ("[device]\nmemory = '8 parsecs'\n", "An amount of memory"),
         ("[[[", "must be a TOML file"),
@@ -55,3 +70,5 @@ def test_settings_are_found_by_the_names_of_their_flags():
     assert len(names) == len(set(names))
     with pytest.raises(ConfigError, match="no setting 'epoch'"):
         with_settings(TrainConfig(), {"epoch": 3})
+    with pytest.raises(ConfigError, match="pool must be one of spp, avg, max, avgmax, catavgmax, gem, but is 'sum'"):
+        with_settings(TrainConfig(), {"pool": "sum"})

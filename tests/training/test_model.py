@@ -1,11 +1,13 @@
 """The classifier sees each picture as if it were alone, and starts from the weights it is given."""
 
+from typing import get_args
+
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from unsquare.errors import ConfigError, ExactError
-from unsquare.training.model import Classifier, ModelConfig, create_backbone
+from unsquare.training.model import Classifier, ModelConfig, Pool, create_backbone
 
 SIZES = [(64, 97), (75, 64), (96, 96)]
 
@@ -35,6 +37,22 @@ def test_logits_do_not_depend_on_padding_or_neighbours(classifier):
     for image, (height, width) in enumerate(SIZES):
         alone = classifier(pixels[image : image + 1, :, :height, :width], sizes[image : image + 1])
         torch.testing.assert_close(together[image], alone[0], rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("pool", get_args(Pool))
+def test_every_pool_gives_each_picture_the_logits_it_has_alone(pool):
+    """Whatever pools the features, padding and neighbours do not count; the head fits, and its bins are divided out."""
+    torch.manual_seed(0)
+    model = Classifier(ModelConfig(backbone="test_resnet", pool=pool), 5).double().eval()
+    pixels, sizes = _batch()
+    together = model(pixels, sizes)
+    for image, (height, width) in enumerate(SIZES):
+        alone = model(pixels[image : image + 1, :, :height, :width], sizes[image : image + 1])
+        torch.testing.assert_close(together[image], alone[0], rtol=1e-10, atol=1e-12)
+    assert model.pool.num_bins == {"spp": 21, "catavgmax": 2}.get(pool, 1)
+    assert model.norm.normalized_shape == (model.backbone.num_features * model.pool.num_bins,)
+    together.square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.pool.parameters())
 
 
 def test_all_parameters_are_trained(classifier):
@@ -82,5 +100,5 @@ def test_networks_that_cannot_be_had_are_refused():
     """Unknown names are answered with close ones, networks that cannot be exact with the reason."""
     with pytest.raises(ConfigError, match=r"did you mean .*resnet50"):
         Classifier(ModelConfig(backbone="resnet5O"), 5)
-    with pytest.raises(ExactError, match="reflect"):
-        Classifier(ModelConfig(backbone="resnetblur18"), 5)
+    with pytest.raises(ExactError, match="MultiQueryAttention2d"):
+        Classifier(ModelConfig(backbone="mobilenetv4_hybrid_medium"), 5)

@@ -11,17 +11,20 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from unsquare.errors import ExactError
+from unsquare.exact.calls import Call, Calls, Watched, watching
+from unsquare.exact.extent import Extent
 from unsquare.exact.operations import FeatureMap
-from unsquare.exact.regions import Batch, Extent, Mark, Passes
+from unsquare.exact.regions import Batch, Mark, Passes, Regions, Site
 from unsquare.exact.registry import exact_class, overlaid, stock_class
 from unsquare.exact.strips import clean
-from unsquare.exact.trace import trace
+from unsquare.exact.trace import Place, Seen, Trace, trace
 
 
 def make_exact(model: nn.Module) -> nn.Module:
@@ -43,35 +46,42 @@ def make_exact(model: nn.Module) -> nn.Module:
     return exact
 
 
+def undo_exact(model: nn.Module) -> nn.Module:
+    """A stock copy of an exact model, with its weights: what `make_exact` was given, after training, say."""
+    stock = copy.deepcopy(model)
+    _restore(stock)
+    return stock
+
+
 def output_regions(model: nn.Module, sizes: Tensor) -> Tensor:
     """The regions (N, 2) of the feature map that an exact model returns for images of these sizes (N, 2)."""
     if not isinstance(model, ExactModel):
         raise ExactError(f"{type(model).__name__} is not exact; pass it to make_exact first.")
-    if model.output_map is None:
+    returned = model.methods["forward"].returned
+    if returned is None:
         raise ExactError(
             f"{stock_class(model).__name__} returns a vector per image, not a feature map; build it with "
             "num_classes=0 and global_pool=''."
         )
-    return model.output_map.extent.of(sizes)
+    return returned.extent.of(sizes)
 
 
 class ExactModel(nn.Module):
     """Laid over a model's own class: opens a pass around each call."""
 
     passes: Passes
-    output_map: FeatureMap | None
-    features_map: FeatureMap | None
+    methods: dict[str, Method]
 
     def forward(self, pixels: Tensor, sizes: Tensor | None = None, **options: Any) -> Tensor:
         """What the model returns for each image of sizes (N, 2) alone."""
-        return self._within_pass(super().forward, pixels, sizes, self.output_map, options)
+        return self._within_pass("forward", super().forward, pixels, sizes, options)
 
     def forward_features(self, pixels: Tensor, sizes: Tensor | None = None) -> Tensor:
         """The feature map of each image alone, zero outside its region."""
         method: Callable[..., Tensor] = super().forward_features  # type: ignore[misc]
         if self.passes.in_progress:  # called by forward, which cleans what it returns
             return method(pixels)
-        return self._within_pass(method, pixels, sizes, self.features_map, {})
+        return self._within_pass("forward_features", method, pixels, sizes, {})
 
     def reset_classifier(self, *args: Any, **kwargs: Any) -> None:
         """As the model's own, and the new head is made exact."""
@@ -85,43 +95,103 @@ class ExactModel(nn.Module):
         return kept
 
     def _within_pass(
-        self,
-        method: Callable[..., Tensor],
-        pixels: Tensor,
-        sizes: Tensor | None,
-        returned: FeatureMap | None,
-        options: dict[str, Any],
+        self, name: str, run: Callable[..., Tensor], pixels: Tensor, sizes: Tensor | None, options: dict[str, Any]
     ) -> Tensor:
-        batch = Batch(_checked(sizes, pixels), (pixels.shape[2], pixels.shape[3]), pixels.device)
+        method = self.methods[name]
+        batch = Batch(_checked(sizes, pixels, method.joins), (pixels.shape[2], pixels.shape[3]), pixels.device)
         before = self.passes.begin(batch)
         try:
-            output = method(_entered(pixels, batch), **options)
-            if returned is not None and returned.axes == (2, 3):
-                output = clean(output, batch.regions(returned.extent), shared=True)
+            with watching(self.passes, method.calls[self.training], type(self).__name__):
+                output = run(_entered(pixels, batch), **options)
+            if method.returned is not None and method.returned.axes == (2, 3):
+                output = clean(output, _map_regions(batch, method.returned.extent), shared=True)
         finally:
             self.passes.begin(before)
         return Mark.apply(output, self.passes, batch) if output.requires_grad else output
 
 
+@dataclass(frozen=True)
+class Method:
+    """What is known of one of a model's methods."""
+
+    returned: FeatureMap | None
+    """The map that it returns; None where it returns one vector per image."""
+    joins: dict[tuple[Extent, Extent], str]
+    """Extents that must come to the same for each image, and where."""
+    calls: dict[bool, Calls]
+    """Functional calls in the model's own code, by `training`."""
+
+
+def _map_regions(batch: Batch, extent: Extent) -> Regions | None:
+    regions = batch.regions((extent,), extent.of_canvas(batch.canvas))
+    return None if regions is None or regions.full else regions
+
+
 def _convert(model: nn.Module) -> None:
-    """Give every layer its exact form in place; layers that have one are given their extents anew."""
-    found = trace(model)
-    features = trace(model, "forward_features").output if hasattr(model, "forward_features") else None
+    """Give every layer its exact form in place; layers that have one are given their sites anew."""
     passes = model.passes if isinstance(model, ExactModel) else Passes()
+    _restore(model)
+    found = trace(model)
     modules: dict[str, Any] = dict(model.named_modules())
-    for path, given in found.inputs.items():
+    for path, place in found.layers.items():
         layer = modules[path]
-        exact = exact_class(layer)
-        assert exact is not None
-        layer.__class__ = overlaid(exact, stock_class(layer))
-        layer.extent, layer.passes, layer.input_is_clean = given.extent, passes, given.clean
+        layer.__class__ = overlaid(exact_class(layer), stock_class(layer))
+        layer.site = _site(passes, place)
+    for path in _watched(found):
+        module = modules[path]
+        module.__class__ = overlaid(Watched, type(module))
+        module.passes, module.calls = passes, _calls(passes, found, path)
+    methods = {"forward": _method(passes, found)}
+    if hasattr(model, "forward_features"):
+        methods["forward_features"] = _method(passes, trace(model, "forward_features"))
     root: Any = model
-    if not isinstance(model, ExactModel):
-        root.__class__ = overlaid(ExactModel, type(model))
-    root.passes, root.output_map, root.features_map = passes, found.output, features
+    root.__class__ = overlaid(ExactModel, type(model))
+    root.passes, root.methods = passes, methods
 
 
-def _checked(sizes: Tensor | None, pixels: Tensor) -> Tensor | None:
+def _restore(model: nn.Module) -> None:
+    """Give every module its stock class in place."""
+    for module in model.modules():
+        if stock_class(module) is not type(module):
+            module.__class__ = stock_class(module)
+            for name in ("site", "calls", "passes", "methods"):
+                module.__dict__.pop(name, None)
+
+
+def _method(passes: Passes, found: Trace) -> Method:
+    return Method(found.output, found.joins, _calls(passes, found, ""))
+
+
+def _watched(found: Trace) -> list[str]:
+    """Paths of modules some of whose calls are replaced, and of those below them whose calls must not be."""
+    callers = {path for path in found.calls if any(call.run for seen in found.calls[path].values() for call in seen)}
+    below = [
+        path for path in {*found.calls, *found.known} if any(path.startswith(f"{one}.") or not one for one in callers)
+    ]
+    return sorted({*callers, *below} - {""})
+
+
+def _calls(passes: Passes, found: Trace, path: str) -> dict[bool, Calls]:
+    return {
+        training: tuple(_call(passes, seen) for seen in found.calls.get(path, {}).get(training, ()))
+        for training in (True, False)
+    }
+
+
+def _call(passes: Passes, seen: Seen) -> Call:
+    return Call(seen.name, seen.run, _site(passes, seen.place) if seen.run else None)
+
+
+def _site(passes: Passes, place: Place) -> Site:
+    return Site(
+        passes,
+        extents=tuple(given.extent for given in place.given),
+        after=tuple(after.extent for after in place.after if after is not None),
+        clean=all(given.clean for given in place.given),
+    )
+
+
+def _checked(sizes: Tensor | None, pixels: Tensor, joins: dict[tuple[Extent, Extent], str]) -> Tensor | None:
     """Sizes (N, 2) as int64 on the host."""
     if pixels.ndim != 4:
         raise ExactError(f"pixels must be (N, 3, height, width), but have shape {tuple(pixels.shape)}.")
@@ -140,7 +210,26 @@ def _checked(sizes: Tensor | None, pixels: Tensor) -> Tensor | None:
             f"sizes must lie between 1 and the canvas of {canvas[0]} x {canvas[1]}, but one is "
             f"{wrong[0]} x {wrong[1]}; sizes are height first."
         )
+    for (one, other), where in joins.items():
+        every = torch.cat([sizes, canvas[None]])
+        differs = (one.of(every) != other.of(every)).any(dim=1)
+        if differs.any():
+            height, width = every[differs][0].tolist()
+            what = "A canvas" if differs[-1] and not differs[:-1].any() else "An image"
+            raise ExactError(
+                f"{what} of {height} x {width} pixels makes maps of different sizes meet at {where}, where the stock "
+                f"model fails as well; use heights and widths that are multiples of {_multiple(joins)}."
+            )
     return sizes
+
+
+def _multiple(joins: dict[tuple[Extent, Extent], str]) -> int:
+    """The smallest number whose multiples suit all paths that meet."""
+    for multiple in range(1, 1024):
+        sizes = torch.arange(1, 65)[:, None].expand(-1, 2) * multiple
+        if all(torch.equal(one.of(sizes), other.of(sizes)) for one, other in joins):
+            return multiple
+    return 1024
 
 
 def _entered(pixels: Tensor, batch: Batch) -> Tensor:
@@ -154,4 +243,4 @@ def _entered(pixels: Tensor, batch: Batch) -> Tensor:
     for image, (high, wide) in zip(entered.data, batch.sizes.tolist()):
         image[:, high:].zero_()
         image[:, :high, wide:].zero_()
-    return clean(entered, batch.regions(Extent())) if pixels.requires_grad else entered
+    return clean(entered, _map_regions(batch, Extent())) if pixels.requires_grad else entered

@@ -8,18 +8,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unsquare.exact.layers import ExactLayer, Windows
+from unsquare.exact.layers import ExactLayer
 from unsquare.exact.regions import Regions
+from unsquare.exact.sliding import Windows
 from unsquare.exact.strips import fill, region_max, region_mean
 
 
 class _GlobalPool(ExactLayer):
     @staticmethod
-    def refusal(module: Any) -> str | None:
+    def known(module: Any) -> bool:
         """Only pools to one value are global."""
-        if module.output_size not in (1, (1, 1)):
-            return f"an adaptive pool to {module.output_size} bins the canvas; use SpatialPyramidPool"
-        return None
+        return module.output_size in (1, (1, 1))
 
     @staticmethod
     def windows(module: Any) -> Windows | None:
@@ -41,7 +40,7 @@ class ExactAdaptiveMaxPool2d(_GlobalPool):
     @staticmethod
     def refusal(module: Any) -> str | None:
         """Indices would count positions on the canvas."""
-        return "its indices count positions on the canvas" if module.return_indices else _GlobalPool.refusal(module)
+        return "its indices count positions on the canvas" if module.return_indices else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Pool over the region."""

@@ -9,36 +9,49 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from unsquare.exact.regions import Extent
+from unsquare.exact.extent import Extent
 
-Lookup = Callable[[Any], "FeatureMap | None"]
+Axes = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class FeatureMap:
-    """What is known of a tensor whose axes include height and width."""
+    """What is known of a tensor whose first axis counts images, and two of whose axes are height and width."""
 
     extent: Extent
-    axes: tuple[int, int] = (2, 3)
+    axes: Axes = (2, 3)
     clean: bool = False
     """Whether it is the model's own input, which is zero outside the regions already."""
 
     def __str__(self) -> str:
-        (down, step_down), (across, step_across) = self.extent
-        return f"floor((h + {down}) / {step_down}) x floor((w + {across}) / {step_across})"
+        return str(self.extent)
 
-    def dirty(self) -> FeatureMap:
-        """The same after an operation that may write outside the regions."""
-        return replace(self, clean=False)
+    def moved(self, axes: Axes | None = None) -> FeatureMap:
+        """The same after an operation that may write outside the regions, and may move height and width."""
+        return replace(self, clean=False, axes=self.axes if axes is None else axes)
+
+
+class Maps(Protocol):
+    """The feature maps of one run of a model."""
+
+    def get(self, value: Any) -> FeatureMap | None:
+        """The map that a value is; None where it is none."""
+
+    def join(self, one: Extent, other: Extent) -> None:
+        """Note that maps of these extents must be of one size for each image."""
 
 
 class Unknown(Exception):
     """An operation that is not known to be exact; the message completes 'cannot be made exact: '."""
+
+
+class Ambiguous(Unknown):
+    """What happens cannot be told on the canvas on which the model is followed; on another it may."""
 
 
 # Each output pixel is a function of the input pixels at the same place (and of per-image or constant values).
@@ -56,32 +69,24 @@ _ELEMENTWISE = frozenset(_ELEMENTWISE_NAMES.split())
 _DIVISION = frozenset({"div", "div_"})
 # New tensors that take only type and device from the map.
 _FACTORIES = frozenset({"new_empty", "new_zeros", "new_ones", "new_full"})
-_CHANNEL_REDUCTIONS = frozenset({"mean", "sum", "var", "amax", "amin", "var_mean"})
 _PER_PIXEL_MOMENTS = frozenset({"rsqrt", "rsqrt_", "pow", "square"})
 _REASONS = {
-    "reflection_pad2d": "reflect padding takes its values from inside the image's own edge",
-    "replication_pad2d": "replicate padding repeats the image's own edge",
-    "constant_pad_nd": "padding by a separate step, as for 'same', depends on the size's parity",
-    "convolution": "it convolves outside a plain nn.Conv2d",
-    "mean": "it averages over space",
-    "sum": "it sums over space",
-    "amax": "it takes a maximum over space",
     "native_batch_norm": "it computes batch norm outside a plain nn.BatchNorm2d",
-    "native_group_norm": "it normalises over space",
-    "max_pool2d_with_indices": "it pools outside a plain nn.MaxPool2d",
-    "avg_pool2d": "it pools outside a plain nn.AvgPool2d",
-    "_adaptive_avg_pool2d": "it bins the canvas",
+    "native_group_norm": "it normalises over space by a functional call; use nn.GroupNorm",
     "bmm": "it mixes pixels by attention or a matrix product",
     "mm": "it mixes pixels by a matrix product",
-    "_softmax": "it normalises by softmax",
-    "view": "it reshapes the map, as attention over pixels does",
-    "_unsafe_view": "it reshapes the map, as attention over pixels does",
-    "upsample_bilinear2d": "it interpolates between pixels",
-    "upsample_nearest2d": "it interpolates between pixels",
+    "_softmax": "it normalises over pixels by softmax",
+    "view": "it reshapes the map across height and width, as attention over pixels does",
+    "_unsafe_view": "it reshapes the map across height and width, as attention over pixels does",
+    "reflection_pad2d": "it pads by a call that is not F.pad",
+    "constant_pad_nd": "it pads by a call that is not F.pad",
+    "index": "it picks pixels by index",
+    "max_pool2d_with_indices": "its indices count positions on the canvas",
+    "select": "it picks single rows, columns or images",
 }
 
 
-def follow(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any, lookup: Lookup) -> FeatureMap | None:
+def follow(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any, maps: Maps) -> FeatureMap | None:
     """The feature map that an operation returns, from those it is given.
 
     Args:
@@ -89,71 +94,172 @@ def follow(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
         args: Its arguments.
         kwargs: Its keyword arguments.
         result: What it returned.
-        lookup: Gives the feature map of a tensor, or None.
+        maps: The feature maps so far.
 
     Returns:
         The map, or None where no map comes out. Raises Unknown where the operation may mix pixels.
     """
     name = func._schema.name.removeprefix("aten::")
     if name in _ELEMENTWISE:
-        return _elementwise(name, (args, kwargs), lookup)
+        return _joined(name, (args, kwargs), maps)
     if name in _DIVISION:
-        if lookup(args[1]) is not None:
+        if maps.get(args[1]) is not None:
             raise Unknown("it divides by a feature map, which may be zero outside the regions")
-        return _elementwise(name, args, lookup)
+        return _joined(name, args, maps)
     if name in _FACTORIES:
         return None
-    given = lookup(args[0]) if args else None
+    if name in ("cat", "stack"):
+        first = _joined(name, args[0], maps)
+        return _of_axis(name, first, args[0][0], args[0], args[1] if len(args) > 1 else 0)
+    given = maps.get(args[0]) if args else None
     if given is not None:
         if name in _PER_PIXEL_MOMENTS:
-            return given.dirty()
-        axes = _moved_axes(name, given, args, kwargs, result)
-        if axes is not None:
-            return replace(given, axes=axes, clean=False)
+            return given.moved()
+        if name == "slice":
+            return _slice(given, *args)
+        move = _MOVES.get(name)
+        axes = None if move is None else move(given.axes, args[0], args, kwargs, result)
+        if axes is not None and 0 not in axes and tree_leaves(result)[0].shape[0] == args[0].shape[0]:
+            return given.moved(axes)
     raise Unknown(_REASONS.get(name, f"it uses {name} on a feature map, which is not known to keep pixels apart"))
 
 
-def _elementwise(name: str, values: Any, lookup: Lookup) -> FeatureMap:
+def _joined(name: str, values: Any, maps: Maps) -> FeatureMap:
+    """The map that comes of maps, and of values that are the same in all places."""
     tensors = [value for value in tree_leaves(values) if isinstance(value, Tensor)]
-    maps = [found for found in map(lookup, tensors) if found is not None]
-    first = maps[0].dirty()
-    if any(other.dirty() != first for other in maps):
-        raise Unknown(
-            f"it joins ({name}) feature maps whose regions differ ({', '.join(str(m) for m in maps)}), which fails "
-            "on an image alone as well, unless its size happens to suit"
-        )
     num_axes = max(tensor.ndim for tensor in tensors)
+    first: FeatureMap | None = None
+    for tensor, found in [(tensor, maps.get(tensor)) for tensor in tensors]:
+        if found is None:
+            continue
+        first = first or found.moved()
+        if found.axes != first.axes or tensor.ndim != num_axes:
+            raise Unknown(f"it joins ({name}) maps with height and width at axes {first.axes} and {found.axes}")
+        if found.extent != first.extent:
+            maps.join(first.extent, found.extent)
+    assert first is not None
     for tensor in tensors:
-        if lookup(tensor) is None:
-            for axis in first.axes:
-                own = axis - num_axes + tensor.ndim
-                if own >= 0 and tensor.shape[own] != 1:
-                    raise Unknown(f"it joins ({name}) the map with values that differ from place to place")
+        own = [axis - num_axes + tensor.ndim for axis in first.axes]
+        if maps.get(tensor) is None and any(axis >= 0 and tensor.shape[axis] != 1 for axis in own):
+            raise Unknown(f"it joins ({name}) the map with values that differ from place to place")
     return first
 
 
-def _moved_axes(
-    name: str, given: FeatureMap, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
-) -> tuple[int, int] | None:
-    """Where height and width are afterwards; None where the operation does not keep them whole."""
-    x = args[0]
-    if name == "permute":
-        order = [axis % x.ndim for axis in args[1]]
-        return order.index(given.axes[0]), order.index(given.axes[1])
-    if name == "transpose":
-        swap = {args[1] % x.ndim: args[2] % x.ndim, args[2] % x.ndim: args[1] % x.ndim}
-        return swap.get(given.axes[0], given.axes[0]), swap.get(given.axes[1], given.axes[1])
-    if name in {"view", "_unsafe_view", "expand"} and result.shape == x.shape:
-        return given.axes
-    if name == "native_layer_norm" and max(given.axes) < x.ndim - len(args[1]):
-        return given.axes
-    if name in _CHANNEL_REDUCTIONS and _reduces_channels(given, x, args, kwargs, result):
-        return given.axes
-    return None
+def _of_axis(name: str, first: FeatureMap, x: Tensor, parts: Any, axis: int) -> FeatureMap:
+    """Maps laid side by side along another axis than height, width and images."""
+    axis %= x.ndim + (name == "stack")
+    if name == "stack":
+        first = first.moved(_shifted(first.axes, (axis,), +1))
+    if axis == 0 or axis in first.axes:
+        raise Unknown(f"it lays maps side by side along axis {axis}")
+    return first
 
 
-def _reduces_channels(given: FeatureMap, x: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> bool:
-    """Whether a reduction leaves height and width as they are, and in their places."""
-    reduced = tree_leaves(result)[0]
-    sizes = [x.shape[axis] for axis in given.axes]
-    return reduced.ndim == x.ndim and [reduced.shape[axis] for axis in given.axes] == sizes
+def _slice(
+    given: FeatureMap, x: Tensor, axis: int = 0, start: Any = None, end: Any = None, step: int = 1
+) -> FeatureMap:
+    """Every step-th row or column from the start on: what a window of one pixel would pick."""
+    axis, start = axis % x.ndim, start or 0
+    whole = end is None or end >= x.shape[axis]
+    if axis not in given.axes:
+        if axis == 0 and not (whole and start == 0 and step == 1):
+            raise Unknown("it picks some of the images")
+        return given.moved()
+    if start < 0 or not (whole or end < 0):
+        raise Unknown("it cuts at a place of the canvas")
+    reaches = list(given.extent)
+    place = given.axes.index(axis)
+    reaches[place] = reaches[place].then(offset=step - 1 - start + (0 if whole else end), divisor=step)
+    return replace(given.moved(), extent=Extent(*reaches))
+
+
+def _shifted(axes: Axes, places: tuple[int, ...], by: int) -> Axes:
+    """Axes after one was put in at a place (by = 1), or some were taken out (by = -1)."""
+    down, across = (axis + by * sum(place < axis + (by > 0) for place in places) for axis in axes)
+    return down, across
+
+
+def _permute(axes: Axes, x: Tensor, args: Any, kwargs: Any, result: Any) -> Axes | None:
+    order = [axis % x.ndim for axis in args[1]]
+    return (order.index(axes[0]), order.index(axes[1])) if order[0] == 0 else None
+
+
+def _transpose(axes: Axes, x: Tensor, args: Any, kwargs: Any, result: Any) -> Axes | None:
+    one, other = args[1] % x.ndim, args[2] % x.ndim
+    swap = {one: other, other: one}
+    return None if 0 in swap else (swap.get(axes[0], axes[0]), swap.get(axes[1], axes[1]))
+
+
+def _view(axes: Axes, x: Tensor, args: Any, kwargs: Any, result: Any) -> Axes | None:
+    """An axis stays itself where it has the same length and as many values before it."""
+    places: dict[tuple[int, int], int] = {}
+    before = 1
+    for place, length in enumerate(result.shape):
+        places.setdefault((before, length), place)
+        before *= length
+    found = [places.get((x.shape[:axis].numel(), x.shape[axis])) for axis in axes]
+    return None if None in found else (found[0], found[1])  # type: ignore[return-value]
+
+
+def _expand(axes: Axes, x: Tensor, args: Any, kwargs: Any, result: Any) -> Axes | None:
+    kept = all(result.shape[axis] == x.shape[axis] for axis in axes)
+    return axes if result.ndim == x.ndim and kept else None
+
+
+def _layer_norm(axes: Axes, x: Tensor, args: Any, kwargs: Any, result: Any) -> Axes | None:
+    return axes if max(axes) < x.ndim - len(args[1]) else None
+
+
+def _softmax(axes: Axes, x: Tensor, args: Any, kwargs: Any, result: Any) -> Axes | None:
+    return axes if args[1] % x.ndim not in (0, *axes) else None
+
+
+def _split(axes: Axes, x: Tensor, args: Any, kwargs: Any, result: Any) -> Axes | None:
+    axis = (args[2] if len(args) > 2 else kwargs.get("dim", 0)) % x.ndim
+    return axes if axis not in (0, *axes) else None
+
+
+def _pick(axes: Axes, x: Tensor, args: Any, kwargs: Any, result: Any) -> Axes | None:
+    axis = (args[1] if len(args) > 1 else 0) % x.ndim
+    return _shifted(axes, (axis,), -1) if axis not in (0, *axes) else None
+
+
+def _unsqueeze(axes: Axes, x: Tensor, args: Any, kwargs: Any, result: Any) -> Axes | None:
+    axis = args[1] % (x.ndim + 1)
+    return _shifted(axes, (axis,), +1) if axis else None
+
+
+def _squeeze(axes: Axes, x: Tensor, args: Any, kwargs: Any, result: Any) -> Axes | None:
+    return axes if result.ndim == x.ndim else _pick(axes, x, args, kwargs, result)
+
+
+def _reduce(axes: Axes, x: Tensor, args: Any, kwargs: Any, result: Any) -> Axes | None:
+    """A reduction over channels, or any axes but images, height and width."""
+    given = args[1] if len(args) > 1 else kwargs.get("dim")
+    if given is None:
+        return None
+    reduced = {axis % x.ndim for axis in ([given] if isinstance(given, int) else given)}
+    if reduced & {0, *axes} or not reduced:
+        return None
+    kept = tree_leaves(result)[0].ndim == x.ndim
+    return axes if kept else _shifted(axes, tuple(reduced), -1)
+
+
+_Move = Callable[[Axes, Tensor, Any, Any, Any], "Axes | None"]
+_MOVES: dict[str, _Move] = {
+    "permute": _permute,
+    "transpose": _transpose,
+    "view": _view,
+    "_unsafe_view": _view,
+    "expand": _expand,
+    "native_layer_norm": _layer_norm,
+    "_softmax": _softmax,
+    "split": _split,
+    "split_with_sizes": _split,
+    "unbind": _pick,
+    "select": _pick,
+    "unsqueeze": _unsqueeze,
+    "squeeze": _squeeze,
+    **dict.fromkeys(("mean", "sum", "var", "amax", "amin", "var_mean", "max", "min"), _reduce),
+}
+"""Operations that keep pixels apart but may move the axes; each says where height and width are afterwards."""

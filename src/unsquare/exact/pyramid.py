@@ -3,6 +3,9 @@
 He et al., Spatial Pyramid Pooling in Deep Convolutional Networks, 2014, section 2.2. Each level cuts an image's own
 region into a grid, with the bins of PyTorch's adaptive pools: bin i of l over a length n runs from floor(i n / l)
 to ceil((i + 1) n / l), so bins may overlap by a row or column, and a region smaller than the grid repeats pixels.
+
+All images' bins of a level are pooled at once: the maximum on a copy of their pixels, the mean as two small matrix
+products. `torch.embedding_bag` would take maxima without the copy, but it overlooks NaN and lacks devices.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from unsquare.errors import ConfigError
+from unsquare.errors import ConfigError, ExactError
 
 
 class SpatialPyramidPool(nn.Module):
@@ -43,7 +46,11 @@ class SpatialPyramidPool(nn.Module):
 
         Levels follow one another; within a level the order is channel, row, column, as if PyTorch's adaptive
         pool of each lone image were flattened.
+
+        Raises:
+            ExactError: a region is empty or larger than the map.
         """
+        regions = checked_regions(features, regions)
         if self.mode == "max":
             return _MaxBins.apply(features, regions, self.levels)
         return torch.cat([_mean_bins(features, regions, level) for level in self.levels], dim=1)
@@ -67,15 +74,33 @@ def _members(bounds: tuple[Tensor, Tensor], positions: Tensor) -> Tensor:
     return (positions >= start[..., None]) & (positions < end[..., None])
 
 
+def checked_regions(features: Tensor, regions: Tensor) -> Tensor:
+    """The regions (N, 2) on the device of their map (N, C, H, W).
+
+    Raises:
+        ExactError: a region is empty or larger than the map.
+    """
+    assert regions.shape == (len(features), 2), regions.shape
+    sizes = regions.detach().to("cpu")
+    wrong = ((sizes < 1) | (sizes > torch.tensor(features.shape[2:]))).any(dim=1)
+    if wrong.any():
+        raise ExactError(
+            "A region must have from 1 x 1 pixels to those of its map, {} x {}, but one has {} x {}; "
+            "take the regions from output_regions.".format(*features.shape[2:], *sizes[wrong][0].tolist())
+        )
+    return regions.to(features.device)
+
+
 def _mean_bins(features: Tensor, regions: Tensor, level: int) -> Tensor:
     """Means of a level's bins, (N, C * level * level), by one small matrix product along each axis."""
-    regions = regions.to(features.device)
     height, width = features.shape[2:]
     down = _members(_bounds(regions[:, 0], level), torch.arange(height, device=features.device))
     across = _members(_bounds(regions[:, 1], level), torch.arange(width, device=features.device))
-    pixels = features.permute(0, 2, 3, 1)  # (N, H, W, C)
-    sums = across.to(features.dtype)[:, None] @ pixels  # (N, H, level, C)
-    sums = down.to(features.dtype) @ sums.flatten(2)  # (N, level, level * C)
+    dtype = torch.promote_types(features.dtype, torch.float32)
+    with torch.autocast(features.device.type, enabled=False):  # else sums would be rounded to bf16 half-way
+        pixels = features.to(dtype).permute(0, 2, 3, 1)  # (N, H, W, C)
+        sums = across.to(dtype)[:, None] @ pixels  # (N, H, level, C)
+        sums = down.to(dtype) @ sums.flatten(2)  # (N, level, level * C)
     counts = down.sum(dim=2)[:, :, None] * across.sum(dim=2)[:, None, :]  # (N, level, level)
     grid = sums.unflatten(2, (level, -1)) / counts[..., None]
     return grid.to(features.dtype).permute(0, 3, 1, 2).flatten(1)
@@ -84,22 +109,17 @@ def _mean_bins(features: Tensor, regions: Tensor, level: int) -> Tensor:
 class _MaxBins(torch.autograd.Function):
     """Maxima of all bins; of each bin, the first maximum alone has the gradient, as in PyTorch's pools.
 
-    Bins are visited one by one for all images together, each on the rows and columns that the bins of any image
-    touch: what is copied and masked at a time is one bin, and only positions are kept for backward.
+    Only positions are kept for backward.
     """
 
     @staticmethod
     def forward(ctx: Any, features: Tensor, regions: Tensor, levels: tuple[int, ...]) -> Tensor:
         """Pool a map (N, C, H, W) to (N, C * bins)."""
-        regions = regions.detach().to("cpu")
-        pooled, positions = [], []
-        for level in levels:
-            found = [_bin_max(features, box) for box in _boxes(regions, level)]
-            pooled.append(torch.stack([value for value, _ in found], dim=2).flatten(1))
-            positions.append(torch.stack([position for _, position in found]))
-        ctx.save_for_backward(torch.cat(positions))  # (bins, N, C)
+        pixels = features.permute(0, 2, 3, 1).contiguous()  # (N, H, W, C)
+        found = [_max_bins(pixels, regions, level) for level in levels]
+        ctx.save_for_backward(torch.cat([positions for _, positions in found], dim=1))  # (N, bins, C)
         ctx.shape, ctx.levels = features.shape, levels
-        return torch.cat(pooled, dim=1)
+        return torch.cat([peaks.transpose(1, 2).flatten(1) for peaks, _ in found], dim=1)
 
     @staticmethod
     @once_differentiable
@@ -110,29 +130,30 @@ class _MaxBins(torch.autograd.Function):
         spread = grad.new_zeros(num_images, height * width, channels)
         parts = grad.split([channels * level * level for level in ctx.levels], dim=1)
         each = torch.cat([part.unflatten(1, (channels, -1)) for part in parts], dim=2)  # (N, C, bins)
-        for position, value in zip(positions, each.unbind(dim=2)):
+        for position, value in zip(positions.unbind(dim=1), each.unbind(dim=2)):
             spread.scatter_add_(1, position[:, None], value[:, None])
         return spread.unflatten(1, (height, width)).permute(0, 3, 1, 2), None, None
 
 
-def _boxes(regions: Tensor, level: int) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """The bins of a level, row by row: first and past-the-last row, first and past-the-last column, each (N,)."""
-    top, bottom = _bounds(regions[:, 0], level)
-    left, right = _bounds(regions[:, 1], level)
-    return [(top[:, i], bottom[:, i], left[:, j], right[:, j]) for i in range(level) for j in range(level)]
+def _max_bins(pixels: Tensor, regions: Tensor, level: int) -> tuple[Tensor, Tensor]:
+    """Maxima of a level's bins on pixels (N, H, W, C), and their positions in H * W: both (N, bins, C)."""
+    height, width = pixels.shape[1:3]
+    rows = _places(_bounds(regions[:, 0], level), height)  # (N, level, h)
+    columns = _places(_bounds(regions[:, 1], level), width)  # (N, level, w)
+    places = rows[:, :, None, :, None] * width + columns[:, None, :, None, :]  # (N, level, level, h, w)
+    places = places.flatten(3).flatten(1, 2)  # (N, bins, h * w)
+    first = torch.arange(len(pixels), device=pixels.device)[:, None, None] * (height * width)
+    picked = pixels.flatten(0, 2).index_select(0, (first + places).flatten())  # copies whole rows of channels
+    peaks, index = picked.unflatten(0, places.shape).max(dim=2)
+    return peaks, places.gather(2, index)
 
 
-def _bin_max(features: Tensor, box: tuple[Tensor, Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """A bin's maximum and its position in the flattened map, both (N, C)."""
-    top, bottom, left, right = box
-    first_row, last_row = int(top.min()), int(bottom.max())
-    first_column, last_column = int(left.min()), int(right.max())
-    window = features[:, :, first_row:last_row, first_column:last_column]
-    rows = torch.arange(first_row, last_row)
-    columns = torch.arange(first_column, last_column)
-    inside = _members((top, bottom), rows)[:, :, None] & _members((left, right), columns)[:, None, :]
-    if not bool(inside.all()):
-        window = window.masked_fill(~inside[:, None].to(features.device), float("-inf"))
-    value, index = window.flatten(2).max(dim=2)
-    wide = last_column - first_column
-    return value, (first_row + index // wide) * features.shape[3] + first_column + index % wide
+def _places(bounds: tuple[Tensor, Tensor], length: int) -> Tensor:
+    """The positions of each bin, as many for all: (N, level, places); a shorter bin repeats its last.
+
+    A bin of l over n has at most 1 + ceil((n - 1) / l) positions; with the map's length for n, nothing is asked of
+    the device.
+    """
+    start, end = bounds
+    longest = 1 - (1 - length) // start.shape[1]
+    return torch.minimum(start[..., None] + torch.arange(longest, device=start.device), end[..., None] - 1)

@@ -1,9 +1,5 @@
 """Where the real pixels lie in every feature map of a padded batch.
 
-A sliding window takes a length n to floor((n + offset) / stride), and nested floors compose to one of the same
-form, so the length at any depth of a network follows from the image's by two integers per axis, whatever the
-number of layers above (`Reach`). They are found once, when a model is converted; a forward pass only divides.
-
 Regions are computed on the host, where the loader knows them; a device is sent no more than two numbers per
 image, and the list of outside pixels is built there. Pixels are addressed as rows of a channels-last map seen as
 (N * H * W, C): filling the outside is then one call that touches only the strips, not a mask over the whole map.
@@ -13,54 +9,23 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Hashable
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from unsquare.errors import ExactError
-from unsquare.shapes import Window
+from unsquare.exact.extent import Extent
 
 _Value = TypeVar("_Value")
 
+Extents = tuple[Extent, ...]
+"""The extents of the maps given to one layer, which may be used at several depths."""
+
 # Pixels looked at for a first guess of a channel's mean; see `norms.batch_moments` for why a guess is enough.
 _SAMPLED_PIXELS = 256
-
-
-class Reach(NamedTuple):
-    """How a length along one axis follows from the image's: floor((length + offset) / stride)."""
-
-    offset: int = 0
-    stride: int = 1
-
-    def through(self, window: Window) -> Reach:
-        """The reach after one more sliding window."""
-        span = 2 * window.padding - window.dilation * (window.kernel - 1) - 1
-        shift = span + window.stride
-        if window.ceil_mode:
-            # The second bound is PyTorch's rule that no last window starts in the right padding.
-            shift = min(shift + window.stride - 1, window.padding + window.stride - 1)
-        return Reach(self.offset + self.stride * shift, self.stride * window.stride)
-
-    def of(self, length: Any) -> Any:
-        """The length, or tensor of lengths, that an image's length becomes."""
-        return (length + self.offset) // self.stride
-
-
-class Extent(NamedTuple):
-    """How a feature map's region follows from the image's size, along both axes."""
-
-    height: Reach = Reach()
-    width: Reach = Reach()
-
-    def through(self, windows: tuple[Window, Window]) -> Extent:
-        """The extent after a sliding window, given as (along the height, along the width)."""
-        return Extent(self.height.through(windows[0]), self.width.through(windows[1]))
-
-    def of(self, sizes: Tensor) -> Tensor:
-        """Regions (N, 2) of images of these sizes (N, 2); below 1 where a window does not fit the image."""
-        return torch.stack([self.height.of(sizes[:, 0]), self.width.of(sizes[:, 1])], dim=1)
 
 
 class Regions:
@@ -138,17 +103,32 @@ class Batch:
             self._known[key] = make()
         return self._known[key]
 
-    def regions(self, extent: Extent) -> Regions | None:
-        """The regions at an extent; None where every pixel of that map is real."""
+    def regions(self, extents: Extents, shape: tuple[int, int]) -> Regions | None:
+        """The regions of a map of this (height, width), which has one of these extents; None where the canvas is real.
+
+        Raises:
+            ExactError: no extent makes such a map, or several do whose regions differ.
+        """
         if self.sizes is None:
             return None
-        regions = self.recall(extent, lambda: self._regions(extent))
-        return None if regions.full else regions
+        fitting = [extent for extent in extents if extent.of_canvas(self.canvas) == shape]
+        if not fitting:
+            made = " or ".join("{} x {}".format(*extent.of_canvas(self.canvas)) for extent in extents)
+            raise ExactError(
+                f"A layer was given a map of {shape[0]} x {shape[1]} where the canvas of this batch makes {made}; "
+                "call the model as a whole, with sizes."
+            )
+        regions = self.recall(fitting[0], lambda: self._regions(fitting[0]))
+        if any(not torch.equal(regions.sizes, extent.of(self.sizes)) for extent in fitting[1:]):
+            raise ExactError(
+                f"A layer shared between depths was given a map of {shape[0]} x {shape[1]}, which several depths make "
+                "on this canvas; use one layer for each depth."
+            )
+        return regions
 
     def _regions(self, extent: Extent) -> Regions:
         assert self.sizes is not None
         sizes = extent.of(self.sizes)
-        canvas = (extent.height.of(self.canvas[0]), extent.width.of(self.canvas[1]))
         too_small = (sizes < 1).any(dim=1)
         if too_small.any():
             height, width = self.sizes[too_small][0].tolist()
@@ -156,7 +136,7 @@ class Batch:
                 f"An image of {height} x {width} pixels is smaller than the network can take: one of its "
                 "windows does not fit; raise min_side in the geometry."
             )
-        return Regions(sizes, canvas, self.device)
+        return Regions(sizes, extent.of_canvas(self.canvas), self.device)
 
 
 class Passes:
@@ -167,6 +147,8 @@ class Passes:
     """
 
     def __init__(self) -> None:
+        self.frame: Any = None
+        """The functional calls of the module whose code runs now, where any of them is replaced; see `calls`."""
         self._forward: Batch | None = None
         self._backward: Callable[[], Batch | None] = _no_batch
 
@@ -220,6 +202,44 @@ class Mark(torch.autograd.Function):
         """Name the batch, and pass the gradient on."""
         ctx.passes.rewind(ctx.batch)
         return grad, None, None
+
+
+@dataclass(frozen=True)
+class Site:
+    """A place in a model where feature maps are looked at sideways."""
+
+    passes: Passes
+    extents: Extents
+    """Of the map given, for each depth at which the place is used."""
+    after: Extents = ()
+    """Of the map returned, likewise."""
+    clean: bool = False
+    """Whether the map given is zero outside its regions already."""
+
+    def regions(self, x: Tensor, axes: tuple[int, int] = (2, 3)) -> Regions | None:
+        """The regions of a map given, in the pass in progress; None where all of it is real."""
+        regions = self._regions(self.extents, (x.shape[axes[0]], x.shape[axes[1]]))
+        return None if regions is None or regions.full else regions
+
+    def lengths(self, x: Tensor) -> Tensor | None:
+        """The regions (N, 2) of a map given (N, C, H, W), on the host; None outside any pass with sizes."""
+        regions = self._regions(self.extents, (x.shape[2], x.shape[3]))
+        return None if regions is None else regions.sizes
+
+    def regions_after(self, y: Tensor) -> Regions | None:
+        """The regions of a map returned (N, C, H, W); None where all of it is real."""
+        regions = self._regions(self.after, (y.shape[2], y.shape[3]))
+        return None if regions is None or regions.full else regions
+
+    def _regions(self, extents: Extents, shape: tuple[int, int]) -> Regions | None:
+        batch = self.passes.batch
+        return None if batch is None else batch.regions(extents, shape)
+
+    def recall(self, key: Hashable, make: Callable[[], _Value]) -> _Value:
+        """What is made once for this place and key in a pass."""
+        batch = self.passes.batch
+        assert batch is not None
+        return batch.recall((self.extents, key), make)
 
 
 def _no_batch() -> None:

@@ -6,6 +6,7 @@ the operations it uses.
 
 from __future__ import annotations
 
+import importlib
 from functools import cache
 from typing import Any
 
@@ -20,9 +21,10 @@ _grn = import_timm().layers.grn
 
 EXACT_LAYERS: dict[type[nn.Module], type[ExactLayer]] = {
     nn.Conv2d: layers.ExactConv2d,
+    _timm.StdConv2d: layers.ExactConv2d,
+    _timm.ScaledStdConv2d: layers.ExactConv2d,
     nn.MaxPool2d: layers.ExactMaxPool2d,
     nn.AvgPool2d: layers.ExactAvgPool2d,
-    _timm.BlurPool2d: layers.ExactBlurPool2d,
     nn.BatchNorm2d: norm_layers.ExactBatchNorm2d,
     _timm.BatchNormAct2d: norm_layers.ExactBatchNorm2d,
     nn.GroupNorm: norm_layers.ExactGroupNorm,
@@ -44,21 +46,35 @@ PIXELWISE_LAYERS: frozenset[type[nn.Module]] = frozenset({nn.Linear})
 """Layers that treat each position of all axes but the last by itself."""
 
 
+SAME_PADDED: frozenset[type[nn.Module]] = frozenset(
+    {
+        _timm.Conv2dSame,
+        _timm.StdConv2dSame,
+        _timm.ScaledStdConv2dSame,
+        _timm.AvgPool2dSame,
+        importlib.import_module("timm.layers.pool2d_same").MaxPool2dSame,
+    }
+)
+"""Layers whose functional padding is TensorFlow's 'same', for the windows that the layer names."""
+
+
 def stock_class(module: nn.Module) -> type[nn.Module]:
     """The class of a module before it was made exact."""
     return getattr(type(module), "stock", type(module))
 
 
 def exact_class(module: nn.Module) -> type[ExactLayer] | None:
-    """The exact form of a module's class; None where there is none."""
-    return EXACT_LAYERS.get(stock_class(module))
+    """The exact form that serves a module; None where there is none."""
+    exact = EXACT_LAYERS.get(stock_class(module))
+    return exact if exact is not None and exact.known(module) else None
 
 
 def overlaid(exact: Any, stock: Any) -> type[Any]:
-    """The class with an exact form laid over a stock class; the same class each time."""
+    """The class with an exact form laid over a stock class, or over one laid before; the same class each time."""
     return _overlaid(exact, stock)
 
 
 @cache
 def _overlaid(exact: Any, stock: Any) -> type[Any]:
-    return type(f"Exact{stock.__name__}", (exact, stock), {"stock": stock, "__module__": exact.__module__})
+    origin = getattr(stock, "stock", stock)
+    return type(f"Exact{origin.__name__}", (exact, stock), {"stock": origin, "__module__": exact.__module__})

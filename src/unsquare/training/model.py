@@ -1,4 +1,4 @@
-"""The classifier: a timm backbone made padding-exact, a spatial pyramid, a linear head.
+"""The classifier: a timm backbone made padding-exact, a pool over each image's region, a linear head.
 
 Pixels arrive as uint8 and are normalised here, on the device; the exact backbone then zeroes everything outside
 the regions, so that padding is zero *after* normalisation, which is what the network's own padding is.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from safetensors import SafetensorError
@@ -18,10 +18,13 @@ from torch import nn
 
 from unsquare.errors import ConfigError
 from unsquare.exact.convert import make_exact, output_regions
+from unsquare.exact.pooling import PoolKind, RegionPool
 from unsquare.exact.pyramid import SpatialPyramidPool
 from unsquare.torchvision_guard import import_timm
 
 timm = import_timm()
+
+Pool = Literal["spp", PoolKind]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,10 +37,13 @@ class ModelConfig:
     """Start from timm's pretrained weights, from the hub."""
     weights: Path | None = None
     """Start from the backbone's weights in this safetensors file."""
+    pool: Pool = "spp"
+    """How features become one vector: spp (spatial pyramid), avg, max, avgmax (their mean), catavgmax (both), or gem
+    (generalised mean, its power learnt)."""
     pyramid: tuple[int, ...] = (1, 2, 4)
-    """Levels of the spatial pyramid: level l pools l x l bins on each image's own region."""
+    """Levels of the spatial pyramid, for the pool spp: level l pools l x l bins."""
     pyramid_mode: Literal["max", "mean"] = "max"
-    """What a bin keeps of each feature."""
+    """What a bin of the spatial pyramid keeps of each feature, for the pool spp."""
     dropout: float = 0.0
     """Part of the pooled features dropped in training."""
     drop_path: float = 0.0
@@ -46,6 +52,8 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if self.pretrained and self.weights is not None:
             raise ConfigError("pretrained and weights both say where the weights come from; give one of them.")
+        if self.pool not in get_args(Pool):
+            raise ConfigError(f"pool must be one of {', '.join(get_args(Pool))}, but is {self.pool!r}; try spp.")
         if not self.pyramid or min(self.pyramid) < 1:
             raise ConfigError(f"pyramid must list levels of at least 1, but is {list(self.pyramid)}; try 1 2 4.")
         for name in ("dropout", "drop_path"):
@@ -70,7 +78,7 @@ class Classifier(nn.Module):
         backbone = create_backbone(config, load)
         self.stride = int(backbone.feature_info[-1]["reduction"])
         self.backbone: Any = make_exact(backbone)
-        self.pool = SpatialPyramidPool(config.pyramid, config.pyramid_mode)
+        self.pool = create_pool(config)
         num_pooled = int(backbone.num_features) * self.pool.num_bins
         self.norm = nn.LayerNorm(num_pooled)
         self.dropout = nn.Dropout(config.dropout)
@@ -86,7 +94,7 @@ class Classifier(nn.Module):
         features, regions = self.features((pixels - self.mean) / self.std, sizes)
         pooled = self.pool(features, regions)  # (N, C * bins)
         with torch.autocast(pixels.device.type, enabled=False):
-            # Adam moves each weight alike, so a pyramid of b bins would move the logits b times as far as plain
+            # Adam moves each weight alike, so a vector of b bins would move the logits b times as far as plain
             # pooling does; normalised and divided by b, the usual learning rates hold.
             return self.head(self.dropout(self.norm(pooled.to(self.head.weight.dtype))) / self.pool.num_bins)
 
@@ -97,6 +105,13 @@ class Classifier(nn.Module):
     def checkpoint_activations(self) -> None:
         """Recompute the backbone's activations in the backward pass instead of keeping them."""
         self.backbone.set_grad_checkpointing(True)
+
+
+def create_pool(config: ModelConfig) -> SpatialPyramidPool | RegionPool:
+    """The pool that the settings name."""
+    if config.pool == "spp":
+        return SpatialPyramidPool(config.pyramid, config.pyramid_mode)
+    return RegionPool(config.pool)
 
 
 def create_backbone(config: ModelConfig, load: bool) -> Any:
