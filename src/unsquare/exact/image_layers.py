@@ -138,6 +138,28 @@ class ExactCecaModule(ExactLayer):
         return x * self.gate(self.conv(y))[:, 0, :, None, None]
 
 
+class ExactGlobalContext(ExactLayer):
+    """A context vector by attention over the region's pixels, or their mean; added or gating."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Weigh the region's pixels, then gate or add."""
+        regions = self.regions(x)
+        if regions is None:
+            return super().forward(x)
+        context = self._context(x, regions)
+        if self.mlp_scale is not None:
+            x = x * self.gate(self.mlp_scale(context))
+        return x if self.mlp_add is None else x + self.mlp_add(context)
+
+    def _context(self, x: Tensor, regions: Regions) -> Tensor:
+        """The pixels' weighted mean, (N, C, 1, 1)."""
+        if self.conv_attn is None:
+            return region_mean(x, regions)[:, :, None, None]
+        logits = self.conv_attn(x).masked_fill(~regions.inside, float("-inf"))
+        weights = logits.flatten(2).softmax(dim=2)  # (N, 1, H * W)
+        return (x.flatten(2) @ weights.transpose(1, 2))[..., None]
+
+
 def _squeeze(x: Tensor, regions: Regions, *, add_max: bool) -> Tensor:
     squeezed = region_mean(x, regions)
     if add_max:

@@ -40,6 +40,7 @@ EXACT_LAYERS: dict[type[nn.Module], type[ExactLayer]] = {
     _timm.EffectiveSEModule: image_layers.ExactEffectiveSEModule,
     _timm.EcaModule: image_layers.ExactEcaModule,
     _timm.CecaModule: image_layers.ExactCecaModule,
+    _timm.GlobalContext: image_layers.ExactGlobalContext,
 }
 
 PIXELWISE_LAYERS: frozenset[type[nn.Module]] = frozenset({nn.Linear})
