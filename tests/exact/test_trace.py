@@ -19,7 +19,7 @@ timm = import_timm()
     [
         ("resnet10t", {"drop_block_rate": 0.1}, r"layer3\.0\.drop_block \(DropBlock2d\)"),
         ("test_vit", {"dynamic_img_size": True}, r"VisionTransformer"),
-        ("efficientnet_cc_b0_4e", {}, r"CondConv2d\)"),
+        ("tf_efficientnet_cc_b0_4e", {}, r"CondConv2d\) .* follows the canvas"),
         ("bat_resnext26ts", {}, r"BilinearAttnTransform\) .* not to a square grid"),
         ("coatnet_nano_rw_224", {}, r"CoAtNet|MaxxVit"),
     ],

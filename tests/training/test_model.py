@@ -55,6 +55,33 @@ def test_every_pool_gives_each_picture_the_logits_it_has_alone(pool):
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.pool.parameters())
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"backbone": "mobilenetv3_small_050"},  # widens its features after pooling
+        {"backbone": "inception_next_atto"},  # cannot leave out its pool
+        {"backbone": "mambaout_femto"},  # keeps channels last
+        {"backbone": "tf_efficientnet_b0"},  # pads by each picture's size
+        {"backbone": "test_resnet", "norm": "group"},
+        {"backbone": "test_resnet", "norm": "frozen"},
+    ],
+)
+def test_other_backbones_and_norms(settings):
+    """Backbones whose heads, layouts or norms differ give the same logits alone and padded, in training as well."""
+    torch.manual_seed(0)
+    model = Classifier(ModelConfig(pool="avg", **settings), 5).double().train("norm" in settings)
+    pixels, sizes = _batch()
+    together = model(pixels, sizes)
+    alone = model(pixels[1:2, :, :75, :64], sizes[1:2])
+    torch.testing.assert_close(together[1:2], alone, rtol=1e-9, atol=1e-11)
+
+
+def test_backbones_for_multiples_alone_are_refused():
+    """A network in which paths of different stride meet says which sides it takes, before any picture is read."""
+    with pytest.raises(ConfigError, match="'dla34' takes only images whose sides are multiples of 32"):
+        Classifier(ModelConfig(backbone="dla34"), 5)
+
+
 def test_all_parameters_are_trained(classifier):
     """Every parameter receives a gradient (once norms that start at zero do not hide those behind them)."""
     pixels, sizes = _batch()

@@ -45,7 +45,7 @@ class DemoArguments:
     lr: float = 3e-3
     """The highest learning rate; with --compare, each way tries its own."""
     backbone: str = "resnet10t"
-    """A timm model of the ResNet or ConvNeXt family."""
+    """A timm model built of convolutions."""
     memory: str | None = None
     """The memory budget, such as 4GiB; left out, what is free."""
     seed: int = 0

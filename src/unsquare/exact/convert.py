@@ -53,17 +53,33 @@ def undo_exact(model: nn.Module) -> nn.Module:
     return stock
 
 
-def output_regions(model: nn.Module, sizes: Tensor) -> Tensor:
-    """The regions (N, 2) of the feature map that an exact model returns for images of these sizes (N, 2)."""
+def output_regions(model: nn.Module, sizes: Tensor, method: str = "forward") -> Tensor:
+    """The regions (N, 2) of the feature map that an exact model returns for images of these sizes (N, 2).
+
+    Args:
+        model: An exact model.
+        sizes: Heights and widths.
+        method: Which of its methods: "forward", or "forward_features".
+    """
     if not isinstance(model, ExactModel):
         raise ExactError(f"{type(model).__name__} is not exact; pass it to make_exact first.")
-    returned = model.methods["forward"].returned
+    returned = model.methods[method].returned
     if returned is None:
         raise ExactError(
             f"{stock_class(model).__name__} returns a vector per image, not a feature map; build it with "
             "num_classes=0 and global_pool=''."
         )
     return returned.extent.of(sizes)
+
+
+def side_multiple(model: nn.Module) -> int:
+    """The number of which heights and widths must be multiples for an exact model; 1 for nearly all.
+
+    Above 1 where paths of different stride meet, so that the stock model fails on other images as well.
+    """
+    if not isinstance(model, ExactModel):
+        raise ExactError(f"{type(model).__name__} is not exact; pass it to make_exact first.")
+    return _multiple(model.methods["forward"].joins)
 
 
 class ExactModel(nn.Module):

@@ -52,6 +52,11 @@ class ExactLayer(nn.Module):
         """Where the layer expects height and width."""
         return 2, 3
 
+    @staticmethod
+    def whole(module: Any) -> tuple[int, int]:
+        """Numbers of pixels that must divide the map's height and width, as the stock layer demands."""
+        return 1, 1
+
     def regions(self, x: Tensor) -> Regions | None:
         """The regions of the input in the pass in progress; None where all of it is real."""
         return self.site.regions(x, self.axes(self))
@@ -84,6 +89,45 @@ class ExactConv2d(ExactLayer):
     def forward(self, x: Tensor) -> Tensor:
         """Convolve over a clean input."""
         return sliding.convolved(x, self.site, super().forward)
+
+
+class ExactCondConv2d(ExactLayer):
+    """timm's convolution whose weights each image chooses."""
+
+    @staticmethod
+    def refusal(module: Any) -> str | None:
+        """Padding by the size of the map is the same for all images here."""
+        return "its 'same' padding follows the canvas, for all images at once" if module.dynamic_padding else None
+
+    @staticmethod
+    def windows(module: Any) -> Windows:
+        """The kernel along each axis."""
+        return sliding.windows(module.kernel_size, module.stride, module.padding, module.dilation)
+
+    def forward(self, x: Tensor, routing_weights: Tensor) -> Tensor:
+        """Convolve over a clean input."""
+        return sliding.convolved(
+            x, self.site, lambda cleaned: super(ExactCondConv2d, self).forward(cleaned, routing_weights)
+        )
+
+
+class ExactSpaceToDepth(ExactLayer):
+    """Blocks of pixels become channels, for images of whole blocks."""
+
+    @staticmethod
+    def sideways(module: Any) -> bool:
+        """Within whole blocks nothing is mixed."""
+        return False
+
+    @staticmethod
+    def windows(module: Any) -> Windows:
+        """The blocks."""
+        return sliding.windows(module.bs, module.bs, 0)
+
+    @staticmethod
+    def whole(module: Any) -> tuple[int, int]:
+        """The stock layer takes no part of a block."""
+        return module.bs, module.bs
 
 
 class ExactMaxPool2d(ExactLayer):

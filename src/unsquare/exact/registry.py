@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from unsquare.exact import image_layers, layers, norm_layers
+from unsquare.exact import image_layers, layers, norm_layers, norm_swaps
 from unsquare.exact.layers import ExactLayer
 from unsquare.torchvision_guard import import_timm
 
@@ -23,10 +23,14 @@ EXACT_LAYERS: dict[type[nn.Module], type[ExactLayer]] = {
     nn.Conv2d: layers.ExactConv2d,
     _timm.StdConv2d: layers.ExactConv2d,
     _timm.ScaledStdConv2d: layers.ExactConv2d,
+    _timm.CondConv2d: layers.ExactCondConv2d,
+    importlib.import_module("timm.layers.space_to_depth").SpaceToDepth: layers.ExactSpaceToDepth,
     nn.MaxPool2d: layers.ExactMaxPool2d,
     nn.AvgPool2d: layers.ExactAvgPool2d,
     nn.BatchNorm2d: norm_layers.ExactBatchNorm2d,
     _timm.BatchNormAct2d: norm_layers.ExactBatchNorm2d,
+    norm_swaps.FrozenBatchNorm2d: norm_layers.ExactBatchNorm2d,
+    norm_swaps.FrozenBatchNormAct2d: norm_layers.ExactBatchNorm2d,
     nn.GroupNorm: norm_layers.ExactGroupNorm,
     _timm.GroupNorm: norm_layers.ExactGroupNorm,
     _timm.GroupNorm1: norm_layers.ExactGroupNorm,

@@ -99,7 +99,7 @@ def _followed(model: nn.Module, method: str, canvas: tuple[int, int]) -> Trace:
         images = torch.empty((2, _num_channels(model), *canvas), dtype=dtype, device="meta")
         run.maps.set(images, FeatureMap(Extent(), clean=True))
         with torch.no_grad(), run.watched():
-            output = _call(shadow, method, images)
+            output = run.call(method, images)
         if not isinstance(output, Tensor):
             raise ExactError(
                 f"{type(model).__name__} returns a {type(output).__name__}, not one tensor; use a model that "
@@ -193,6 +193,20 @@ class _Run:
             for handle in handles:
                 handle.remove()
 
+    def call(self, method: str, images: Tensor) -> Any:
+        """What the model's method returns."""
+        try:
+            return getattr(self._model, method)(images)
+        except ExactError:
+            raise
+        except Exception as error:
+            reason = str(error) or type(error).__name__
+            raise ExactError(
+                f"{self._where()} of {stock_class(self._model).__name__} cannot be followed on a canvas of "
+                f"{images.shape[2]} x {images.shape[3]} without data: {reason.rstrip('.')}. Use a model that takes "
+                "images of any size and whose steps do not depend on pixels."
+            ) from error
+
     def operated(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
         """Carry feature maps through one ATen operation."""
         if self._inside_known:
@@ -241,15 +255,17 @@ class _Run:
         except TypeError as error:
             self._refuse(f"it calls {rule.__name__} in an unusual way ({error})")
         if plan is not None:
-            for axis, whole in enumerate(plan.whole):
-                self._whole(given.extent, axis, whole)
+            self._whole(given.extent, plan.whole)
         return plan
 
-    def _whole(self, extent: Extent, axis: int, divisor: int) -> None:
-        """Note that a side of a map must be a multiple of some length."""
-        if divisor > 1:
-            down, up = (extent[axis].then(offset=offset, divisor=divisor) for offset in (0, divisor - 1))
-            self.joined(extent._replace(**{extent._fields[axis]: down}), extent._replace(**{extent._fields[axis]: up}))
+    def _whole(self, extent: Extent, divisors: tuple[int, int]) -> None:
+        """Note that the sides of a map must be multiples of some lengths: rounding down and up must agree."""
+        if max(divisors) > 1:
+            down, up = (
+                Extent(*(reach.then(offset=up * (by - 1), divisor=by) for reach, by in zip(extent, divisors)))
+                for up in (0, 1)
+            )
+            self.joined(down, up)
 
     def _entering(self, name: str) -> Any:
         def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
@@ -304,6 +320,7 @@ class _Run:
             reason = f"it is given a map with height and width at axes {given.axes}"
         if reason is not None:
             self._refuse(reason)
+        self._whole(given.extent, exact.whole(module))
         windows = exact.windows(module)
         after = None if windows is None else FeatureMap(given.extent.through(windows), given.axes)
         if exact.sideways(module):
@@ -326,18 +343,6 @@ def _replacement(seen: Seen) -> tuple[Any, ...]:
     """What a call is replaced by, for comparison."""
     run: Any = seen.run
     return seen.name, getattr(run, "func", run), getattr(run, "keywords", None)
-
-
-def _call(model: nn.Module, method: str, images: Tensor) -> Any:
-    try:
-        return getattr(model, method)(images)
-    except ExactError:
-        raise
-    except Exception as error:
-        raise ExactError(
-            f"{stock_class(model).__name__} cannot be followed without data on a canvas of "
-            f"{images.shape[2]} x {images.shape[3]}: {error}. Use a model whose steps do not depend on pixels."
-        ) from error
 
 
 def _on_meta(model: nn.Module) -> nn.Module:

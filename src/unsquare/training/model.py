@@ -17,7 +17,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 from unsquare.errors import ConfigError
-from unsquare.exact.convert import make_exact, output_regions
+from unsquare.exact.convert import make_exact, output_regions, side_multiple
+from unsquare.exact.norm_swaps import freeze_batch_norms, group_norms_instead
 from unsquare.exact.pooling import PoolKind, RegionPool
 from unsquare.exact.pyramid import SpatialPyramidPool
 from unsquare.torchvision_guard import import_timm
@@ -25,6 +26,7 @@ from unsquare.torchvision_guard import import_timm
 timm = import_timm()
 
 Pool = Literal["spp", PoolKind]
+Norm = Literal["own", "frozen", "group"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +34,7 @@ class ModelConfig:
     """Which network."""
 
     backbone: str = "resnet18"
-    """A timm model of the ResNet or ConvNeXt family, by name."""
+    """A timm model built of convolutions, by name; docs/exact-coverage.md lists them."""
     pretrained: bool = False
     """Start from timm's pretrained weights, from the hub."""
     weights: Path | None = None
@@ -44,6 +46,9 @@ class ModelConfig:
     """Levels of the spatial pyramid, for the pool spp: level l pools l x l bins."""
     pyramid_mode: Literal["max", "mean"] = "max"
     """What a bin of the spatial pyramid keeps of each feature, for the pool spp."""
+    norm: Norm = "own"
+    """The backbone's norms: own (as it is built), frozen (batch norms keep their statistics, best with pretrained
+    weights) or group (group norms in their place); the latter two suit micro-batches of few images."""
     dropout: float = 0.0
     """Part of the pooled features dropped in training."""
     drop_path: float = 0.0
@@ -54,6 +59,8 @@ class ModelConfig:
             raise ConfigError("pretrained and weights both say where the weights come from; give one of them.")
         if self.pool not in get_args(Pool):
             raise ConfigError(f"pool must be one of {', '.join(get_args(Pool))}, but is {self.pool!r}; try spp.")
+        if self.norm not in get_args(Norm):
+            raise ConfigError(f"norm must be one of {', '.join(get_args(Norm))}, but is {self.norm!r}; try own.")
         if not self.pyramid or min(self.pyramid) < 1:
             raise ConfigError(f"pyramid must list levels of at least 1, but is {list(self.pyramid)}; try 1 2 4.")
         for name in ("dropout", "drop_path"):
@@ -70,6 +77,7 @@ class Classifier(nn.Module):
         load: whether to load the starting weights that `config` names (not needed before loading a checkpoint).
     """
 
+    backbone: Any
     mean: torch.Tensor
     std: torch.Tensor
 
@@ -77,7 +85,12 @@ class Classifier(nn.Module):
         super().__init__()
         backbone = create_backbone(config, load)
         self.stride = int(backbone.feature_info[-1]["reduction"])
-        self.backbone: Any = make_exact(backbone)
+        self.backbone = make_exact(backbone)
+        self._check_sides(config.backbone)
+        # Networks that widen their features after pooling, or cannot leave out their pool, are taken before that.
+        widened = getattr(backbone, "head_hidden_size", backbone.num_features) != backbone.num_features
+        pooled = self.backbone.methods["forward"].returned is None
+        self._method = "forward_features" if widened or pooled else "forward"
         self.pool = create_pool(config)
         num_pooled = int(backbone.num_features) * self.pool.num_bins
         self.norm = nn.LayerNorm(num_pooled)
@@ -100,7 +113,19 @@ class Classifier(nn.Module):
 
     def features(self, pixels: torch.Tensor, sizes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Feature maps (N, C, h, w) of normalised pixels, and each image's region (N, 2) in them."""
-        return self.backbone(pixels, sizes), output_regions(self.backbone, sizes)
+        backbone = self.backbone
+        features = (backbone if self._method == "forward" else backbone.forward_features)(pixels, sizes)
+        if backbone.methods[self._method].returned.axes == (1, 2):
+            features = features.permute(0, 3, 1, 2)
+        return features, output_regions(backbone, sizes, self._method)
+
+    def _check_sides(self, name: str) -> None:
+        multiple = side_multiple(self.backbone)
+        if multiple > 1:
+            raise ConfigError(
+                f"The backbone {name!r} takes only images whose sides are multiples of {multiple}, while pictures come "
+                "in every size; choose another, such as resnet50 or convnext_tiny."
+            )
 
     def checkpoint_activations(self) -> None:
         """Recompute the backbone's activations in the backward pass instead of keeping them."""
@@ -124,11 +149,11 @@ def create_backbone(config: ModelConfig, load: bool) -> Any:
         close = difflib.get_close_matches(config.backbone, timm.list_models(), n=3)
         hint = f"did you mean {' or '.join(close)}?" if close else "try resnet18 or convnext_atto."
         raise ConfigError(f"The backbone must be a model of timm, but {config.backbone!r} is none; {hint}")
-    options = {"drop_path_rate": config.drop_path} if config.drop_path else {}
+    options: dict[str, Any] = {"drop_path_rate": config.drop_path} if config.drop_path else {}
+    if not config.backbone.startswith("inception_next"):  # whose pool cannot be left out
+        options["global_pool"] = ""
     try:
-        backbone = timm.create_model(
-            config.backbone, pretrained=config.pretrained and load, num_classes=0, global_pool="", **options
-        )
+        backbone = timm.create_model(config.backbone, pretrained=config.pretrained and load, num_classes=0, **options)
     except (OSError, RuntimeError, TypeError, ValueError, AssertionError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigError(
@@ -137,7 +162,9 @@ def create_backbone(config: ModelConfig, load: bool) -> Any:
         ) from error
     if config.weights is not None and load:
         _load_weights(backbone, config.weights)
-    return backbone
+    if config.norm == "own":
+        return backbone
+    return freeze_batch_norms(backbone) if config.norm == "frozen" else group_norms_instead(backbone)
 
 
 def _load_weights(backbone: nn.Module, path: Path) -> None:
