@@ -1,0 +1,80 @@
+"""One small network of every convolutional family of timm answers as it does alone; the docs' table measures more."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from unsquare.exact import make_exact, output_regions
+
+FAMILIES = [
+    "test_byobnet", "gcresnext26ts", "mobileone_s0", "cs3darknet_focus_s", "cspnext_tiny", "densenet121", "dla46x_c",
+    "dpn48b", "test_efficientnet", "tf_efficientnet_b0", "mixnet_s", "efficientnet_cc_b0_4e", "fasternet_t0",
+    "fastvit_t8", "ghostnetv2_100", "hardcorenas_b", "hgnetv2_b0", "hrnet_w18_small", "inception_next_atto",
+    "inception_v3", "lcnetv2_small", "test_mambaout", "poolformer_s12", "mobilenetv3_small_050",
+    "mobilenetv4_conv_small_035", "test_nfnet", "nf_regnet_b0", "regnetx_002", "regnety_002", "repghostnet_050",
+    "repvit_m1", "res2next50", "resnest14d", "resnetblur18", "resnetv2_18", "resnetv2_50x1_bit", "rexnet_100",
+    "selecsls42", "legacy_seresnet18", "skresnet18", "starnet_s050", "tresnet_m", "ese_vovnet19b_slim_dw",
+    "legacy_xception", "xception41p", "resnetaa34d", "nf_ecaresnet26",
+]  # fmt: skip
+
+MULTIPLES_OF_32 = {"dla46x_c", "hrnet_w18_small", "cs3darknet_focus_s", "tresnet_m", "resnetaa34d"}
+
+
+def _sizes(name: str) -> list[tuple[int, int]]:
+    if name in MULTIPLES_OF_32:
+        return [(64, 96), (96, 64)]
+    return [(83, 97), (97, 80)] if "ception" in name else [(65, 90), (81, 70)]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_agrees_with_lone_images(references: SimpleNamespace, name: str) -> None:
+    """Outputs and gradients of lone images and of a batch padded with NaN agree to 1e-10 in float64."""
+    stock = references.stock_model(name)
+    exact = make_exact(stock)
+    assert list(exact.state_dict()) == list(stock.state_dict())
+    sizes = _sizes(name)
+    images = references.lone_images(sizes)
+    weights = torch.linspace(-1, 1, len(sizes) * 7, dtype=torch.float64).view(len(sizes), 7)
+    expected = references.run_alone(stock, images, weights)
+    output = exact(*references.padded(images, extra=(32, 0) if name in MULTIPLES_OF_32 else (3, 5)))
+    (output * weights).sum().backward()
+    assert references.error(output, expected) < 1e-10
+    assert max(references.gradient_errors(exact, stock).values()) < 1e-10
+
+
+@pytest.mark.parametrize(
+    "name", ["densenet121", "regnety_002", "mobilenetv3_small_050", "resnet26d", "tf_efficientnet_b0", "test_nfnet"]
+)
+def test_training_agrees_with_ragged_images(references: SimpleNamespace, name: str) -> None:
+    """In training, batch norms over the real pixels of all images, to 1e-10 in float64."""
+    stock = references.stock_model(name).train()
+    for module in stock.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    exact = make_exact(stock)
+    images = references.lone_images([(65, 90), (81, 70)])
+    weights = torch.linspace(-1, 1, 14, dtype=torch.float64).view(2, 7)
+    expected = references.run_ragged(stock, images, weights)
+    output = exact(*references.padded(images, extra=(3, 5)))
+    (output * weights).sum().backward()
+    assert references.error(output, expected) < 1e-10
+    assert max(references.gradient_errors(exact, stock).values()) < 1e-10
+
+
+def test_feature_maps_are_clean_and_of_the_size_foretold(references: SimpleNamespace) -> None:
+    """A headless network's map is each image's own inside its region, and zero outside."""
+    stock = references.stock_model("tf_efficientnet_b0", num_classes=0, global_pool="")
+    exact = make_exact(stock)
+    images = references.lone_images([(65, 90), (81, 70)])
+    pixels, sizes = references.padded(images, extra=(3, 5))
+    maps = exact(pixels, sizes)
+    for image, found, (height, width) in zip(images, maps, output_regions(exact, sizes).tolist()):
+        expected = stock(image[None])[0]
+        assert expected.shape[1:] == (height, width)
+        torch.testing.assert_close(found[:, :height, :width], expected, rtol=1e-10, atol=1e-12)
+        assert not found[:, height:].any()
+        assert not found[:, :, width:].any()
