@@ -9,8 +9,8 @@ squares S follow: m = (M mean - (M - n) f) / n and S = M var - n (M - n) / M (m 
 exact arithmetic, but lose digits where a mean is large against its deviation.
 
 Backward: the gradient that arrives is zero outside the regions, because whatever looks sideways downstream cleaned it.
-So the kernel's two sums per channel are right, and only the count by which it would divide is not. The kernel is asked for
-the sums alone; with them the input's gradient is one affine map of the input plus one multiple of the gradient.
+So the kernel's two sums per channel are right, and only the count by which it would divide is not. The kernel is asked
+for the sums alone; with them the input's gradient is one affine map of the input plus one multiple of the gradient.
 """
 
 from __future__ import annotations

@@ -116,7 +116,7 @@ class Batch:
             made = " or ".join("{} x {}".format(*extent.of_canvas(self.canvas)) for extent in extents)
             raise ExactError(
                 f"A layer was given a map of {shape[0]} x {shape[1]} where the canvas of this batch makes {made}; "
-                "call the model as a whole, with sizes."
+                "call the model as a whole, with sizes, on images no smaller than it was built for."
             )
         regions = self.recall(fitting[0], lambda: self._regions(fitting[0]))
         if any(not torch.equal(regions.sizes, extent.of(self.sizes)) for extent in fitting[1:]):

@@ -1,0 +1,130 @@
+"""Which of timm's networks are exact: every model of every family converted, some of each measured.
+
+Conversion follows a network on the meta device, so no weights are needed. Measured are the errors of a batch padded
+with NaN against the stock network on each lone image, outputs and gradients, in float64 and float32, in evaluation and
+(with batch norm over the real pixels of all images) in training. Results are kept in a JSON file as they come, and a run
+goes on where the last one stopped; the table in the documentation is made from that file.
+
+    python benchmarks/exact_coverage.py benchmarks/results/exact_coverage-DATE.json --table docs/exact-coverage.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import warnings
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import torch
+
+from unsquare.errors import ExactError, UnsquareError
+from unsquare.exact import make_exact
+from unsquare.exact.verify import verify_exact
+from unsquare.torchvision_guard import import_timm
+
+timm = import_timm()
+
+HYBRIDS = {
+    "byoanet", "cpubone", "csatv2", "davit", "edgenext", "efficientformer", "efficientformer_v2", "efficientvim",
+    "efficientvit_mit", "efficientvit_msra", "fastvit", "iformer", "levit", "lowformer", "maxxvit", "mobilenetv5",
+    "mobilevit", "nextvit", "repvit_hybrid", "sequencer", "shvit", "swiftformer", "tiny_vit", "visformer", "vitamin",
+    "vision_transformer_hybrid", "coat", "crossvit",
+}  # fmt: skip
+"""Families that mix convolutions with attention (or recurrence, or state spaces) between pixels."""
+
+TRANSFORMERS = {
+    "beit", "cait", "convit", "deepseek_vit", "deit", "eva", "gcvit", "gemma4_vit", "hiera", "hieradet_sam2",
+    "mlp_mixer", "mvitv2", "naflexvit", "nest", "pit", "pvt_v2", "qwen3_vit", "swin_transformer",
+    "swin_transformer_v2", "swin_transformer_v2_cr", "tnt", "twins", "vision_transformer",
+    "vision_transformer_relpos", "vision_transformer_sam", "volo", "xcit",
+}  # fmt: skip
+"""Families of patches and attention; not followed, since they are another kind of network."""
+
+MEASURED_PARAMETERS = 140e6
+MEASURED_PER_FAMILY = 2
+
+
+def families() -> dict[str, list[str]]:
+    """The names of timm's models by family, its own modules."""
+    found = defaultdict(list)
+    for name in timm.list_models():
+        found[timm.models._registry._model_to_module[name]].append(name)
+    return dict(sorted(found.items()))
+
+
+def converted(name: str) -> dict[str, Any]:
+    """Whether a model converts, and why not."""
+    with torch.device("meta"):
+        model = timm.create_model(name, num_classes=7)
+    size = sum(parameter.numel() for parameter in model.parameters())
+    try:
+        make_exact(model)
+    except ExactError as error:
+        return {"parameters": size, "refused": str(error)}
+    return {"parameters": size, "refused": None}
+
+
+def chosen(models: dict[str, dict[str, Any]]) -> list[str]:
+    """A few models of a family to measure: its smallest, and others spread over its names."""
+    fitting = [n for n, m in models.items() if m["refused"] is None and m["parameters"] <= MEASURED_PARAMETERS]
+    ordered = sorted(fitting, key=lambda name: models[name]["parameters"])
+    half = sorted(ordered[: max(MEASURED_PER_FAMILY, len(ordered) // 2)])
+    spread = half[:: max(1, len(half) // MEASURED_PER_FAMILY)]
+    return list(dict.fromkeys([*ordered[:1], *spread]))[:MEASURED_PER_FAMILY]
+
+
+def measured(name: str) -> dict[str, Any]:
+    """Errors of a model, by number type and mode."""
+    errors: dict[str, Any] = {}
+    for dtype in ("float64", "float32"):
+        try:
+            found = verify_exact(name, dtype=dtype)
+        except UnsquareError as error:
+            return {"failed": str(error)}
+        errors[dtype] = found.to_dict()
+    return errors
+
+
+def keep(path: Path, results: dict[str, Any]) -> None:
+    """Write the results so far."""
+    aside = path.with_suffix(".part")
+    aside.write_text(json.dumps(results, indent=1) + "\n")
+    aside.replace(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("results", type=Path)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--table", type=Path, help="write the table here")
+    given = parser.parse_args()
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(given.threads)
+    results: dict[str, Any] = json.loads(given.results.read_text()) if given.results.exists() else {}
+    results["versions"] = {"torch": torch.__version__, "timm": timm.__version__}
+    models = results.setdefault("models", {})
+    for family, names in families().items():
+        if family in TRANSFORMERS:
+            continue
+        for name in names:
+            if name not in models:
+                models[name] = {"family": family, **converted(name)}
+        keep(given.results, results)
+        print(f"{family}: {sum(models[n]['refused'] is None for n in names)} of {len(names)} convert", flush=True)
+    for family, names in families().items():
+        for name in chosen({n: models[n] for n in names if n in models}):
+            if "errors" not in models[name]:
+                models[name]["errors"] = measured(name)
+                keep(given.results, results)
+                print(f"{family}: {name} {models[name]['errors']}", flush=True)
+                gc.collect()
+
+
+if __name__ == "__main__":
+    main()

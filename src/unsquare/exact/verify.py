@@ -1,0 +1,238 @@
+"""Measures how far a padded batch is from lone images: for the exact model, and for naive padding beside it."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unsquare.errors import ConfigError, ExactError
+from unsquare.exact import lone
+from unsquare.exact.convert import ExactModel, make_exact, output_regions, side_multiple
+from unsquare.exact.registry import stock_class
+from unsquare.torchvision_guard import import_timm
+
+TOLERANCES = {"float64": 1e-10, "float32": 1e-5}
+"""The largest error that rounding explains, by number type."""
+
+_NUM_CLASSES = 7
+_LARGER_SIDES = (224, 272)
+
+
+@dataclass(frozen=True)
+class Errors:
+    """How far a padded batch is from lone images, in one mode: largest difference / largest reference value."""
+
+    outputs: float
+    gradients: float
+    """The worst of all parameters."""
+    naive_outputs: float
+    """The stock model on the same batch, padded with zeros."""
+    naive_gradients: float
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was measured of one model."""
+
+    model: str
+    sizes: tuple[tuple[int, int], ...]
+    """Heights and widths of the images, in pixels."""
+    dtype: str
+    tolerance: float
+    evaluation: Errors | None
+    training: Errors | None
+    """With batch norms over the real pixels of all images, dropout and stochastic depth switched off."""
+    refused: str | None = None
+    """Why the model cannot be made exact."""
+
+    @property
+    def exact(self) -> bool:
+        """Whether all errors measured are within the tolerance."""
+        measured = [mode for mode in (self.evaluation, self.training) if mode is not None]
+        return bool(measured) and all(max(mode.outputs, mode.gradients) <= self.tolerance for mode in measured)
+
+    @property
+    def status(self) -> str:
+        """One word: exact, refused, or inexact."""
+        return "refused" if self.refused else "exact" if self.exact else "inexact"
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it, for JSON."""
+        return {**asdict(self), "status": self.status}
+
+
+def verify_exact(
+    model: nn.Module | str,
+    *,
+    sizes: Sequence[tuple[int, int]] | None = None,
+    num_images: int = 3,
+    max_side: int = 160,
+    seed: int = 0,
+    dtype: str = "float64",
+    tolerance: float | None = None,
+    training: bool = True,
+    pretrained: bool = False,
+) -> Verification:
+    """Compare a padded batch with lone images, on random images.
+
+    Args:
+        model: A stock model, or the name of one of timm's. A model is taken with its own weights and is not changed; a
+            name is built with random weights, gains, biases and statistics.
+        sizes: Heights and widths of the images; None draws them.
+        num_images: How many sizes are drawn.
+        max_side: The largest side drawn, in pixels; models that refuse images so small get sides from 224 on.
+        seed: Of sizes, pixels and weights.
+        dtype: "float64", which leaves rounding no excuse, or "float32".
+        tolerance: The largest error that counts as exact; None takes 1e-10 or 1e-5.
+        training: Whether to measure training as well as evaluation.
+        pretrained: Whether a name is built with timm's pretrained weights, from the hub.
+
+    Returns:
+        The errors; `refused` says why where the model cannot be made exact.
+
+    Raises:
+        ConfigError: there is no such model, or the settings do not suit.
+        ExactError: the stock model itself fails on an image of such a size.
+    """
+    if dtype not in TOLERANCES:
+        raise ConfigError(f"dtype must be one of {', '.join(TOLERANCES)}, but is {dtype!r}.")
+    name, stock = _stock(model, pretrained, seed)
+    stock = lone.without_chance(stock).to(getattr(torch, dtype)).eval()
+    if max_side < 16:
+        raise ConfigError(f"max_side must be at least 16 pixels, but is {max_side}.")
+    chosen = list(sizes) if sizes is not None else _drawn_sizes(num_images, (max_side * 5 // 8, max_side), seed)
+    if len(chosen) < 2:
+        raise ConfigError(f"Verifying needs two or more images, since one is never padded, but got {len(chosen)}.")
+    tolerance = TOLERANCES[dtype] if tolerance is None else tolerance
+    try:
+        exact = make_exact(stock)
+    except ExactError as error:
+        return Verification(name, tuple(chosen), dtype, tolerance, None, None, refused=str(error))
+    try:
+        return _verified(name, stock, exact, chosen, dtype, tolerance, training, seed)
+    except ExactError:
+        if sizes is not None or max_side >= _LARGER_SIDES[1]:
+            raise
+        chosen = _drawn_sizes(num_images, _LARGER_SIDES, seed)
+        return _verified(name, stock, exact, chosen, dtype, tolerance, training, seed)
+
+
+def _verified(
+    name: str,
+    stock: nn.Module,
+    exact: nn.Module,
+    sizes: list[tuple[int, int]],
+    dtype: str,
+    tolerance: float,
+    training: bool,
+    seed: int,
+) -> Verification:
+    multiple = side_multiple(exact)
+    sizes = [(_whole(height, multiple), _whole(width, multiple)) for height, width in sizes]
+    images = _images(sizes, stock, seed)
+    evaluation = _errors(exact.eval(), stock.eval(), images, multiple, lone.alone)
+    found = _errors(exact.train(), stock.train(), images, multiple, lone.ragged) if training else None
+    return Verification(name, tuple(sizes), dtype, tolerance, evaluation, found)
+
+
+def _stock(model: nn.Module | str, pretrained: bool, seed: int) -> tuple[str, nn.Module]:
+    if isinstance(model, ExactModel):
+        raise ConfigError("verify_exact takes a stock model and makes it exact itself; give it undo_exact(model).")
+    if isinstance(model, nn.Module):
+        return stock_class(model).__name__, model
+    timm = import_timm()
+    if not timm.is_model(model):
+        close = difflib.get_close_matches(model, timm.list_models(), n=3)
+        hint = f"did you mean {' or '.join(close)}?" if close else "give a name of timm's, or package.module:function."
+        raise ConfigError(f"There is no model {model!r}; {hint}")
+    if pretrained:
+        return model, timm.create_model(model, pretrained=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return model, lone.shaken(timm.create_model(model, num_classes=_NUM_CLASSES), seed + 1)
+
+
+def _drawn_sizes(num_images: int, sides: tuple[int, int], seed: int) -> list[tuple[int, int]]:
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randint(sides[0], sides[1] + 1, (num_images, 2), generator=generator)
+    return [(int(height), int(width)) for height, width in drawn]
+
+
+def _whole(side: int, multiple: int) -> int:
+    return max(1, round(side / multiple)) * multiple
+
+
+def _images(sizes: Sequence[tuple[int, int]], model: nn.Module, seed: int) -> list[Tensor]:
+    parameter = next(model.parameters(), torch.zeros((), dtype=torch.float64))
+    channels = next((module.in_channels for module in model.modules() if isinstance(module, nn.Conv2d)), 3)
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(channels, *size, generator=generator, dtype=torch.float64).to(parameter) for size in sizes]
+
+
+def _padded(images: Sequence[Tensor], value: float, multiple: int) -> tuple[Tensor, Tensor]:
+    """Images at the top left of a canvas a little larger than any, (N, C, H, W), and their sizes (N, 2)."""
+    sizes = torch.tensor([image.shape[1:] for image in images])
+    height, width = (
+        (int(side) + 3) // multiple * multiple + (multiple if multiple > 1 else 0) for side in sizes.amax(0)
+    )
+    canvas = images[0].new_full((len(images), images[0].shape[0], height, width), value)
+    for place, image in zip(canvas, images):
+        place[:, : image.shape[1], : image.shape[2]] = image
+    return canvas, sizes
+
+
+def _errors(
+    exact: nn.Module,
+    stock: nn.Module,
+    images: list[Tensor],
+    multiple: int,
+    reference: Callable[[nn.Module, Sequence[Tensor]], list[Tensor]],
+) -> Errors:
+    judge, naive = copy.deepcopy(stock), copy.deepcopy(stock)
+    try:
+        expected = [output[0] for output in reference(judge, images)]
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise ExactError(
+            f"The stock {type(stock).__name__} fails on a lone image of these sizes ({error}); choose other sizes."
+        ) from error
+    _backward(expected)
+    pixels, sizes = _padded(images, float("nan"), multiple)
+    exact.zero_grad()
+    found = _regions(exact(pixels, sizes), exact, sizes, expected)
+    _backward(found)
+    beside = _regions(naive(_padded(images, 0.0, multiple)[0]), exact, sizes, expected)
+    _backward(beside)
+    return Errors(
+        _worst(found, expected),
+        max(lone.gradient_errors(exact, judge).values(), default=0.0),
+        _worst(beside, expected),
+        max(lone.gradient_errors(naive, judge).values(), default=0.0),
+    )
+
+
+def _regions(output: Tensor, exact: nn.Module, sizes: Tensor, expected: list[Tensor]) -> list[Tensor]:
+    """Each image's part of an output, as its lone image gives it."""
+    if expected[0].ndim != 3 or output.shape[1:] == expected[0].shape == expected[-1].shape:
+        return list(output)
+    places = output_regions(exact, sizes).tolist()
+    return [image[:, :height, :width] for image, (height, width) in zip(output, places)]
+
+
+def _backward(outputs: list[Tensor]) -> None:
+    """Leave gradients of a weighted sum of all outputs."""
+    total = torch.stack(
+        [(output * torch.linspace(-1, 1, output.numel()).to(output).view_as(output)).sum() for output in outputs]
+    )
+    (total * torch.arange(1, len(outputs) + 1).to(total)).sum().backward()
+
+
+def _worst(actual: list[Tensor], expected: list[Tensor]) -> float:
+    if any(one.shape != other.shape for one, other in zip(actual, expected)):
+        return float("inf")
+    return lone.error(torch.cat([one.flatten() for one in actual]), torch.cat([one.flatten() for one in expected]))
