@@ -2,8 +2,8 @@
 
 Conversion follows a network on the meta device, so no weights are needed. Measured are the errors of a batch padded
 with NaN against the stock network on each lone image, outputs and gradients, in float64 and float32, in evaluation and
-(with batch norm over the real pixels of all images) in training. Results are kept in a JSON file as they come, and a run
-goes on where the last one stopped; the table in the documentation is made from that file.
+(with batch norm over the real pixels of all images) in training. Results are kept in a JSON file as they come, and a
+run goes on where the last one stopped; the table in the documentation is made from that file.
 
     python benchmarks/exact_coverage.py benchmarks/results/exact_coverage-DATE.json --table docs/exact-coverage.md
 """

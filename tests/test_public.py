@@ -30,6 +30,7 @@ def test_the_public_names_are_these():
         "scan_source",
         "train",
         "undo_exact",
+        "verify_exact",
         "write_report",
     ]
     assert all(getattr(unsquare, name) is not None for name in unsquare.__all__)

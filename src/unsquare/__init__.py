@@ -29,6 +29,7 @@ _HOMES = {
     "scan_source": "unsquare.index.scan",
     "train": "unsquare.api",
     "undo_exact": "unsquare.exact.convert",
+    "verify_exact": "unsquare.exact.verify",
     "write_report": "unsquare.report.page",
 }
 

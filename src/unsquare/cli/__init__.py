@@ -21,6 +21,7 @@ COMMANDS = {
     "evaluate": "measure a run's accuracy on pictures with labels",
     "predict": "name the most probable classes of pictures",
     "report": "write a run's report again",
+    "verify-exact": "measure that padding does not count, for any network",
 }
 
 _USAGE = "usage: unsquare COMMAND ...\n\nTrain image classifiers on pictures as they are.\n\ncommands:\n"
@@ -30,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; the return value is the process's exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(_USAGE + "".join(f"  {name:10} {text}\n" for name, text in COMMANDS.items()))
+        print(_USAGE + "".join(f"  {name:12} {text}\n" for name, text in COMMANDS.items()))
         print("`unsquare COMMAND --help` lists a command's settings.\n\nexample:\n  unsquare demo")
         return 0
     if arguments[0] == "--version":
@@ -49,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # decode. Sleeping instead was measured up to seven times faster on a busy machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        return int(importlib.import_module(f"unsquare.cli.{name}").run(rest))
+        return int(importlib.import_module(f"unsquare.cli.{name.replace('-', '_')}").run(rest))
     except UnsquareError as error:
         return _fail(str(error))
     except BrokenPipeError:  # the reader of our output has gone, as in `unsquare plan ... | head`

@@ -1,0 +1,155 @@
+"""`unsquare verify-exact`: how far padded batches are from lone images, exact and naive, for any network."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import tyro
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from unsquare.cli.parsing import parse, print_json
+from unsquare.errors import ConfigError, UnsquareError
+from unsquare.exact.verify import Errors, Verification, verify_exact
+
+_WIDTH = 110  # where the output goes to a file, or the terminal is narrower than the table
+EXAMPLE = "unsquare verify-exact resnet50 efficientnet_b0 --sizes 97x131,128x160"
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyExactArguments:
+    """Measure how far a padded batch is from lone images: by the exact network, and by naive padding beside it.
+
+    Each network runs each image alone, unpadded, and then all of them padded on one canvas; the errors are largest
+    difference / largest reference value, of the outputs and of the worst parameter's gradient. In training, the
+    reference for batch norm takes its statistics over the real pixels of all images; dropout and stochastic depth are
+    off. Random weights, unless --pretrained. The status is 1 where a network that converts is not exact; a network
+    that is refused, with its reason, is no failure, unless all are."""
+
+    models: tyro.conf.Positional[tuple[str, ...]]
+    """Names of timm's models, or package.module:function for a network of your own: a class or function called without
+    arguments, looked up from this folder too."""
+    sizes: str | None = None
+    """Heights and widths, such as 97x131,128x160; left out, they are drawn."""
+    images: int = 3
+    """How many sizes to draw."""
+    max_side: int = 160
+    """The largest side to draw, in pixels."""
+    seed: int = 0
+    """Of sizes, pixels and weights."""
+    dtype: Literal["float64", "float32"] = "float64"
+    """The arithmetic; float64 leaves rounding no excuse."""
+    tolerance: float | None = None
+    """The largest error that counts as exact; left out, 1e-10 in float64 and 1e-5 in float32."""
+    training: bool = True
+    """Measure training as well as evaluation."""
+    pretrained: bool = False
+    """Use timm's pretrained weights, from the hub."""
+    json: bool = False
+    """Print one JSON object on standard output and nothing else there."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command; the status is 1 where a network is inexact, or none could be measured."""
+    given = parse(VerifyExactArguments, arguments, command="verify-exact", example=EXAMPLE)
+    if not given.models:
+        raise ConfigError(f"Verifying needs one or more networks, as in `{EXAMPLE}`.")
+    sizes = None if given.sizes is None else _parsed_sizes(given.sizes)
+    models = [_resolved(name) for name in given.models]
+    console = Console(stderr=True)
+    found: list[Verification] = []
+    problems: list[str] = []
+    for name, model in zip(given.models, models):
+        with console.status(f"{name}: alone, exact, naive"):
+            try:
+                found.append(
+                    verify_exact(
+                        model,
+                        sizes=sizes,
+                        num_images=given.images,
+                        max_side=given.max_side,
+                        seed=given.seed,
+                        dtype=given.dtype,
+                        tolerance=given.tolerance,
+                        training=given.training,
+                        pretrained=given.pretrained,
+                    )
+                )
+            except UnsquareError as error:
+                problems.append(f"{name}: {error}")
+    if given.json:
+        print_json({"models": [each.to_dict() for each in found], "problems": problems})
+    elif found:
+        _print(found)
+    for problem in problems:
+        print(f"unsquare: {problem}", file=sys.stderr)
+    inexact = any(each.status == "inexact" for each in found)
+    return 1 if inexact or problems or all(each.refused for each in found) else 0
+
+
+def _parsed_sizes(text: str) -> list[tuple[int, int]]:
+    words = text.replace(" ", ",").split(",")
+    if not all(re.fullmatch(r"[1-9]\d{0,5}x[1-9]\d{0,5}", word) for word in words):
+        raise ConfigError(f"sizes must be heights and widths such as 97x131,128x160, but are {text!r}.")
+    return [(int(height), int(width)) for height, width in (word.split("x") for word in words)]
+
+
+def _resolved(name: str) -> nn.Module | str:
+    """A name of timm's as it is; package.module:function called."""
+    module_name, colon, attribute = name.partition(":")
+    if not colon:
+        return name
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        made = getattr(importlib.import_module(module_name), attribute)()
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"A network of your own is given as package.module:function, but {name!r} cannot be had ({error}); check "
+            "the names, and that it needs no arguments."
+        ) from error
+    if not isinstance(made, nn.Module):
+        raise ConfigError(f"{name!r} must make a torch.nn.Module, but makes a {type(made).__name__}.")
+    return made
+
+
+def _print(found: list[Verification]) -> None:
+    console = Console()
+    console.width = max(console.width, _WIDTH)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("network", no_wrap=True)
+    table.add_column("status")
+    for mode in ("eval", "train") if any(each.training for each in found) else ("eval",):
+        for kind in ("outputs", "gradients", "naive padding"):
+            table.add_column(f"{mode}\n{kind}", justify="right", no_wrap=True)
+    for each in found:
+        numbers = [*_numbers(each.evaluation), *_numbers(each.training)][: len(table.columns) - 2]
+        style = {"exact": "green", "refused": "yellow", "inexact": "red"}[each.status]
+        table.add_row(each.model, f"[{style}]{each.status}", *numbers)
+    console.print(table)
+    exact = next((each for each in found if not each.refused), None)
+    if exact is not None:
+        images = ", ".join(f"{height}x{width}" for height, width in exact.sizes)
+        console.print(
+            f"Relative errors in {exact.dtype} against lone images ({images}); exact is at most {exact.tolerance:g}."
+        )
+        others = [each for each in found if not each.refused and each.sizes != exact.sizes]
+        for each in others:
+            console.print(f"{each.model}: {', '.join(f'{height}x{width}' for height, width in each.sizes)}.")
+    for each in found:
+        if each.refused:
+            console.print(f"{each.model} is refused: {each.refused}", highlight=False)
+
+
+def _numbers(errors: Errors | None) -> list[Any]:
+    if errors is None:
+        return ["", "", ""]
+    return [f"{value:.1e}" for value in (errors.outputs, errors.gradients, errors.naive_outputs)]

@@ -1,0 +1,98 @@
+"""Verifying measures what it says, and can fail."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from unsquare.errors import ConfigError, ExactError
+from unsquare.exact import make_exact, strips
+from unsquare.exact.verify import verify_exact
+
+SIZES = [(64, 81), (96, 70)]
+
+
+class Small(nn.Module):
+    """A network of one's own, with functional calls and a batch norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.norm = nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8, momentum=None)
+        self.two, self.drop, self.head = nn.Conv2d(8, 8, 3, padding=1), nn.Dropout(0.5), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
+        x = F.max_pool2d(self.norm(self.one(x)), 3, 2)
+        return self.head(self.drop(F.relu(self.two(x)).mean((2, 3))))
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_convnext"])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_networks_by_name(name: str, dtype: str) -> None:
+    """Exact errors are rounding, naive padding's are not, in evaluation and in training."""
+    found = verify_exact(name, sizes=SIZES, dtype=dtype)
+    assert found.status == "exact"
+    for mode in (found.evaluation, found.training):
+        assert mode is not None
+        assert max(mode.outputs, mode.gradients) < {"float64": 1e-12, "float32": 1e-5}[dtype]
+        assert mode.naive_outputs > 1e-4
+        assert mode.naive_gradients > 1e-3
+
+
+def test_a_network_of_ones_own_is_measured_and_left_alone() -> None:
+    """An own module is verified with its weights, dropout off, and is the same afterwards."""
+    torch.manual_seed(0)
+    model = Small()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    found = verify_exact(model, sizes=SIZES)
+    assert found.exact
+    assert found.model == "Small"
+    assert model.training
+    assert model.drop.p == 0.5
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_feature_maps_are_compared_within_their_regions() -> None:
+    """A network that returns a map is compared where each image's own map lies."""
+    assert verify_exact(nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.ReLU(), nn.Conv2d(4, 4, 3)), sizes=SIZES).exact
+
+
+def test_a_leak_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the zeroing outside the regions the verdict is inexact."""
+    monkeypatch.setattr(strips, "fill", lambda x, regions, value: None)
+    found = verify_exact(nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)), sizes=SIZES)
+    assert found.status == "inexact"
+    assert found.evaluation is not None
+    assert found.evaluation.outputs > 1e-3
+
+
+def test_what_cannot_be_exact_is_told() -> None:
+    """A network that is refused comes back with the reason, and is not exact."""
+    found = verify_exact("mobilevit_xxs", sizes=SIZES)
+    assert found.status == "refused"
+    assert "MobileVitBlock" in str(found.refused)
+    assert not found.exact
+
+
+def test_sizes_follow_networks_for_multiples() -> None:
+    """Where the stock network takes multiples alone, the sizes are rounded to them, and said."""
+    found = verify_exact("dla46x_c", sizes=SIZES, training=False)
+    assert found.exact
+    assert found.sizes == ((64, 96), (96, 64))
+    assert found.training is None
+
+
+def test_mistakes_are_named() -> None:
+    """Unknown names, single images, other arithmetic, exact models and sizes that do not fit are named."""
+    with pytest.raises(ConfigError, match=r"no model 'resnet5O'; did you mean .*resnet50"):
+        verify_exact("resnet5O")
+    with pytest.raises(ConfigError, match="two or more images"):
+        verify_exact("test_resnet", sizes=[(64, 64)])
+    with pytest.raises(ConfigError, match="dtype must be"):
+        verify_exact("test_resnet", dtype="int8")
+    with pytest.raises(ConfigError, match="takes a stock model"):
+        verify_exact(make_exact(Small()))
+    with pytest.raises(ExactError, match="fails on a lone image of these sizes"):
+        verify_exact(nn.Sequential(nn.Conv2d(3, 4, 9)), sizes=[(5, 5), (9, 9)])
