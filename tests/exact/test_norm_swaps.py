@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from unsquare.exact import make_exact
+from unsquare.exact import lone, make_exact
 from unsquare.exact.norm_swaps import freeze_batch_norms, group_norms_instead
 
 SIZES = [(33, 47), (64, 96), (50, 61)]
@@ -21,10 +21,7 @@ def test_training_agrees_with_lone_images(
     references: SimpleNamespace, swap: Callable[[nn.Module], nn.Module], name: str
 ) -> None:
     """With either norm a padded batch in training is what lone images are, to 1e-10: no image knows another."""
-    stock = swap(references.stock_model(name)).train()
-    for module in stock.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
+    stock = lone.without_chance(swap(references.stock_model(name))).train()
     images = references.lone_images(SIZES)
     weights = torch.linspace(-1, 1, 21, dtype=torch.float64).view(3, 7)
     exact = make_exact(stock)

@@ -114,7 +114,7 @@ class ExactModel(nn.Module):
         self, name: str, run: Callable[..., Tensor], pixels: Tensor, sizes: Tensor | None, options: dict[str, Any]
     ) -> Tensor:
         method = self.methods[name]
-        batch = Batch(_checked(sizes, pixels, method.joins), (pixels.shape[2], pixels.shape[3]), pixels.device)
+        batch = self._batch(pixels, sizes, method)
         before = self.passes.begin(batch)
         try:
             with watching(self.passes, method.calls[self.training], type(self).__name__):
@@ -123,7 +123,14 @@ class ExactModel(nn.Module):
                 output = clean(output, _map_regions(batch, method.returned.extent), shared=True)
         finally:
             self.passes.begin(before)
-        return Mark.apply(output, self.passes, batch) if output.requires_grad else output
+        marked = output.requires_grad and not batch.by_masks
+        return Mark.apply(output, self.passes, batch) if marked else output
+
+    def _batch(self, pixels: Tensor, sizes: Tensor | None, method: Method) -> Batch:
+        canvas = (pixels.shape[2], pixels.shape[3])
+        if sizes is not None and (self.passes.by_masks or torch.compiler.is_compiling()):
+            return Batch(sizes.to(pixels.device, torch.int64), canvas, pixels.device, by_masks=True)
+        return Batch(_checked(sizes, pixels, method.joins), canvas, pixels.device)
 
 
 @dataclass(frozen=True)
@@ -251,6 +258,8 @@ def _multiple(joins: dict[tuple[Extent, Extent], str]) -> int:
 def _entered(pixels: Tensor, batch: Batch) -> Tensor:
     """The pixels, channels-last, with zeros outside the images; never the caller's own memory if it changes."""
     entered = pixels.contiguous(memory_format=torch.channels_last)
+    if batch.by_masks:
+        return clean(entered, _map_regions(batch, Extent()))
     if batch.sizes is None or bool((batch.sizes == torch.tensor(batch.canvas)).all()):
         return entered
     if entered.data_ptr() == pixels.data_ptr():

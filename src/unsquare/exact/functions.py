@@ -23,8 +23,17 @@ from unsquare.exact.operations import Ambiguous, FeatureMap, Unknown
 from unsquare.exact.pyramid import SpatialPyramidPool
 from unsquare.exact.regions import Site
 from unsquare.exact.registry import SAME_PADDED
-from unsquare.exact.relocation import Mirror, Shift, mirrored, picked_along, shifted
-from unsquare.exact.strips import clean, fill, region_max, region_mean
+from unsquare.exact.relocation import (
+    Mirror,
+    Shift,
+    gathered,
+    mirror_places,
+    mirrored,
+    moved,
+    picked_along,
+    shifted,
+)
+from unsquare.exact.strips import amid, clean, region_max, region_mean
 
 Run = Callable[..., Tensor]
 """Takes the site, the stock function and the call's own arguments; returns what the stock function would alone."""
@@ -213,10 +222,7 @@ def _run_constant_pad(
     cleaned = clean(input, regions, shared=True)
     if not value:
         return function(cleaned, pad, mode, value)
-    fill(cleaned, regions, value)
-    padded = function(cleaned, pad, mode, value)
-    fill(cleaned, regions, 0.0)
-    return padded
+    return amid(cleaned, regions, value, lambda x: function(x, pad, mode, value))
 
 
 def _run_mirror(
@@ -225,6 +231,9 @@ def _run_mirror(
     regions = site.regions(input)
     if regions is None:
         return function(input, pad, *args, **kwargs)
+    if regions.masked:
+        canvas = (input.shape[2] + pads[0] + pads[1], input.shape[3] + pads[2] + pads[3])
+        return gathered(input, *mirror_places(regions.sizes, canvas, pads, reflect=reflect))
     if reflect and bool((regions.sizes <= max(pads)).any()):
         raise ExactError(
             f"Reflect padding by {max(pads)} pixels needs larger maps, but an image's map is "
@@ -256,6 +265,8 @@ def _run_same_pad(
     lengths = site.lengths(input)
     if lengths is None:
         return function(input, pad, mode, value)
+    if site.masked:
+        return _same_padded_by_masks(input, lengths, sides, value or 0.0)
     totals, afters = [], []
     for axis, window in enumerate(sides):
         span = window.dilation * (window.kernel - 1) + 1
@@ -272,6 +283,17 @@ def _run_same_pad(
     device = input.device
     shift = site.recall(("shift", sides), lambda: Shift(lengths.to(device), starts.to(device), before, after))
     return shifted(input, shift, value or 0.0)
+
+
+def _same_padded_by_masks(x: Tensor, lengths: Tensor, sides: sliding.Windows, value: float) -> Tensor:
+    places = []
+    for axis, window in enumerate(sides):
+        span = window.dilation * (window.kernel - 1) + 1
+        length, before = lengths[:, axis], x.shape[2 + axis]
+        padded = (-(-length // window.stride) - 1) * window.stride + span
+        after = (-(-before // window.stride) - 1) * window.stride + span
+        places.append(moved(length, (padded - length).clamp(min=0) // 2, before, after))
+    return gathered(x, places[0], places[1], value)
 
 
 def interpolate(

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from unsquare.exact.layers import ExactLayer
 from unsquare.exact.regions import Regions
 from unsquare.exact.sliding import Windows
-from unsquare.exact.strips import fill, region_max, region_mean
+from unsquare.exact.strips import amid, region_max, region_mean
 
 
 class _GlobalPool(ExactLayer):
@@ -169,9 +169,4 @@ def _squeeze(x: Tensor, regions: Regions, *, add_max: bool) -> Tensor:
 
 def _first_max(x: Tensor, regions: Regions | None) -> Tensor:
     """The maximum over each region, (N, C); of tied pixels the first has the gradient, as in PyTorch's pool."""
-    if regions is not None:
-        fill(x, regions, float("-inf"))
-    pooled = F.adaptive_max_pool2d(x, 1)
-    if regions is not None:
-        fill(x, regions, 0.0)
-    return pooled[:, :, 0, 0]
+    return amid(x, regions, float("-inf"), lambda map: F.adaptive_max_pool2d(map, 1))[:, :, 0, 0]

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from unsquare.exact.layers import ExactLayer
-from unsquare.exact.norms import BatchNorm, GroupNorm
-from unsquare.exact.regions import Regions
-from unsquare.exact.strips import fill
+from unsquare.exact.norms import batch_norm, group_norm
+from unsquare.exact.strips import blank
 
 
 class ExactBatchNorm2d(ExactLayer):
@@ -24,17 +23,19 @@ class ExactBatchNorm2d(ExactLayer):
         if not self.training and self.running_mean is not None:
             return super().forward(x)
         regions = self.regions(x)
-        num_pixels = x.numel() // x.shape[1] if regions is None else regions.num_pixels
-        if num_pixels == 1:
+        num_pixels: Any = x.numel() // x.shape[1]
+        if regions is not None:
+            num_pixels = regions.counts.sum() if regions.masked else regions.num_pixels
+        if isinstance(num_pixels, int) and num_pixels == 1:
             raise ValueError(
                 "Expected more than 1 value per channel when training, but the regions of an input of size "
                 f"{tuple(x.shape)} hold one pixel; use larger images or more of them."
             )
         x = x.contiguous(memory_format=torch.channels_last)
-        y, mean, variance = BatchNorm.apply(x, self.weight, self.bias, self.eps, regions)
+        y, mean, variance = batch_norm(x, self.weight, self.bias, self.eps, regions)
         # The second run of a checkpointed block sees the same pixels again: they were counted once.
         if self.training and self.track_running_stats and not self.site.passes.recomputing:
-            self._follow(mean, variance * (num_pixels / (num_pixels - 1)))
+            self._follow(mean, variance + variance / (num_pixels - 1))
         return _activate(self, y)
 
     @torch.no_grad()
@@ -56,7 +57,7 @@ class ExactGroupNorm(ExactLayer):
         regions = self.regions(x)
         if regions is None:
             return super().forward(x)
-        y = GroupNorm.apply(x, self.weight, self.bias, self.num_groups, self.eps, regions)
+        y = group_norm(x, self.weight, self.bias, self.num_groups, self.eps, regions)
         return _activate(self, y)
 
 
@@ -74,14 +75,9 @@ class ExactGlobalResponseNorm(ExactLayer):
     def forward(self, x: Tensor) -> Tensor:
         """Zero the outside, then run the stock layer."""
         regions = self.regions(x)
-        if regions is not None:
-            _fill_nhwc_or_nchw(x, regions, self.spatial_dim)
-        return super().forward(x)
-
-
-def _fill_nhwc_or_nchw(x: Tensor, regions: Regions, axes: tuple[int, int]) -> None:
-    x = x.detach()
-    fill(x.permute(0, 3, 1, 2) if axes == (1, 2) else x, regions, 0.0)
+        if self.spatial_dim == (1, 2):
+            return super().forward(blank(x.permute(0, 3, 1, 2), regions).permute(0, 2, 3, 1))
+        return super().forward(blank(x, regions))
 
 
 def _activate(layer: nn.Module, y: Tensor) -> Tensor:

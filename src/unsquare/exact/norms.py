@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from unsquare.exact import masks
 from unsquare.exact.regions import Regions
 from unsquare.exact.strips import fill, rows
 
@@ -135,6 +136,24 @@ class GroupNorm(torch.autograd.Function):
         grad_weight = None if weight is None else grad_dot.sum(dim=0).to(weight.dtype)
         grad_bias = grad_sum.sum(dim=0) if ctx.has_bias else None
         return grad_x, grad_weight, grad_bias, None, None, None
+
+
+def batch_norm(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, regions: Regions | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """A channels-last map normalised over all real pixels, their mean and their biased variance, (C,)."""
+    if regions is not None and regions.masked:
+        return masks.batch_norm(x, weight, bias, eps, regions)
+    return BatchNorm.apply(x, weight, bias, eps, regions)
+
+
+def group_norm(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, num_groups: int, eps: float, regions: Regions
+) -> Tensor:
+    """A map (N, C, H, W) with each image's groups of channels normalised over its region."""
+    if regions.masked:
+        return masks.group_norm(x, weight, bias, num_groups, eps, regions)
+    return GroupNorm.apply(x, weight, bias, num_groups, eps, regions)
 
 
 def _moments(pixels: Tensor) -> tuple[Tensor, Tensor]:

@@ -31,6 +31,8 @@ _SAMPLED_PIXELS = 256
 class Regions:
     """The regions of one feature map, (N, 2) on the host, and where they lie on its device."""
 
+    masked = False
+
     def __init__(self, sizes: Tensor, canvas: tuple[int, int], device: torch.device) -> None:
         self.sizes = sizes
         self.canvas = canvas
@@ -88,11 +90,31 @@ class Regions:
         return (rows < high) & (columns < wide)
 
 
+class MaskedRegions(Regions):
+    """Regions of which the host knows nothing: (N, 2) on the map's device, for `masks`."""
+
+    masked = True
+
+    def __init__(self, sizes: Tensor, canvas: tuple[int, int], device: torch.device) -> None:
+        self.sizes = self.on_device = sizes
+        self.canvas = canvas
+        self.device = device
+        self.full = False
+        self.counts = sizes.prod(dim=1).float()
+        rows = torch.arange(canvas[0], device=device)[None, :] < sizes[:, :1]
+        columns = torch.arange(canvas[1], device=device)[None, :] < sizes[:, 1:]
+        self.inside = rows[:, None, :, None] & columns[:, None, None, :]
+
+
 class Batch:
     """The images of one forward pass: their sizes and canvas, and every region worked out so far."""
 
-    def __init__(self, sizes: Tensor | None, canvas: tuple[int, int], device: torch.device) -> None:
-        self.sizes = sizes  # (N, 2) int64 on the host, or None where the whole canvas is real
+    def __init__(
+        self, sizes: Tensor | None, canvas: tuple[int, int], device: torch.device, *, by_masks: bool = False
+    ) -> None:
+        # (N, 2) int64 on the host, with `by_masks` on the device; None where the whole canvas is real
+        self.sizes = sizes
+        self.by_masks = by_masks
         self.canvas = canvas
         self.device = device
         self._known: dict[Hashable, Any] = {}
@@ -119,7 +141,7 @@ class Batch:
                 "call the model as a whole, with sizes, on images no smaller than it was built for."
             )
         regions = self.recall(fitting[0], lambda: self._regions(fitting[0]))
-        if any(not torch.equal(regions.sizes, extent.of(self.sizes)) for extent in fitting[1:]):
+        if not self.by_masks and any(not torch.equal(regions.sizes, extent.of(self.sizes)) for extent in fitting[1:]):
             raise ExactError(
                 f"A layer shared between depths was given a map of {shape[0]} x {shape[1]}, which several depths make "
                 "on this canvas; use one layer for each depth."
@@ -129,6 +151,8 @@ class Batch:
     def _regions(self, extent: Extent) -> Regions:
         assert self.sizes is not None
         sizes = extent.of(self.sizes)
+        if self.by_masks:
+            return MaskedRegions(sizes, extent.of_canvas(self.canvas), self.device)
         too_small = (sizes < 1).any(dim=1)
         if too_small.any():
             height, width = self.sizes[too_small][0].tolist()
@@ -149,6 +173,8 @@ class Passes:
     def __init__(self) -> None:
         self.frame: Any = None
         """The functional calls of the module whose code runs now, where any of them is replaced; see `calls`."""
+        self.by_masks = False
+        """Whether regions are kept by masks where nothing is compiled: for comparison."""
         self._forward: Batch | None = None
         self._backward: Callable[[], Batch | None] = _no_batch
 
@@ -221,8 +247,14 @@ class Site:
         regions = self._regions(self.extents, (x.shape[axes[0]], x.shape[axes[1]]))
         return None if regions is None or regions.full else regions
 
+    @property
+    def masked(self) -> bool:
+        """Whether the pass in progress keeps its regions by masks."""
+        batch = self.passes.batch
+        return batch is not None and batch.by_masks
+
     def lengths(self, x: Tensor) -> Tensor | None:
-        """The regions (N, 2) of a map given (N, C, H, W), on the host; None outside any pass with sizes."""
+        """The regions (N, 2) of a map given (N, C, H, W); None outside any pass with sizes."""
         regions = self._regions(self.extents, (x.shape[2], x.shape[3]))
         return None if regions is None else regions.sizes
 

@@ -27,7 +27,7 @@ class Shift:
 
     def __init__(self, lengths: Tensor, starts: Tensor, before: tuple[int, int], after: tuple[int, int]) -> None:
         self.before, self.after = before, after
-        self.forth = _rows_of([_moved(lengths[:, i], starts[:, i], before[i], after[i]) for i in (0, 1)], before)
+        self.forth = _rows_of([moved(lengths[:, i], starts[:, i], before[i], after[i]) for i in (0, 1)], before)
         self.back = _rows_of([_moved_back(lengths[:, i], starts[:, i], before[i], after[i]) for i in (0, 1)], after)
 
 
@@ -122,6 +122,29 @@ def picked_along(x: Tensor, axis: int, places: Tensor) -> Tensor:
     return taken.permute(0, 3, 1, 2)
 
 
+def gathered(x: Tensor, down: Tensor, across: Tensor, value: float = 0.0) -> Tensor:
+    """A map (N, C, H, W) of the pixels at the given rows (N, new H) and columns (N, new W); a value where these are -1.
+
+    With ordinary autograd and nothing known on the host: for `masks`.
+    """
+    x = picked_along(picked_along(x, 2, down.clamp(min=0)), 3, across.clamp(min=0))
+    return torch.where((down >= 0)[:, None, :, None] & (across >= 0)[:, None, None, :], x, value)
+
+
+def mirror_places(
+    lengths: Tensor, canvas: tuple[int, int], pads: tuple[int, int, int, int], *, reflect: bool
+) -> tuple[Tensor, Tensor]:
+    """For each row and column of a mirrored map, the place before in the image's own region; -1 beyond its padding."""
+    found = []
+    for axis in (0, 1):
+        start, end = pads[2 * axis], pads[2 * axis + 1]
+        places = torch.arange(canvas[axis], device=lengths.device)[None] - start
+        last = lengths[:, axis, None] - 1
+        inside = last - (last - places.abs()).abs() if reflect else torch.minimum(places.clamp(min=0), last)
+        found.append(torch.where(places > last + end, -1, inside))
+    return found[0], found[1]
+
+
 def _rows(x: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
 
@@ -130,7 +153,7 @@ def _both(along: list[Tensor]) -> Tensor:
     return along[0][:, :, None] & along[1][:, None]
 
 
-def _moved(lengths: Tensor, starts: Tensor, before: int, after: int) -> Tensor:
+def moved(lengths: Tensor, starts: Tensor, before: int, after: int) -> Tensor:
     """For each place after, the place before (N, after), or -1."""
     places = torch.arange(after, device=lengths.device)[None] - starts[:, None]
     return places.masked_fill_((places < 0) | (places >= lengths[:, None]) | (places >= before), -1)

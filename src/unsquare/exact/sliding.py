@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from unsquare.exact.regions import Regions, Site
-from unsquare.exact.strips import clean, fill
+from unsquare.exact.strips import amid, blank, clean
 from unsquare.shapes import Window
 
 Windows = tuple[Window, Window]
@@ -45,16 +45,8 @@ def max_pooled(x: Tensor, site: Site, operation: Operation) -> Tensor:
 
     It needs no cleaning of its gradient: that goes to the maximum of each real window, a real pixel.
     """
-    regions = site.regions(x)
-    if regions is None:
-        return operation(x)
-    fill(x, regions, float("-inf"))
-    y = operation(x)
-    fill(x, regions, 0.0)
-    after = site.regions_after(y)
-    if after is not None:
-        fill(y, after, 0.0)
-    return y
+    y = amid(x, site.regions(x), float("-inf"), operation)
+    return blank(y, site.regions_after(y))
 
 
 def avg_pooled(

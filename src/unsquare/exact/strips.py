@@ -9,12 +9,14 @@ and write per layer, forward and backward, for a twentieth of the pixels.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from unsquare.exact import masks
 from unsquare.exact.regions import Regions
 
 
@@ -121,14 +123,42 @@ def clean(x: Tensor, regions: Regions | None, *, shared: bool = False) -> Tensor
     """
     if regions is None:
         return x
+    if regions.masked:
+        return masks.filled(x, regions, 0.0)
     return (_CleanCopy if shared else _Clean).apply(x, regions)
 
 
 def region_mean(x: Tensor, regions: Regions | None) -> Tensor:
     """The mean over each image's region, (N, C)."""
-    return x.mean(dim=(2, 3)) if regions is None else _Mean.apply(x, regions)
+    if regions is None:
+        return x.mean(dim=(2, 3))
+    return masks.mean(x, regions) if regions.masked else _Mean.apply(x, regions)
 
 
 def region_max(x: Tensor, regions: Regions | None) -> Tensor:
     """The maximum over each image's region, (N, C)."""
-    return x.amax(dim=(2, 3)) if regions is None else _Max.apply(x, regions)
+    if regions is None:
+        return x.amax(dim=(2, 3))
+    return masks.filled(x, regions, float("-inf")).amax(dim=(2, 3)) if regions.masked else _Max.apply(x, regions)
+
+
+def blank(x: Tensor, regions: Regions | None) -> Tensor:
+    """A map with zeros outside the regions, whose gradient is zero there as it is."""
+    if regions is None:
+        return x
+    if regions.masked:
+        return masks.filled(x, regions, 0.0)
+    fill(x, regions, 0.0)
+    return x
+
+
+def amid(x: Tensor, regions: Regions | None, value: float, operation: Callable[[Tensor], Tensor]) -> Tensor:
+    """What an operation makes of a map with a value outside the regions, whose gradient is zero there as it is."""
+    if regions is None:
+        return operation(x)
+    if regions.masked:
+        return operation(masks.filled(x, regions, value))
+    fill(x, regions, value)
+    y = operation(x)
+    fill(x, regions, 0.0)
+    return y
