@@ -42,8 +42,11 @@ def padded(
 
 def gradient_errors(actual: nn.Module, expected: nn.Module) -> dict[str, float]:
     """The error of each parameter's gradient, by name; every parameter must have one."""
-    assert all(parameter.grad is not None for parameter in actual.parameters())
-    return lone.gradient_errors(actual, expected)
+    actual_grads, grads = (
+        {name: parameter.grad for name, parameter in model.named_parameters()} for model in (actual, expected)
+    )
+    assert None not in actual_grads.values()
+    return lone.gradient_errors(actual_grads, {name: grad for name, grad in grads.items() if grad is not None})
 
 
 def run_alone(model: nn.Module, images: list[Tensor], weights: Tensor) -> Tensor:

@@ -31,8 +31,10 @@ class VerifyExactArguments:
     Each network runs each image alone, unpadded, and then all of them padded on one canvas; the errors are largest
     difference / largest reference value, of the outputs and of the worst parameter's gradient. In training, the
     reference for batch norm takes its statistics over the real pixels of all images; dropout and stochastic depth are
-    off. Random weights, unless --pretrained. The status is 1 where a network that converts is not exact; a network
-    that is refused, with its reason, is no failure, unless all are."""
+    off, because they draw random numbers. Networks named from timm have random weights, every gain, bias and statistic
+    away from 0 and 1, where errors hide; nothing is downloaded without --pretrained. Networks of your own keep their
+    weights. The exit status is 0 where every network that converts is exact, 1 where one is not, cannot be run, or
+    none converts; a network that is refused, with its reason, is no failure beside others."""
 
     models: tyro.conf.Positional[tuple[str, ...]]
     """Names of timm's models, or package.module:function for a network of your own: a class or function called without

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -17,32 +17,46 @@ import torch
 from torch import Tensor, nn
 
 
+def outputs(model: nn.Module, images: Sequence[Tensor]) -> list[Tensor]:
+    """Outputs (1, ...) of a stock model on each image (C, h, w) by itself, whatever its mode and its norms."""
+    return (ragged if _shared(model) else alone)(model, images)
+
+
 def alone(model: nn.Module, images: Sequence[Tensor]) -> list[Tensor]:
     """Outputs (1, ...) of a stock model on each image (C, h, w) alone."""
-    return [model(image[None]) for image in images]
+    with NoDropout():
+        return [model(image[None]) for image in images]
 
 
 def ragged(model: nn.Module, images: Sequence[Tensor]) -> list[Tensor]:
-    """Outputs (1, ...) of a stock model on lone images whose batch norms share all images' real pixels.
-
-    The model's batch norms are changed in place: give a copy.
-    """
+    """Outputs (1, ...) of a stock model on lone images whose batch norms share all images' real pixels."""
     meeting = threading.Barrier(len(images), timeout=600)
     place = threading.local()
-    for layer in model.modules():
-        if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.training:
-            setattr(layer, "forward", _meeting(layer, [None] * len(images), meeting, place))  # noqa: B010
+    layers = _shared(model)
+    for layer in layers:
+        setattr(layer, "forward", _meeting(layer, [None] * len(images), meeting, place))  # noqa: B010
 
     def work(index: int) -> Tensor:
         place.index = index
         try:
-            return model(images[index][None])
+            with NoDropout():
+                return model(images[index][None])
         except BaseException:
             meeting.abort()
             raise
 
-    with ThreadPoolExecutor(len(images)) as pool:
-        return list(pool.map(work, range(len(images))))
+    try:
+        with ThreadPoolExecutor(len(images)) as pool:
+            return list(pool.map(work, range(len(images))))
+    finally:
+        for layer in layers:
+            del layer.__dict__["forward"]
+
+
+def _shared(model: nn.Module) -> list[nn.Module]:
+    """The batch norms that take their statistics from the batch."""
+    kind = nn.modules.batchnorm._BatchNorm
+    return [m for m in model.modules() if isinstance(m, kind) and (m.training or m.running_mean is None)]
 
 
 def _meeting(
@@ -56,7 +70,7 @@ def _meeting(
         if meeting.wait() == 0:
             pixels = torch.cat([slot[0].flatten(1) for slot in slots if slot is not None], dim=1)  # (C, pixels)
             moments[:] = [pixels.mean(dim=1), pixels.var(dim=1, correction=0)]
-            if layer.track_running_stats:
+            if layer.training and layer.track_running_stats:
                 _follow(layer, moments[0], pixels.var(dim=1))
         meeting.wait()
         shape = (-1,) + (1,) * (x.ndim - 2)
@@ -86,23 +100,33 @@ def error(actual: Tensor, expected: Tensor) -> float:
     return float(difference / expected.abs().max().clamp(min=1e-300))
 
 
-def gradient_errors(actual: nn.Module, expected: nn.Module) -> dict[str, float]:
-    """The error of each parameter's gradient, by name.
+def gradients(model: nn.Module) -> dict[str, Tensor]:
+    """The gradient of each parameter that has one, by name; they are taken out of the model."""
+    taken = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+    model.zero_grad(set_to_none=True)
+    return taken
+
+
+def gradient_errors(actual: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, float]:
+    """The error of each parameter's gradient, by name; infinite where a gradient is missing.
 
     A parameter whose true gradient is zero (a bias before a norm, say) has rounding noise for a gradient, in the
     reference as well; that noise is compared with the largest gradient of all.
     """
-    gradients = dict(actual.named_parameters())
-    references = {name: parameter.grad for name, parameter in expected.named_parameters() if parameter.grad is not None}
-    largest = max((float(grad.abs().max()) for grad in references.values()), default=0.0)
-    errors = {}
-    for name, reference in references.items():
+    largest = max((float(grad.abs().max()) for grad in expected.values()), default=0.0)
+    errors = dict.fromkeys(actual.keys() - expected.keys(), inf)
+    for name, reference in expected.items():
         own = float(reference.abs().max())
         noise = 100 * torch.finfo(reference.dtype).eps * largest
-        grad = gradients[name].grad
-        difference = torch.inf if grad is None else float((grad - reference).abs().max())
+        difference = float((actual[name] - reference).abs().max()) if name in actual else inf
         errors[name] = difference / max(own if own > noise else largest, 1e-300)
     return errors
+
+
+def worst(errors: Iterable[float]) -> float:
+    """The largest of some errors; not a number if any is none, which `max` would pass over."""
+    errors = list(errors)
+    return nan if any(isnan(error) for error in errors) else max(errors, default=0.0)
 
 
 def shaken(model: nn.Module, seed: int = 1) -> nn.Module:
@@ -121,10 +145,30 @@ def shaken(model: nn.Module, seed: int = 1) -> nn.Module:
 
 
 def without_chance(model: nn.Module) -> nn.Module:
-    """A copy of a model that draws no random numbers in training: no dropout, no stochastic depth."""
+    """A copy of a model whose layers draw no random numbers in training: no dropout, no stochastic depth."""
     model = copy.deepcopy(model)
     for module in model.modules():
+        # By name, since every library has its own. Only there is `p` a probability, and not a power, say.
+        drops = any(
+            "drop" in kind.__name__.lower() or kind.__name__ == "StochasticDepth" for kind in type(module).mro()
+        )
         for name in ("p", "drop_prob", "drop_rate", "drop_path_rate"):
-            if isinstance(getattr(module, name, None), float):
+            if isinstance(getattr(module, name, None), float) and (drops or name.startswith("drop_")):
                 setattr(module, name, 0.0)
     return model
+
+
+class NoDropout(TorchFunctionMode):
+    """While open, dropout that a model's code calls as a function lets everything pass."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call the function, unless it is a dropout."""
+        if func in _DROPOUTS:
+            return args[0] if args else (kwargs or {})["input"]
+        return func(*args, **(kwargs or {}))
+
+
+_DROPOUTS = {
+    *(F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout),
+    *(torch.dropout, torch.dropout_, torch.alpha_dropout, torch.feature_dropout, torch.feature_alpha_dropout),
+}

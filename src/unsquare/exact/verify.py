@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from math import isfinite
 from typing import Any
 
 import torch
@@ -55,7 +55,8 @@ class Verification:
     def exact(self) -> bool:
         """Whether all errors measured are within the tolerance."""
         measured = [mode for mode in (self.evaluation, self.training) if mode is not None]
-        return bool(measured) and all(max(mode.outputs, mode.gradients) <= self.tolerance for mode in measured)
+        errors = [error for mode in measured for error in (mode.outputs, mode.gradients)]
+        return bool(errors) and all(error <= self.tolerance for error in errors)  # false if not a number
 
     @property
     def status(self) -> str:
@@ -63,8 +64,12 @@ class Verification:
         return "refused" if self.refused else "exact" if self.exact else "inexact"
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it, for JSON."""
-        return {**asdict(self), "status": self.status}
+        """All of it, for JSON; an error that is not a finite number is None."""
+        values = {**asdict(self), "status": self.status}
+        for mode in ("evaluation", "training"):
+            if values[mode] is not None:
+                values[mode] = {name: error if isfinite(error) else None for name, error in values[mode].items()}
+        return values
 
 
 def verify_exact(
@@ -83,7 +88,7 @@ def verify_exact(
 
     Args:
         model: A stock model, or the name of one of timm's. A model is taken with its own weights and is not changed; a
-            name is built with random weights, gains, biases and statistics.
+            name is built with random weights, every gain, bias and statistic away from 0 and 1, where errors hide.
         sizes: Heights and widths of the images; None draws them.
         num_images: How many sizes are drawn.
         max_side: The largest side drawn, in pixels; models that refuse images so small get sides from 224 on.
@@ -103,7 +108,6 @@ def verify_exact(
     if dtype not in TOLERANCES:
         raise ConfigError(f"dtype must be one of {', '.join(TOLERANCES)}, but is {dtype!r}.")
     name, stock = _stock(model, pretrained, seed)
-    stock = lone.without_chance(stock).to(getattr(torch, dtype)).eval()
     if max_side < 16:
         raise ConfigError(f"max_side must be at least 16 pixels, but is {max_side}.")
     chosen = list(sizes) if sizes is not None else _drawn_sizes(num_images, (max_side * 5 // 8, max_side), seed)
@@ -111,9 +115,12 @@ def verify_exact(
         raise ConfigError(f"Verifying needs two or more images, since one is never padded, but got {len(chosen)}.")
     tolerance = TOLERANCES[dtype] if tolerance is None else tolerance
     try:
-        exact = make_exact(stock)
+        exact = make_exact(stock)  # as it is: a dropout that cannot be exact is refused, not switched off
     except ExactError as error:
         return Verification(name, tuple(chosen), dtype, tolerance, None, None, refused=str(error))
+    stock, exact = (lone.without_chance(each).to(getattr(torch, dtype)) for each in (stock, exact))
+    for parameter in (*stock.parameters(), *exact.parameters()):  # frozen ones are measured too
+        parameter.requires_grad_(parameter.is_floating_point())
     try:
         return _verified(name, stock, exact, chosen, dtype, tolerance, training, seed)
     except ExactError:
@@ -136,8 +143,8 @@ def _verified(
     multiple = side_multiple(exact)
     sizes = [(_whole(height, multiple), _whole(width, multiple)) for height, width in sizes]
     images = _images(sizes, stock, seed)
-    evaluation = _errors(exact.eval(), stock.eval(), images, multiple, lone.alone)
-    found = _errors(exact.train(), stock.train(), images, multiple, lone.ragged) if training else None
+    evaluation = _errors(exact.eval(), stock.eval(), images, multiple)
+    found = _errors(exact.train(), stock.train(), images, multiple) if training else None
     return Verification(name, tuple(sizes), dtype, tolerance, evaluation, found)
 
 
@@ -187,32 +194,26 @@ def _padded(images: Sequence[Tensor], value: float, multiple: int) -> tuple[Tens
     return canvas, sizes
 
 
-def _errors(
-    exact: nn.Module,
-    stock: nn.Module,
-    images: list[Tensor],
-    multiple: int,
-    reference: Callable[[nn.Module, Sequence[Tensor]], list[Tensor]],
-) -> Errors:
-    judge, naive = copy.deepcopy(stock), copy.deepcopy(stock)
+def _errors(exact: nn.Module, stock: nn.Module, images: list[Tensor], multiple: int) -> Errors:
     try:
-        expected = [output[0] for output in reference(judge, images)]
+        expected = [output[0] for output in lone.outputs(stock, images)]
     except (RuntimeError, AssertionError, ValueError) as error:
         raise ExactError(
             f"The stock {type(stock).__name__} fails on a lone image of these sizes ({error}); choose other sizes."
         ) from error
     _backward(expected)
+    references = lone.gradients(stock)
     pixels, sizes = _padded(images, float("nan"), multiple)
-    exact.zero_grad()
-    found = _regions(exact(pixels, sizes), exact, sizes, expected)
+    with lone.NoDropout():
+        found = _regions(exact(pixels, sizes), exact, sizes, expected)
+        naive = _regions(stock(pixels.nan_to_num(0.0)), exact, sizes, expected)
     _backward(found)
-    beside = _regions(naive(_padded(images, 0.0, multiple)[0]), exact, sizes, expected)
-    _backward(beside)
+    _backward(naive)
     return Errors(
         _worst(found, expected),
-        max(lone.gradient_errors(exact, judge).values(), default=0.0),
-        _worst(beside, expected),
-        max(lone.gradient_errors(naive, judge).values(), default=0.0),
+        lone.worst(lone.gradient_errors(lone.gradients(exact), references).values()),
+        _worst(naive, expected),
+        lone.worst(lone.gradient_errors(lone.gradients(stock), references).values()),
     )
 
 
@@ -224,12 +225,15 @@ def _regions(output: Tensor, exact: nn.Module, sizes: Tensor, expected: list[Ten
     return [image[:, :height, :width] for image, (height, width) in zip(output, places)]
 
 
-def _backward(outputs: list[Tensor]) -> None:
-    """Leave gradients of a weighted sum of all outputs."""
-    total = torch.stack(
-        [(output * torch.linspace(-1, 1, output.numel()).to(output).view_as(output)).sum() for output in outputs]
-    )
-    (total * torch.arange(1, len(outputs) + 1).to(total)).sum().backward()
+def _gradients(model: nn.Module, outputs: list[Tensor]) -> dict[str, Tensor]:
+    """Gradients of a weighted sum of all outputs, by parameter; the model keeps none."""
+    total = torch.zeros((), dtype=outputs[0].dtype, device=outputs[0].device)
+    for weight, output in enumerate(outputs, start=1):
+        total = total + weight * (output * torch.linspace(-1, 1, output.numel()).to(output).view_as(output)).sum()
+    total.backward()
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+    model.zero_grad()
+    return gradients
 
 
 def _worst(actual: list[Tensor], expected: list[Tensor]) -> float:
