@@ -15,7 +15,7 @@ import gc
 import json
 import os
 import warnings
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +91,92 @@ def measured(name: str) -> dict[str, Any]:
     return errors
 
 
+def table(results: dict[str, Any]) -> str:
+    """The results as a page of the documentation."""
+    by_family: dict[str, dict[str, Any]] = defaultdict(dict)
+    for name, model in results["models"].items():
+        by_family[model["family"]][name] = model
+    kinds = {False: "convolutions", True: "hybrid"}
+    counts = {kind: Counter() for kind in kinds.values()}  # type: ignore[var-annotated]
+    rows, refusals = [], []
+    for family, models in sorted(by_family.items()):
+        kind = kinds[family in HYBRIDS]
+        exact = sum(model["refused"] is None for model in models.values())
+        state = "exact" if exact == len(models) else "refused" if not exact else "in part"
+        counts[kind][state] += 1
+        counts[kind]["models"] += len(models)
+        counts[kind]["exact models"] += exact
+        measured = {name: model["errors"] for name, model in models.items() if "errors" in model}
+        rows.append(f"| {family} | {kind} | {state} | {exact} of {len(models)} | {_measured(measured)} |")
+        for reason, names in sorted(_refusals(models).items()):
+            few = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+            refusals.append(f"- **{family}** ({few}): {reason}.")
+    plain = counts["convolutions"]
+    families = plain["exact"] + plain["in part"] + plain["refused"]
+    versions = results["versions"]
+    return _PAGE.format(
+        versions=f"timm {versions['timm']}, torch {versions['torch']}",
+        exact=plain["exact"],
+        families=families,
+        part=plain["in part"],
+        refused=plain["refused"],
+        exact_models=plain["exact models"],
+        models=plain["models"],
+        hybrid_models=counts["hybrid"]["exact models"],
+        hybrids=counts["hybrid"]["models"],
+        rows="\n".join(rows),
+        refusals="\n".join(refusals),
+    )
+
+
+_PAGE = """# Which networks are exact
+
+Made by `benchmarks/exact_coverage.py` with {versions}. Of timm's {families} families built of convolutions alone,
+{exact} are exact in every model, {part} in part, {refused} not at all ({exact_models} of {models} models). Hybrids with
+attention between pixels are refused, but for those of their models that have none ({hybrid_models} of {hybrids}).
+Families of patches and attention alone are another kind of network and are not listed.
+
+A model is exact if it converts: every operation in it is then known to give each image what it gives it alone. Some of
+each family are measured as well: a batch padded with NaN against the stock model on each lone image, the larger of the
+errors of the outputs and of the worst parameter's gradient, relative to the largest value (`unsquare verify-exact`). In
+training, batch norms take their statistics over the real pixels of all images, in the reference too. In float32 the
+errors are rounding, which deep networks with random weights amplify: the stock network's own is of the same size, and a
+ReLU within rounding of zero may open in one run and not in the other.
+
+| family | kind | status | models exact | measured: float64 evaluation, training; float32 evaluation, training |
+|---|---|---|---|---|
+{rows}
+
+## Refused
+
+{refusals}
+"""
+
+
+def _measured(models: dict[str, Any]) -> str:
+    return "; ".join(f"{name}: {_numbers(errors)}" for name, errors in models.items())
+
+
+def _numbers(errors: dict[str, Any]) -> str:
+    if "failed" in errors:
+        return errors["failed"]
+    modes = [errors[dtype][mode] for dtype in ("float64", "float32") for mode in ("evaluation", "training")]
+    numbers = [f"{max(mode['outputs'], mode['gradients']):.0e}" for mode in modes]
+    return f"{numbers[0]}, {numbers[1]}; {numbers[2]}, {numbers[3]}"
+
+
+def _refusals(models: dict[str, Any]) -> dict[str, list[str]]:
+    """The refused models by the class of the module at fault and the reason."""
+    found = defaultdict(list)
+    for name, model in models.items():
+        if model["refused"] is not None:
+            where, _, reason = model["refused"].partition(" cannot be ")
+            module = where.split(" of ")[0].rpartition("(")[2].rstrip(")")
+            reason = reason.partition(": ")[2].split(". Use a ")[0].split(" on a canvas")[0]
+            found[f"{module}: {reason}"].append(name)
+    return found
+
+
 def keep(path: Path, results: dict[str, Any]) -> None:
     """Write the results so far."""
     aside = path.with_suffix(".part")
@@ -117,6 +203,8 @@ def main() -> None:
                 models[name] = {"family": family, **converted(name)}
         keep(given.results, results)
         print(f"{family}: {sum(models[n]['refused'] is None for n in names)} of {len(names)} convert", flush=True)
+    if given.table is not None:  # so far; again at the end
+        given.table.write_text(table(results))
     for family, names in families().items():
         for name in chosen({n: models[n] for n in names if n in models}):
             if "errors" not in models[name]:
@@ -124,6 +212,8 @@ def main() -> None:
                 keep(given.results, results)
                 print(f"{family}: {name} {models[name]['errors']}", flush=True)
                 gc.collect()
+    if given.table is not None:
+        given.table.write_text(table(results))
 
 
 if __name__ == "__main__":

@@ -125,3 +125,32 @@ def test_a_second_derivative_is_right(references: SimpleNamespace) -> None:
 
     actual = twice(exact, *references.padded([image], extra=(3, 3)))[:, :, :6, :7]
     torch.testing.assert_close(actual, twice(stock, image[None]), rtol=1e-9, atol=1e-11)
+
+
+def test_narrow_strided_points_do_not_overrun(references: SimpleNamespace) -> None:
+    """Kernels of one pixel with a stride over three channels agree; PyTorch's own crashes channels-last in float32."""
+    _check(references, nn.Conv2d(3, 3, 1, 2), references.lone_images([(9, 12), (14, 7)], channels=3))
+    exact = make_exact(nn.Sequential(nn.Conv2d(3, 48, 1, 2)))
+    for _ in range(8):
+        exact(torch.randn(3, 3, 160, 132), torch.tensor([[160, 132], [150, 131], [131, 100]])).sum().backward()
+
+
+def test_a_map_that_a_norm_and_a_convolution_read(references: SimpleNamespace) -> None:
+    """A convolution keeps its input for backward; a batch norm that reads the same map later does not spoil it."""
+
+    class Branches(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(2, 2, 3, padding=1), nn.BatchNorm2d(2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.conv(x) - self.norm(x)
+
+    torch.manual_seed(0)
+    stock = nn.Sequential(nn.Conv2d(2, 2, 1), Branches(), nn.AdaptiveAvgPool2d(1), nn.Flatten()).double().train()
+    exact = make_exact(stock)
+    images = references.lone_images([(9, 12), (14, 7)], channels=2)
+    weights = torch.tensor([[1.0, -2.0], [3.0, 0.5]], dtype=torch.float64)
+    references.run_ragged(stock, images, weights)
+    (exact(*references.padded(images, extra=(3, 5))) * weights).sum().backward()
+    assert max(references.gradient_errors(exact, stock).values()) < 1e-10

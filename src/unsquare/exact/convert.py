@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from unsquare.errors import ExactError
 from unsquare.exact.calls import Call, Calls, Watched, watching
@@ -25,6 +26,10 @@ from unsquare.exact.regions import Batch, Mark, Passes, Regions, Site
 from unsquare.exact.registry import exact_class, overlaid, stock_class
 from unsquare.exact.strips import clean
 from unsquare.exact.trace import Place, Seen, Trace, trace
+
+# A compiler keeps most functions whole and shows them to the function mode of `calls`, as it should; this one it would
+# look into, where the mode no longer sees its name.
+torch.compiler.allow_in_graph(F.pad)
 
 
 def make_exact(model: nn.Module) -> nn.Module:

@@ -12,10 +12,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from unsquare.exact import sliding
 from unsquare.exact.regions import Regions, Site
 from unsquare.exact.sliding import SAME, Windows
+
+# Channels below which oneDNN's widest vectors are not full.
+_NARROW = 16
 
 
 class ExactLayer(nn.Module):
@@ -74,7 +78,8 @@ class ExactConv2d(ExactLayer):
     @staticmethod
     def sideways(module: nn.Conv2d) -> bool:
         """A kernel of one pixel without padding reads one pixel, whatever its stride."""
-        return any(window.kernel > 1 or window.padding > 0 for window in ExactConv2d.windows(module))
+        beyond = any(window.kernel > 1 or window.padding > 0 for window in ExactConv2d.windows(module))
+        return beyond or _overruns(module)
 
     @staticmethod
     def windows(module: nn.Conv2d) -> Windows:
@@ -88,6 +93,9 @@ class ExactConv2d(ExactLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve over a clean input."""
+        if _overruns(self):
+            down, across = self.stride
+            return F.conv2d(x[:, :, ::down, ::across], self.weight, self.bias, groups=self.groups)
         return sliding.convolved(x, self.site, super().forward)
 
 
@@ -168,6 +176,20 @@ class ExactAvgPool2d(ExactLayer):
             include_padding=bool(self.count_include_pad),
             own_divisor=bool(self.divisor_override),
         )
+
+
+def _overruns(module: Any) -> bool:
+    """Whether oneDNN writes beyond its workspace in the backward pass, or hangs.
+
+    It does for kernels of one pixel with a stride, few input channels, and channels-last maps in float32:
+    https://github.com/uxlfoundation/oneDNN/issues/6035. Picking the pixels first is the same and safe.
+    """
+    plain = (
+        getattr(type(module), "stock", type(module)) is nn.Conv2d
+        and module.kernel_size == (1, 1)
+        and module.padding == (0, 0)
+    )
+    return plain and max(module.stride) > 1 and module.in_channels // module.groups < _NARROW
 
 
 def _same_padding(module: nn.Conv2d, axis: int) -> int:

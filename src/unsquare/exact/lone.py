@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from math import inf, isnan, nan
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 
 def outputs(model: nn.Module, images: Sequence[Tensor]) -> list[Tensor]:
@@ -68,7 +71,8 @@ def _meeting(
     def forward(x: Tensor) -> Tensor:
         slots[place.index] = x
         if meeting.wait() == 0:
-            pixels = torch.cat([slot[0].flatten(1) for slot in slots if slot is not None], dim=1)  # (C, pixels)
+            columns = [slot[0].reshape(slot.shape[1], -1) for slot in slots if slot is not None]
+            pixels = torch.cat(columns, dim=1)  # (C, pixels)
             moments[:] = [pixels.mean(dim=1), pixels.var(dim=1, correction=0)]
             if layer.training and layer.track_running_stats:
                 _follow(layer, moments[0], pixels.var(dim=1))
@@ -98,13 +102,6 @@ def error(actual: Tensor, expected: Tensor) -> float:
     expected = expected.detach()
     difference = (actual.detach() - expected).abs().max()
     return float(difference / expected.abs().max().clamp(min=1e-300))
-
-
-def gradients(model: nn.Module) -> dict[str, Tensor]:
-    """The gradient of each parameter that has one, by name; they are taken out of the model."""
-    taken = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
-    model.zero_grad(set_to_none=True)
-    return taken
 
 
 def gradient_errors(actual: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, float]:

@@ -35,7 +35,7 @@ def batch_moments(x: Tensor, regions: Regions | None) -> tuple[Tensor, Tensor]:
     """Mean and biased variance of each channel over all real pixels of a map (N, C, H, W).
 
     Returns:
-        Two tensors (C,), float32 or the map's type where that is wider. The outside of the map is overwritten.
+        Two tensors (C,), float32 or the map's type where that is wider. The outside of the map is zero afterwards.
     """
     pixels = rows(x.data)
     assert pixels is not None
@@ -44,6 +44,7 @@ def batch_moments(x: Tensor, regions: Regions | None) -> tuple[Tensor, Tensor]:
     guess = pixels[regions.sample].mean(dim=0, dtype=_wide(x)).to(x.dtype)
     pixels.index_put_((regions.outside,), guess)
     mean, variance = _moments(pixels)
+    fill(x, regions, 0.0)  # a convolution may read the same map, and keeps it for its backward pass
     real, computed = regions.num_pixels, regions.num_computed
     guess = guess.to(mean.dtype)
     # Written as a step from the guess, so that no digits cancel.
