@@ -38,6 +38,15 @@ def test_a_table_of_networks(own: str, capsys: pytest.CaptureFixture[str]) -> No
     assert "64x81, 96x70" in out
 
 
+def test_help_ends_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    """The settings and the exit status are explained, and the last line can be run."""
+    with pytest.raises(SystemExit):
+        main(["verify-exact", "--help"])
+    out = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "exit status is 0 where every network that converts is exact" in out
+    assert out.endswith("unsquare verify-exact resnet50 efficientnet_b0 --sizes 97x131,128x160")
+
+
 def test_json(own: str, capsys: pytest.CaptureFixture[str]) -> None:
     """One object holds every number."""
     assert main(["verify-exact", own, "--json", "--no-training", "--max-side", "64"]) == 0

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unsquare.errors import ConfigError, ExactError
-from unsquare.exact import make_exact, strips
-from unsquare.exact.verify import verify_exact
+from unsquare.exact import lone, make_exact, strips
+from unsquare.exact.verify import Errors, Verification, verify_exact
+from unsquare.torchvision_guard import import_timm
+
+timm = import_timm()
 
 SIZES = [(64, 81), (96, 70)]
 
@@ -66,6 +71,54 @@ def test_a_leak_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.status == "inexact"
     assert found.evaluation is not None
     assert found.evaluation.outputs > 1e-3
+
+
+def test_a_leak_of_gradients_alone_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where only the way back is wrong, outputs agree and the verdict is inexact."""
+    monkeypatch.setattr(strips._Clean, "backward", staticmethod(lambda ctx, grad: (grad, None)))
+    monkeypatch.setattr(strips._CleanCopy, "backward", staticmethod(lambda ctx, grad: (grad, None)))
+    found = verify_exact("test_resnet", sizes=SIZES, training=False)
+    assert found.status == "inexact"
+    assert found.evaluation is not None
+    assert found.evaluation.outputs < 1e-12
+    assert found.evaluation.gradients > 1e-6
+
+
+@pytest.mark.parametrize("errors", [(math.nan, 0.0), (0.0, math.nan)])
+def test_what_is_not_a_number_is_not_exact(errors: tuple[float, float]) -> None:
+    """Padding that reaches an output or a gradient shows as not-a-number, which no maximum may pass over."""
+    found = Verification("net", ((8, 8),), "float64", 1e-10, Errors(*errors, 0.0, 0.0), None)
+    assert found.status == "inexact"
+    assert None in found.to_dict()["evaluation"].values()
+    assert math.isnan(lone.worst([0.0, math.nan, 1.0]))
+
+
+class Chancy(nn.Module):
+    """Dropout as a function, a batch norm without running statistics, a frozen weight, and a power called p."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.norm = nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8, track_running_stats=False)
+        self.two, self.p = nn.Conv2d(8, 8, 3, padding=1).requires_grad_(False), 3.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """A vector by generalised mean."""
+        x = F.dropout(self.two(F.relu(self.norm(self.one(x)))), 0.5, self.training)
+        return x.clamp(min=1e-6).pow(self.p).mean((2, 3)).pow(1 / self.p)
+
+
+def test_only_chance_is_switched_off() -> None:
+    """Dropout called as a function is off; settings that only look like one stay; frozen weights are measured."""
+    found = verify_exact(Chancy(), sizes=SIZES)
+    assert found.exact, found
+    assert found.training is not None
+    assert found.training.naive_gradients > 1e-3
+
+
+def test_a_dropout_that_cannot_be_exact_is_refused() -> None:
+    """What make_exact refuses is refused here as well, though it would be off for the comparison."""
+    found = verify_exact(timm.create_model("resnet10t", drop_block_rate=0.1), sizes=SIZES)
+    assert "DropBlock2d" in str(found.refused)
 
 
 def test_what_cannot_be_exact_is_told() -> None:
