@@ -288,8 +288,8 @@ class TestBadInput:
 
     def test_a_backbone_that_cannot_be_exact(self, command, make_folder, tmp_path):
         """A backbone outside what can be made exact is refused by the module's name."""
-        extra = ("--backbone", "resnetblur50")
-        self.check(command, make_folder(), tmp_path / "run", "reflect", extra=extra)
+        extra = ("--backbone", "mobilevit_xxs")
+        self.check(command, make_folder(), tmp_path / "run", "MobileVitBlock", extra=extra)
 
     def test_unwritable_run_folder(self, command, make_folder, tmp_path):
         """A run folder below a file cannot be made."""

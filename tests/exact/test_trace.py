@@ -85,7 +85,6 @@ def test_functional_steps_are_seen(step: object, message: str) -> None:
         (nn.InstanceNorm2d(3), r"0 \(InstanceNorm2d\)"),
         (nn.Linear(576, 4), "mixes positions along the width"),
         (nn.Upsample(scale_factor=2, mode="bicubic"), r"0 \(Upsample\)"),
-        (nn.SyncBatchNorm(3), r"0 \(SyncBatchNorm\)"),
     ],
 )
 def test_settings_of_layers_are_judged(layer: nn.Module, message: str) -> None:

@@ -23,7 +23,7 @@ from unsquare.exact.calls import Call, Calls, Watched, watching
 from unsquare.exact.extent import Extent
 from unsquare.exact.operations import FeatureMap
 from unsquare.exact.regions import Batch, Mark, Passes, Regions, Site
-from unsquare.exact.registry import exact_class, overlaid, stock_class
+from unsquare.exact.registry import PLAIN_BATCH_NORMS, exact_class, overlaid, stock_class
 from unsquare.exact.strips import clean
 from unsquare.exact.trace import Place, Seen, Trace, trace
 
@@ -118,6 +118,8 @@ class ExactModel(nn.Module):
     def _within_pass(
         self, name: str, run: Callable[..., Tensor], pixels: Tensor, sizes: Tensor | None, options: dict[str, Any]
     ) -> Tensor:
+        if not torch.compiler.is_compiling() and any(type(module) in PLAIN_BATCH_NORMS for module in self.modules()):
+            _convert(self)  # batch norms were synchronised since: PyTorch and timm put new layers in their place
         method = self.methods[name]
         batch = self._batch(pixels, sizes, method)
         before = self.passes.begin(batch)
@@ -128,7 +130,7 @@ class ExactModel(nn.Module):
                 output = clean(output, _map_regions(batch, method.returned.extent), shared=True)
         finally:
             self.passes.begin(before)
-        marked = output.requires_grad and not batch.by_masks
+        marked = output.requires_grad and not torch.compiler.is_compiling()
         return Mark.apply(output, self.passes, batch) if marked else output
 
     def _batch(self, pixels: Tensor, sizes: Tensor | None, method: Method) -> Batch:

@@ -18,6 +18,15 @@ def filled(x: Tensor, regions: Regions, value: float) -> Tensor:
     return torch.where(regions.inside, x, value)
 
 
+def sunk(x: Tensor, regions: Regions) -> Tensor:
+    """A map (N, C, H, W) with the lowest finite value outside the regions, for maxima.
+
+    Minus infinity would do but for windows that see nothing else: a compiled max-pool takes the maximum of such a
+    window to be in the padding, and its backward pass fails on that place.
+    """
+    return filled(x, regions, torch.finfo(x.dtype).min)
+
+
 def mean(x: Tensor, regions: Regions) -> Tensor:
     """The mean over each image's region, (N, C)."""
     sums = filled(x, regions, 0.0).sum(dim=(2, 3), dtype=_wide(x))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from unsquare.exact.layers import ExactLayer
 from unsquare.exact.norms import batch_norm, group_norm
+from unsquare.exact.ranks import group_of
 from unsquare.exact.strips import blank
 
 
@@ -18,25 +19,37 @@ class ExactBatchNorm2d(ExactLayer):
     With running statistics (evaluation) it is a per-channel affine map, and the stock layer's code runs.
     """
 
+    @staticmethod
+    def refusal(module: Any) -> str | None:
+        """PyTorch's conversion to synchronised norms leaves out the activation of timm's combined layers."""
+        if type(module) is nn.BatchNorm2d and hasattr(module, "act"):
+            return "its activation was lost on conversion; use timm.layers.convert_sync_batchnorm"
+        return None
+
     def forward(self, x: Tensor) -> Tensor:
         """Normalise, then apply what the layer brings along."""
         if not self.training and self.running_mean is not None:
             return super().forward(x)
         regions = self.regions(x)
-        num_pixels: Any = x.numel() // x.shape[1]
-        if regions is not None:
-            num_pixels = regions.counts.sum() if regions.masked else regions.num_pixels
-        if isinstance(num_pixels, int) and num_pixels == 1:
+        if regions is None and torch.compiler.is_compiling():  # the sums' rounding is the compiler's matter
+            return super().forward(x)
+        group = self.group()
+        one = x.numel() == x.shape[1] if regions is None else not regions.masked and regions.num_pixels == 1
+        if one and group is None:
             raise ValueError(
                 "Expected more than 1 value per channel when training, but the regions of an input of size "
                 f"{tuple(x.shape)} hold one pixel; use larger images or more of them."
             )
         x = x.contiguous(memory_format=torch.channels_last)
-        y, mean, variance = batch_norm(x, self.weight, self.bias, self.eps, regions)
+        y, mean, variance, num_pixels = batch_norm(x, self.weight, self.bias, self.eps, regions, group)
         # The second run of a checkpointed block sees the same pixels again: they were counted once.
         if self.training and self.track_running_stats and not self.site.passes.recomputing:
             self._follow(mean, variance + variance / (num_pixels - 1))
         return _activate(self, y)
+
+    def group(self) -> Any:
+        """The process group whose ranks share statistics; None for each rank's own."""
+        return None
 
     @torch.no_grad()
     def _follow(self, mean: Tensor, variance: Tensor) -> None:
@@ -47,6 +60,14 @@ class ExactBatchNorm2d(ExactLayer):
             pace = 1.0 / float(self.num_batches_tracked)
         self.running_mean.lerp_(mean.to(self.running_mean.dtype), pace)
         self.running_var.lerp_(variance.to(self.running_var.dtype), pace)
+
+
+class ExactSyncBatchNorm(ExactBatchNorm2d):
+    """Batch norm over the real pixels of all ranks, however unequal their numbers; on any device."""
+
+    def group(self) -> Any:
+        """The layer's own group in training, as in PyTorch."""
+        return group_of(self) if self.training else None
 
 
 class ExactGroupNorm(ExactLayer):

@@ -21,7 +21,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from unsquare.errors import ExactError
 from unsquare.exact import masks
+from unsquare.exact.ranks import pooled, summed
 from unsquare.exact.regions import Regions
 from unsquare.exact.strips import fill, rows
 
@@ -54,46 +56,53 @@ def batch_moments(x: Tensor, regions: Regions | None) -> tuple[Tensor, Tensor]:
 
 
 class BatchNorm(torch.autograd.Function):
-    """Normalise by the moments of the real pixels; also returns those moments."""
+    """Normalise by the moments of the real pixels, of all ranks of a group if one is given."""
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, regions: Regions | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """The normalised map (N, C, H, W), the mean (C,) and the biased variance (C,)."""
+        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, regions: Regions | None, group: Any
+    ) -> tuple[Tensor, Tensor, Tensor, Any]:
+        """The normalised map (N, C, H, W), the mean (C,), the biased variance (C,) and the number of pixels."""
         mean, variance = batch_moments(x, regions)
+        count: Any = x.numel() // x.shape[1] if regions is None else regions.num_pixels
+        if group is not None:
+            mean, variance, count = pooled(mean, variance, count, group)
         scale = torch.ones_like(mean) if weight is None else weight.to(mean.dtype)
         shift = None if bias is None else bias.to(mean.dtype)
         y = torch.native_batch_norm(x, scale, shift, mean, variance, False, 0.0, eps)[0]
         ctx.save_for_backward(x, scale, mean, (variance + eps).rsqrt())
-        ctx.regions, ctx.eps = regions, eps
+        ctx.regions, ctx.eps, ctx.group, ctx.count = regions, eps, group, count
         ctx.weight_dtype = None if weight is None else weight.dtype
         ctx.bias_dtype = None if bias is None else bias.dtype
-        ctx.mark_non_differentiable(mean, variance)
-        return y, mean, variance
+        ctx.mark_non_differentiable(mean, variance, *([] if group is None else [count]))
+        return y, mean, variance, count
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         """The stock gradients, with the number of real pixels in place of the number computed."""
         x, scale, mean, inverse = ctx.saved_tensors
         regions = ctx.regions
         grad = grad.contiguous(memory_format=torch.channels_last)
-        whole = regions is None
+        whole = regions is None and ctx.group is None
         grad_x, grad_weight, grad_bias = torch.ops.aten.native_batch_norm_backward(
             grad, x, scale, None, None, mean, inverse, True, ctx.eps, [whole, True, True]
         )
         if not whole:
-            slope = -scale * inverse.square() * grad_weight / regions.num_pixels
-            shift = -scale * inverse * grad_bias / regions.num_pixels - slope * mean
+            # Parameters' gradients are left to whoever averages over ranks; the input's needs all ranks' sums.
+            sums = torch.stack([grad_weight, grad_bias])
+            dot, total = (sums if ctx.group is None else summed(sums, ctx.group)) / ctx.count
+            slope = -scale * inverse.square() * dot
+            shift = -scale * inverse * total - slope * mean
             # The kernel that evaluates batch norm is the fastest affine map per channel that PyTorch has on a CPU.
             zeros, ones = torch.zeros_like(mean), torch.ones_like(mean)
             grad_x = torch.native_batch_norm(x, slope, shift, zeros, ones, False, 0.0, 0.0)[0]
             grad_x.addcmul_(grad, (scale * inverse).to(grad.dtype)[:, None, None])
-            fill(grad_x, regions, 0.0)
+            if regions is not None:
+                fill(grad_x, regions, 0.0)
         grad_weight = None if ctx.weight_dtype is None else grad_weight.to(ctx.weight_dtype)
         grad_bias = None if ctx.bias_dtype is None else grad_bias.to(ctx.bias_dtype)
-        return grad_x, grad_weight, grad_bias, None, None
+        return grad_x, grad_weight, grad_bias, None, None, None
 
 
 class GroupNorm(torch.autograd.Function):
@@ -140,12 +149,19 @@ class GroupNorm(torch.autograd.Function):
 
 
 def batch_norm(
-    x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, regions: Regions | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """A channels-last map normalised over all real pixels, their mean and their biased variance, (C,)."""
-    if regions is not None and regions.masked:
-        return masks.batch_norm(x, weight, bias, eps, regions)
-    return BatchNorm.apply(x, weight, bias, eps, regions)
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, regions: Regions | None, group: Any = None
+) -> tuple[Tensor, Tensor, Tensor, Any]:
+    """A channels-last map normalised over all real pixels, their mean and biased variance (C,), and their number.
+
+    `group`: a process group over whose ranks' pixels the statistics go.
+    """
+    if regions is None or not regions.masked:
+        return BatchNorm.apply(x, weight, bias, eps, regions, group)
+    if group is not None:
+        raise ExactError(
+            "Synchronised batch norm is not exact in a compiled graph; use plain batch norm or no compiler."
+        )
+    return *masks.batch_norm(x, weight, bias, eps, regions), regions.counts.sum()
 
 
 def group_norm(

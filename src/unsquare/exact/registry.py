@@ -31,6 +31,8 @@ EXACT_LAYERS: dict[type[nn.Module], type[ExactLayer]] = {
     _timm.BatchNormAct2d: norm_layers.ExactBatchNorm2d,
     norm_swaps.FrozenBatchNorm2d: norm_layers.ExactBatchNorm2d,
     norm_swaps.FrozenBatchNormAct2d: norm_layers.ExactBatchNorm2d,
+    nn.SyncBatchNorm: norm_layers.ExactSyncBatchNorm,
+    _timm.SyncBatchNormAct: norm_layers.ExactSyncBatchNorm,
     nn.GroupNorm: norm_layers.ExactGroupNorm,
     _timm.GroupNorm: norm_layers.ExactGroupNorm,
     _timm.GroupNorm1: norm_layers.ExactGroupNorm,
@@ -46,6 +48,12 @@ EXACT_LAYERS: dict[type[nn.Module], type[ExactLayer]] = {
     _timm.CecaModule: image_layers.ExactCecaModule,
     _timm.GlobalContext: image_layers.ExactGlobalContext,
 }
+
+PLAIN_BATCH_NORMS: dict[type[nn.Module], type[nn.Module]] = {
+    nn.SyncBatchNorm: nn.BatchNorm2d,
+    _timm.SyncBatchNormAct: _timm.BatchNormAct2d,
+}
+"""For each synchronised batch norm, the layer that computes the same on one rank, on any device."""
 
 PIXELWISE_LAYERS: frozenset[type[nn.Module]] = frozenset({nn.Linear})
 """Layers that treat each position of all axes but the last by itself."""

@@ -139,7 +139,7 @@ def region_max(x: Tensor, regions: Regions | None) -> Tensor:
     """The maximum over each image's region, (N, C)."""
     if regions is None:
         return x.amax(dim=(2, 3))
-    return masks.filled(x, regions, float("-inf")).amax(dim=(2, 3)) if regions.masked else _Max.apply(x, regions)
+    return masks.sunk(x, regions).amax(dim=(2, 3)) if regions.masked else _Max.apply(x, regions)
 
 
 def blank(x: Tensor, regions: Regions | None) -> Tensor:
@@ -157,7 +157,7 @@ def amid(x: Tensor, regions: Regions | None, value: float, operation: Callable[[
     if regions is None:
         return operation(x)
     if regions.masked:
-        return operation(masks.filled(x, regions, value))
+        return operation(masks.sunk(x, regions) if value == float("-inf") else masks.filled(x, regions, value))
     fill(x, regions, value)
     y = operation(x)
     fill(x, regions, 0.0)

@@ -28,7 +28,7 @@ from unsquare.exact import operations
 from unsquare.exact.extent import Extent
 from unsquare.exact.functions import RULES, Plan, Run, Scene
 from unsquare.exact.operations import Ambiguous, FeatureMap, Unknown
-from unsquare.exact.registry import PIXELWISE_LAYERS, exact_class, stock_class
+from unsquare.exact.registry import PIXELWISE_LAYERS, PLAIN_BATCH_NORMS, exact_class, stock_class
 
 # Unequal sides, so that no axis is taken for another, and large enough that no map shrinks to one pixel. The first
 # suits models that need multiples of 64; one pixel more tells apart lengths that are rounded up and down.
@@ -354,7 +354,8 @@ def _on_meta(model: nn.Module) -> nn.Module:
         memo[id(buffer)] = torch.empty_like(buffer, device="meta")
     shadow = copy.deepcopy(model, memo)
     for module in shadow.modules():
-        module.__class__ = stock_class(module)
+        stock = stock_class(module)
+        module.__class__ = PLAIN_BATCH_NORMS.get(stock, stock)
         if isinstance(module, nn.modules.batchnorm._NormBase):
             module.momentum = 0.1  # a momentum of None asks for the value of a counter, which meta does not hold
     return shadow
