@@ -124,6 +124,7 @@ def table(results: dict[str, Any]) -> str:
         models=plain["models"],
         hybrid_models=counts["hybrid"]["exact models"],
         hybrids=counts["hybrid"]["models"],
+        measured=sum("errors" in model for model in results["models"].values()),
         rows="\n".join(rows),
         refusals="\n".join(refusals),
     )
@@ -131,17 +132,17 @@ def table(results: dict[str, Any]) -> str:
 
 _PAGE = """# Which networks are exact
 
-Made by `benchmarks/exact_coverage.py` with {versions}. Of timm's {families} families built of convolutions alone,
-{exact} are exact in every model, {part} in part, {refused} not at all ({exact_models} of {models} models). Hybrids with
-attention between pixels are refused, but for those of their models that have none ({hybrid_models} of {hybrids}).
-Families of patches and attention alone are another kind of network and are not listed.
+Made by `benchmarks/exact_coverage.py` with {versions}. Of timm's {families} families built of
+convolutions alone, {exact} are exact in every model, {part} in part, {refused} not at all ({exact_models} of
+{models} models). Hybrids with attention between pixels are refused, but for those of their models that have none
+({hybrid_models} of {hybrids}). Families of patches and attention alone are another kind of network and are not listed.
 
-A model is exact if it converts: every operation in it is then known to give each image what it gives it alone. Some of
-each family are measured as well: a batch padded with NaN against the stock model on each lone image, the larger of the
-errors of the outputs and of the worst parameter's gradient, relative to the largest value (`unsquare verify-exact`). In
-training, batch norms take their statistics over the real pixels of all images, in the reference too. In float32 the
-errors are rounding, which deep networks with random weights amplify: the stock network's own is of the same size, and a
-ReLU within rounding of zero may open in one run and not in the other.
+A model is exact if it converts: every operation in it is then known to give each image what it gives it alone.
+Some are measured as well ({measured} so far): a batch padded with NaN against the stock model on each lone image, the
+larger of the errors of the outputs and of the worst parameter's gradient, relative to the largest value (`unsquare
+verify-exact`). In training, batch norms take their statistics over the real pixels of all images, in the reference
+too. In float32 the errors are rounding, which deep networks with random weights amplify, and a ReLU within rounding of
+zero may open in one run and not in the other: judge in float64.
 
 | family | kind | status | models exact | measured: float64 evaluation, training; float32 evaluation, training |
 |---|---|---|---|---|
