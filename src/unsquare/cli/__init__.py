@@ -46,9 +46,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # file names need not be UTF-8
-    # Before torch is loaded: by default its threads spin while they wait for each other, and starve those that
-    # decode. Sleeping instead was measured up to seven times faster on a busy machine.
+    # Before torch is loaded: by default its threads spin long while they wait for each other, and starve those that
+    # decode. Sleeping at once is up to a third slower on a quiet machine, a short spin is not; see docs/experiments.md.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("GOMP_SPINCOUNT", "5000")
     try:
         return int(importlib.import_module(f"unsquare.cli.{name.replace('-', '_')}").run(rest))
     except UnsquareError as error:

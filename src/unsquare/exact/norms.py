@@ -6,11 +6,15 @@ layer, and mends the result per channel in closed form. Group norm is written ou
 Forward: the strips outside are filled with a rough guess f of the channel's mean (the mean of some sampled
 pixels), and moments are taken over the canvas. With M pixels computed, n of them real, the real mean m and sum of
 squares S follow: m = (M mean - (M - n) f) / n and S = M var - n (M - n) / M (m - f)^2. Zeros in place of f would do in
-exact arithmetic, but lose digits where a mean is large against its deviation.
+exact arithmetic, but lose digits where a mean is large against its deviation. In half precision the pixels have lost
+those digits already, so there f is zero, which is what the strips end as.
 
 Backward: the gradient that arrives is zero outside the regions, because whatever looks sideways downstream cleaned it.
 So the kernel's two sums per channel are right, and only the count by which it would divide is not. The kernel is asked
-for the sums alone; with them the input's gradient is one affine map of the input plus one multiple of the gradient.
+for the sums alone; with them the input's gradient is one affine map of the input plus one multiple of the gradient. On
+a CPU the fastest affine map per channel that PyTorch has is the kernel that evaluates batch norm.
+
+On maps of a few megabytes each small operation counts: forty of them cost as much as one pass over the map.
 """
 
 from __future__ import annotations
@@ -27,10 +31,10 @@ from unsquare.exact.ranks import pooled, summed
 from unsquare.exact.regions import Regions
 from unsquare.exact.strips import fill, rows
 
-# The CPU kernel adds one number after another in float32: over 64,000 rows it loses two digits of the variance.
-# Rows are folded into the channel axis until a column is about this long, and the parts are put together afterwards.
-# Short columns cost time: 64 twice that of 1,024. Numbers of half precision bring less than the longer ones lose.
-_COLUMN_LENGTH = {True: 64, False: 1024}
+# The CPU kernel adds one number after another in float32: over 64,000 rows it loses two digits of the variance, over
+# 16 million all of them. Rows are folded into the channel axis until a column is about this long, and the parts are put
+# together afterwards. Short columns cost time; numbers of half precision bring less than the longer ones lose.
+_COLUMN_LENGTH = {True: 64, False: 65536}
 
 
 def batch_moments(x: Tensor, regions: Regions | None) -> tuple[Tensor, Tensor]:
@@ -43,16 +47,22 @@ def batch_moments(x: Tensor, regions: Regions | None) -> tuple[Tensor, Tensor]:
     assert pixels is not None
     if regions is None:
         return _moments(pixels)
-    guess = pixels[regions.sample].mean(dim=0, dtype=_wide(x)).to(x.dtype)
-    pixels.index_put_((regions.outside,), guess)
-    mean, variance = _moments(pixels)
-    fill(x, regions, 0.0)  # a convolution may read the same map, and keeps it for its backward pass
+    if _long(x):
+        guess = pixels[regions.sample].mean(dim=0, dtype=_wide(x)).to(x.dtype)
+        pixels.index_put_((regions.outside,), guess)
+        mean, variance = _moments(pixels)
+        fill(x, regions, 0.0)  # a convolution may read the same map, and keeps it for its backward pass
+        guess = guess.to(mean.dtype)
+        mean -= guess
+    else:
+        fill(x, regions, 0.0)
+        guess = None
+        mean, variance = _moments(pixels)
     real, computed = regions.num_pixels, regions.num_computed
-    guess = guess.to(mean.dtype)
     # Written as a step from the guess, so that no digits cancel.
-    step = (mean - guess) * (computed / real)
-    variance = variance * (computed / real) - step.square() * ((computed - real) / computed)
-    return guess + step, variance.clamp_(min=0)
+    step = mean.mul_(computed / real)
+    variance = variance.mul_(computed / real).addcmul_(step, step, value=-(computed - real) / computed)
+    return step if guess is None else guess + step, variance.clamp_(min=0)
 
 
 class BatchNorm(torch.autograd.Function):
@@ -70,7 +80,7 @@ class BatchNorm(torch.autograd.Function):
         scale = torch.ones_like(mean) if weight is None else weight.to(mean.dtype)
         shift = None if bias is None else bias.to(mean.dtype)
         y = torch.native_batch_norm(x, scale, shift, mean, variance, False, 0.0, eps)[0]
-        ctx.save_for_backward(x, scale, mean, (variance + eps).rsqrt())
+        ctx.save_for_backward(x, scale, mean, variance, (variance + eps).rsqrt_())
         ctx.regions, ctx.eps, ctx.group, ctx.count = regions, eps, group, count
         ctx.weight_dtype = None if weight is None else weight.dtype
         ctx.bias_dtype = None if bias is None else bias.dtype
@@ -81,7 +91,7 @@ class BatchNorm(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         """The stock gradients, with the number of real pixels in place of the number computed."""
-        x, scale, mean, inverse = ctx.saved_tensors
+        x, scale, mean, variance, inverse = ctx.saved_tensors
         regions = ctx.regions
         grad = grad.contiguous(memory_format=torch.channels_last)
         whole = regions is None and ctx.group is None
@@ -90,14 +100,13 @@ class BatchNorm(torch.autograd.Function):
         )
         if not whole:
             # Parameters' gradients are left to whoever averages over ranks; the input's needs all ranks' sums.
-            sums = torch.stack([grad_weight, grad_bias])
-            dot, total = (sums if ctx.group is None else summed(sums, ctx.group)) / ctx.count
-            slope = -scale * inverse.square() * dot
-            shift = -scale * inverse * total - slope * mean
-            # The kernel that evaluates batch norm is the fastest affine map per channel that PyTorch has on a CPU.
-            zeros, ones = torch.zeros_like(mean), torch.ones_like(mean)
-            grad_x = torch.native_batch_norm(x, slope, shift, zeros, ones, False, 0.0, 0.0)[0]
-            grad_x.addcmul_(grad, (scale * inverse).to(grad.dtype)[:, None, None])
+            dot, total = grad_weight, grad_bias
+            if ctx.group is not None:
+                dot, total = summed(torch.stack([dot, total]), ctx.group)
+            gain = scale * inverse
+            each = gain / -ctx.count
+            grad_x = torch.native_batch_norm(x, each * dot, each * total, mean, variance, False, 0.0, ctx.eps)[0]
+            grad_x.addcmul_(grad, gain.to(grad.dtype)[:, None, None])
             if regions is not None:
                 fill(grad_x, regions, 0.0)
         grad_weight = None if ctx.weight_dtype is None else grad_weight.to(ctx.weight_dtype)
@@ -178,7 +187,9 @@ def _moments(pixels: Tensor) -> tuple[Tensor, Tensor]:
     num_rows, channels = pixels.shape
     fold = 1
     if pixels.device.type == "cpu":
-        fold = max(1, num_rows // _COLUMN_LENGTH[pixels.dtype.itemsize > 2])
+        fold = max(1, num_rows // _COLUMN_LENGTH[_long(pixels)])
+    if fold == 1:
+        return _column_moments(pixels)
     head = num_rows // fold * fold
     means, variances = _column_moments(pixels[:head].view(-1, fold * channels))
     means, variances = means.view(fold, channels), variances.view(fold, channels)
@@ -195,7 +206,7 @@ def _moments(pixels: Tensor) -> tuple[Tensor, Tensor]:
 
 def _column_moments(pixels: Tensor) -> tuple[Tensor, Tensor]:
     # Running statistics that are not kept: handing over float32 ones makes the kernel work in float32.
-    unused = torch.zeros(pixels.shape[1], dtype=_wide(pixels), device=pixels.device)
+    unused = torch.empty(pixels.shape[1], dtype=_wide(pixels), device=pixels.device)
     as_map = pixels[None, :, None].permute(0, 3, 1, 2)
     return torch.batch_norm_update_stats(as_map, unused, unused, 0.0)
 
@@ -224,3 +235,8 @@ def _spatial(values: Tensor) -> Tensor:
 
 def _wide(x: Tensor) -> torch.dtype:
     return torch.promote_types(x.dtype, torch.float32)
+
+
+def _long(x: Tensor) -> bool:
+    """Whether numbers have more than half precision."""
+    return x.dtype.itemsize > 2
