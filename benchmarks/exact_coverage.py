@@ -47,7 +47,7 @@ TRANSFORMERS = {
 """Families of patches and attention; not followed, since they are another kind of network."""
 
 MEASURED_PARAMETERS = 140e6
-MEASURED_PER_FAMILY = 2
+MEASURED_PER_FAMILY = 1
 
 
 def families() -> dict[str, list[str]]:
@@ -107,7 +107,9 @@ def table(results: dict[str, Any]) -> str:
         counts[kind]["models"] += len(models)
         counts[kind]["exact models"] += exact
         measured = {name: model["errors"] for name, model in models.items() if "errors" in model}
-        rows.append(f"| {family} | {kind} | {state} | {exact} of {len(models)} | {_measured(measured)} |")
+        first, *others = [_measured(name, errors) for name, errors in measured.items()] or ["| | |"]
+        rows.append(f"| {family} | {kind} | {state} | {exact} of {len(models)} | {first}")
+        rows.extend(f"| | | | | {other}" for other in others)
         for reason, names in sorted(_refusals(models).items()):
             few = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
             refusals.append(f"- **{family}** ({few}): {reason}.")
@@ -138,14 +140,16 @@ convolutions alone, {exact} are exact in every model, {part} in part, {refused} 
 ({hybrid_models} of {hybrids}). Families of patches and attention alone are another kind of network and are not listed.
 
 A model is exact if it converts: every operation in it is then known to give each image what it gives it alone.
-Some are measured as well ({measured} so far): a batch padded with NaN against the stock model on each lone image, the
-larger of the errors of the outputs and of the worst parameter's gradient, relative to the largest value (`unsquare
-verify-exact`). In training, batch norms take their statistics over the real pixels of all images, in the reference
-too. In float32 the errors are rounding, which deep networks with random weights amplify, and a ReLU within rounding of
-zero may open in one run and not in the other: judge in float64.
+A model of each family is measured as well ({measured} in all): a batch padded with NaN against the stock model on each
+lone image, the larger of the errors of the outputs and of the worst parameter's gradient, relative to the largest value
+(`unsquare verify-exact`). In training, batch norms take their statistics over the real pixels of all images, in the
+reference too. *Rounding* is how far the lone images' own outputs and gradients move, in training, when each pixel
+changes by the spacing of its numbers: no computation in that arithmetic can be trusted further. It is large for deep
+networks with random weights, and in float32 a ReLU within rounding of zero may open in one run and not in the other:
+judge in float64.
 
-| family | kind | status | models exact | measured: float64 evaluation, training; float32 evaluation, training |
-|---|---|---|---|---|
+| family | kind | status | models exact | measured | float64: evaluation, training (rounding) | float32: the same |
+|---|---|---|---|---|---|---|
 {rows}
 
 ## Refused
@@ -154,16 +158,18 @@ zero may open in one run and not in the other: judge in float64.
 """
 
 
-def _measured(models: dict[str, Any]) -> str:
-    return "; ".join(f"{name}: {_numbers(errors)}" for name, errors in models.items())
-
-
-def _numbers(errors: dict[str, Any]) -> str:
+def _measured(name: str, errors: dict[str, Any]) -> str:
     if "failed" in errors:
-        return errors["failed"]
-    modes = [errors[dtype][mode] for dtype in ("float64", "float32") for mode in ("evaluation", "training")]
-    numbers = [f"{max(mode['outputs'], mode['gradients']):.0e}" for mode in modes]
-    return f"{numbers[0]}, {numbers[1]}; {numbers[2]}, {numbers[3]}"
+        return f"{name} | {errors['failed']} | |"
+    return f"{name} | {_numbers(errors['float64'])} | {_numbers(errors['float32'])} |"
+
+
+def _numbers(found: dict[str, Any]) -> str:
+    """The larger of the errors of outputs and gradients, in evaluation and in training, and the latter's rounding."""
+    evaluation, training = found["evaluation"], found["training"]
+    errors = [max(mode["outputs"], mode["gradients"]) for mode in (evaluation, training)]
+    rounding = max(training["own_outputs"], training["own_gradients"])
+    return f"{errors[0]:.0e}, {errors[1]:.0e} ({rounding:.0e})"
 
 
 def _refusals(models: dict[str, Any]) -> dict[str, list[str]]:

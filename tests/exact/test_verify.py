@@ -87,7 +87,7 @@ def test_a_leak_of_gradients_alone_is_found(monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize("errors", [(math.nan, 0.0), (0.0, math.nan)])
 def test_what_is_not_a_number_is_not_exact(errors: tuple[float, float]) -> None:
     """Padding that reaches an output or a gradient shows as not-a-number, which no maximum may pass over."""
-    found = Verification("net", ((8, 8),), "float64", 1e-10, Errors(*errors, 0.0, 0.0), None)
+    found = Verification("net", ((8, 8),), "float64", 1e-10, Errors(*errors, 0.0, 0.0, 0.0, 0.0), None)
     assert found.status == "inexact"
     assert None in found.to_dict()["evaluation"].values()
     assert math.isnan(lone.worst([0.0, math.nan, 1.0]))

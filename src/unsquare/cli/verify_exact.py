@@ -130,7 +130,7 @@ def _print(found: list[Verification]) -> None:
     table.add_column("network", no_wrap=True)
     table.add_column("status")
     for mode in ("eval", "train") if any(each.training for each in found) else ("eval",):
-        for kind in ("outputs", "gradients", "naive padding"):
+        for kind in ("outputs", "gradients", "rounding", "naive"):
             table.add_column(f"{mode}\n{kind}", justify="right", no_wrap=True)
     for each in found:
         numbers = [*_numbers(each.evaluation), *_numbers(each.training)][: len(table.columns) - 2]
@@ -141,7 +141,9 @@ def _print(found: list[Verification]) -> None:
     if exact is not None:
         images = ", ".join(f"{height}x{width}" for height, width in exact.sizes)
         console.print(
-            f"Relative errors in {exact.dtype} against lone images ({images}); exact is at most {exact.tolerance:g}."
+            f"Relative errors in {exact.dtype} against lone images ({images}). Exact is at most {exact.tolerance:g}, "
+            "or 10 times `rounding`: how far lone images themselves move when each pixel is rounded otherwise. `naive` "
+            "is the stock network on the padded batch."
         )
         others = [each for each in found if not each.refused and each.sizes != exact.sizes]
         for each in others:
@@ -153,5 +155,6 @@ def _print(found: list[Verification]) -> None:
 
 def _numbers(errors: Errors | None) -> list[Any]:
     if errors is None:
-        return ["", "", ""]
-    return [f"{value:.1e}" for value in (errors.outputs, errors.gradients, errors.naive_outputs)]
+        return ["", "", "", ""]
+    rounding = max(errors.own_outputs, errors.own_gradients)
+    return [f"{value:.1e}" for value in (errors.outputs, errors.gradients, rounding, errors.naive_outputs)]

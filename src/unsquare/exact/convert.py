@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from unsquare.errors import ExactError
 from unsquare.exact.calls import Call, Calls, Watched, watching
@@ -58,23 +59,27 @@ def undo_exact(model: nn.Module) -> nn.Module:
     return stock
 
 
-def output_regions(model: nn.Module, sizes: Tensor, method: str = "forward") -> Tensor:
+def output_regions(model: nn.Module, sizes: Tensor, method: str = "forward") -> Any:
     """The regions (N, 2) of the feature map that an exact model returns for images of these sizes (N, 2).
 
     Args:
         model: An exact model.
         sizes: Heights and widths.
         method: Which of its methods: "forward", or "forward_features".
+
+    Returns:
+        One tensor; a list of them, in the maps' order, where the model returns several (timm's `features_only`).
     """
     if not isinstance(model, ExactModel):
         raise ExactError(f"{type(model).__name__} is not exact; pass it to make_exact first.")
-    returned = model.methods[method].returned
-    if returned is None:
+    returned = model.methods[method].outputs[model.training]
+    if None in returned:
         raise ExactError(
             f"{stock_class(model).__name__} returns a vector per image, not a feature map; build it with "
             "num_classes=0 and global_pool=''."
         )
-    return returned.extent.of(sizes)
+    regions = [found.extent.of(sizes) for found in returned if found is not None]
+    return regions[0] if len(regions) == 1 else regions
 
 
 def side_multiple(model: nn.Module) -> int:
@@ -93,7 +98,7 @@ class ExactModel(nn.Module):
     passes: Passes
     methods: dict[str, Method]
 
-    def forward(self, pixels: Tensor, sizes: Tensor | None = None, **options: Any) -> Tensor:
+    def forward(self, pixels: Tensor, sizes: Tensor | None = None, **options: Any) -> Any:
         """What the model returns for each image of sizes (N, 2) alone."""
         return self._within_pass("forward", super().forward, pixels, sizes, options)
 
@@ -116,8 +121,8 @@ class ExactModel(nn.Module):
         return kept
 
     def _within_pass(
-        self, name: str, run: Callable[..., Tensor], pixels: Tensor, sizes: Tensor | None, options: dict[str, Any]
-    ) -> Tensor:
+        self, name: str, run: Callable[..., Any], pixels: Tensor, sizes: Tensor | None, options: dict[str, Any]
+    ) -> Any:
         if not torch.compiler.is_compiling() and any(type(module) in PLAIN_BATCH_NORMS for module in self.modules()):
             _convert(self)  # batch norms were synchronised since: PyTorch and timm put new layers in their place
         method = self.methods[name]
@@ -126,12 +131,13 @@ class ExactModel(nn.Module):
         try:
             with watching(self.passes, method.calls[self.training], type(self).__name__):
                 output = run(_entered(pixels, batch), **options)
-            if method.returned is not None and method.returned.axes == (2, 3):
-                output = clean(output, _map_regions(batch, method.returned.extent), shared=True)
+            leaves, structure = tree_flatten(output)
+            leaves = [_left(leaf, batch, found) for leaf, found in zip(leaves, method.outputs[self.training])]
         finally:
             self.passes.begin(before)
-        marked = output.requires_grad and not torch.compiler.is_compiling()
-        return Mark.apply(output, self.passes, batch) if marked else output
+        if not torch.compiler.is_compiling():
+            leaves = [Mark.apply(leaf, self.passes, batch) if leaf.requires_grad else leaf for leaf in leaves]
+        return tree_unflatten(leaves, structure)
 
     def _batch(self, pixels: Tensor, sizes: Tensor | None, method: Method) -> Batch:
         canvas = (pixels.shape[2], pixels.shape[3])
@@ -144,12 +150,18 @@ class ExactModel(nn.Module):
 class Method:
     """What is known of one of a model's methods."""
 
-    returned: FeatureMap | None
-    """The map that it returns; None where it returns one vector per image."""
+    outputs: dict[bool, tuple[FeatureMap | None, ...]]
+    """What it returns, tensor by tensor, by `training`: a map, or None for one vector per image."""
     joins: dict[tuple[Extent, Extent], str]
     """Extents that must come to the same for each image, and where."""
     calls: dict[bool, Calls]
     """Functional calls in the model's own code, by `training`."""
+
+    @property
+    def returned(self) -> FeatureMap | None:
+        """The one map that it returns; None where it returns vectors, or several maps."""
+        returned = self.outputs[False]
+        return returned[0] if len(returned) == 1 else None
 
 
 def _map_regions(batch: Batch, extent: Extent) -> Regions | None:
@@ -189,7 +201,7 @@ def _restore(model: nn.Module) -> None:
 
 
 def _method(passes: Passes, found: Trace) -> Method:
-    return Method(found.output, found.joins, _calls(passes, found, ""))
+    return Method(found.outputs, found.joins, _calls(passes, found, ""))
 
 
 def _watched(found: Trace) -> list[str]:
@@ -260,6 +272,16 @@ def _multiple(joins: dict[tuple[Extent, Extent], str]) -> int:
         if all(torch.equal(one.of(sizes), other.of(sizes)) for one, other in joins):
             return multiple
     return 1024
+
+
+def _left(output: Tensor, batch: Batch, found: FeatureMap | None) -> Tensor:
+    """What the model returns, with zeros outside the regions if it is a map."""
+    if found is None or found.axes not in ((2, 3), (1, 2)):
+        return output
+    regions = _map_regions(batch, found.extent)
+    if found.axes == (2, 3):
+        return clean(output, regions, shared=True)
+    return clean(output.permute(0, 3, 1, 2), regions, shared=True).permute(0, 2, 3, 1)
 
 
 def _entered(pixels: Tensor, batch: Batch) -> Tensor:

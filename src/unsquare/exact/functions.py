@@ -16,24 +16,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unsquare.errors import ExactError
-from unsquare.exact import sliding
+from unsquare.exact import norms, paddings, sliding
 from unsquare.exact.extent import Extent
 from unsquare.exact.operations import Ambiguous, FeatureMap, Unknown
 from unsquare.exact.pyramid import SpatialPyramidPool
 from unsquare.exact.regions import Site
 from unsquare.exact.registry import SAME_PADDED
-from unsquare.exact.relocation import (
-    Mirror,
-    Shift,
-    gathered,
-    mirror_places,
-    mirrored,
-    moved,
-    picked_along,
-    shifted,
-)
-from unsquare.exact.strips import amid, clean, region_max, region_mean
+from unsquare.exact.relocation import picked_along
+from unsquare.exact.strips import clean, region_max, region_mean
 
 Run = Callable[..., Tensor]
 """Takes the site, the stock function and the call's own arguments; returns what the stock function would alone."""
@@ -164,6 +154,25 @@ def _run_sum(site: Site, function: Run, input: Tensor, *args: Any, axes: Any, **
     return function(input, *args, **kwargs)
 
 
+def group_norm(
+    scene: Scene, given: FeatureMap, input: Tensor, num_groups: int, weight: Tensor | None = None,
+    bias: Tensor | None = None, eps: float = 1e-5,
+) -> Plan:  # fmt: skip
+    """A group norm."""
+    _channels_first(given)
+    return Plan(given.moved(), _run_group_norm)
+
+
+def _run_group_norm(
+    site: Site, function: Run, input: Tensor, num_groups: int, weight: Tensor | None = None,
+    bias: Tensor | None = None, eps: float = 1e-5,
+) -> Tensor:  # fmt: skip
+    regions = site.regions(input)
+    if regions is None:
+        return function(input, num_groups, weight, bias, eps)
+    return norms.group_norm(input, weight, bias, num_groups, eps, regions)
+
+
 def adaptive_avg_pool2d(scene: Scene, given: FeatureMap, input: Tensor, output_size: Any) -> Plan:
     """Means over a grid on each image's own region."""
     return _grid(given, output_size, "mean")
@@ -204,46 +213,11 @@ def pad(
     left, right, top, bottom = [*pad, 0, 0, 0, 0][:4]
     after = FeatureMap(given.extent.grown(top + bottom, left + right), given.axes)
     if mode == "constant":
-        return Plan(after, _run_constant_pad)
+        return Plan(after, paddings.constant)
     if mode not in ("reflect", "replicate"):
         raise Unknown(f"{mode} padding takes its values from the far side of the canvas")
     _channels_first(given)
-    return Plan(after, partial(_run_mirror, pads=(top, bottom, left, right), reflect=mode == "reflect"))
-
-
-def _run_constant_pad(
-    site: Site, function: Run, input: Tensor, pad: Any, mode: str = "constant", value: float | None = None
-) -> Tensor:
-    regions = site.regions(input, (input.ndim - 2, input.ndim - 1))
-    if regions is None:
-        return function(input, pad, mode, value)
-    if input.ndim != 4:
-        raise ExactError(f"A padding beside images takes maps of 4 axes, but was given {input.ndim}.")
-    cleaned = clean(input, regions, shared=True)
-    if not value:
-        return function(cleaned, pad, mode, value)
-    return amid(cleaned, regions, value, lambda x: function(x, pad, mode, value))
-
-
-def _run_mirror(
-    site: Site, function: Run, input: Tensor, pad: Any, *args: Any, pads: Any, reflect: bool, **kwargs: Any
-) -> Tensor:
-    regions = site.regions(input)
-    if regions is None:
-        return function(input, pad, *args, **kwargs)
-    if regions.masked:
-        canvas = (input.shape[2] + pads[0] + pads[1], input.shape[3] + pads[2] + pads[3])
-        return gathered(input, *mirror_places(regions.sizes, canvas, pads, reflect=reflect))
-    if reflect and bool((regions.sizes <= max(pads)).any()):
-        raise ExactError(
-            f"Reflect padding by {max(pads)} pixels needs larger maps, but an image's map is "
-            f"{' x '.join(map(str, regions.sizes.amin(dim=0).tolist()))} pixels; raise min_side in the geometry."
-        )
-    padded = function(clean(input, regions, shared=True), pad, *args, **kwargs)
-    canvas = (padded.shape[2], padded.shape[3])
-    return mirrored(
-        padded, site.recall(("mirror", pads, reflect), lambda: Mirror(regions.on_device, canvas, pads, reflect=reflect))
-    )
+    return Plan(after, partial(paddings.mirror, pads=(top, bottom, left, right), reflect=mode == "reflect"))
 
 
 def _same_pad(owner: Any, given: FeatureMap) -> Plan:
@@ -255,45 +229,7 @@ def _same_pad(owner: Any, given: FeatureMap) -> Plan:
         span = window.dilation * (window.kernel - 1) + 1
         whole = reach.then(offset=window.stride - 1, divisor=window.stride)
         reaches.append(whole.then(factor=window.stride, offset=span - window.stride))
-    return Plan(FeatureMap(Extent(*reaches)), partial(_run_same_pad, sides=sides))
-
-
-def _run_same_pad(
-    site: Site, function: Run, input: Tensor, pad: Any, mode: str = "constant", value: float | None = None,
-    *, sides: sliding.Windows,
-) -> Tensor:  # fmt: skip
-    lengths = site.lengths(input)
-    if lengths is None:
-        return function(input, pad, mode, value)
-    if site.masked:
-        return _same_padded_by_masks(input, lengths, sides, value or 0.0)
-    totals, afters = [], []
-    for axis, window in enumerate(sides):
-        span = window.dilation * (window.kernel - 1) + 1
-        every = torch.cat([lengths[:, axis], torch.tensor([input.shape[2 + axis]])])
-        padded = ((every + window.stride - 1) // window.stride - 1) * window.stride + span
-        totals.append((padded[:-1] - every[:-1]).clamp(min=0))
-        afters.append(int(padded[-1]))
-    starts = torch.stack(totals, dim=1) // 2
-    before, after = (input.shape[2], input.shape[3]), (afters[0], afters[1])
-    top, left = starts[0].tolist()
-    if bool((starts == starts[0]).all()):
-        pads = [left, after[1] - before[1] - left, top, after[0] - before[0] - top]
-        return _run_constant_pad(site, function, input, pads, mode, value)
-    device = input.device
-    shift = site.recall(("shift", sides), lambda: Shift(lengths.to(device), starts.to(device), before, after))
-    return shifted(input, shift, value or 0.0)
-
-
-def _same_padded_by_masks(x: Tensor, lengths: Tensor, sides: sliding.Windows, value: float) -> Tensor:
-    places = []
-    for axis, window in enumerate(sides):
-        span = window.dilation * (window.kernel - 1) + 1
-        length, before = lengths[:, axis], x.shape[2 + axis]
-        padded = (-(-length // window.stride) - 1) * window.stride + span
-        after = (-(-before // window.stride) - 1) * window.stride + span
-        places.append(moved(length, (padded - length).clamp(min=0) // 2, before, after))
-    return gathered(x, places[0], places[1], value)
+    return Plan(FeatureMap(Extent(*reaches)), partial(paddings.same, sides=sides))
 
 
 def interpolate(
@@ -384,6 +320,7 @@ RULES: dict[Any, Callable[..., Plan | None]] = {
     Tensor.sum: total,
     torch.amax: amax,
     Tensor.amax: amax,
+    F.group_norm: group_norm,
     F.adaptive_avg_pool2d: adaptive_avg_pool2d,
     F.adaptive_max_pool2d: adaptive_max_pool2d,
     F.pad: pad,

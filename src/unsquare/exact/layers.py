@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unsquare.exact import sliding
+from unsquare.exact import paddings, sliding
 from unsquare.exact.regions import Regions, Site
 from unsquare.exact.sliding import SAME, Windows
 
@@ -103,20 +103,27 @@ class ExactCondConv2d(ExactLayer):
     """timm's convolution whose weights each image chooses."""
 
     @staticmethod
-    def refusal(module: Any) -> str | None:
-        """Padding by the size of the map is the same for all images here."""
-        return "its 'same' padding follows the canvas, for all images at once" if module.dynamic_padding else None
-
-    @staticmethod
     def windows(module: Any) -> Windows:
-        """The kernel along each axis."""
+        """The kernel along each axis; with 'same' padding, what picks ceil(n / stride) outputs."""
+        if module.dynamic_padding:
+            return sliding.windows(1, module.stride, 0)
         return sliding.windows(module.kernel_size, module.stride, module.padding, module.dilation)
 
     def forward(self, x: Tensor, routing_weights: Tensor) -> Tensor:
         """Convolve over a clean input."""
-        return sliding.convolved(
-            x, self.site, lambda cleaned: super(ExactCondConv2d, self).forward(cleaned, routing_weights)
-        )
+        if not self.dynamic_padding:
+            return sliding.convolved(
+                x, self.site, lambda cleaned: super(ExactCondConv2d, self).forward(cleaned, routing_weights)
+            )
+        if self.site.lengths(x) is None:
+            return super().forward(x, routing_weights)
+        sides = sliding.windows(self.kernel_size, self.stride, 0, self.dilation)
+        x = paddings.same(self.site, F.pad, x, None, sides=sides)
+        weight = (routing_weights @ self.weight).view(-1, *self.weight_shape[1:])  # (N * out, in / groups, k, k)
+        bias = None if self.bias is None else (routing_weights @ self.bias).flatten()
+        grouped = x.reshape(1, -1, *x.shape[2:])  # images beside each other, as groups of channels
+        y = F.conv2d(grouped, weight, bias, self.stride, 0, self.dilation, self.groups * len(x))
+        return y.view(len(x), self.out_channels, *y.shape[2:])
 
 
 class ExactSpaceToDepth(ExactLayer):

@@ -27,7 +27,7 @@ def outputs(model: nn.Module, images: Sequence[Tensor]) -> list[Tensor]:
 
 def alone(model: nn.Module, images: Sequence[Tensor]) -> list[Tensor]:
     """Outputs (1, ...) of a stock model on each image (C, h, w) alone."""
-    with NoDropout():
+    with Undisturbed():
         return [model(image[None]) for image in images]
 
 
@@ -42,7 +42,7 @@ def ragged(model: nn.Module, images: Sequence[Tensor]) -> list[Tensor]:
     def work(index: int) -> Tensor:
         place.index = index
         try:
-            with NoDropout():
+            with Undisturbed():
                 return model(images[index][None])
         except BaseException:
             meeting.abort()
@@ -104,17 +104,26 @@ def error(actual: Tensor, expected: Tensor) -> float:
     return float(difference / expected.abs().max().clamp(min=1e-300))
 
 
-def gradient_errors(actual: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, float]:
+def gradient_errors(
+    actual: Mapping[str, Tensor], expected: Mapping[str, Tensor], rounded: Mapping[str, Tensor] | None = None
+) -> dict[str, float]:
     """The error of each parameter's gradient, by name; infinite where a gradient is missing.
 
     A parameter whose true gradient is zero (a bias before a norm, say) has rounding noise for a gradient, in the
     reference as well; that noise is compared with the largest gradient of all.
+
+    Args:
+        actual: Gradients by the parameter's name.
+        expected: The reference's.
+        rounded: The reference's where each pixel is rounded otherwise; a gradient that this moves by a tenth is noise.
     """
     largest = max((float(grad.abs().max()) for grad in expected.values()), default=0.0)
     errors = dict.fromkeys(actual.keys() - expected.keys(), inf)
     for name, reference in expected.items():
         own = float(reference.abs().max())
         noise = 100 * torch.finfo(reference.dtype).eps * largest
+        if rounded is not None:
+            noise = max(noise, 10 * float((rounded[name] - reference).abs().max()))
         difference = float((actual[name] - reference).abs().max()) if name in actual else inf
         errors[name] = difference / max(own if own > noise else largest, 1e-300)
     return errors
@@ -155,13 +164,18 @@ def without_chance(model: nn.Module) -> nn.Module:
     return model
 
 
-class NoDropout(TorchFunctionMode):
-    """While open, dropout that a model's code calls as a function lets everything pass."""
+class Undisturbed(TorchFunctionMode):
+    """While open, dropout that a model's code calls as a function lets everything pass, and float64 stays float64.
+
+    Some layers compute statistics in float32 whatever they are given; their rounding would hide what is looked for.
+    """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Call the function, unless it is a dropout."""
+        """Call the function, unless it is a dropout or makes float64 shorter."""
         if func in _DROPOUTS:
             return args[0] if args else (kwargs or {})["input"]
+        if func is Tensor.float and args[0].dtype == torch.float64:
+            return args[0]
         return func(*args, **(kwargs or {}))
 
 

@@ -82,6 +82,22 @@ class ExactGroupNorm(ExactLayer):
         return _activate(self, y)
 
 
+class ExactInstanceNorm2d(ExactLayer):
+    """Instance norm over each image's own region: group norm of groups of one channel."""
+
+    @staticmethod
+    def refusal(module: Any) -> str | None:
+        """Running statistics would depend on the order of the images."""
+        return "its running statistics mix images; build it without" if module.track_running_stats else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise."""
+        regions = self.regions(x)
+        if regions is None:
+            return super().forward(x)
+        return group_norm(x, self.weight, self.bias, x.shape[1], self.eps, regions)
+
+
 class ExactGlobalResponseNorm(ExactLayer):
     """Global response norm: each image's channels are compared by their length over its region.
 

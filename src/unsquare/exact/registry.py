@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from unsquare.exact import image_layers, layers, norm_layers, norm_swaps
+from unsquare.exact import alone_layers, image_layers, layers, norm_layers, norm_swaps
 from unsquare.exact.layers import ExactLayer
 from unsquare.torchvision_guard import import_timm
 
@@ -38,6 +38,8 @@ EXACT_LAYERS: dict[type[nn.Module], type[ExactLayer]] = {
     _timm.GroupNorm1: norm_layers.ExactGroupNorm,
     _timm.GroupNormAct: norm_layers.ExactGroupNorm,
     _timm.GroupNorm1Act: norm_layers.ExactGroupNorm,
+    importlib.import_module("timm.models.metaformer").GroupNorm1NoBias: norm_layers.ExactGroupNorm,
+    nn.InstanceNorm2d: norm_layers.ExactInstanceNorm2d,
     _grn.GlobalResponseNorm: norm_layers.ExactGlobalResponseNorm,
     nn.AdaptiveAvgPool2d: image_layers.ExactAdaptiveAvgPool2d,
     nn.AdaptiveMaxPool2d: image_layers.ExactAdaptiveMaxPool2d,
@@ -47,6 +49,16 @@ EXACT_LAYERS: dict[type[nn.Module], type[ExactLayer]] = {
     _timm.EcaModule: image_layers.ExactEcaModule,
     _timm.CecaModule: image_layers.ExactCecaModule,
     _timm.GlobalContext: image_layers.ExactGlobalContext,
+    _timm.AttentionPool2d: alone_layers.ExactAttentionPool2d,
+    _timm.RotAttentionPool2d: alone_layers.ExactAttentionPool2d,
+    **dict.fromkeys(
+        (
+            *(_timm.EvoNorm2dS0, _timm.EvoNorm2dS0a, _timm.EvoNorm2dS1, _timm.EvoNorm2dS1a),
+            *(_timm.EvoNorm2dS2, _timm.EvoNorm2dS2a),
+            *(_timm.FilterResponseNormAct2d, _timm.FilterResponseNormTlu2d),
+        ),
+        alone_layers.ExactAlone,
+    ),
 }
 
 PLAIN_BATCH_NORMS: dict[type[nn.Module], type[nn.Module]] = {

@@ -70,8 +70,8 @@ class Trace:
     """Paths of all layers taken as a whole."""
     joins: dict[tuple[Extent, Extent], str] = field(default_factory=dict)
     """Extents that must come to the same for each image, and the module where their maps meet."""
-    output: FeatureMap | None = None
-    """The map that the model returns; None where it returns one vector per image."""
+    outputs: dict[bool, tuple[FeatureMap | None, ...]] = field(default_factory=dict)
+    """What the model returns, tensor by tensor, by `training`: a map, or None for one vector per image."""
 
 
 def trace(model: nn.Module, method: str = "forward") -> Trace:
@@ -96,16 +96,17 @@ def _followed(model: nn.Module, method: str, canvas: tuple[int, int]) -> Trace:
         shadow = _on_meta(model).train(training)
         run = _Run(shadow, found, training, canvas)
         dtype = next((parameter.dtype for parameter in model.parameters()), torch.float32)
-        images = torch.empty((2, _num_channels(model), *canvas), dtype=dtype, device="meta")
+        images = torch.empty((2, num_channels(model), *canvas), dtype=dtype, device="meta")
         run.maps.set(images, FeatureMap(Extent(), clean=True))
         with torch.no_grad(), run.watched():
             output = run.call(method, images)
-        if not isinstance(output, Tensor):
+        leaves = tree_leaves(output)
+        if not all(isinstance(leaf, Tensor) for leaf in leaves):
             raise ExactError(
-                f"{type(model).__name__} returns a {type(output).__name__}, not one tensor; use a model that "
-                "returns logits or one feature map."
+                f"{type(model).__name__} returns a {type(output).__name__} of other things than tensors; use a model "
+                "that returns logits or feature maps."
             )
-        found.output = run.maps.get(output)
+        found.outputs[training] = tuple(run.maps.get(leaf) for leaf in leaves)
     return found
 
 
@@ -361,7 +362,8 @@ def _on_meta(model: nn.Module) -> nn.Module:
     return shadow
 
 
-def _num_channels(model: nn.Module) -> int:
+def num_channels(model: nn.Module) -> int:
+    """How many channels a model's images have, as far as it says."""
     channels = getattr(model, "in_chans", None)
     if isinstance(channels, int):
         return channels
