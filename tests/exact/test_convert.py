@@ -253,3 +253,51 @@ def test_an_image_smaller_than_a_window_is_refused(references: SimpleNamespace) 
     pixels, sizes = references.padded(references.lone_images([(64, 64), (3, 64)]))
     with pytest.raises(ExactError, match="3 x 64 pixels is smaller"):
         exact(pixels, sizes)
+
+
+class _WithAid(nn.Module):
+    """Two outputs in training, as GoogLeNet has, and one otherwise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body, self.more = nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(4, 5, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        early = self.body(x).relu()
+        late = self.more(early).relu().mean((2, 3))
+        return (late, early.amax((2, 3))) if self.training else late
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_several_outputs(references: SimpleNamespace, training: bool) -> None:
+    """Each tensor of a tuple is that of the lone image, with gradients; a mode may return other things than another."""
+    stock = _WithAid().double().train(training)
+    exact = make_exact(stock)
+    images = references.lone_images(SIZES)
+    output = exact(*references.padded(images, extra=(3, 5)))
+    assert isinstance(output, tuple) == training
+    alone = [stock(image[None]) for image in images]
+    for number, found in enumerate(output if training else [output]):
+        expected = torch.cat([one[number] if training else one for one in alone])
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+        found.square().sum().backward(retain_graph=True)
+        expected.square().sum().backward(retain_graph=True)
+    used = stock.body.weight.grad
+    torch.testing.assert_close(exact.body.weight.grad, used, rtol=1e-10, atol=1e-12)
+
+
+def test_maps_of_several_depths(references: SimpleNamespace) -> None:
+    """timm's `features_only` networks return a map of each depth, each with regions of its own and zeros outside."""
+    stock = references.stock_model("resnet18", num_classes=0, features_only=True)
+    exact = make_exact(stock)
+    images = references.lone_images(SIZES)
+    pixels, sizes = references.padded(images, extra=(3, 5))
+    maps, regions = exact(pixels, sizes), output_regions(exact, sizes)
+    assert len(maps) == len(regions) == 5
+    for index, image in enumerate(images):
+        for found, places, expected in zip(maps, regions, stock(image[None])):
+            height, width = places[index].tolist()
+            torch.testing.assert_close(found[index, :, :height, :width], expected[0], rtol=1e-10, atol=1e-12)
+            assert not found[index, :, height:].any()
+            assert not found[index, :, :, width:].any()

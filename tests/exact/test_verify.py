@@ -93,6 +93,32 @@ def test_what_is_not_a_number_is_not_exact(errors: tuple[float, float]) -> None:
     assert math.isnan(lone.worst([0.0, math.nan, 1.0]))
 
 
+class Chaotic(nn.Module):
+    """Thirty rounds of the logistic map, which double an error each: rounding becomes large in any computation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body, self.more = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """One vector per image."""
+        x = self.body(x).sigmoid()
+        for _ in range(30):
+            x = 3.99 * x * (1 - x)
+        return self.more(x).mean((2, 3))
+
+
+def test_rounding_is_told_from_leaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error as large as rounding makes lone images differ is no leak; the same network with a leak is inexact."""
+    found = verify_exact(Chaotic(), sizes=SIZES)
+    assert found.evaluation is not None
+    assert found.evaluation.gradients > found.tolerance
+    assert found.exact
+    monkeypatch.setattr(strips, "fill", lambda x, regions, value: None)
+    assert verify_exact(Chaotic(), sizes=SIZES).status == "inexact"
+
+
 class Chancy(nn.Module):
     """Dropout as a function, a batch norm without running statistics, a frozen weight, and a power called p."""
 
