@@ -15,7 +15,7 @@ demo: $(VENV)/.installed  ## make the embedded dataset, train, evaluate, write t
 	$(BIN)/unsquare demo $(DEMO_ARGS)
 
 test: $(VENV)/.installed  ## run the tests
-	$(BIN)/python -m pytest $(TEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(TEST_ARGS)
 
 check: $(VENV)/.installed  ## format, lint, types, import order
 	$(BIN)/ruff format --check src tests benchmarks

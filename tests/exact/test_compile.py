@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from onnx.reference import ReferenceEvaluator
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
@@ -157,12 +157,8 @@ def test_exports_for_lone_images_of_any_size(references: SimpleNamespace, name: 
         assert references.error(program(image[None]).detach(), stock(image[None]).detach()) < 1e-12
 
 
-@pytest.mark.skipif(
-    any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxscript")), reason="onnx is not installed"
-)
 def test_onnx_for_lone_images_of_any_size(references: SimpleNamespace, tmp_path: Path) -> None:
     """The ONNX file of the exact model gives lone images of other sizes what the stock model gives them."""
-    reference = pytest.importorskip("onnx.reference")
     stock = references.stock_model("test_resnet", torch.float32)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -174,7 +170,7 @@ def test_onnx_for_lone_images_of_any_size(references: SimpleNamespace, tmp_path:
             verbose=False,
             dynamic_shapes=({2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC},),
         )
-        session = reference.ReferenceEvaluator(str(tmp_path / "model.onnx"))
+        session = ReferenceEvaluator(str(tmp_path / "model.onnx"))
         (name,) = session.input_names
     for image in references.lone_images([(64, 96), (97, 75)], torch.float32):
         (output,) = session.run(None, {name: image[None].numpy()})
