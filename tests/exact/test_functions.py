@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from types import SimpleNamespace
 
@@ -249,3 +250,94 @@ def test_paths_of_different_stride_that_meet(references: SimpleNamespace) -> Non
         make_exact(stock)(torch.zeros(2, 2, 16, 16, dtype=torch.float64), torch.tensor([[9, 12], [16, 16]]))
     with pytest.raises(ExactError, match=r"A canvas of 18 x 16 pixels"):
         make_exact(stock)(torch.zeros(1, 2, 18, 16, dtype=torch.float64), torch.tensor([[8, 12]]))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.AvgPool2d(3, 2, 1, count_include_pad=False),
+        nn.AvgPool2d(3, 2, ceil_mode=True),
+        nn.ReflectionPad2d(1),
+        nn.ReplicationPad2d((0, 2, 1, 0)),
+        timm.layers.AvgPool2dSame(3, 2),
+        timm.layers.Conv2dSame(4, 4, 3, 2),
+    ],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_one_layer_at_two_depths(references: SimpleNamespace, layer: nn.Module) -> None:
+    """A layer that notes places or counts for a map keeps those of two maps apart, the second larger or smaller."""
+    torch.manual_seed(0)
+    around = [nn.Conv2d(2, 4, 3, padding=1), layer, nn.Conv2d(4, 4, 3, padding=1), layer, nn.Conv2d(4, 3, 3, padding=1)]
+    _check(references, copy.deepcopy(nn.Sequential(*around)), [(19, 22), (24, 17)])
+    larger = [*around[:2], nn.Upsample(scale_factor=2), *around[2:]]
+    _check(references, nn.Sequential(*larger), [(19, 22), (24, 17)])
+
+
+class _Root(nn.Module):
+    """Its own code makes a call that needs no replacing, around layers that do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.SiLU(), nn.Conv2d(4, 4, 3, padding=1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x).sum(1, keepdim=True)
+
+
+class _Pooled(nn.Module):
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.max_pool2d(self.inner(x), 2)
+
+
+class _Shared(nn.Module):
+    """A layer that stands below two modules, one of which makes calls of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.inner = nn.Conv2d(2, 2, 1)
+        self.first = nn.Sequential(self.inner, nn.Conv2d(2, 2, 3, padding=1))
+        self.second = _Pooled(self.inner)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(self.first(x))
+
+
+@pytest.mark.parametrize("network", [_Root, _Shared])
+def test_calls_are_matched_where_they_are_made(references: SimpleNamespace, network: type[nn.Module]) -> None:
+    """Calls of layers below a module, however these are shared, are not taken for the module's own."""
+    _check(references, network(), SIZES)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [lambda x: x[:, 0], lambda x: x.permute(0, 2, 3, 1), lambda x: x.unflatten(1, (1, 3)).transpose(1, 2)],
+    ids=["no channels", "channels last", "five axes"],
+)
+def test_maps_of_any_layout_are_returned_clean(
+    references: SimpleNamespace, function: Callable[[Tensor], Tensor]
+) -> None:
+    """A returned map is the lone image's inside its region and zero outside, wherever height and width stand."""
+
+    class Net(_Root):
+        def forward(self, x: Tensor) -> Tensor:
+            return function(self.body(x)[:, :3])
+
+    stock = Net().double()
+    images = references.lone_images(SIZES, channels=2)
+    pixels, sizes = references.padded(images, extra=(3, 2))
+    exact = make_exact(stock)
+    output = exact(pixels, sizes)
+    (found,) = exact.methods["forward"].outputs[True]
+    regions = output_regions(exact, sizes)
+    for index, image in enumerate(images):
+        expected = stock(image[None])
+        whole = torch.zeros_like(output[index : index + 1])
+        height, width = regions[index].tolist()
+        whole.narrow(found.axes[0], 0, height).narrow(found.axes[1], 0, width).copy_(expected)
+        torch.testing.assert_close(output[index : index + 1], whole, rtol=1e-10, atol=1e-12)

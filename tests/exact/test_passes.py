@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gc
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from unsquare.errors import ExactError
 from unsquare.exact import make_exact
@@ -88,8 +90,11 @@ def test_nothing_stays_behind(references: SimpleNamespace) -> None:
     """After a pass, and after one that failed, layers know no batch; its memory goes with its graph."""
     exact = make_exact(references.stock_model("convnext_atto"))
     pixels, sizes = references.padded(references.lone_images(SIZES))
+    seen = []
+    exact.stem.register_forward_hook(lambda *_: seen.append(weakref.ref(exact.passes.batch)))
     output = exact(pixels, sizes)
-    batch = weakref.ref(output.grad_fn.batch)
+    (batch,) = seen
+    assert batch() is not None
     assert exact.passes.batch is None
     output.sum().backward()
     del output
@@ -106,3 +111,68 @@ def test_a_part_called_within_another_pass_is_refused(references: SimpleNamespac
     exact[0].register_forward_hook(lambda module, args, output: output[:, :, 1:])
     with pytest.raises(ExactError, match="was given a map of 63 x 96 where the canvas of this batch makes 64 x 96"):
         exact(*references.padded(references.lone_images(SIZES)))
+
+
+def test_threads_share_a_model(references: SimpleNamespace) -> None:
+    """Calls from several threads at once, on canvases alike and unlike, each give what a call alone gives."""
+    exact = make_exact(references.stock_model("test_resnet"))
+    batches = [references.padded(references.lone_images(SIZES[:number]), extra=(number, 0)) for number in (1, 2, 3, 2)]
+    with torch.no_grad():
+        expected = [exact(*batch) for batch in batches]
+        with ThreadPoolExecutor(4) as pool:
+            for _ in range(5):
+                for found, one in zip(pool.map(lambda batch: exact(*batch), batches), expected):
+                    torch.testing.assert_close(found, one, rtol=1e-12, atol=0)
+
+
+class _Kept(nn.Module):
+    """A checkpointed block whose map is kept beside the output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body, self.more = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.kept: list[torch.Tensor] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.kept[:] = [checkpoint(lambda y: self.more(y).relu(), self.body(x), use_reentrant=False)]
+        return self.kept[0].mean((2, 3))
+
+
+def test_a_loss_on_an_inner_map_alone_is_refused(references: SimpleNamespace) -> None:
+    """Recomputing for a loss that is not of the model's output is named, after another backward pass as well."""
+    exact = make_exact(_Kept().double())
+    batch = references.padded(references.lone_images(SIZES))
+    exact(*batch).sum().backward()
+    exact(*batch)
+    with pytest.raises(ExactError, match="take the loss from the model's output"):
+        exact.kept[0].sum().backward()
+
+
+def test_outputs_may_be_changed_in_place(references: SimpleNamespace) -> None:
+    """What the model returns is an ordinary tensor: dividing it in place divides its gradients."""
+    exact = make_exact(references.stock_model("test_resnet"))
+    batch = references.padded(references.lone_images(SIZES))
+    exact(*batch).sum().backward()
+    whole = [parameter.grad.clone() for parameter in exact.parameters()]
+    exact.zero_grad()
+    exact(*batch).div_(2).sum().backward()
+    for parameter, gradient in zip(exact.parameters(), whole):
+        torch.testing.assert_close(parameter.grad * 2, gradient, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_convnext", "test_efficientnet"])
+def test_the_head_by_itself(references: SimpleNamespace, name: str) -> None:
+    """`forward_head` on what `forward_features` returned pools each image's own region, as the whole model does."""
+    exact = make_exact(references.stock_model(name))
+    batch = references.padded(references.lone_images(SIZES), extra=(40, 8))
+    torch.testing.assert_close(
+        exact.forward_head(exact.forward_features(*batch)), exact(*batch), rtol=1e-12, atol=1e-14
+    )
+
+
+def test_other_arguments_are_refused(references: SimpleNamespace) -> None:
+    """Arguments that the stock model would take could change its steps; they are named."""
+    exact = make_exact(references.stock_model("test_resnet"))
+    with pytest.raises(ExactError, match=r"takes pixels and sizes alone, .* but got mask"):
+        exact(*references.padded(references.lone_images(SIZES)), mask=None)

@@ -23,7 +23,7 @@ from unsquare.errors import ExactError
 from unsquare.exact.calls import Call, Calls, Watched, watching
 from unsquare.exact.extent import Extent
 from unsquare.exact.operations import FeatureMap
-from unsquare.exact.regions import Batch, Mark, Passes, Regions, Site
+from unsquare.exact.regions import Batch, Passes, Regions, Site
 from unsquare.exact.registry import PLAIN_BATCH_NORMS, exact_class, overlaid, stock_class
 from unsquare.exact.strips import clean
 from unsquare.exact.trace import Place, Seen, Trace, trace
@@ -47,6 +47,8 @@ def make_exact(model: nn.Module) -> nn.Module:
     Returns:
         The exact copy. Raises ExactError with the module's path where something cannot be made exact.
     """
+    if not isinstance(model, nn.Module):
+        raise ExactError(f"make_exact takes a network, an nn.Module, but got {model!r}; build it first.")
     exact = copy.deepcopy(model)
     _convert(exact)
     return exact
@@ -68,17 +70,16 @@ def output_regions(model: nn.Module, sizes: Tensor, method: str = "forward") -> 
         method: Which of its methods: "forward", or "forward_features".
 
     Returns:
-        One tensor; a list of them, in the maps' order, where the model returns several (timm's `features_only`).
+        One tensor; where the model returns several, as timm's `features_only` does, a list of them, in order, with
+        None for a vector.
     """
-    if not isinstance(model, ExactModel):
-        raise ExactError(f"{type(model).__name__} is not exact; pass it to make_exact first.")
-    returned = model.methods[method].outputs[model.training]
-    if None in returned:
+    returned = known_method(model, method).outputs[model.training]
+    if not any(returned):
         raise ExactError(
-            f"{stock_class(model).__name__} returns a vector per image, not a feature map; build it with "
-            "num_classes=0 and global_pool=''."
+            f"{stock_class(model).__name__} returns a vector per image, not a feature map; take its output as it "
+            "is, or build a network of timm's with num_classes=0 and global_pool=''."
         )
-    regions = [found.extent.of(sizes) for found in returned if found is not None]
+    regions = [None if found is None else found.extent.of(sizes) for found in returned]
     return regions[0] if len(regions) == 1 else regions
 
 
@@ -87,16 +88,25 @@ def side_multiple(model: nn.Module) -> int:
 
     Above 1 where paths of different stride meet, so that the stock model fails on other images as well.
     """
+    return _multiple(known_method(model).joins)
+
+
+def known_method(model: nn.Module, name: str = "forward") -> Method:
+    """What is known of a method of an exact model; raises ExactError where it cannot be exact."""
     if not isinstance(model, ExactModel):
         raise ExactError(f"{type(model).__name__} is not exact; pass it to make_exact first.")
-    return _multiple(model.methods["forward"].joins)
+    method = model.methods[name]
+    if isinstance(method, ExactError):
+        raise method
+    return method
 
 
 class ExactModel(nn.Module):
     """Laid over a model's own class: opens a pass around each call."""
 
     passes: Passes
-    methods: dict[str, Method]
+    methods: dict[str, Method | ExactError]
+    """What is known of each method that opens a pass, or why it cannot be exact."""
 
     def forward(self, pixels: Tensor, sizes: Tensor | None = None, **options: Any) -> Any:
         """What the model returns for each image of sizes (N, 2) alone."""
@@ -108,6 +118,24 @@ class ExactModel(nn.Module):
         if self.passes.in_progress:  # called by forward, which cleans what it returns
             return method(pixels)
         return self._within_pass("forward_features", method, pixels, sizes, {})
+
+    def forward_head(self, x: Tensor, *args: Any, **options: Any) -> Any:
+        """The head on what `forward_features` returned, each image over its own region."""
+        method: Callable[..., Any] = super().forward_head  # type: ignore[misc]
+        batch = getattr(x, "exact_batch", None)
+        if self.passes.in_progress or batch is None:
+            return method(x, *args, **options)
+        if known_method(self).calls[self.training]:
+            raise ExactError(
+                f"The head of {stock_class(self).__name__} is exact only as part of the model; call the whole model."
+            )
+        before = self.passes.begin(batch)
+        try:
+            output = method(x, *args, **options)
+        finally:
+            self.passes.begin(before)
+        self.passes.mark(output, batch)
+        return output
 
     def reset_classifier(self, *args: Any, **kwargs: Any) -> None:
         """As the model's own, and the new head is made exact."""
@@ -125,25 +153,37 @@ class ExactModel(nn.Module):
     ) -> Any:
         if not torch.compiler.is_compiling() and any(type(module) in PLAIN_BATCH_NORMS for module in self.modules()):
             _convert(self)  # batch norms were synchronised since: PyTorch and timm put new layers in their place
-        method = self.methods[name]
+        method = known_method(self, name)
+        if options:
+            raise ExactError(
+                f"An exact model takes pixels and sizes alone, since other arguments may change its steps, but got "
+                f"{', '.join(options)}; set it on the stock model before it is made exact."
+            )
         batch = self._batch(pixels, sizes, method)
         before = self.passes.begin(batch)
         try:
             with watching(self.passes, method.calls[self.training], type(self).__name__):
-                output = run(_entered(pixels, batch), **options)
+                output = run(_entered(pixels, batch))
             leaves, structure = tree_flatten(output)
             leaves = [_left(leaf, batch, found) for leaf, found in zip(leaves, method.outputs[self.training])]
         finally:
             self.passes.begin(before)
-        if not torch.compiler.is_compiling():
-            leaves = [Mark.apply(leaf, self.passes, batch) if leaf.requires_grad else leaf for leaf in leaves]
+        for leaf in leaves:
+            self.passes.mark(leaf, batch)
+        if name == "forward_features" and not torch.compiler.is_compiling():
+            leaves[0].exact_batch = batch  # for `forward_head`
         return tree_unflatten(leaves, structure)
 
-    def _batch(self, pixels: Tensor, sizes: Tensor | None, method: Method) -> Batch:
+    def _batch(self, pixels: Tensor, sizes: Any, method: Method) -> Batch:
+        if pixels.ndim != 4:
+            raise ExactError(f"pixels must be (N, 3, height, width), but have shape {tuple(pixels.shape)}.")
         canvas = (pixels.shape[2], pixels.shape[3])
-        if sizes is not None and (self.passes.by_masks or torch.compiler.is_compiling()):
+        if torch.compiler.is_compiling() and sizes is not None:
             return Batch(sizes.to(pixels.device, torch.int64), canvas, pixels.device, by_masks=True)
-        return Batch(_checked(sizes, pixels, method.joins), canvas, pixels.device)
+        checked = _checked(sizes, pixels, method.joins)
+        if self.passes.by_masks and checked is not None:
+            return Batch(checked.to(pixels.device), canvas, pixels.device, by_masks=True)
+        return Batch(checked, canvas, pixels.device)
 
 
 @dataclass(frozen=True)
@@ -179,13 +219,16 @@ def _convert(model: nn.Module) -> None:
         layer = modules[path]
         layer.__class__ = overlaid(exact_class(layer), stock_class(layer))
         layer.site = _site(passes, place)
-    for path in _watched(found):
+    for path in _watched(found, modules):
         module = modules[path]
         module.__class__ = overlaid(Watched, type(module))
         module.passes, module.calls = passes, _calls(passes, found, path)
-    methods = {"forward": _method(passes, found)}
+    methods: dict[str, Method | ExactError] = {"forward": _method(passes, found)}
     if hasattr(model, "forward_features"):
-        methods["forward_features"] = _method(passes, trace(model, "forward_features"))
+        try:
+            methods["forward_features"] = _method(passes, trace(model, "forward_features"))
+        except ExactError as error:  # raised if it is called; some have it in name only
+            methods["forward_features"] = error
     root: Any = model
     root.__class__ = overlaid(ExactModel, type(model))
     root.passes, root.methods = passes, methods
@@ -204,20 +247,21 @@ def _method(passes: Passes, found: Trace) -> Method:
     return Method(found.outputs, found.joins, _calls(passes, found, ""))
 
 
-def _watched(found: Trace) -> list[str]:
+def _watched(found: Trace, modules: dict[str, nn.Module]) -> list[str]:
     """Paths of modules some of whose calls are replaced, and of those below them whose calls must not be."""
     callers = {path for path in found.calls if any(call.run for seen in found.calls[path].values() for call in seen)}
-    below = [
-        path for path in {*found.calls, *found.known} if any(path.startswith(f"{one}.") or not one for one in callers)
-    ]
-    return sorted({*callers, *below} - {""})
+    # By identity, since a module may stand below several others, and has a path below one of them only.
+    below = {id(module) for path in callers for module in modules[path].modules()}
+    others = {path for path in {*found.calls, *found.known} if id(modules[path]) in below}
+    return sorted({*callers, *others} - {""})
 
 
 def _calls(passes: Passes, found: Trace, path: str) -> dict[bool, Calls]:
-    return {
-        training: tuple(_call(passes, seen) for seen in found.calls.get(path, {}).get(training, ()))
-        for training in (True, False)
-    }
+    """The calls of a module's code by `training`; none where the stock functions are right in all of them."""
+    seen = {training: found.calls.get(path, {}).get(training, ()) for training in (True, False)}
+    if not any(call.run for calls in seen.values() for call in calls):
+        return {True: (), False: ()}
+    return {training: tuple(_call(passes, call) for call in calls) for training, calls in seen.items()}
 
 
 def _call(passes: Passes, seen: Seen) -> Call:
@@ -233,12 +277,11 @@ def _site(passes: Passes, place: Place) -> Site:
     )
 
 
-def _checked(sizes: Tensor | None, pixels: Tensor, joins: dict[tuple[Extent, Extent], str]) -> Tensor | None:
+def _checked(sizes: Any, pixels: Tensor, joins: dict[tuple[Extent, Extent], str]) -> Tensor | None:
     """Sizes (N, 2) as int64 on the host."""
-    if pixels.ndim != 4:
-        raise ExactError(f"pixels must be (N, 3, height, width), but have shape {tuple(pixels.shape)}.")
     if sizes is None:
         return None
+    sizes = torch.as_tensor(sizes)
     if sizes.shape != (len(pixels), 2) or sizes.is_floating_point():
         raise ExactError(
             f"sizes must be integers of shape ({len(pixels)}, 2), a height and width for each image, but are "
@@ -276,12 +319,13 @@ def _multiple(joins: dict[tuple[Extent, Extent], str]) -> int:
 
 def _left(output: Tensor, batch: Batch, found: FeatureMap | None) -> Tensor:
     """What the model returns, with zeros outside the regions if it is a map."""
-    if found is None or found.axes not in ((2, 3), (1, 2)):
+    regions = None if found is None else _map_regions(batch, found.extent)
+    if found is None or regions is None:
         return output
-    regions = _map_regions(batch, found.extent)
-    if found.axes == (2, 3):
+    if output.ndim == 4 and found.axes == (2, 3):
         return clean(output, regions, shared=True)
-    return clean(output.permute(0, 3, 1, 2), regions, shared=True).permute(0, 2, 3, 1)
+    shape = [length if axis in (0, *found.axes) else 1 for axis, length in enumerate(output.shape)]
+    return torch.where(regions.inside.reshape(shape), output, 0.0)
 
 
 def _entered(pixels: Tensor, batch: Batch) -> Tensor:

@@ -53,7 +53,8 @@ def mirror(
     padded = function(clean(input, regions, shared=True), pad, *args, **kwargs)
     canvas = (padded.shape[2], padded.shape[3])
     return mirrored(
-        padded, site.recall(("mirror", pads, reflect), lambda: Mirror(regions.on_device, canvas, pads, reflect=reflect))
+        padded,
+        site.recall(input, ("mirror", pads, reflect), lambda: Mirror(regions.on_device, canvas, pads, reflect=reflect)),
     )
 
 
@@ -81,7 +82,7 @@ def same(
         pads = [left, after[1] - before[1] - left, top, after[0] - before[0] - top]
         return constant(site, function, input, pads, mode, value)
     device = input.device
-    shift = site.recall(("shift", sides), lambda: Shift(lengths.to(device), starts.to(device), before, after))
+    shift = site.recall(input, ("shift", sides), lambda: Shift(lengths.to(device), starts.to(device), before, after))
     return shifted(input, shift, value or 0.0)
 
 

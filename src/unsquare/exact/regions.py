@@ -7,7 +7,7 @@ image, and the list of outside pixels is built there. Pixels are addressed as ro
 
 from __future__ import annotations
 
-import weakref
+import threading
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import cached_property
@@ -146,7 +146,9 @@ class Batch:
                 "call the model as a whole, with sizes, on images no smaller than it was built for."
             )
         regions = self.recall(fitting[0], lambda: self._regions(fitting[0]))
-        if not self.by_masks and any(not torch.equal(regions.sizes, extent.of(self.sizes)) for extent in fitting[1:]):
+        if len(fitting) > 1 and (
+            self.by_masks or any(not torch.equal(regions.sizes, extent.of(self.sizes)) for extent in fitting[1:])
+        ):
             raise ExactError(
                 f"A layer shared between depths was given a map of {shape[0]} x {shape[1]}, which several depths make "
                 "on this canvas; use one layer for each depth."
@@ -168,71 +170,97 @@ class Batch:
         return Regions(sizes, extent.of_canvas(self.canvas), self.device)
 
 
+class _State:
+    """What a pass notes: the batch on its way forward, the one on its way back, and the calls now replaced."""
+
+    forward: Batch | None = None
+    backward: Batch | None = None
+    frame: Any = None
+
+
+class _ThreadState(threading.local, _State):
+    pass
+
+
 class Passes:
     """Which batch a layer works on now; one object that a model shares with all its layers.
 
     A checkpointed block runs again during backward, perhaps after other forward passes. The output of each
-    forward pass therefore carries its batch, and names it here as soon as backward passes through (`Mark`).
+    forward pass therefore names its batch here as soon as backward enters its graph (`mark`). Each thread has passes
+    of its own, so that one model may serve several.
     """
 
     def __init__(self) -> None:
-        self.frame: Any = None
-        """The functional calls of the module whose code runs now, where any of them is replaced; see `calls`."""
         self.by_masks = False
         """Whether regions are kept by masks where nothing is compiled: for comparison."""
-        self._forward: Batch | None = None
-        self._backward: Callable[[], Batch | None] = _no_batch
+        self._threads = _ThreadState()
+        self._compiled = _State()  # compilers do not follow what belongs to a thread
+
+    @property
+    def _now(self) -> _State:
+        return self._compiled if torch.compiler.is_compiling() else self._threads
+
+    @property
+    def frame(self) -> Any:
+        """The functional calls of the module whose code runs now, where any of them is replaced; see `calls`."""
+        return self._now.frame
+
+    @frame.setter
+    def frame(self, frame: Any) -> None:
+        self._now.frame = frame
 
     @property
     def batch(self) -> Batch | None:
-        """The batch of the pass in progress; None outside any, where the whole canvas counts as real."""
-        if self._forward is not None:
-            return self._forward
-        return self._backward() if self.recomputing else None
+        """The batch of the pass in progress; None outside any, where the whole canvas counts as real.
+
+        Raises:
+            ExactError: a block is recomputed for a loss that is not of the model's output.
+        """
+        state = self._now
+        if state.forward is not None:
+            return state.forward
+        if not self.recomputing:
+            return None
+        if state.backward is None:
+            raise ExactError(
+                "A checkpointed block can be recomputed only for what the model returned, but backward came from "
+                "elsewhere; take the loss from the model's output, or switch checkpointing off."
+            )
+        return state.backward
 
     @property
     def recomputing(self) -> bool:
         """Whether this is the second run of a checkpointed block, inside backward."""
         # The same question, asked the same way, decides in torch.utils.checkpoint what to keep.
-        return self._forward is None and torch._C._current_graph_task_id() != -1
+        return self._now.forward is None and torch._C._current_graph_task_id() != -1
 
     @property
     def in_progress(self) -> bool:
         """Whether a forward pass is under way."""
-        return self._forward is not None
+        return self._now.forward is not None
 
     def begin(self, batch: Batch | None) -> Batch | None:
         """Make this batch the one in progress; returns the one before, to be given back to `begin`."""
-        before, self._forward = self._forward, batch
+        state = self._now
+        before, state.forward = state.forward, batch
         return before
 
-    def rewind(self, batch: Batch) -> None:
-        """Note that backward has entered the graph of this batch."""
-        self._backward = weakref.ref(batch)
+    def mark(self, output: Tensor, batch: Batch) -> None:
+        """Have an output name its batch when backward enters its graph, until that backward pass ends."""
+        if output.requires_grad and not torch.compiler.is_compiling():
+            output.register_hook(lambda grad: self._rewind(batch))
+
+    def _rewind(self, batch: Batch) -> None:
+        self._now.backward = batch
+        torch.autograd.Variable._execution_engine.queue_callback(self._forget)
+
+    def _forget(self) -> None:
+        self._now.backward = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Passes:
         copied = Passes()
         memo[id(self)] = copied
         return copied
-
-    def __reduce__(self) -> tuple[type[Passes], tuple[()]]:
-        return Passes, ()
-
-
-class Mark(torch.autograd.Function):
-    """The identity, which tells `Passes` whose graph backward walks through."""
-
-    @staticmethod
-    def forward(ctx: Any, output: Tensor, passes: Passes, batch: Batch) -> Tensor:
-        """Return the output, bound to its batch."""
-        ctx.passes, ctx.batch = passes, batch
-        return output.view_as(output)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        """Name the batch, and pass the gradient on."""
-        ctx.passes.rewind(ctx.batch)
-        return grad, None, None
 
 
 @dataclass(frozen=True)
@@ -272,15 +300,11 @@ class Site:
         batch = self.passes.batch
         return None if batch is None else batch.regions(extents, shape)
 
-    def recall(self, key: Hashable, make: Callable[[], _Value]) -> _Value:
-        """What is made once for this place and key in a pass."""
+    def recall(self, x: Tensor, key: Hashable, make: Callable[[], _Value]) -> _Value:
+        """What is made once in a pass for this place, key and size of the map given (N, C, H, W)."""
         batch = self.passes.batch
         assert batch is not None
-        return batch.recall((self.extents, key), make)
-
-
-def _no_batch() -> None:
-    return None
+        return batch.recall((self.extents, tuple(x.shape[2:]), key), make)
 
 
 def _send(tensor: Tensor, device: torch.device) -> Tensor:

@@ -114,7 +114,7 @@ def picked_along(x: Tensor, axis: int, places: Tensor) -> Tensor:
     first = torch.arange(images, device=x.device)[:, None]
     if axis == 2:
         rows = pixels.reshape(images * height, width * channels)
-        taken = F.embedding(first * height + places, rows).unflatten(2, (width, channels))
+        taken = F.embedding(first * height + places, rows).view(images, -1, width, channels)
     else:
         rows = pixels.reshape(images * height * width, channels)
         lines = torch.arange(images * height, device=x.device).view(images, height, 1) * width

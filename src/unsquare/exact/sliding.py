@@ -71,7 +71,7 @@ def avg_pooled(
         return y  # every window counts alike
     shape = (y.shape[2], y.shape[3])
     key = ("counts", sides, include_padding, y.dtype)
-    return y * site.recall(key, lambda: _count_ratio(regions, shape, sides, include_padding).to(y.dtype))
+    return y * site.recall(x, key, lambda: _count_ratio(regions, shape, sides, include_padding).to(y.dtype))
 
 
 def _count_ratio(regions: Regions, shape: tuple[int, int], sides: Windows, include_padding: bool) -> Tensor:

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from unsquare.errors import ConfigError
-from unsquare.exact.convert import make_exact, output_regions, side_multiple
+from unsquare.exact.convert import known_method, make_exact, output_regions, side_multiple
 from unsquare.exact.norm_swaps import freeze_batch_norms, group_norms_instead
 from unsquare.exact.pooling import PoolKind, RegionPool
 from unsquare.exact.pyramid import SpatialPyramidPool
@@ -89,7 +89,7 @@ class Classifier(nn.Module):
         self._check_sides(config.backbone)
         # Networks that widen their features after pooling, or cannot leave out their pool, are taken before that.
         widened = getattr(backbone, "head_hidden_size", backbone.num_features) != backbone.num_features
-        pooled = self.backbone.methods["forward"].returned is None
+        pooled = known_method(self.backbone).returned is None
         self._method = "forward_features" if widened or pooled else "forward"
         self.pool = create_pool(config)
         num_pooled = int(backbone.num_features) * self.pool.num_bins
@@ -115,7 +115,8 @@ class Classifier(nn.Module):
         """Feature maps (N, C, h, w) of normalised pixels, and each image's region (N, 2) in them."""
         backbone = self.backbone
         features = (backbone if self._method == "forward" else backbone.forward_features)(pixels, sizes)
-        if backbone.methods[self._method].returned.axes == (1, 2):
+        returned = known_method(backbone, self._method).returned
+        if returned is not None and returned.axes == (1, 2):
             features = features.permute(0, 3, 1, 2)
         return features, output_regions(backbone, sizes, self._method)
 
