@@ -92,6 +92,56 @@ def test_settings_of_layers_are_judged(layer: nn.Module, message: str) -> None:
         make_exact(nn.Sequential(layer))
 
 
+class _OfCanvas(nn.Module):
+    """A network one of whose steps takes a number from the size of its map."""
+
+    def __init__(self, function: object) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(4, 4, 2, 2)
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(self.function(self.first(x)))  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda y: y * (y.sum((2, 3), keepdim=True) / (y.shape[2] * y.shape[3])),
+        lambda y: y * (y.sum((2, 3), keepdim=True) / torch.tensor(float(y.shape[2] * y.shape[3]))),
+        lambda y: y * (1 / y.shape[3]),
+        lambda y: F.pad(y, (0, y.shape[3] % 2, 0, y.shape[2] % 2)),
+        lambda y: F.pad(y, (0, 0, 0, 1)) if y.shape[2] % 2 else y,
+        lambda y: y * F.adaptive_avg_pool2d(y, (y.shape[2] // 2,) * 2).mean((2, 3), keepdim=True),
+        lambda y: y * F.avg_pool2d(y, y.shape[2:]),
+        lambda y: y[:, :, : y.shape[2] // 2 * 2],
+    ],
+)
+def test_numbers_taken_from_the_canvas_are_seen(function: object) -> None:
+    """A step that counts or cuts by the canvas is not what a lone image gets, and is refused."""
+    with pytest.raises(ExactError, match="the canvas"):
+        make_exact(_OfCanvas(function))
+
+
+def test_sizes_of_maps_may_shape_what_treats_all_alike() -> None:
+    """Views, and enlarging to another map's size, take numbers from the canvas too, and are exact."""
+    make_exact(_OfCanvas(lambda y: F.interpolate(F.avg_pool2d(y, 2, ceil_mode=True), size=y.shape[2:])))
+    make_exact(_OfCanvas(lambda y: y.reshape(len(y), 2, 2, *y.shape[2:]).transpose(1, 2).reshape(y.shape)))
+
+
+class _Misspelt(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.first(x)
+
+
+def test_a_mistake_of_the_stock_model_is_told_as_such() -> None:
+    """An error in the model's own code is given with its kind and line, not taken for a kind of layer."""
+    with pytest.raises(
+        ExactError, match=r"_Misspelt fails on .* AttributeError: .*'first' \(test_trace.py, line \d+\)"
+    ):
+        make_exact(_Misspelt())
+
+
 def test_a_subclass_is_judged_by_what_it_does() -> None:
     """A subclass of a known layer is not taken for it."""
 

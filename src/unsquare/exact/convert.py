@@ -22,11 +22,12 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from unsquare.errors import ExactError
 from unsquare.exact.calls import Call, Calls, Watched, watching
 from unsquare.exact.extent import Extent
+from unsquare.exact.following import Place, Seen, Trace
 from unsquare.exact.operations import FeatureMap
 from unsquare.exact.regions import Batch, Passes, Regions, Site
 from unsquare.exact.registry import PLAIN_BATCH_NORMS, exact_class, overlaid, stock_class
 from unsquare.exact.strips import clean
-from unsquare.exact.trace import Place, Seen, Trace, trace
+from unsquare.exact.trace import trace
 
 # A compiler keeps most functions whole and shows them to the function mode of `calls`, as it should; this one it would
 # look into, where the mode no longer sees its name.

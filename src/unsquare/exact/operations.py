@@ -124,6 +124,24 @@ def follow(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
     raise Unknown(_REASONS.get(name, f"it uses {name} on a feature map, which is not known to keep pixels apart"))
 
 
+# Numbers that these take are lengths of axes, and places of rows that `_slice` judges.
+_SHAPING_NAMES = """
+    view _unsafe_view reshape expand as_strided slice split split_with_sizes arange linspace
+    empty empty_strided empty_like zeros ones full new_empty new_empty_strided new_zeros new_ones new_full
+"""
+_SHAPING = frozenset(_SHAPING_NAMES.split())
+
+
+def numbers(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+    """The numbers given to an operation that may change what it computes, and not just the shape of its result."""
+    leaves = tree_leaves((args, kwargs))
+    found = [leaf for leaf in leaves if isinstance(leaf, (int, float)) and not isinstance(leaf, bool)]
+    if func._schema.name.removeprefix("aten::") in _SHAPING:
+        found = [leaf for leaf in found if isinstance(leaf, float)]
+    held = (leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.device.type == "cpu" and leaf.numel() == 1)
+    return (*found, *(float(leaf) for leaf in held))
+
+
 def _joined(name: str, values: Any, maps: Maps) -> FeatureMap:
     """The map that comes of maps, and of values that are the same in all places."""
     tensors = [value for value in tree_leaves(values) if isinstance(value, Tensor)]

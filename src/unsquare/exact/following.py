@@ -1,0 +1,342 @@
+"""One run of a model without data, in which each feature map is followed from operation to operation.
+
+`trace` says what it is for; this is how it is done: hooks around each module, a mode that sees functional calls, and a
+mode that sees every ATen operation.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from unsquare.errors import ExactError
+from unsquare.exact import operations
+from unsquare.exact.extent import Extent
+from unsquare.exact.functions import RULES, Plan, Scene
+from unsquare.exact.functions import Run as Replacement
+from unsquare.exact.operations import Ambiguous, FeatureMap, Unknown
+from unsquare.exact.registry import PIXELWISE_LAYERS, exact_class, stock_class
+
+
+@dataclass
+class Place:
+    """The maps given and returned at one place of the model, for each depth at which it is used."""
+
+    given: list[FeatureMap] = field(default_factory=list)
+    after: list[FeatureMap | None] = field(default_factory=list)
+
+    def add(self, given: FeatureMap, after: FeatureMap | None) -> None:
+        """Note one more use."""
+        if (given, after) not in zip(self.given, self.after):
+            self.given.append(given)
+            self.after.append(after)
+
+
+class Seen(NamedTuple):
+    """A functional call in a module's own code."""
+
+    name: str
+    run: Replacement | None
+    """What takes its place; None where the stock function is right."""
+    place: Place
+
+
+class Numbers(NamedTuple):
+    """The numbers given to one step of a model."""
+
+    where: str
+    step: str
+    values: tuple[Any, ...]
+
+    def told(self, other: Numbers) -> str:
+        """How the same step on another canvas differs, for a message."""
+        if self.step != other.step:
+            return f"{self.step} on one canvas, {other.step} on another"
+        one, another = next(pair for pair in zip_longest(self.values, other.values) if pair[0] != pair[1])
+        return f"{self.step}: {one} on one canvas, {another} on another"
+
+
+@dataclass
+class Trace:
+    """What runs of the model showed."""
+
+    layers: dict[str, Place] = field(default_factory=dict)
+    """The layers that need an exact form, by path."""
+    calls: dict[str, dict[bool, list[Seen]]] = field(default_factory=dict)
+    """The functional calls of each module that makes any, by path and by `training`."""
+    known: set[str] = field(default_factory=set)
+    """Paths of all layers taken as a whole."""
+    joins: dict[tuple[Extent, Extent], str] = field(default_factory=dict)
+    """Extents that must come to the same for each image, and the module where their maps meet."""
+    numbers: list[Numbers] = field(default_factory=list)
+    """The numbers given to each step in evaluation, which must not depend on the canvas."""
+    outputs: dict[bool, tuple[FeatureMap | None, ...]] = field(default_factory=dict)
+    """What the model returns, tensor by tensor, by `training`: a map, or None for one vector per image."""
+
+
+class AmbiguousError(ExactError):
+    """A refusal that another canvas may lift."""
+
+
+class StockError(ExactError):
+    """The stock model's own code fails."""
+
+
+class _Maps:
+    """Feature maps by tensor; the tensors are kept, so that no identity is used twice."""
+
+    def __init__(self, run: Run) -> None:
+        self._known: dict[int, tuple[Tensor, FeatureMap]] = {}
+        self._run = run
+
+    def get(self, value: Any) -> FeatureMap | None:
+        known = self._known.get(id(value))
+        return None if known is None else known[1]
+
+    def set(self, tensor: Tensor, feature_map: FeatureMap) -> None:
+        self._known[id(tensor)] = (tensor, feature_map)
+
+    def join(self, one: Extent, other: Extent) -> None:
+        self._run.joined(one, other)
+
+    def extents_of(self, shape: tuple[int, int]) -> frozenset[Extent]:
+        return frozenset(
+            known.extent for _, known in self._known.values() if known.extent.of_canvas(self._run.canvas) == shape
+        )
+
+
+class _Operations(TorchDispatchMode):
+    """Sees every ATen operation."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__()
+        self._run = run
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        self._run.operated(func, args, kwargs, result)
+        return result
+
+
+class _Functions(TorchFunctionMode):
+    """Sees every call of a function that has a rule."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__()
+        self._run = run
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func not in RULES:
+            return func(*args, **kwargs)
+        return self._run.called(func, args, kwargs)
+
+
+class Run:
+    """One run of the model: carries feature maps from operation to operation and from layer to layer."""
+
+    def __init__(self, model: nn.Module, found: Trace, training: bool, canvas: tuple[int, int]) -> None:
+        self.maps = _Maps(self)
+        self.canvas = canvas
+        self._model = model
+        self._found = found
+        self._training = training
+        self._path: list[tuple[str, nn.Module]] = [("", model)]
+        self._calls: list[list[Seen]] = [[]]
+        self._inside_known = 0
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """See what the model does inside."""
+        handles = []
+        for name, module in self._model.named_modules():
+            if name:
+                handles.append(module.register_forward_pre_hook(self._entering(name)))
+                handles.append(module.register_forward_hook(self._left(name)))
+        try:
+            with _Operations(self), _Functions(self):
+                yield
+            self._keep_calls("")
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def call(self, method: str, images: Tensor) -> Any:
+        """What the model's method returns."""
+        try:
+            return getattr(self._model, method)(images)
+        except ExactError:
+            raise
+        except Exception as error:
+            own = [step for step in traceback.extract_tb(error.__traceback__) if "site-packages" not in step.filename]
+            place = "" if not own else f" ({Path(own[-1].filename).name}, line {own[-1].lineno})"
+            raise StockError(
+                f"{within(self._where(), self._model)} fails on a canvas of {images.shape[2]} x {images.shape[3]} "
+                f"without data: {type(error).__name__}: {str(error).rstrip('.')}{place}. Check that the stock model "
+                "runs by itself; it must take images of any size, and its steps must not depend on pixels' values."
+            ) from error
+
+    def operated(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
+        """Carry feature maps through one ATen operation."""
+        if self._inside_known:
+            return
+        leaves = tree_leaves((args, kwargs))
+        self._note(func._schema.name.removeprefix("aten::"), operations.numbers(func, args, kwargs))
+        if any(self.maps.get(leaf) is not None for leaf in leaves if isinstance(leaf, Tensor)):
+            try:
+                after = operations.follow(func, args, kwargs, result, self.maps)
+            except Unknown as unknown:
+                self._refuse(str(unknown))
+            for tensor in tree_leaves(result):
+                if isinstance(tensor, Tensor) and after is not None:
+                    self.maps.set(tensor, after)
+
+    def called(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Carry feature maps through one call of a function that has a rule."""
+        if self._inside_known:
+            return func(*args, **kwargs)
+        name = RULES[func].__name__
+        given = self.maps.get(args[0] if args else kwargs.get("input"))
+        plan = None if given is None else self._planned(RULES[func], given, args, kwargs)
+        if given is None or plan is None:
+            self._calls[-1].append(Seen(name, None, Place()))
+            return func(*args, **kwargs)
+        place = Place()
+        place.add(given, plan.after)
+        self._calls[-1].append(Seen(name, plan.run, place))
+        self._note(name, (str(plan.after), *_settings(plan.run), *plan.whole))
+        self._inside_known += 1
+        try:
+            result = func(*args, **kwargs)
+        finally:
+            self._inside_known -= 1
+        if plan.after is not None:
+            self.maps.set(result, plan.after)
+        return result
+
+    def _note(self, step: str, values: tuple[Any, ...]) -> None:
+        if not self._training:
+            self._found.numbers.append(Numbers(self._where(), step, values))
+
+    def joined(self, one: Extent, other: Extent) -> None:
+        """Note that two extents must come to the same for each image."""
+        self._found.joins.setdefault((one, other), self._where())
+
+    def _planned(self, rule: Any, given: FeatureMap, args: Any, kwargs: Any) -> Plan | None:
+        try:
+            plan = rule(Scene(self._path[-1][1], self.maps.extents_of), given, *args, **kwargs)
+        except Unknown as unknown:
+            self._refuse(str(unknown), AmbiguousError if isinstance(unknown, Ambiguous) else ExactError)
+        except TypeError as error:
+            self._refuse(f"it calls {rule.__name__} in an unusual way ({error})")
+        if plan is not None:
+            self._whole(given.extent, plan.whole)
+        return plan
+
+    def _whole(self, extent: Extent, divisors: tuple[int, int]) -> None:
+        """Note that the sides of a map must be multiples of some lengths: rounding down and up must agree."""
+        if max(divisors) > 1:
+            down, up = (
+                Extent(*(reach.then(offset=up * (by - 1), divisor=by) for reach, by in zip(extent, divisors)))
+                for up in (0, 1)
+            )
+            self.joined(down, up)
+
+    def _entering(self, name: str) -> Any:
+        def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
+            self._path.append((name, module))
+            self._calls.append([])
+            if self._inside_known or (self._is_known(module) and self._given(args) is not None):
+                self._inside_known += 1
+
+        return hook
+
+    def _left(self, name: str) -> Any:
+        def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            if self._inside_known:
+                self._inside_known -= 1
+                given = self._given(args)
+                if not self._inside_known and given is not None:
+                    self._pass_through(name, module, given, output)
+            self._keep_calls(name)
+            self._path.pop()
+
+        return hook
+
+    def _keep_calls(self, name: str) -> None:
+        """Note what calls a module has made, beside those of its other uses."""
+        calls = self._calls.pop()
+        if not calls:
+            return
+        before = self._found.calls.setdefault(name, {}).setdefault(self._training, calls)
+        if [_replacement(one) for one in before] != [_replacement(other) for other in calls]:
+            self._refuse("it makes other functional calls at one use than at another; use one module for each")
+        for one, other in zip(before, calls):
+            for given, after in zip(other.place.given, other.place.after):
+                one.place.add(given, after)
+
+    def _is_known(self, module: nn.Module) -> bool:
+        return stock_class(module) in PIXELWISE_LAYERS or exact_class(module) is not None
+
+    def _given(self, args: tuple[Any, ...]) -> FeatureMap | None:
+        return self.maps.get(args[0]) if args else None
+
+    def _pass_through(self, name: str, module: nn.Module, given: FeatureMap, output: Tensor) -> None:
+        """Apply the rule of a layer known as a whole."""
+        self._found.known.add(name)
+        exact = exact_class(module)
+        if exact is None:
+            if output.ndim - 1 in given.axes:
+                self._refuse("it mixes positions along the width")
+            self.maps.set(output, given.moved())
+            return
+        reason = exact.refusal(module)
+        if reason is None and given.axes != exact.axes(module):
+            reason = f"it is given a map with height and width at axes {given.axes}"
+        if reason is not None:
+            self._refuse(reason)
+        self._whole(given.extent, exact.whole(module))
+        windows = exact.windows(module)
+        after = None if windows is None else FeatureMap(given.extent.through(windows), given.axes)
+        if exact.sideways(module):
+            self._found.layers.setdefault(name, Place()).add(given, after)
+        if after is not None:
+            self.maps.set(output, after)
+
+    def _where(self) -> str:
+        name, module = self._path[-1]
+        return f"{name} ({stock_class(module).__name__})" if name else stock_class(module).__name__
+
+    def _refuse(self, reason: str, error: type[ExactError] = ExactError) -> NoReturn:
+        raise error(
+            f"{within(self._where(), self._model)} cannot be made padding-exact: {reason}. "
+            "Use a variant without it, or another backbone; docs/exactness.md says what serves instead."
+        )
+
+
+def within(where: str, model: nn.Module) -> str:
+    """A module by its path in the model, which is named once."""
+    name = stock_class(model).__name__
+    return name if where in ("", name) else f"{where} of {name}"
+
+
+def _settings(run: Replacement | None) -> tuple[Any, ...]:
+    """What a replacement was settled on from the call's arguments."""
+    return tuple(getattr(run, "keywords", {}).values())
+
+
+def _replacement(seen: Seen) -> tuple[Any, ...]:
+    """What a call is replaced by, for comparison."""
+    run: Any = seen.run
+    return seen.name, getattr(run, "func", run), getattr(run, "keywords", None)
