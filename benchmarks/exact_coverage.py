@@ -25,6 +25,7 @@ import torch
 
 from unsquare.errors import ExactError, UnsquareError
 from unsquare.exact import make_exact
+from unsquare.exact.convert import side_multiple
 from unsquare.exact.verify import verify_exact
 from unsquare.torchvision_guard import import_timm
 
@@ -64,10 +65,10 @@ def converted(name: str) -> dict[str, Any]:
         model = timm.create_model(name, num_classes=7)
     size = sum(parameter.numel() for parameter in model.parameters())
     try:
-        make_exact(model)
+        exact = make_exact(model)
     except ExactError as error:
-        return {"parameters": size, "refused": str(error)}
-    return {"parameters": size, "refused": None}
+        return {"parameters": size, "refused": str(error), "multiple": None}
+    return {"parameters": size, "refused": None, "multiple": side_multiple(exact)}
 
 
 def chosen(models: dict[str, dict[str, Any]]) -> list[str]:
@@ -108,6 +109,9 @@ def table(results: dict[str, Any]) -> str:
         counts[kind]["exact models"] += exact
         measured = {name: model["errors"] for name, model in models.items() if "errors" in model}
         first, *others = [_measured(name, errors) for name, errors in measured.items()] or ["| | |"]
+        multiples = {model["multiple"] for model in models.values()} - {None, 1}
+        if multiples:
+            state += f"; multiples of {' or '.join(map(str, sorted(multiples)))}"
         rows.append(f"| {family} | {kind} | {state} | {exact} of {len(models)} | {first}")
         rows.extend(f"| | | | | {other}" for other in others)
         for reason, names in sorted(_refusals(models).items()):
@@ -140,6 +144,9 @@ convolutions alone, {exact} are exact in every model, {part} in part, {refused} 
 ({hybrid_models} of {hybrids}). Families of patches and attention alone are another kind of network and are not listed.
 
 A model is exact if it converts: every operation in it is then known to give each image what it gives it alone.
+*Multiples of 32* marks families with models that join maps of different depths: the stock networks, too, take only
+heights and widths that are such multiples, and `unsquare train`, whose pictures come in every size, refuses these.
+
 A model of each family is measured as well ({measured} in all): a batch padded with NaN against the stock model on each
 lone image, the larger of the errors of the outputs and of the worst parameter's gradient, relative to the largest value
 (`unsquare verify-exact`). In training, batch norms take their statistics over the real pixels of all images, in the
@@ -206,8 +213,8 @@ def main() -> None:
         if family in TRANSFORMERS:
             continue
         for name in names:
-            if name not in models:
-                models[name] = {"family": family, **converted(name)}
+            if "multiple" not in models.setdefault(name, {}):
+                models[name] |= {"family": family, **converted(name)}
         keep(given.results, results)
         print(f"{family}: {sum(models[n]['refused'] is None for n in names)} of {len(names)} convert", flush=True)
     if given.table is not None:  # so far; again at the end

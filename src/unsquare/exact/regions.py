@@ -173,13 +173,14 @@ class Batch:
 class _State:
     """What a pass notes: the batch on its way forward, the one on its way back, and the calls now replaced."""
 
-    forward: Batch | None = None
-    backward: Batch | None = None
-    frame: Any = None
+    def __init__(self) -> None:
+        self.forward: Batch | None = None
+        self.backward: Batch | None = None
+        self.frame: Any = None
 
 
 class _ThreadState(threading.local, _State):
-    pass
+    """The same for each thread by itself."""
 
 
 class Passes:

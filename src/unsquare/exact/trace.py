@@ -30,7 +30,7 @@ from unsquare.exact.registry import PLAIN_BATCH_NORMS, stock_class
 _CANVASES = ((448, 576), (449, 577))
 # Canvases of other sizes, to find numbers that the model takes from the canvas. The odd one stays odd while lengths are
 # halved, its height if they are rounded up, its width if down; models for multiples cannot take it.
-_LARGER_CANVAS = (512, 704)
+_LARGER_CANVASES = ((512, 704), (513, 705))
 _ODD_CANVAS = (449, 575)
 
 
@@ -44,13 +44,10 @@ def trace(model: nn.Module, method: str = "forward") -> Trace:
     Returns:
         What both runs agree on. Raises ExactError with the path of the first module that cannot be exact.
     """
+    found = _told_apart(model, method, _CANVASES, (True, False))
+    _compare(found, _told_apart(model, method, _LARGER_CANVASES, (False,)), model)
     try:
-        found = _followed(model, method, _CANVASES[0])
-    except AmbiguousError:
-        found = _followed(model, method, _CANVASES[1])
-    _compare(found, _followed(model, method, _LARGER_CANVAS, modes=(False,)), model)
-    try:
-        odd = _followed(model, method, _ODD_CANVAS, modes=(False,))
+        odd = _followed(model, method, _ODD_CANVAS, (False,))
     except (StockError, AmbiguousError):
         return found
     _compare(found, odd, model)
@@ -69,7 +66,17 @@ def _compare(found: Trace, other: Trace, model: nn.Module) -> None:
             )
 
 
-def _followed(model: nn.Module, method: str, canvas: tuple[int, int], modes: tuple[bool, ...] = (True, False)) -> Trace:
+def _told_apart(
+    model: nn.Module, method: str, canvases: tuple[tuple[int, int], tuple[int, int]], modes: tuple[bool, ...]
+) -> Trace:
+    """Followed on the first canvas, or on the second where maps of several kinds have one size on the first."""
+    try:
+        return _followed(model, method, canvases[0], modes)
+    except AmbiguousError:
+        return _followed(model, method, canvases[1], modes)
+
+
+def _followed(model: nn.Module, method: str, canvas: tuple[int, int], modes: tuple[bool, ...]) -> Trace:
     found = Trace()
     for training in modes:
         shadow = _on_meta(model).train(training)
