@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from unsquare.errors import ConfigError, ExactError
 from unsquare.exact import lone, make_exact, strips
@@ -117,6 +119,67 @@ def test_rounding_is_told_from_leaks(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.exact
     monkeypatch.setattr(strips, "fill", lambda x, regions, value: None)
     assert verify_exact(Chaotic(), sizes=SIZES).status == "inexact"
+
+
+@pytest.mark.parametrize("normed", [nn.utils.parametrizations.spectral_norm, nn.utils.spectral_norm])
+def test_state_that_moves_with_each_forward_starts_anew(normed: Callable[[nn.Module], nn.Module]) -> None:
+    """The power iteration of spectral norm is the same for each lone image and for the batch."""
+    model = Small()
+    model.two = normed(model.two)
+    found = verify_exact(model, sizes=SIZES)
+    assert found.exact
+    assert found.training is not None
+    assert max(found.training.own_outputs, found.training.own_gradients) < 1e-12
+
+
+class Checkpointed(Small):
+    """Runs a block with a batch norm again during backward."""
+
+    def __init__(self, use_reentrant: bool) -> None:
+        super().__init__()
+        self.use_reentrant, self.recomputed = use_reentrant, nn.Sequential(self.two, nn.BatchNorm2d(8), nn.ReLU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
+        x = checkpoint(self.recomputed, self.norm(self.one(x)).relu(), use_reentrant=self.use_reentrant)
+        return self.head(x.mean((2, 3)))
+
+
+# A reentrant checkpoint says this while make_exact follows the network, which needs no gradients.
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
+@pytest.mark.parametrize("use_reentrant", [False, True])
+def test_networks_that_checkpoint_themselves_are_measured(use_reentrant: bool) -> None:
+    """The reference runs checkpointed blocks once, the exact network again during backward, and both agree."""
+    assert verify_exact(Checkpointed(use_reentrant), sizes=SIZES).exact
+    model = timm.create_model("test_resnet", num_classes=4)
+    model.set_grad_checkpointing(True)
+    assert verify_exact(model, sizes=SIZES).exact
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
+def test_a_checkpointed_block_without_gradients_has_none_in_the_reference() -> None:
+    """A reentrant block that is given the pixels themselves learns nothing, alone as in the batch."""
+    model = Checkpointed(use_reentrant=True)
+    model.recomputed = nn.Sequential(model.one, model.norm)
+    model.one, model.norm, model.two = nn.Identity(), nn.Identity(), nn.Identity()
+    found = verify_exact(model, sizes=SIZES)
+    assert found.exact, found
+
+
+def test_a_leak_in_a_checkpointed_network_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checkpointing hides no leak."""
+    monkeypatch.setattr(strips, "fill", lambda x, regions, value: None)
+    assert verify_exact(Checkpointed(use_reentrant=False), sizes=SIZES).status == "inexact"
+
+
+def test_checkpointing_is_off_for_the_reference_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lone images run a checkpointed block once, and after them it runs twice again, forward and backward."""
+    model, runs = Checkpointed(use_reentrant=False), []
+    monkeypatch.setattr(nn.ReLU, "forward", lambda self, x: runs.append(1) or F.relu(x))
+    sum(output.sum() for output in lone.outputs(model, [torch.randn(3, 16, 16)] * 3)).backward()
+    assert len(runs) == 3
+    model(torch.randn(2, 3, 16, 16)).sum().backward()
+    assert len(runs) == 5
 
 
 class Chancy(nn.Module):

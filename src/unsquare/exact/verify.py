@@ -238,7 +238,7 @@ def _alone(stock: nn.Module, images: list[Tensor]) -> list[Tensor]:
 
 def _run(model: nn.Module, *inputs: Tensor) -> Any:
     with lone.Undisturbed():
-        return model(*inputs)
+        return lone.replica(model)(*inputs)
 
 
 def _rounded(image: Tensor) -> Tensor:
@@ -269,7 +269,8 @@ def _gradients(model: nn.Module, outputs: list[Tensor]) -> dict[str, Tensor]:
     for weight, output in enumerate(outputs, start=1):
         total = total + weight * (output * torch.linspace(-1, 1, output.numel()).to(output).view_as(output)).sum()
     if total.requires_grad:  # there are networks without parameters
-        total.backward()
+        with lone.Undisturbed():  # checkpointed blocks run again
+            total.backward()
     gradients = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
     model.zero_grad()
     return gradients
