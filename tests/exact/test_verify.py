@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -130,6 +131,33 @@ def test_state_that_moves_with_each_forward_starts_anew(normed: Callable[[nn.Mod
     assert found.exact
     assert found.training is not None
     assert max(found.training.own_outputs, found.training.own_gradients) < 1e-12
+
+
+class Returning(nn.Module):
+    """Returns what is made of its feature map."""
+
+    def __init__(self, returned: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.one, self.two, self.returned = nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(4, 4, 3, padding=1), returned
+
+    def forward(self, x: Tensor) -> Any:
+        """Anything."""
+        return self.returned(self.two(self.one(x).relu()))
+
+
+@pytest.mark.parametrize(
+    "returned",
+    [
+        lambda y: y.permute(0, 2, 3, 1),
+        lambda y: y.unsqueeze(1),
+        lambda y: {"map": y, "vector": y.mean((2, 3))},
+        lambda y: (y.mean((2, 3)), y.permute(0, 2, 3, 1), y),
+    ],
+    ids=["channels last", "five axes", "a map beside a vector", "maps of unlike axes"],
+)
+def test_maps_are_compared_along_their_own_axes(returned: Callable[[Tensor], Any]) -> None:
+    """Wherever a tensor keeps height and width, each image's own part of it is compared."""
+    assert verify_exact(Returning(returned), sizes=SIZES).exact
 
 
 class Checkpointed(Small):

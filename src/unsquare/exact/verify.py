@@ -14,7 +14,8 @@ from torch.utils._pytree import tree_leaves
 
 from unsquare.errors import ConfigError, ExactError
 from unsquare.exact import lone
-from unsquare.exact.convert import ExactModel, make_exact, output_regions, side_multiple
+from unsquare.exact.convert import ExactModel, make_exact, side_multiple
+from unsquare.exact.operations import FeatureMap
 from unsquare.exact.registry import stock_class
 from unsquare.exact.trace import num_channels
 from unsquare.torchvision_guard import import_timm
@@ -209,6 +210,8 @@ def _padded(images: Sequence[Tensor], value: float, multiple: int) -> tuple[Tens
 
 
 def _errors(exact: nn.Module, stock: nn.Module, images: list[Tensor], multiple: int) -> Errors:
+    assert isinstance(exact, ExactModel)
+    returned = exact.methods["forward"].outputs[exact.training]
     try:
         expected = _alone(stock, images)
     except (RuntimeError, AssertionError, ValueError) as error:
@@ -226,8 +229,8 @@ def _errors(exact: nn.Module, stock: nn.Module, images: list[Tensor], multiple: 
         return lone.worst(lone.gradient_errors(gradients, references, rounded).values())
 
     pixels, sizes = _padded(images, float("nan"), multiple)
-    found = against(exact, _by_image(_run(exact, pixels, sizes), exact, sizes, expected))
-    naive = against(stock, _by_image(_run(stock, pixels.nan_to_num(0.0)), exact, sizes, expected))
+    found = against(exact, _by_image(_run(exact, pixels, sizes), returned, sizes))
+    naive = against(stock, _by_image(_run(stock, pixels.nan_to_num(0.0)), returned, sizes))
     return Errors(*found, *naive, _worst(again, expected), gradients_off(rounded))
 
 
@@ -248,18 +251,16 @@ def _rounded(image: Tensor) -> Tensor:
     return image * (1 + torch.finfo(image.dtype).eps * noise).to(image)
 
 
-def _by_image(output: Any, exact: nn.Module, sizes: Tensor, expected: list[Tensor]) -> list[Tensor]:
+def _by_image(output: Any, returned: Sequence[FeatureMap | None], sizes: Tensor) -> list[Tensor]:
     """Each image's part of each tensor, as its lone image gives it."""
-    leaves = tree_leaves(output)
     parts = []
-    for number, reference in enumerate(expected):
-        image, leaf = divmod(number, len(leaves))
-        part = leaves[leaf][image]
-        if reference.ndim == 3 and part.shape != reference.shape:
-            places = output_regions(exact, sizes)
-            height, width = (places[leaf] if isinstance(places, list) else places)[image].tolist()
-            part = part[:, :height, :width]
-        parts.append(part)
+    for image in range(len(sizes)):
+        for leaf, found in zip(tree_leaves(output), returned):
+            part = leaf[image]
+            if found is not None:
+                for axis, side in zip(found.axes, found.extent.of(sizes)[image].tolist()):
+                    part = part.narrow(axis - 1, 0, side)
+            parts.append(part)
     return parts
 
 
