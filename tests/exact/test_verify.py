@@ -97,17 +97,18 @@ def test_what_is_not_a_number_is_not_exact(errors: tuple[float, float]) -> None:
 
 
 class Chaotic(nn.Module):
-    """Thirty rounds of the logistic map, which double an error each: rounding becomes large in any computation."""
+    """Rounds of the logistic map, which double an error each: rounding becomes large in any computation."""
 
-    def __init__(self) -> None:
+    def __init__(self, rounds: int = 30) -> None:
         super().__init__()
         torch.manual_seed(0)
+        self.rounds = rounds
         self.body, self.more = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """One vector per image."""
         x = self.body(x).sigmoid()
-        for _ in range(30):
+        for _ in range(self.rounds):
             x = 3.99 * x * (1 - x)
         return self.more(x).mean((2, 3))
 
@@ -120,6 +121,50 @@ def test_rounding_is_told_from_leaks(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.exact
     monkeypatch.setattr(strips, "fill", lambda x, regions, value: None)
     assert verify_exact(Chaotic(), sizes=SIZES).status == "inexact"
+
+
+def test_rounding_excuses_no_large_error() -> None:
+    """A network that rounding alone moves as far as a leak would is called ill-conditioned, and is not exact."""
+    found = verify_exact(Chaotic(rounds=45), sizes=SIZES, training=False)
+    assert found.status == found.to_dict()["status"] == "ill-conditioned"
+    assert not found.exact
+
+
+@pytest.mark.parametrize(
+    ("error", "own", "dtype", "status"),
+    [
+        (5e-7, 6e-7, "float64", "exact"),  # ConvMixer in training
+        (2e-6, 6e-7, "float64", "ill-conditioned"),
+        (2e-6, 1e-7, "float64", "inexact"),
+        (5e-5, 1e-5, "float32", "exact"),
+        (2e-3, 1e-3, "float32", "ill-conditioned"),
+        (1e-12, 1.0, "float64", "exact"),
+        (1e-3, math.nan, "float64", "inexact"),
+    ],
+)
+def test_the_status_follows_error_and_rounding(error: float, own: float, dtype: str, status: str) -> None:
+    """Errors above ten times the rounding are inexact; those below are excused up to a limit."""
+    tolerance = {"float64": 1e-10, "float32": 1e-5}[dtype]
+    errors = Errors(0.0, error, 1.0, 1.0, 0.0, own)
+    assert Verification("net", ((8, 8),), dtype, tolerance, errors, None).status == status
+    worse = Errors(0.5, error, 1.0, 1.0, 0.0, own)
+    assert Verification("net", ((8, 8),), dtype, tolerance, errors, worse).status == "inexact"
+
+
+class Noisy(Small):
+    """Draws random numbers of its own in training."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
+        x = super().forward(x)
+        return x * (1 + 0.5 * torch.randn_like(x)) if self.training else x
+
+
+def test_a_network_that_draws_random_numbers_is_not_compared() -> None:
+    """Noise would excuse any error, so a network that gives the same pixels two outputs is named, with the mode."""
+    with pytest.raises(ExactError, match=r"in training two runs of the stock Noisy differ by .*draws random numbers"):
+        verify_exact(Noisy(), sizes=SIZES)
+    assert verify_exact(Noisy(), sizes=SIZES, training=False).exact
 
 
 @pytest.mark.parametrize("normed", [nn.utils.parametrizations.spectral_norm, nn.utils.spectral_norm])
