@@ -16,6 +16,17 @@ from torch import nn
 def make():
     return nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1), nn.AdaptiveAvgPool2d(1))
 
+class Chaotic(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body, self.more = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+
+    def forward(self, x):
+        x = self.body(x).sigmoid()
+        for _ in range(45):
+            x = 3.99 * x * (1 - x)
+        return self.more(x).mean((2, 3))
+
 def number():
     return 3
 """
@@ -64,6 +75,19 @@ def test_the_status_tells(own: str, capsys: pytest.CaptureFixture[str], monkeypa
     monkeypatch.setattr(strips, "fill", lambda x, regions, value: None)
     assert main(["verify-exact", own, "--no-training", "--max-side", "64"]) == 1
     assert "inexact" in capsys.readouterr().out
+
+
+def test_ill_conditioned_is_a_failure_with_its_sentence(own: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where rounding alone moves lone images far, the status is 1 and the reason and the way out are said."""
+    words = ["own_network:Chaotic", "--no-training", "--max-side", "64"]
+    assert main(["verify-exact", own, *words]) == 1
+    out = " ".join(capsys.readouterr().out.split())
+    assert "Chaotic is ill-conditioned: rounding alone moves its lone images so far" in out
+    assert "give it other weights" in out
+    assert main(["verify-exact", *words, "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["models"][0]["status"] == "ill-conditioned"
+    assert main(["verify-exact", *words, "--dtype", "float32"]) == 1
+    assert "judge it in float64" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from unsquare.errors import ConfigError, ExactError
 from unsquare.exact import lone, make_exact, strips
@@ -94,17 +97,18 @@ def test_what_is_not_a_number_is_not_exact(errors: tuple[float, float]) -> None:
 
 
 class Chaotic(nn.Module):
-    """Thirty rounds of the logistic map, which double an error each: rounding becomes large in any computation."""
+    """Rounds of the logistic map, which double an error each: rounding becomes large in any computation."""
 
-    def __init__(self) -> None:
+    def __init__(self, rounds: int = 30) -> None:
         super().__init__()
         torch.manual_seed(0)
+        self.rounds = rounds
         self.body, self.more = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """One vector per image."""
         x = self.body(x).sigmoid()
-        for _ in range(30):
+        for _ in range(self.rounds):
             x = 3.99 * x * (1 - x)
         return self.more(x).mean((2, 3))
 
@@ -117,6 +121,138 @@ def test_rounding_is_told_from_leaks(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.exact
     monkeypatch.setattr(strips, "fill", lambda x, regions, value: None)
     assert verify_exact(Chaotic(), sizes=SIZES).status == "inexact"
+
+
+def test_rounding_excuses_no_large_error() -> None:
+    """A network that rounding alone moves as far as a leak would is called ill-conditioned, and is not exact."""
+    found = verify_exact(Chaotic(rounds=45), sizes=SIZES, training=False)
+    assert found.status == found.to_dict()["status"] == "ill-conditioned"
+    assert not found.exact
+
+
+@pytest.mark.parametrize(
+    ("error", "own", "dtype", "status"),
+    [
+        (5e-7, 6e-7, "float64", "exact"),  # ConvMixer in training
+        (2e-6, 6e-7, "float64", "ill-conditioned"),
+        (2e-6, 1e-7, "float64", "inexact"),
+        (5e-5, 1e-5, "float32", "exact"),
+        (2e-3, 1e-3, "float32", "ill-conditioned"),
+        (1e-12, 1.0, "float64", "exact"),
+        (1e-3, math.nan, "float64", "inexact"),
+    ],
+)
+def test_the_status_follows_error_and_rounding(error: float, own: float, dtype: str, status: str) -> None:
+    """Errors above ten times the rounding are inexact; those below are excused up to a limit."""
+    tolerance = {"float64": 1e-10, "float32": 1e-5}[dtype]
+    errors = Errors(0.0, error, 1.0, 1.0, 0.0, own)
+    assert Verification("net", ((8, 8),), dtype, tolerance, errors, None).status == status
+    worse = Errors(0.5, error, 1.0, 1.0, 0.0, own)
+    assert Verification("net", ((8, 8),), dtype, tolerance, errors, worse).status == "inexact"
+
+
+class Noisy(Small):
+    """Draws random numbers of its own in training."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
+        x = super().forward(x)
+        return x * (1 + 0.5 * torch.randn_like(x)) if self.training else x
+
+
+def test_a_network_that_draws_random_numbers_is_not_compared() -> None:
+    """Noise would excuse any error, so a network that gives the same pixels two outputs is named, with the mode."""
+    with pytest.raises(ExactError, match=r"in training two runs of the stock Noisy differ by .*draws random numbers"):
+        verify_exact(Noisy(), sizes=SIZES)
+    assert verify_exact(Noisy(), sizes=SIZES, training=False).exact
+
+
+@pytest.mark.parametrize("normed", [nn.utils.parametrizations.spectral_norm, nn.utils.spectral_norm])
+def test_state_that_moves_with_each_forward_starts_anew(normed: Callable[[nn.Module], nn.Module]) -> None:
+    """The power iteration of spectral norm is the same for each lone image and for the batch."""
+    model = Small()
+    model.two = normed(model.two)
+    found = verify_exact(model, sizes=SIZES)
+    assert found.exact
+    assert found.training is not None
+    assert max(found.training.own_outputs, found.training.own_gradients) < 1e-12
+
+
+class Returning(nn.Module):
+    """Returns what is made of its feature map."""
+
+    def __init__(self, returned: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.one, self.two, self.returned = nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(4, 4, 3, padding=1), returned
+
+    def forward(self, x: Tensor) -> Any:
+        """Anything."""
+        return self.returned(self.two(self.one(x).relu()))
+
+
+@pytest.mark.parametrize(
+    "returned",
+    [
+        lambda y: y.permute(0, 2, 3, 1),
+        lambda y: y.unsqueeze(1),
+        lambda y: {"map": y, "vector": y.mean((2, 3))},
+        lambda y: (y.mean((2, 3)), y.permute(0, 2, 3, 1), y),
+    ],
+    ids=["channels last", "five axes", "a map beside a vector", "maps of unlike axes"],
+)
+def test_maps_are_compared_along_their_own_axes(returned: Callable[[Tensor], Any]) -> None:
+    """Wherever a tensor keeps height and width, each image's own part of it is compared."""
+    assert verify_exact(Returning(returned), sizes=SIZES).exact
+
+
+class Checkpointed(Small):
+    """Runs a block with a batch norm again during backward."""
+
+    def __init__(self, use_reentrant: bool) -> None:
+        super().__init__()
+        self.use_reentrant, self.recomputed = use_reentrant, nn.Sequential(self.two, nn.BatchNorm2d(8), nn.ReLU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
+        x = checkpoint(self.recomputed, self.norm(self.one(x)).relu(), use_reentrant=self.use_reentrant)
+        return self.head(x.mean((2, 3)))
+
+
+# A reentrant checkpoint says this while make_exact follows the network, which needs no gradients.
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
+@pytest.mark.parametrize("use_reentrant", [False, True])
+def test_networks_that_checkpoint_themselves_are_measured(use_reentrant: bool) -> None:
+    """The reference runs checkpointed blocks once, the exact network again during backward, and both agree."""
+    assert verify_exact(Checkpointed(use_reentrant), sizes=SIZES).exact
+    model = timm.create_model("test_resnet", num_classes=4)
+    model.set_grad_checkpointing(True)
+    assert verify_exact(model, sizes=SIZES).exact
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
+def test_a_checkpointed_block_without_gradients_has_none_in_the_reference() -> None:
+    """A reentrant block that is given the pixels themselves learns nothing, alone as in the batch."""
+    model = Checkpointed(use_reentrant=True)
+    model.recomputed = nn.Sequential(model.one, model.norm)
+    model.one, model.norm, model.two = nn.Identity(), nn.Identity(), nn.Identity()
+    found = verify_exact(model, sizes=SIZES)
+    assert found.exact, found
+
+
+def test_a_leak_in_a_checkpointed_network_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checkpointing hides no leak."""
+    monkeypatch.setattr(strips, "fill", lambda x, regions, value: None)
+    assert verify_exact(Checkpointed(use_reentrant=False), sizes=SIZES).status == "inexact"
+
+
+def test_checkpointing_is_off_for_the_reference_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lone images run a checkpointed block once, and after them it runs twice again, forward and backward."""
+    model, runs = Checkpointed(use_reentrant=False), []
+    monkeypatch.setattr(nn.ReLU, "forward", lambda self, x: runs.append(1) or F.relu(x))
+    sum(output.sum() for output in lone.outputs(model, [torch.randn(3, 16, 16)] * 3)).backward()
+    assert len(runs) == 3
+    model(torch.randn(2, 3, 16, 16)).sum().backward()
+    assert len(runs) == 5
 
 
 class Chancy(nn.Module):

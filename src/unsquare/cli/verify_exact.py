@@ -18,7 +18,7 @@ from torch import nn
 
 from unsquare.cli.parsing import parse, print_json
 from unsquare.errors import ConfigError, UnsquareError
-from unsquare.exact.verify import Errors, Verification, verify_exact
+from unsquare.exact.verify import ROUNDING_LIMITS, Errors, Verification, verify_exact
 
 _WIDTH = 110  # where the output goes to a file, or the terminal is narrower than the table
 EXAMPLE = "unsquare verify-exact resnet50 efficientnet_b0 --sizes 97x131,128x160"
@@ -33,8 +33,9 @@ class VerifyExactArguments:
     reference for batch norm takes its statistics over the real pixels of all images; dropout and stochastic depth are
     off, because they draw random numbers. Networks named from timm have random weights, every gain, bias and statistic
     away from 0 and 1, where errors hide; nothing is downloaded without --pretrained. Networks of your own keep their
-    weights. The exit status is 0 where every network that converts is exact, 1 where one is not, cannot be run, or
-    none converts; a network that is refused, with its reason, is no failure beside others."""
+    weights. A network is ill-conditioned where rounding alone moves it so far that no leak could be told. The exit
+    status is 0 where every network that converts is exact, 1 where one is not, cannot be run, or none converts; a
+    network that is refused, with its reason, is no failure beside others."""
 
     models: tyro.conf.Positional[tuple[str, ...]]
     """Names of timm's models, or package.module:function for a network of your own: a class or function called without
@@ -60,7 +61,7 @@ class VerifyExactArguments:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run the command; the status is 1 where a network is inexact, or none could be measured."""
+    """Run the command; the status is 1 where a network is not exact, or none could be measured."""
     given = parse(VerifyExactArguments, arguments, command="verify-exact", example=EXAMPLE)
     if not given.models:
         raise ConfigError(f"Verifying needs one or more networks, as in `{EXAMPLE}`.")
@@ -93,8 +94,8 @@ def run(arguments: Sequence[str]) -> int:
         _print(found)
     for problem in problems:
         print(f"unsquare: {problem}", file=sys.stderr)
-    inexact = any(each.status == "inexact" for each in found)
-    return 1 if inexact or problems or all(each.refused for each in found) else 0
+    failed = any(not each.exact and not each.refused for each in found)
+    return 1 if failed or problems or all(each.refused for each in found) else 0
 
 
 def _parsed_sizes(text: str) -> list[tuple[int, int]]:
@@ -134,7 +135,7 @@ def _print(found: list[Verification]) -> None:
             table.add_column(f"{mode}\n{kind}", justify="right", no_wrap=True)
     for each in found:
         numbers = [*_numbers(each.evaluation), *_numbers(each.training)][: len(table.columns) - 2]
-        style = {"exact": "green", "refused": "yellow", "inexact": "red"}[each.status]
+        style = {"exact": "green", "refused": "yellow"}.get(each.status, "red")
         table.add_row(each.model, f"[{style}]{each.status}", *numbers)
     console.print(table)
     exact = next((each for each in found if not each.refused), None)
@@ -142,8 +143,8 @@ def _print(found: list[Verification]) -> None:
         images = ", ".join(f"{height}x{width}" for height, width in exact.sizes)
         console.print(
             f"Relative errors in {exact.dtype} against lone images ({images}). Exact is at most {exact.tolerance:g}, "
-            "or 10 times `rounding`: how far lone images themselves move when each pixel is rounded otherwise. `naive` "
-            "is the stock network on the padded batch."
+            f"or 10 times `rounding` and at most {ROUNDING_LIMITS[exact.dtype]:g}; rounding is how far lone images "
+            "themselves move when each pixel is rounded otherwise. `naive` is the stock network on the padded batch."
         )
         others = [each for each in found if not each.refused and each.sizes != exact.sizes]
         for each in others:
@@ -151,6 +152,13 @@ def _print(found: list[Verification]) -> None:
     for each in found:
         if each.refused:
             console.print(f"{each.model} is refused: {each.refused}", highlight=False)
+        if each.status == "ill-conditioned":
+            fix = "give it other weights, such as trained ones" if each.dtype == "float64" else "judge it in float64"
+            console.print(
+                f"{each.model} is ill-conditioned: rounding alone moves its lone images so far that a leak could not "
+                f"be told from it; {fix}.",
+                highlight=False,
+            )
 
 
 def _numbers(errors: Errors | None) -> list[Any]:

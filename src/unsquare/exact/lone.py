@@ -3,14 +3,18 @@
 In evaluation an image is simply run alone. In training, batch norms share statistics between images, so alone has no
 meaning; there the reference runs every image unpadded in a thread of its own, and at each batch norm the threads meet
 and take the moments of all pixels of all images, laid side by side.
+
+Each image runs through a copy of the model that shares its parameters alone: state that moves with every forward, such
+as the power iteration of spectral norm, is then the same for all of them, and in the next run.
 """
 
 from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from math import inf, isnan, nan
 from typing import Any
 
@@ -18,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
+from torch.utils import checkpoint
 
 
 def outputs(model: nn.Module, images: Sequence[Tensor]) -> list[Tensor]:
@@ -27,33 +32,69 @@ def outputs(model: nn.Module, images: Sequence[Tensor]) -> list[Tensor]:
 
 def alone(model: nn.Module, images: Sequence[Tensor]) -> list[Tensor]:
     """Outputs (1, ...) of a stock model on each image (C, h, w) alone."""
-    with Undisturbed():
-        return [model(image[None]) for image in images]
+    with Undisturbed(), _checkpoints_off():
+        return [replica(model)(image[None]) for image in images]
 
 
 def ragged(model: nn.Module, images: Sequence[Tensor]) -> list[Tensor]:
-    """Outputs (1, ...) of a stock model on lone images whose batch norms share all images' real pixels."""
+    """Outputs (1, ...) of a stock model on lone images whose batch norms share all images' real pixels.
+
+    Of the model's state its running statistics alone move.
+    """
     meeting = threading.Barrier(len(images), timeout=600)
     place = threading.local()
-    layers = _shared(model)
-    for layer in layers:
-        setattr(layer, "forward", _meeting(layer, [None] * len(images), meeting, place))  # noqa: B010
+    replicas = [replica(model) for _ in images]
+    for layer, *copies in zip(_shared(model), *(_shared(each) for each in replicas)):
+        forward = _meeting(layer, [None] * len(images), meeting, place)
+        for each in copies:
+            setattr(each, "forward", forward)  # noqa: B010
 
     def work(index: int) -> Tensor:
         place.index = index
         try:
             with Undisturbed():
-                return model(images[index][None])
+                return replicas[index](images[index][None])
         except BaseException:
             meeting.abort()
             raise
 
+    with _checkpoints_off(), ThreadPoolExecutor(len(images)) as pool:
+        return list(pool.map(work, range(len(images))))
+
+
+def replica(model: nn.Module) -> nn.Module:
+    """A copy of a model with state of its own and the same parameters: what its run leaves behind goes with it."""
+    return copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()})
+
+
+@contextmanager
+def _checkpoints_off() -> Iterator[None]:
+    """While open, a checkpointed block runs once, as a plain call: in backward no other image would meet it."""
+    # These two names rather than `checkpoint` itself, which libraries import by name.
+    plain = {"CheckpointFunction": _PlainCall, "_checkpoint_without_reentrant_generator": _plain_call}
+    before = {name: getattr(checkpoint, name) for name in plain}
     try:
-        with ThreadPoolExecutor(len(images)) as pool:
-            return list(pool.map(work, range(len(images))))
+        for name, value in plain.items():
+            setattr(checkpoint, name, value)
+        yield
     finally:
-        for layer in layers:
-            del layer.__dict__["forward"]
+        for name, value in before.items():
+            setattr(checkpoint, name, value)
+
+
+class _PlainCall:
+    """In place of checkpointing by a reentrant backward: calls the block, without gradients where that has none."""
+
+    @staticmethod
+    def apply(function: Callable[..., Any], preserve_rng_state: bool, *args: Any) -> Any:
+        differentiable = any(isinstance(arg, Tensor) and arg.requires_grad for arg in args)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and differentiable):
+            return function(*args)
+
+
+def _plain_call(*args: Any, **kwargs: Any) -> Iterator[None]:
+    """In place of checkpointing by saved-tensor hooks: does nothing before and after the block is called."""
+    yield
 
 
 def _shared(model: nn.Module) -> list[nn.Module]:

@@ -14,7 +14,8 @@ from torch.utils._pytree import tree_leaves
 
 from unsquare.errors import ConfigError, ExactError
 from unsquare.exact import lone
-from unsquare.exact.convert import ExactModel, make_exact, output_regions, side_multiple
+from unsquare.exact.convert import ExactModel, make_exact, side_multiple
+from unsquare.exact.operations import FeatureMap
 from unsquare.exact.registry import stock_class
 from unsquare.exact.trace import num_channels
 from unsquare.torchvision_guard import import_timm
@@ -24,6 +25,16 @@ TOLERANCES = {"float64": 1e-10, "float32": 1e-5}
 
 # How much more than the roundings of one image the roundings in all layers may be.
 _ALLOWANCE = 10
+
+ROUNDING_LIMITS = {"float64": 1e-6, "float32": 1e-4}
+"""The largest error that a network's own rounding may excuse, by number type.
+
+The first is a tenth of what counts as rounding in float32, in which networks train; the second lies below what naive
+padding does. A network that rounding alone moves further cannot be judged in this arithmetic.
+"""
+
+# Two runs of lone images on the same pixels differ by less, in spacings of their numbers: threads add in any order.
+_REPEAT_SPACINGS = 100
 
 _NUM_CLASSES = 7
 _LARGER_SIDES = (224, 248)
@@ -62,18 +73,28 @@ class Verification:
     @property
     def exact(self) -> bool:
         """Whether all errors are within the tolerance, or within what rounding does to lone images."""
-        errors = [
-            (error, max(self.tolerance, _ALLOWANCE * own))
-            for mode in (self.evaluation, self.training)
-            if mode is not None
-            for error, own in ((mode.outputs, mode.own_outputs), (mode.gradients, mode.own_gradients))
-        ]
-        return bool(errors) and all(error <= allowed for error, allowed in errors)  # false if not a number
+        return self.status == "exact"
 
     @property
     def status(self) -> str:
-        """One word: exact, refused, or inexact."""
-        return "refused" if self.refused else "exact" if self.exact else "inexact"
+        """One word: exact, inexact, ill-conditioned, or refused.
+
+        Ill-conditioned means that rounding explains the errors, but is so large itself that it would hide a leak.
+        """
+        if self.refused:
+            return "refused"
+        found = {
+            self._judged(error, own)
+            for mode in (self.evaluation, self.training)
+            if mode is not None
+            for error, own in ((mode.outputs, mode.own_outputs), (mode.gradients, mode.own_gradients))
+        }
+        return next((word for word in ("inexact", "ill-conditioned", "exact") if word in found), "inexact")
+
+    def _judged(self, error: float, own: float) -> str:
+        if error <= self.tolerance or error <= min(_ALLOWANCE * own, ROUNDING_LIMITS[self.dtype]):
+            return "exact"
+        return "ill-conditioned" if error <= _ALLOWANCE * own else "inexact"  # inexact if not a number
 
     def to_dict(self) -> dict[str, Any]:
         """All of it, for JSON; an error that is not a finite number is None."""
@@ -115,7 +136,7 @@ def verify_exact(
 
     Raises:
         ConfigError: there is no such model, or the settings do not suit.
-        ExactError: the stock model itself fails on an image of such a size.
+        ExactError: the stock model itself fails on an image of such a size, or gives an image another output each time.
     """
     if dtype not in TOLERANCES:
         raise ConfigError(f"dtype must be one of {', '.join(TOLERANCES)}, but is {dtype!r}.")
@@ -209,12 +230,15 @@ def _padded(images: Sequence[Tensor], value: float, multiple: int) -> tuple[Tens
 
 
 def _errors(exact: nn.Module, stock: nn.Module, images: list[Tensor], multiple: int) -> Errors:
+    assert isinstance(exact, ExactModel)
+    returned = exact.methods["forward"].outputs[exact.training]
     try:
         expected = _alone(stock, images)
     except (RuntimeError, AssertionError, ValueError) as error:
         raise ExactError(
             f"The stock {type(stock).__name__} fails on a lone image of these sizes ({error}); choose other sizes."
         ) from error
+    _check_repeats(stock, images, expected)
     references = _gradients(stock, expected)
     again = _alone(stock, [_rounded(image) for image in images])
     rounded = _gradients(stock, again)
@@ -226,8 +250,8 @@ def _errors(exact: nn.Module, stock: nn.Module, images: list[Tensor], multiple: 
         return lone.worst(lone.gradient_errors(gradients, references, rounded).values())
 
     pixels, sizes = _padded(images, float("nan"), multiple)
-    found = against(exact, _by_image(_run(exact, pixels, sizes), exact, sizes, expected))
-    naive = against(stock, _by_image(_run(stock, pixels.nan_to_num(0.0)), exact, sizes, expected))
+    found = against(exact, _by_image(_run(exact, pixels, sizes), returned, sizes))
+    naive = against(stock, _by_image(_run(stock, pixels.nan_to_num(0.0)), returned, sizes))
     return Errors(*found, *naive, _worst(again, expected), gradients_off(rounded))
 
 
@@ -236,9 +260,22 @@ def _alone(stock: nn.Module, images: list[Tensor]) -> list[Tensor]:
     return [leaf[0] for output in lone.outputs(stock, images) for leaf in tree_leaves(output)]
 
 
+def _check_repeats(stock: nn.Module, images: list[Tensor], expected: list[Tensor]) -> None:
+    with torch.no_grad():
+        differs = _worst(_alone(stock, images), expected)
+    if differs > _REPEAT_SPACINGS * torch.finfo(images[0].dtype).eps:
+        mode = "training" if stock.training else "evaluation"
+        raise ExactError(
+            f"A network can be compared only if it gives the same pixels the same output each time, but in {mode} two "
+            f"runs of the stock {stock_class(stock).__name__} differ by {differs:.1e}: it draws random numbers, or "
+            "keeps state outside its modules; pass one that does not"
+            + (", or verify evaluation alone." if stock.training else ".")
+        )
+
+
 def _run(model: nn.Module, *inputs: Tensor) -> Any:
     with lone.Undisturbed():
-        return model(*inputs)
+        return lone.replica(model)(*inputs)
 
 
 def _rounded(image: Tensor) -> Tensor:
@@ -248,18 +285,16 @@ def _rounded(image: Tensor) -> Tensor:
     return image * (1 + torch.finfo(image.dtype).eps * noise).to(image)
 
 
-def _by_image(output: Any, exact: nn.Module, sizes: Tensor, expected: list[Tensor]) -> list[Tensor]:
+def _by_image(output: Any, returned: Sequence[FeatureMap | None], sizes: Tensor) -> list[Tensor]:
     """Each image's part of each tensor, as its lone image gives it."""
-    leaves = tree_leaves(output)
     parts = []
-    for number, reference in enumerate(expected):
-        image, leaf = divmod(number, len(leaves))
-        part = leaves[leaf][image]
-        if reference.ndim == 3 and part.shape != reference.shape:
-            places = output_regions(exact, sizes)
-            height, width = (places[leaf] if isinstance(places, list) else places)[image].tolist()
-            part = part[:, :height, :width]
-        parts.append(part)
+    for image in range(len(sizes)):
+        for leaf, found in zip(tree_leaves(output), returned):
+            part = leaf[image]
+            if found is not None:
+                for axis, side in zip(found.axes, found.extent.of(sizes)[image].tolist()):
+                    part = part.narrow(axis - 1, 0, side)
+            parts.append(part)
     return parts
 
 
@@ -269,7 +304,8 @@ def _gradients(model: nn.Module, outputs: list[Tensor]) -> dict[str, Tensor]:
     for weight, output in enumerate(outputs, start=1):
         total = total + weight * (output * torch.linspace(-1, 1, output.numel()).to(output).view_as(output)).sum()
     if total.requires_grad:  # there are networks without parameters
-        total.backward()
+        with lone.Undisturbed():  # checkpointed blocks run again
+            total.backward()
     gradients = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
     model.zero_grad()
     return gradients
