@@ -213,8 +213,8 @@ def main() -> None:
         if family in TRANSFORMERS:
             continue
         for name in names:
-            if "multiple" not in models.setdefault(name, {}):
-                models[name] |= {"family": family, **converted(name)}
+            if name not in models:
+                models[name] = {"family": family, **converted(name)}
         keep(given.results, results)
         print(f"{family}: {sum(models[n]['refused'] is None for n in names)} of {len(names)} convert", flush=True)
     if given.table is not None:  # so far; again at the end

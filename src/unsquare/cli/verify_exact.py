@@ -6,10 +6,13 @@ import importlib
 import os
 import re
 import sys
+import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
+import torch
 import tyro
 from rich import box
 from rich.console import Console
@@ -51,7 +54,7 @@ class VerifyExactArguments:
     dtype: Literal["float64", "float32"] = "float64"
     """The arithmetic; float64 leaves rounding no excuse."""
     tolerance: float | None = None
-    """The largest error that counts as exact; left out, 1e-10 in float64 and 1e-5 in float32."""
+    """The largest error that is exact whatever rounding does; left out, 1e-10 in float64 and 1e-5 in float32."""
     training: bool = True
     """Measure training as well as evaluation."""
     pretrained: bool = False
@@ -66,26 +69,24 @@ def run(arguments: Sequence[str]) -> int:
     if not given.models:
         raise ConfigError(f"Verifying needs one or more networks, as in `{EXAMPLE}`.")
     sizes = None if given.sizes is None else _parsed_sizes(given.sizes)
-    models = [_resolved(name) for name in given.models]
     console = Console(stderr=True)
     found: list[Verification] = []
     problems: list[str] = []
-    for name, model in zip(given.models, models):
+    for name in given.models:
         with console.status(f"{name}: alone, exact, naive"):
             try:
-                found.append(
-                    verify_exact(
-                        model,
-                        sizes=sizes,
-                        num_images=given.images,
-                        max_side=given.max_side,
-                        seed=given.seed,
-                        dtype=given.dtype,
-                        tolerance=given.tolerance,
-                        training=given.training,
-                        pretrained=given.pretrained,
-                    )
+                measured = verify_exact(
+                    _resolved(name, given.seed),
+                    sizes=sizes,
+                    num_images=given.images,
+                    max_side=given.max_side,
+                    seed=given.seed,
+                    dtype=given.dtype,
+                    tolerance=given.tolerance,
+                    training=given.training,
+                    pretrained=given.pretrained,
                 )
+                found.append(replace(measured, model=name))
             except UnsquareError as error:
                 problems.append(f"{name}: {error}")
     if given.json:
@@ -99,25 +100,31 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _parsed_sizes(text: str) -> list[tuple[int, int]]:
-    words = text.replace(" ", ",").split(",")
+    words = re.split(r"[\s,]+", text.strip())
     if not all(re.fullmatch(r"[1-9]\d{0,5}x[1-9]\d{0,5}", word) for word in words):
         raise ConfigError(f"sizes must be heights and widths such as 97x131,128x160, but are {text!r}.")
     return [(int(height), int(width)) for height, width in (word.split("x") for word in words)]
 
 
-def _resolved(name: str) -> nn.Module | str:
-    """A name of timm's as it is; package.module:function called."""
+def _resolved(name: str, seed: int) -> nn.Module | str:
+    """A name of timm's as it is; package.module:function called, with random weights of this seed."""
     module_name, colon, attribute = name.partition(":")
     if not colon:
         return name
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
+    torch.manual_seed(seed)
     try:
-        made = getattr(importlib.import_module(module_name), attribute)()
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        made = getattr(importlib.import_module(module_name), attribute)
+        if not isinstance(made, nn.Module):
+            made = made()
+    except Exception as error:  # of any kind, since it is the user's code that runs
+        step = traceback.extract_tb(error.__traceback__)[-1]
+        own = not step.filename.startswith("<") and step.filename != __file__
+        place = f" ({Path(step.filename).name}, line {step.lineno})" if own else ""
         raise ConfigError(
-            f"A network of your own is given as package.module:function, but {name!r} cannot be had ({error}); check "
-            "the names, and that it needs no arguments."
+            "A network of your own is given as package.module:function, which needs no arguments, but making this one "
+            f"fails: {type(error).__name__}: {error}{place}."
         ) from error
     if not isinstance(made, nn.Module):
         raise ConfigError(f"{name!r} must make a torch.nn.Module, but makes a {type(made).__name__}.")
@@ -152,6 +159,10 @@ def _print(found: list[Verification]) -> None:
     for each in found:
         if each.refused:
             console.print(f"{each.model} is refused: {each.refused}", highlight=False)
+        if each.status == "inexact" and each.dtype == "float32":
+            console.print(
+                f"{each.model}: float32 rounds where a ReLU opens by chance; judge in float64.", highlight=False
+            )
         if each.status == "ill-conditioned":
             fix = "give it other weights, such as trained ones" if each.dtype == "float64" else "judge it in float64"
             console.print(
