@@ -143,7 +143,7 @@ class Batch:
             made = " or ".join("{} x {}".format(*extent.of_canvas(self.canvas)) for extent in extents)
             raise ExactError(
                 f"A layer was given a map of {shape[0]} x {shape[1]} where the canvas of this batch makes {made}; "
-                "call the model as a whole, with sizes, on images no smaller than it was built for."
+                "the model was not called as a whole, or the canvas is smaller than its windows; raise min_side."
             )
         regions = self.recall(fitting[0], lambda: self._regions(fitting[0]))
         if len(fitting) > 1 and (

@@ -137,7 +137,7 @@ def verify_exact(
 
     Raises:
         ConfigError: there is no such model, or the settings do not suit.
-        ExactError: the stock model itself fails, perhaps on images of such sizes alone, or gives an image another output
+        ExactError: the stock model itself fails, perhaps on images of such sizes alone, or gives other outputs
             each time.
     """
     if dtype not in TOLERANCES:
