@@ -99,6 +99,13 @@ WEIGHT = torch.linspace(-1, 1, 2 * 2 * 4 * 3, dtype=torch.float64).view(2, 2, 4,
         lambda x: x * x.sum(dim=(-1, -2), keepdim=True),
         lambda x: x * x.amax((2, 3), True),
         lambda x: x.permute(0, 2, 3, 1).mean((1, 2))[:, :, None, None] * x,
+        lambda x: x * x.mean((2, 3), keepdim=True, dtype=torch.float64),
+        lambda x: x * x.mean(axis=(2, 3), keepdims=True),
+        lambda x: x * torch.amax(x, axis=(2, 3), keepdim=True) * x.sum(axis=(2, 3), keepdims=True),
+        lambda x: x * (x.square().mean(1, keepdim=True) + 1e-6).rsqrt(),
+        lambda x: x * ((x * x).sum(1, keepdim=True).clamp(min=1e-6)).pow(-0.5),
+        lambda x: x.pow(3) + x.relu().pow(1.5) + (x.var(1, correction=0, keepdim=True) + 1e-3).sqrt(),
+        lambda x: F.avg_pool2d(x.clamp(min=1e-6).pow(3 + WEIGHT[0, :, :1, :1].to(x.device)), 2).pow(2),
         lambda x: x * F.adaptive_avg_pool2d(x, 1),
         lambda x: F.group_norm(x, 2),
         lambda x: F.group_norm(x, 1, WEIGHT[0, :, 0, 0].to(x.device), WEIGHT[1, :, 0, 0].to(x.device), eps=1e-3),
@@ -115,6 +122,21 @@ WEIGHT = torch.linspace(-1, 1, 2 * 2 * 4 * 3, dtype=torch.float64).view(2, 2, 4,
 def test_steps_of_a_module(references: SimpleNamespace, function: Callable[[Tensor], Tensor]) -> None:
     """A module that calls functions of its own agrees with itself on each image alone."""
     _check(references, nn.Sequential(_Step(function)), SIZES)
+
+
+def test_a_mean_has_the_type_asked_for(references: SimpleNamespace) -> None:
+    """A mean in float64 of a float32 map has float64's digits, with sizes and without."""
+    exact = make_exact(nn.Sequential(_Mean()))
+    images = [image + 1000 for image in references.lone_images(SIZES, torch.float32)]
+    output = exact(*references.padded(images))
+    expected = torch.stack([image.double().mean((1, 2)) for image in images])
+    torch.testing.assert_close(output, expected, rtol=1e-12, atol=0)
+    assert exact(images[0][None]).dtype == torch.float64
+
+
+class _Mean(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3), dtype=torch.float64)
 
 
 @pytest.mark.parametrize("size", [(8, 12), (16, 8)])

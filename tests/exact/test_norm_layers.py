@@ -72,13 +72,29 @@ def test_running_statistics_count_real_pixels(references: SimpleNamespace, momen
     torch.testing.assert_close(exact[1].state_dict(), stock.state_dict(), rtol=1e-10, atol=1e-12)
 
 
-def test_a_large_mean_costs_no_digits(references: SimpleNamespace) -> None:
-    """A mean thirty times the deviation, in a batch that is mostly padding, leaves the float32 variance right."""
-    images = [image + 30 for image in references.lone_images([(9, 11), (40, 40)], torch.float32, channels=8)]
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.bfloat16, 1e-3), (torch.float16, 1e-3)])
+@pytest.mark.parametrize("extra", [(8, 0), (60, 60)])
+@pytest.mark.parametrize("mean", [30, 100])
+def test_a_large_mean_costs_no_digits(
+    references: SimpleNamespace, dtype: torch.dtype, tolerance: float, extra: tuple[int, int], mean: float
+) -> None:
+    """A mean far larger than the deviation leaves the variance of the pixels right, with little padding and much."""
+    images = [image + mean for image in references.lone_images([(78, 110), (80, 120)], torch.float32, channels=8)]
+    images = [image.to(dtype) for image in images]
     exact = make_exact(nn.Sequential(nn.BatchNorm2d(8, momentum=1.0))).train()
-    exact(*references.padded(images, extra=(60, 60)))
+    exact(*references.padded(images, extra=extra))
     pixels = torch.cat([image.double().flatten(1) for image in images], dim=1)
-    torch.testing.assert_close(exact[0].running_var.double(), pixels.var(dim=1), rtol=1e-4, atol=0)
+    torch.testing.assert_close(exact[0].running_mean.double(), pixels.mean(dim=1), rtol=tolerance / 10, atol=0)
+    torch.testing.assert_close(exact[0].running_var.double(), pixels.var(dim=1), rtol=tolerance, atol=0)
+
+
+def test_many_small_images_have_a_mean(references: SimpleNamespace) -> None:
+    """More images than pixels are looked at for a guess of the mean leave the statistics right."""
+    images = references.lone_images([(1, 1), (2, 3), (3, 2)] * 50, channels=8)
+    exact = make_exact(nn.Sequential(nn.BatchNorm2d(8, momentum=1.0)).double()).train()
+    exact(*references.padded(images, extra=(1, 2)))
+    pixels = torch.cat([image.flatten(1) for image in images], dim=1)
+    torch.testing.assert_close(exact[0].running_var, pixels.var(dim=1), rtol=1e-10, atol=0)
 
 
 def test_one_pixel_is_refused_as_by_the_stock_layer(references: SimpleNamespace) -> None:

@@ -65,6 +65,20 @@ class _Step(nn.Module):
         (lambda x: x.transpose(0, 1), "uses transpose"),
         (lambda x: x.amax(3, keepdim=True), "reduces over one side"),
         (lambda x: x if bool(x.sum() > 0) else -x, "reduces over one side"),
+        (lambda x: x.pow(-1), "to the power -1, which may be infinite .*; add a positive constant"),
+        (lambda x: x.relu().pow(0.5), "to the power 0.5"),
+        (lambda x: x.pow(1.5), "to the power 1.5"),
+        (lambda x: x.relu().pow(x.new_ones(1)), "to a tensor of powers"),
+        (
+            lambda x: x.clamp(min=1e-3).pow(torch.ones(x.shape[2:], device=x.device)),
+            "values that differ from place to place",
+        ),
+        (lambda x: x.square().sum(1, keepdim=True).rsqrt(), "to the power -0.5"),
+        (lambda x: (x.mean(1, keepdim=True) + 1e-6).rsqrt(), "to the power -0.5"),
+        (lambda x: (x.square() + 1e-6 - 1.0).rsqrt(), "to the power -0.5"),
+        (lambda x: (x.square() * 2 + 1e-6).sqrt(), "to the power 0.5"),
+        (lambda x: (x.square() + 1e-30).rsqrt(), "to the power -0.5"),
+        (lambda x: F.avg_pool2d(x.square() + 1e-6, 3).sqrt(), "to the power 0.5"),
     ],
 )
 def test_functional_steps_are_seen(step: object, message: str) -> None:

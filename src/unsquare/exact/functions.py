@@ -104,24 +104,27 @@ def _run_avg_pool2d(
 
 
 def mean(
-    scene: Scene, given: FeatureMap, input: Tensor, dim: Any = None, keepdim: bool = False, **kwargs: Any
-) -> Plan | None:
+    scene: Scene, given: FeatureMap, input: Tensor, dim: Any = None, keepdim: bool = False, axis: Any = None,
+    **kwargs: Any,
+) -> Plan | None:  # fmt: skip
     """A mean over space."""
-    return _reduction(given, input, dim, partial(_run_reduction, reduce=region_mean))
+    return _reduction(given, input, axis if dim is None else dim, partial(_run_reduction, reduce=region_mean))
 
 
 def amax(
-    scene: Scene, given: FeatureMap, input: Tensor, dim: Any = (), keepdim: bool = False, **kwargs: Any
-) -> Plan | None:
+    scene: Scene, given: FeatureMap, input: Tensor, dim: Any = None, keepdim: bool = False, axis: Any = None,
+    **kwargs: Any,
+) -> Plan | None:  # fmt: skip
     """A maximum over space."""
-    return _reduction(given, input, dim, partial(_run_reduction, reduce=region_max))
+    return _reduction(given, input, axis if dim is None else dim, partial(_run_reduction, reduce=region_max))
 
 
 def total(
-    scene: Scene, given: FeatureMap, input: Tensor, dim: Any = None, keepdim: bool = False, **kwargs: Any
-) -> Plan | None:
+    scene: Scene, given: FeatureMap, input: Tensor, dim: Any = None, keepdim: bool = False, axis: Any = None,
+    **kwargs: Any,
+) -> Plan | None:  # fmt: skip
     """A sum over space."""
-    return _reduction(given, input, dim, _run_sum)
+    return _reduction(given, input, axis if dim is None else dim, _run_sum)
 
 
 def _reduction(given: FeatureMap, x: Tensor, dim: Any, run: Run) -> Plan | None:
@@ -135,14 +138,16 @@ def _reduction(given: FeatureMap, x: Tensor, dim: Any, run: Run) -> Plan | None:
 
 
 def _run_reduction(
-    site: Site, function: Run, input: Tensor, dim: Any, keepdim: bool = False, *, reduce: Any, axes: Any, **kwargs: Any
-) -> Tensor:
+    site: Site, function: Run, input: Tensor, dim: Any = None, keepdim: bool = False, *, reduce: Any, axes: Any,
+    axis: Any = None, keepdims: bool = False, dtype: torch.dtype | None = None,
+) -> Tensor:  # fmt: skip
     regions = site.regions(input, axes)
+    input = input.to(dtype or input.dtype)
     if regions is None:
-        return function(input, dim, keepdim, **kwargs)
+        return function(input, axis if dim is None else dim, keepdim or keepdims)
     reduced = reduce(_as_channels_first(input, axes), regions)
-    for axis in sorted(axes) if keepdim else ():
-        reduced = reduced.unsqueeze(axis)
+    for side in sorted(axes) if keepdim or keepdims else ():
+        reduced = reduced.unsqueeze(side)
     return reduced
 
 

@@ -1,14 +1,15 @@
 """Which ATen operations treat every pixel of a feature map by itself, and how they move its axes.
 
 Only what is listed passes. An operation's effect on values outside the regions does not matter, as they are cleaned
-before anything looks sideways, except that it must keep finite values and gradients finite: hence no logarithm,
-square root or division of maps.
+before anything looks sideways, except that it must keep finite values and gradients finite: hence no logarithm or
+division of maps, and roots only of maps known to stay above zero everywhere, as squares plus a constant do.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from math import inf, log10
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -27,13 +28,15 @@ class FeatureMap:
     axes: Axes = (2, 3)
     clean: bool = False
     """Whether it is the model's own input, which is zero outside the regions already."""
+    floor: float = field(default=-inf, compare=False)
+    """What no value is below, outside the regions too, as the operation that made the map left it."""
 
     def __str__(self) -> str:
         return str(self.extent)
 
     def moved(self, axes: Axes | None = None) -> FeatureMap:
         """The same after an operation that may write outside the regions, and may move height and width."""
-        return replace(self, clean=False, axes=self.axes if axes is None else axes)
+        return replace(self, clean=False, floor=-inf, axes=self.axes if axes is None else axes)
 
 
 class Maps(Protocol):
@@ -69,7 +72,10 @@ _ELEMENTWISE = frozenset(_ELEMENTWISE_NAMES.split())
 _DIVISION = frozenset({"div", "div_"})
 # New tensors that take only type and device from the map.
 _FACTORIES = frozenset({"new_empty", "new_zeros", "new_ones", "new_full"})
-_PER_PIXEL_MOMENTS = frozenset({"rsqrt", "rsqrt_", "pow", "square"})
+# Powers by name, with their exponents.
+_POWERS = {"square": 2.0, "sqrt": 0.5, "rsqrt": -0.5, "rsqrt_": -0.5}
+# A slope that any gradient outside the regions, zero as it is, can be multiplied by in single precision.
+_STEEPEST = 30  # as a power of ten
 _REASONS = {
     "native_batch_norm": "it computes batch norm outside a plain nn.BatchNorm2d",
     "native_group_norm": "it normalises over space by a functional call; use nn.GroupNorm",
@@ -101,7 +107,7 @@ def follow(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
     """
     name = func._schema.name.removeprefix("aten::")
     if name in _ELEMENTWISE:
-        return _joined(name, (args, kwargs), maps)
+        return replace(_joined(name, (args, kwargs), maps), floor=_floor(name, args, kwargs, maps))
     if name in _DIVISION:
         if maps.get(args[1]) is not None:
             raise Unknown("it divides by a feature map, which may be zero outside the regions")
@@ -113,14 +119,16 @@ def follow(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
         return _of_axis(name, first, args[0][0], args[0], args[1] if len(args) > 1 else 0)
     given = maps.get(args[0]) if args else None
     if given is not None:
-        if name in _PER_PIXEL_MOMENTS:
-            return given.moved()
+        if name in _POWERS:
+            return _power(given, _POWERS[name])
+        if name == "pow":
+            return replace(_joined(name, args, maps), floor=_power(given, args[1]).floor)
         if name == "slice":
             return _slice(given, *args)
         move = _MOVES.get(name)
         axes = None if move is None else move(given.axes, args[0], args, kwargs, result)
         if axes is not None and 0 not in axes and tree_leaves(result)[0].shape[0] == args[0].shape[0]:
-            return given.moved(axes)
+            return replace(given.moved(axes), floor=_floor(name, args, kwargs, maps))
     raise Unknown(_REASONS.get(name, f"it uses {name} on a feature map, which is not known to keep pixels apart"))
 
 
@@ -161,6 +169,42 @@ def _joined(name: str, values: Any, maps: Maps) -> FeatureMap:
         if maps.get(tensor) is None and any(axis >= 0 and tensor.shape[axis] != 1 for axis in own):
             raise Unknown(f"it joins ({name}) the map with values that differ from place to place")
     return first
+
+
+def _floor(name: str, args: Any, kwargs: Any, maps: Maps) -> float:
+    """What no value of a result is below: known for squares, sums of them, and constants added or held to."""
+    given = maps.get(args[0])
+    if given is None:
+        return -inf
+    constant = args[1] if not kwargs and len(args) == 2 and isinstance(args[1], (int, float)) else None
+    if name in ("add", "add_") and constant is not None:
+        return given.floor + constant
+    if name in ("clamp", "clamp_", "clamp_min", "clamp_min_") and constant is not None:
+        return max(given.floor, constant)
+    if name in ("relu", "relu_", "var") or (name == "mul" and args[0] is args[1]):
+        return 0.0
+    if name == "mean" or (name == "sum" and given.floor >= 0):
+        return given.floor
+    return -inf
+
+
+def _power(given: FeatureMap, exponent: Any) -> FeatureMap:
+    """A map to a power, if value and slope stay finite for all that it may hold outside the regions."""
+    floor = given.floor
+    if isinstance(exponent, Tensor):
+        finite = floor > 0
+    elif exponent >= 1:
+        finite = floor >= 0 or float(exponent).is_integer()
+    else:
+        finite = floor > 0 and (exponent - 1) * log10(floor) < _STEEPEST
+    if not finite:
+        power = "a tensor of powers" if isinstance(exponent, Tensor) else f"the power {exponent}"
+        raise Unknown(
+            f"it raises a feature map to {power}, which may be infinite or nothing outside the regions; add a positive "
+            "constant to squares, or clamp the map to one, just before"
+        )
+    even = not isinstance(exponent, Tensor) and exponent % 2 == 0
+    return replace(given.moved(), floor=0.0 if even or floor >= 0 else -inf)
 
 
 def _of_axis(name: str, first: FeatureMap, x: Tensor, parts: Any, axis: int) -> FeatureMap:
