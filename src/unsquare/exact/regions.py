@@ -24,8 +24,6 @@ _Value = TypeVar("_Value")
 Extents = tuple[Extent, ...]
 """The extents of the maps given to one layer, which may be used at several depths."""
 
-# Pixels looked at for a first guess of a channel's mean; see `norms.batch_moments` for why a guess is enough.
-_SAMPLED_PIXELS = 256
 
 
 class Regions:
@@ -68,18 +66,6 @@ class Regions:
         within = torch.arange(len(strip), device=self.device) - (lengths.cumsum(0) - lengths)[strip]
         across = widths[strip]
         return starts[strip] + within // across * width + within % across
-
-    @cached_property
-    def sample(self) -> Tensor:
-        """Row numbers of some pixels inside the regions, spread over all images."""
-        height, width = self.canvas
-        per_image = max(1, _SAMPLED_PIXELS // len(self.sizes))
-        steps = torch.arange(per_image, device=self.device)
-        pixels = self.on_device.prod(dim=1, keepdim=True)
-        within = steps * pixels // per_image  # (N, per_image)
-        wide = self.on_device[:, 1:]
-        first = torch.arange(len(pixels), device=self.device)[:, None] * (height * width)
-        return (first + within // wide * width + within % wide).flatten()
 
     @cached_property
     def inside(self) -> Tensor:
