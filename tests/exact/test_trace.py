@@ -65,6 +65,8 @@ class _Step(nn.Module):
         (lambda x: x.transpose(0, 1), "uses transpose"),
         (lambda x: x.amax(3, keepdim=True), "reduces over one side"),
         (lambda x: x if bool(x.sum() > 0) else -x, "reduces over one side"),
+        (lambda x: (lambda y: F.avg_pool2d(y, 3, 1, 1) * y.rsqrt())(x.square() + 1e-3), "takes a root of a map that"),
+        (lambda x: (lambda y: y.sqrt() * F.max_pool2d(y, 3, 1, 1))(x.square() + 1e-3), "takes a root of a map that"),
         (lambda x: x.pow(-1), "to the power -1, which may be infinite .*; add a positive constant"),
         (lambda x: x.relu().pow(0.5), "to the power 0.5"),
         (lambda x: x.pow(1.5), "to the power 1.5"),

@@ -155,6 +155,7 @@ class Run:
         self._path: list[tuple[str, nn.Module]] = [("", model)]
         self._calls: list[list[Seen]] = [[]]
         self._inside_known = 0
+        self._uses: dict[int, set[str]] = {}
 
     @contextmanager
     def watched(self) -> Iterator[None]:
@@ -194,6 +195,8 @@ class Run:
         leaves = tree_leaves((args, kwargs))
         self._note(func._schema.name.removeprefix("aten::"), operations.numbers(func, args, kwargs))
         if any(self.maps.get(leaf) is not None for leaf in leaves if isinstance(leaf, Tensor)):
+            if operations.takes_root(func, args):
+                self._use(args[0], "root")
             try:
                 after = operations.follow(func, args, kwargs, result, self.maps)
             except Unknown as unknown:
@@ -215,6 +218,8 @@ class Run:
         place = Place()
         place.add(given, plan.after)
         self._calls[-1].append(Seen(name, plan.run, place))
+        if plan.run is not None:
+            self._use(args[0] if args else kwargs["input"], "sideways")
         self._note(name, (str(plan.after), *_settings(plan.run), *plan.whole))
         self._inside_known += 1
         try:
@@ -224,6 +229,16 @@ class Run:
         if plan.after is not None:
             self.maps.set(result, plan.after)
         return result
+
+    def _use(self, tensor: Tensor, use: str) -> None:
+        """Note what reads a map: zeros are written beside it for what looks sideways, and zeros have no root."""
+        uses = self._uses.setdefault(id(tensor), set())
+        uses.add(use)
+        if len(uses) > 1:
+            self._refuse(
+                "it takes a root of a map that another step reads sideways, which writes zeros beside it; compute the "
+                "map once for each"
+            )
 
     def _note(self, step: str, values: tuple[Any, ...]) -> None:
         if not self._training:
@@ -268,7 +283,7 @@ class Run:
                 self._inside_known -= 1
                 given = self._given(args)
                 if not self._inside_known and given is not None:
-                    self._pass_through(name, module, given, output)
+                    self._pass_through(name, module, args, given, output)
             self._keep_calls(name)
             self._path.pop()
 
@@ -292,7 +307,9 @@ class Run:
     def _given(self, args: tuple[Any, ...]) -> FeatureMap | None:
         return self.maps.get(args[0]) if args else None
 
-    def _pass_through(self, name: str, module: nn.Module, given: FeatureMap, output: Tensor) -> None:
+    def _pass_through(
+        self, name: str, module: nn.Module, args: tuple[Any, ...], given: FeatureMap, output: Tensor
+    ) -> None:
         """Apply the rule of a layer known as a whole."""
         self._found.known.add(name)
         exact = exact_class(module)
@@ -310,6 +327,7 @@ class Run:
         windows = exact.windows(module)
         after = None if windows is None else FeatureMap(given.extent.through(windows), given.axes)
         if exact.sideways(module):
+            self._use(args[0], "sideways")
             self._found.layers.setdefault(name, Place()).add(given, after)
         if after is not None:
             self.maps.set(output, after)

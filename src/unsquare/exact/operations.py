@@ -132,6 +132,13 @@ def follow(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
     raise Unknown(_REASONS.get(name, f"it uses {name} on a feature map, which is not known to keep pixels apart"))
 
 
+def takes_root(func: Any, args: tuple[Any, ...]) -> bool:
+    """Whether an operation is a power whose slope is infinite at zero."""
+    name = func._schema.name.removeprefix("aten::")
+    exponent = args[1] if name == "pow" else _POWERS.get(name, 1.0)
+    return isinstance(exponent, Tensor) or exponent < 1
+
+
 # Numbers that these take are lengths of axes, and places of rows that `_slice` judges.
 _SHAPING_NAMES = """
     view _unsafe_view reshape expand as_strided slice split split_with_sizes arange linspace

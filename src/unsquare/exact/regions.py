@@ -25,7 +25,6 @@ Extents = tuple[Extent, ...]
 """The extents of the maps given to one layer, which may be used at several depths."""
 
 
-
 class Regions:
     """The regions of one feature map, (N, 2) on the host, and where they lie on its device."""
 
