@@ -39,13 +39,16 @@ SIZES = [(256, 320), (250, 316), (256, 306), (244, 320), (250, 312), (244, 310),
 VARIANTS = ("stock", "exact", "masks", "alone")
 
 
-def batch(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pixels (N, 3, H, W) of the canvas, and sizes (N, 2)."""
-    pixels = torch.randn(len(SIZES), 3, *CANVAS, generator=torch.Generator().manual_seed(0))
-    return pixels.to(device).contiguous(memory_format=torch.channels_last), torch.tensor(SIZES)
+def batch(device: torch.device, scale: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pixels (N, 3, H, W) of the canvas, and sizes (N, 2), all sides times a scale."""
+    canvas = [scale * side for side in CANVAS]
+    pixels = torch.randn(len(SIZES), 3, *canvas, generator=torch.Generator().manual_seed(0))
+    return pixels.to(device).contiguous(memory_format=torch.channels_last), scale * torch.tensor(SIZES)
 
 
-def step(name: str, variant: str, device: torch.device, dtype: torch.dtype, compiled: bool) -> Callable[[], None]:
+def step(
+    name: str, variant: str, device: torch.device, dtype: torch.dtype, compiled: bool, scale: int = 1
+) -> Callable[[], None]:
     """One forward and backward pass of a variant."""
     torch.manual_seed(0)
     model: Any = timm.create_model(name).to(device, memory_format=torch.channels_last).train()
@@ -54,12 +57,12 @@ def step(name: str, variant: str, device: torch.device, dtype: torch.dtype, comp
         model.passes.by_masks = variant == "masks"
     if compiled:
         model = torch.compile(model)
-    pixels, sizes = batch(device)
+    pixels, sizes = batch(device, scale)
     groups: list[tuple[torch.Tensor, ...]] = [(pixels, sizes)]
     if variant == "stock":
         groups = [(pixels,)]
     if variant == "alone":
-        lone = (pixels[i : i + 1, :, :h, :w] for i, (h, w) in enumerate(SIZES))
+        lone = (pixels[i : i + 1, :, :h, :w] for i, (h, w) in enumerate(sizes.tolist()))
         groups = [(image.contiguous(memory_format=torch.channels_last),) for image in lone]
 
     def run() -> None:
@@ -87,9 +90,9 @@ def peak_bytes(words: list[str]) -> int:
     return int(done.stdout.split()[-1])
 
 
-def print_peak(name: str, variant: str, device: torch.device, dtype: torch.dtype) -> None:
+def print_peak(name: str, variant: str, device: torch.device, dtype: torch.dtype, scale: int) -> None:
     """The child's part: three steps, the last measured from a trimmed heap."""
-    run, meter = step(name, variant, device, dtype, compiled=False), PeakMeter(device)
+    run, meter = step(name, variant, device, dtype, False, scale), PeakMeter(device)
     peaks = []
     for _ in range(3):
         release_unused()
@@ -101,7 +104,7 @@ def print_peak(name: str, variant: str, device: torch.device, dtype: torch.dtype
 
 def measured(name: str, given: argparse.Namespace, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
     """Times, ratios and peaks of a network's variants."""
-    runs = {variant: step(name, variant, device, dtype, given.compile) for variant in VARIANTS}
+    runs = {variant: step(name, variant, device, dtype, given.compile, given.scale) for variant in VARIANTS}
     for _ in range(2):
         for run in runs.values():
             run()
@@ -115,7 +118,7 @@ def measured(name: str, given: argparse.Namespace, device: torch.device, dtype: 
         ratios = [one / stock for one, stock in zip(own, times["stock"])]
         found[variant] = {"seconds": statistics.median(own), "ratio": statistics.quantiles(ratios, n=4)}
     for variant in ("stock", "exact", "masks"):
-        words = [name, "--peak", variant, "--device", given.device, "--dtype", given.dtype]
+        words = [name, "--peak", variant, "--device", given.device, "--dtype", given.dtype, "--scale", str(given.scale)]
         found[variant]["peak_bytes"] = statistics.median(peak_bytes(words) for _ in range(given.peaks))
     return found
 
@@ -125,6 +128,7 @@ def main() -> None:
     parser.add_argument("models", nargs="+")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--peaks", type=int, default=3, help="processes per measured peak")
+    parser.add_argument("--scale", type=int, default=1, help="sides of all images times this")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", choices=("bfloat16", "float16", "float32"), default="bfloat16")
     parser.add_argument("--compile", action="store_true", help="torch.compile every variant")
@@ -133,7 +137,7 @@ def main() -> None:
     given = parser.parse_args()
     device, dtype = torch.device(given.device), getattr(torch, given.dtype)
     if given.peak:
-        print_peak(given.models[0], given.peak, device, dtype)
+        print_peak(given.models[0], given.peak, device, dtype, given.scale)
         return
     real = sum(height * width for height, width in SIZES)
     setting = {
@@ -143,6 +147,7 @@ def main() -> None:
         "dtype": given.dtype,
         "compiled": given.compile,
         "rounds": given.rounds,
+        "canvas": [len(SIZES), *(given.scale * side for side in CANVAS)],
         "padding": len(SIZES) * CANVAS[0] * CANVAS[1] / real - 1,
     }  # fmt: skip
     print(*(f"{name}: {value}" for name, value in setting.items()), sep="\n")
