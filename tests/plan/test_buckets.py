@@ -1,6 +1,6 @@
 """Buckets and their boundaries."""
 
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
@@ -8,9 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unsquare.plan import Limits, PlanConfig, form_buckets, plan_epoch
-from unsquare.plan.boundaries import back_and_forth
+from unsquare.plan.boundaries import back_and_forth, least_cost
+from unsquare.plan.distinct import Distinct
+from unsquare.plan.merge import merge_small
 
-BOUNDARIES = ["tree", "iterative"]
+BOUNDARIES = ["tree", "iterative", "exact"]
 
 
 LIMITS = Limits(budget_pixels=40_000, launch_pixels=0)
@@ -23,33 +25,36 @@ def config(boundaries, buckets):
 
 def bound_pixels(buckets):
     """Computed pixels with every image padded to its bucket's bound."""
-    return sum(len(bucket.images) * bucket.canvas.pixels for bucket in buckets)
+    return sum(len(bucket.images) * bucket.canvas.pixels for bucket in buckets.of_epoch(None))
 
 
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(1, 50), st.integers(1, 50)), min_size=1, max_size=80),
-    st.integers(1, 20),
+    st.one_of(st.none(), st.integers(1, 20)),
     st.sampled_from(BOUNDARIES),
     st.booleans(),
 )
 def test_buckets_divide_the_images(sizes, most, boundaries, turns):
     """At most as many buckets as allowed, each image in one, each within the bound; turned ones too."""
     sizes = np.array(sizes)
-    buckets = form_buckets(sizes, config(boundaries, most), LIMITS, turns=turns)
-    shapes = np.concatenate([sizes, sizes[:, ::-1]]) if turns else sizes
-    assert 1 <= len(buckets) <= most
-    assert sorted(np.concatenate([bucket.images for bucket in buckets]).tolist()) == list(range(len(shapes)))
-    for bucket in buckets:
-        assert tuple(shapes[bucket.images].max(axis=0)) == bucket.canvas
-    superbuckets = [bucket.superbucket for bucket in buckets]
-    assert sorted(set(superbuckets)) == list(range(max(superbuckets) + 1))
+    formed = form_buckets(sizes, config(boundaries, most), LIMITS, turns=turns)
+    assert 1 <= len(formed) <= (most or 4096)
+    assert sorted(set(formed.superbuckets)) == list(range(max(formed.superbuckets) + 1))
+    for turned in (np.zeros(len(sizes), dtype=bool), np.arange(len(sizes)) % 2 == 1) if turns else (None,):
+        shapes = sizes if turned is None else np.where(turned[:, None], sizes[:, ::-1], sizes)
+        buckets = formed.of_epoch(turned)
+        assert sorted(np.concatenate([bucket.images for bucket in buckets]).tolist()) == list(range(len(shapes)))
+        for bucket in buckets:
+            assert (shapes[bucket.images].max(axis=0) <= bucket.canvas).all()
+            assert turns or tuple(shapes[bucket.images].max(axis=0)) == bucket.canvas
 
 
 @pytest.mark.parametrize("boundaries", BOUNDARIES)
 def test_more_buckets_pad_less(boundaries, random_sizes):
     """Padding to the bounds falls from 1 to 4, 16 and 64 buckets, to less than half of one bucket's."""
-    pixels = [bound_pixels(form_buckets(random_sizes, config(boundaries, most), LIMITS)) for most in (1, 4, 16, 64)]
+    limits = Limits(budget_pixels=4000, launch_pixels=0)
+    pixels = [bound_pixels(form_buckets(random_sizes, config(boundaries, most), limits)) for most in (1, 4, 16, 64)]
     real = random_sizes.prod(axis=1).sum()
     assert pixels == sorted(pixels, reverse=True)
     assert pixels[-1] - real < (pixels[0] - real) / 2
@@ -58,15 +63,69 @@ def test_more_buckets_pad_less(boundaries, random_sizes):
 @pytest.mark.parametrize("boundaries", BOUNDARIES)
 def test_as_many_buckets_as_shapes_pad_nothing(boundaries):
     """Two distinct shapes and two buckets leave no padding."""
-    sizes = np.array([(10, 20), (30, 40)] * 8)
+    sizes = np.array([(10, 20), (30, 40)] * 32)
     assert bound_pixels(form_buckets(sizes, config(boundaries, 2), LIMITS)) == sizes.prod(axis=1).sum()
+
+
+@pytest.mark.parametrize("boundaries", BOUNDARIES)
+def test_no_bucket_is_smaller_than_a_batch(boundaries, random_sizes):
+    """Every bucket fills a micro-batch, or has 32 images, unless no other is within the budget with it."""
+    formed = form_buckets(random_sizes, config(boundaries, 200), Limits(budget_pixels=40_000, launch_pixels=0))
+    for bucket in formed.of_epoch(None):
+        assert len(bucket.images) >= min(40_000 // bucket.canvas.pixels, 32)
+
+
+def test_an_image_that_none_suits_stays_alone():
+    """A tall and a wide image, whose joint canvas exceeds the budget, keep a bucket each."""
+    shapes, counts = np.array([(2, 50), (50, 2)]), np.array([1, 1])
+    groups = [(0, np.array([0])), (0, np.array([1]))]
+    assert len(merge_small(shapes, counts, groups, Limits(budget_pixels=1000))) == 2
+    (merged,) = merge_small(shapes, counts, groups, Limits(budget_pixels=5000))
+    assert sorted(merged[1].tolist()) == [0, 1]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 99), st.integers(1, 600), st.integers(150, 400), st.booleans())
+def test_distinct_shapes_stand_for_all(seed, num_images, most, turns):
+    """However few cells shapes are gathered into, each image has one that holds it, and every one is counted."""
+    sizes = np.random.default_rng(seed).integers(1, 3000, (num_images, 2))
+    distinct = Distinct.of(sizes, turns=turns, most=most)
+    assert len(distinct.shapes) <= most
+    assert distinct.counts.sum() == len(sizes) * (1 + turns)
+    assert (distinct.shapes[distinct.number_of(sizes)] >= sizes).all()
+    exact = Distinct.of(sizes)
+    assert exact.shapes.tolist() == np.unique(sizes, axis=0).tolist()
+    assert (exact.shapes[exact.number_of(sizes)] == sizes).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(1, 30), st.integers(1, 30), st.integers(1, 5)), min_size=1, max_size=8),
+    st.integers(1, 9),
+    st.sampled_from([0, 40, 500]),
+)
+def test_dynamic_programming_finds_the_best_boundaries(rows, most, launch):
+    """Of all ways to cut an order into at most so many runs, the one of least cost; its cost is the true one."""
+    shapes, counts = np.array(rows)[:, :2], np.array(rows)[:, 2]
+    limits = Limits(budget_pixels=2000, launch_pixels=launch)
+
+    def price(ends):
+        starts = [0, *ends[:-1]]
+        runs = [(shapes[a:b].max(axis=0).prod(), counts[a:b].sum()) for a, b in zip(starts, ends)]
+        return sum(area * count + launch * -(-count // max(2000 // area, 1)) for area, count in runs)
+
+    n = len(shapes)
+    ways = [[*inner, n] for k in range(min(most, n)) for inner in combinations(range(1, n), k)]
+    ends, total = least_cost(shapes, counts, most, limits)
+    assert price(ends.tolist()) == total == min(price(way) for way in ways)
+    assert back_and_forth(shapes, counts, most, limits)[1] >= total
 
 
 def test_back_and_forth_beats_quantiles():
     """Boundaries move from equal counts to where the shapes jump, and the cost returned is the true one."""
     lengths = np.array([1] * 90 + [10] * 6 + [100] * 4)
     shapes = np.stack([lengths, lengths], axis=1)
-    ends, total = back_and_forth(shapes, 3, Limits(budget_pixels=10**6, launch_pixels=0))
+    ends, total = back_and_forth(shapes, np.ones(100, dtype=int), 3, Limits(budget_pixels=10**6, launch_pixels=0))
     assert ends.tolist() == [90, 96, 100]
     assert total == 90 + 600 + 40_000
 
@@ -97,7 +156,7 @@ def test_buckets_do_not_depend_on_the_epoch_with_turns(random_sizes):
     settings = config("tree", 6)
     formed = form_buckets(random_sizes, settings, LIMITS, turns=True)
     plans = [plan_epoch(random_sizes, settings, LIMITS, epoch, turns=True, buckets=formed) for epoch in (0, 1)]
-    bounds = {bucket.canvas for bucket in formed}
+    bounds = set(formed.canvases)
     assert all({bucket.canvas for bucket in plan.buckets} <= bounds for plan in plans)
     assert (plans[0].sizes != plans[1].sizes).any()
     for plan in plans:

@@ -95,7 +95,8 @@ def test_bounds_survive_their_file(measured):
     capacity = measured[1]
     bounds = Bounds(budget_pixels=5, evaluation_pixels=9, launch_pixels=2, checkpointing=True, capacity=capacity)
     again = Bounds.from_dict(bounds.to_dict() | {"budget_pixels": 5, "evaluation_pixels": 9, "launch_pixels": 2})
-    assert again.limits(3) == Limits(budget_pixels=5, launch_pixels=2, world_size=3)
+    speed = round(1 / capacity.time.s_per_pixel)
+    assert again.limits(3) == Limits(budget_pixels=5, launch_pixels=2, world_size=3, pixels_per_s=speed)
     assert again.limits(1, evaluation=True).budget_pixels == 9
     assert isinstance(again.capacity, Capacity)
     assert again.capacity.probes == capacity.probes

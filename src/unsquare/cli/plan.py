@@ -18,6 +18,7 @@ from unsquare.plan.config import Limits, PlanConfig
 from unsquare.plan.ledger import Ledger, ledger
 from unsquare.plan.naming import naming
 from unsquare.plan.planner import plan_epoch
+from unsquare.plan.repeats import class_weights
 from unsquare.shapes import Geometry
 
 EXAMPLE = "unsquare plan photos --steps b2b --buckets 32 --max-pixels 16e6 --budget-pixels 64e6"
@@ -55,9 +56,11 @@ def run(arguments: Sequence[str]) -> int:
             f"There are no images to plan{f' in the split {split!r}' if split else ''}; try another --split."
         )
     sizes = given.geometry.crop(given.geometry.resize(index.sizes))
+    weights = class_weights(index.labels) if given.plan.sampling == "balanced" else None
     with naming(index):
-        plan = plan_epoch(sizes, given.plan, given.limits, given.epoch, turns=given.turns)
-    figures = ledger(plan, given.plan, given.limits, index.labels, len(index.classes))
+        plan = plan_epoch(sizes, given.plan, given.limits, given.epoch, turns=given.turns, weights=weights)
+    with progress_bar("planning") as progress:
+        figures = ledger(plan, given.plan, given.limits, index.labels, len(index.classes), progress)
     if given.json:
         print_json(figures.to_dict())
     else:

@@ -9,7 +9,7 @@ decoders' passing needs by a gate that counts bytes.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,7 +113,7 @@ class BatchLoader:
         """Drop what was read ahead and end the threads."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def load(self, plan: EpochPlan, micro_batches: Sequence[MicroBatch]) -> Generator[PaddedBatch, None, None]:
+    def load(self, plan: EpochPlan, micro_batches: Iterable[MicroBatch]) -> Generator[PaddedBatch, None, None]:
         """Yield the micro-batches decoded, in order, reading ahead while the caller computes.
 
         Raises:

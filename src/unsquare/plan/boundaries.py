@@ -1,8 +1,11 @@
-"""Boundaries along one order of images by the back-and-forth heuristic.
+"""Boundaries along one order of shapes: by the back-and-forth heuristic, or the best there are.
 
-Order the images, place boundaries at equal counts, then go back and forth over the boundaries, moving each to
-the best place between its two neighbours, until the cost no longer falls. Moving one boundary prices all its
-places at once from running maxima, so a sweep over n images is O(n).
+`back_and_forth` places boundaries at equal counts, then goes back and forth over them, moving each to the best place
+between its two neighbours, until the cost no longer falls. Moving one boundary prices all its places at once from
+running maxima, so a sweep over n shapes is O(n).
+
+`least_cost` is dynamic programming over the whole order, O(boundaries n^2) for n shapes. Above `MOST_PLACES` shapes
+neighbours of like count are taken together first, and boundaries lie between those groups.
 """
 
 from __future__ import annotations
@@ -10,43 +13,92 @@ from __future__ import annotations
 from itertools import pairwise
 
 import numpy as np
+import numpy.typing as npt
 
-from unsquare.plan.config import Limits
+from unsquare.plan.config import Counts, Limits
 from unsquare.plan.epoch import Positions
 from unsquare.shapes import Sizes
 
 SWEEPS = 100
 LEAST_FALL = 1e-4
 """Relative fall of the cost in one sweep that is not worth the next; from 1e-3 on, MAMe's padding stays."""
+MOST_PLACES = 512
+"""Places for a boundary in dynamic programming."""
 
 
-def back_and_forth(shapes: Sizes, num_segments: int, limits: Limits) -> tuple[Positions, int]:
+def back_and_forth(shapes: Sizes, counts: Counts, num_segments: int, limits: Limits) -> tuple[Positions, int]:
     """Boundaries of at most `num_segments` runs of the ordered shapes.
 
     Args:
         shapes: shapes in the order to be cut, (n, 2). A run pays for its largest height x width.
+        counts: how many images have each of the shapes, (n,).
         num_segments: the most runs.
         limits: the cost to be made small.
 
     Returns:
         Ends of the runs, ascending, the last one n; and the cost of all runs.
     """
-    cuts = np.linspace(0, len(shapes), num_segments + 1).round().astype(np.int64)
-    total = sum(_run_cost(shapes[a:b], limits) for a, b in pairwise(cuts))
+    cuts = _equal_counts(counts, num_segments)
+    total = sum(_run_cost(shapes[a:b], counts[a:b], limits) for a, b in pairwise(cuts))
     for _ in range(SWEEPS):
         there = range(1, num_segments)
-        saved = sum(_move(shapes, cuts, boundary, limits) for boundary in (*there, *reversed(there)))
+        saved = sum(_move(shapes, counts, cuts, boundary, limits) for boundary in (*there, *reversed(there)))
         total -= saved
         if saved <= LEAST_FALL * total:
             break
     return np.unique(cuts[1:][cuts[1:] > 0]), total
 
 
-def _move(shapes: Sizes, cuts: Positions, boundary: int, limits: Limits) -> int:
+def least_cost(shapes: Sizes, counts: Counts, num_segments: int, limits: Limits) -> tuple[Positions, int]:
+    """The boundaries of least cost among all that make at most `num_segments` runs; as `back_and_forth` otherwise."""
+    places = np.unique(_equal_counts(counts, min(MOST_PLACES, len(shapes))))
+    if len(shapes) <= MOST_PLACES:
+        places = np.arange(len(shapes) + 1)
+    run_costs = _costs_of_runs(shapes, counts, places, limits)
+    best = np.full(len(places), _NEVER)  # best[j]: least cost of the shapes before place j in the runs so far
+    best[0] = 0
+    choices: list[Positions] = []
+    for _ in range(min(num_segments, len(places) - 1)):
+        through = best[:, None] + run_costs  # (from, to)
+        choice = through.argmin(axis=0)
+        now = through[choice, np.arange(len(places))]
+        choice[now >= best] = -1  # no run more where it saves nothing
+        best = np.minimum(best, now)
+        choices.append(choice)
+    ends: list[int] = []
+    place = len(places) - 1
+    for choice in reversed(choices):
+        if choice[place] >= 0:
+            ends.append(int(places[place]))
+            place = int(choice[place])
+    return np.array(ends[::-1], dtype=np.int64), int(best[-1])
+
+
+_NEVER = float(2**62)
+
+
+def _costs_of_runs(shapes: Sizes, counts: Counts, places: Positions, limits: Limits) -> npt.NDArray[np.float64]:
+    """Cost of the run from one place to another, (places, places), beyond reach where it would go backwards."""
+    tops = np.maximum.reduceat(shapes, places[:-1], axis=0)
+    numbers = np.add.reduceat(counts, places[:-1])
+    costs = np.full((len(places), len(places)), _NEVER)
+    for start in range(len(tops)):
+        costs[start, start + 1 :] = _costs_of_prefixes(tops[start:], numbers[start:], limits)[1:]
+    return costs
+
+
+def _equal_counts(counts: Counts, num_segments: int) -> Positions:
+    """Ends of runs of near-equal count, (num_segments + 1,), from 0 to the number of shapes."""
+    before = np.concatenate([[0], np.cumsum(counts)])
+    wanted = np.linspace(0, before[-1], num_segments + 1).round().astype(np.int64)
+    return np.searchsorted(before, wanted)
+
+
+def _move(shapes: Sizes, counts: Counts, cuts: Positions, boundary: int, limits: Limits) -> int:
     """Put one boundary where it is best between its neighbours, in place; what that saves."""
     start, end = int(cuts[boundary - 1]), int(cuts[boundary + 1])
-    costs = _costs_of_prefixes(shapes[start:end], limits)
-    costs += _costs_of_prefixes(shapes[start:end][::-1], limits)[::-1]
+    costs = _costs_of_prefixes(shapes[start:end], counts[start:end], limits)
+    costs += _costs_of_prefixes(shapes[start:end][::-1], counts[start:end][::-1], limits)[::-1]
     now, best = int(cuts[boundary]) - start, int(costs.argmin())
     saved = int(costs[now] - costs[best])
     if saved > 0:
@@ -54,12 +106,11 @@ def _move(shapes: Sizes, cuts: Positions, boundary: int, limits: Limits) -> int:
     return saved
 
 
-def _costs_of_prefixes(shapes: Sizes, limits: Limits) -> Positions:
+def _costs_of_prefixes(shapes: Sizes, counts: Counts, limits: Limits) -> Positions:
     """Cost of a run of the first 0, 1, ..., n shapes, (n + 1,)."""
     canvas_pixels = np.maximum.accumulate(shapes, axis=0).prod(axis=1)
-    counts = np.arange(1, len(shapes) + 1)
-    return np.concatenate([[0], limits.cost(canvas_pixels, counts)])
+    return np.concatenate([[0], limits.cost(canvas_pixels, np.cumsum(counts))])
 
 
-def _run_cost(shapes: Sizes, limits: Limits) -> int:
-    return int(_costs_of_prefixes(shapes, limits)[-1])
+def _run_cost(shapes: Sizes, counts: Counts, limits: Limits) -> int:
+    return int(_costs_of_prefixes(shapes, counts, limits)[-1])

@@ -11,11 +11,15 @@ import numpy.typing as npt
 from unsquare.errors import ConfigError
 
 StepForm = Literal["mixed", "b2b"]
-Boundaries = Literal["tree", "iterative"]
+Boundaries = Literal["tree", "iterative", "exact"]
+Sampling = Literal["once", "balanced"]
 
 MOST_STEP_IMAGES = 256
 LEAST_STEPS = 16
 """Steps of an epoch below which a small dataset would hardly be trained in a usual number of epochs."""
+
+ENOUGH_IMAGES = 32
+"""Images of a step in `b2b` that are never too few, however many more the memory would hold."""
 
 Counts = npt.NDArray[np.int64]
 
@@ -29,19 +33,26 @@ class PlanConfig:
     step_images: int | None = None
     """The most images of one optimizer step in `mixed`, over all ranks; steps are near-equal. Left out, 256, or
     fewer where that gives an epoch less than 16 steps."""
-    buckets: int = 64
-    """The most buckets in `b2b`; more pad less but mix classes less. With 64, MAMe at 16 MP pads 8.5 %."""
+    buckets: int | None = None
+    """The most buckets in `b2b`; more pad less but mix classes less. Left out, as many as save time while each fills
+    four micro-batches on every rank. On MAMe at 16 MP that pads 2.9 %, and 64 pad 8.5 %."""
     boundaries: Boundaries = "tree"
-    """How `b2b` forms buckets: `tree` splits where it saves most, `iterative` moves boundaries about."""
+    """How `b2b` forms buckets: `tree` splits where it saves most; superbuckets by pixels and buckets by aspect ratio
+    come from boundaries moved about (`iterative`) or from dynamic programming (`exact`)."""
+    sampling: Sampling = "once"
+    """How often an image comes in an epoch: `once`, or as often as makes all classes as frequent (`balanced`)."""
     seed: int = 0
     """Decides, with the epoch, every draw: order and quarter turns."""
 
     def __post_init__(self) -> None:
         _require_one_of("steps", self.steps, get_args(StepForm))
         _require_one_of("boundaries", self.boundaries, get_args(Boundaries))
+        _require_one_of("sampling", self.sampling, get_args(Sampling))
         if self.step_images is not None:
             _require_at_least(1, "step_images", self.step_images)
-        _require_at_least(1, "buckets", self.buckets)
+        if self.buckets is not None:
+            _require_at_least(1, "buckets", self.buckets)
+            _require_at_most(65_536, "buckets", self.buckets)
         _require_at_least(0, "seed", self.seed)
 
     def most_images(self, num_images: int) -> int:
@@ -61,12 +72,15 @@ class Limits:
     The default stands for an accelerator: some 10 ms of launches where a second computes 100 MP. On MAMe at
     16 MP it pads 2.4 %; half of it 1.1 % with a third more micro-batches, twice 4.1 % with a quarter fewer.
     """
+    pixels_per_s: int = 100_000_000
+    """Pixels that a rank computes in a second: makes seconds of costs in the ledger, and changes no plan."""
     world_size: int = 1
     """Number of ranks (processes) that share each step."""
 
     def __post_init__(self) -> None:
         _require_at_least(1, "budget_pixels", self.budget_pixels)
         _require_at_least(0, "launch_pixels", self.launch_pixels)
+        _require_at_least(1, "pixels_per_s", self.pixels_per_s)
         _require_at_least(1, "world_size", self.world_size)
 
     def cost(self, canvas_pixels: Counts, count: Counts) -> Counts:
@@ -75,13 +89,25 @@ class Limits:
         Computed pixels plus a launch for each micro-batch that the budget makes necessary: predicted time, in
         units of one pixel's, by which padding and launches are weighed against each other.
         """
-        capacity = np.maximum(self.budget_pixels // canvas_pixels, 1)
-        return canvas_pixels * count + self.launch_pixels * -(-count // capacity)
+        return canvas_pixels * count + self.launch_pixels * -(-count // self.capacity(canvas_pixels))
+
+    def capacity(self, canvas_pixels: Counts) -> Counts:
+        """The most images of a micro-batch on canvases of `canvas_pixels`, elementwise, at least 1."""
+        return np.maximum(self.budget_pixels // canvas_pixels, 1)
+
+    def enough(self, canvas_pixels: Counts) -> Counts:
+        """Images that make a step on these canvases worth while, elementwise: a full one, or `ENOUGH_IMAGES`."""
+        return np.minimum(self.world_size * self.capacity(canvas_pixels), ENOUGH_IMAGES)
 
 
 def _require_one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise ConfigError(f"{name} must be one of {', '.join(allowed)}, but is {value!r}.")
+
+
+def _require_at_most(most: int, name: str, value: int) -> None:
+    if value > most:
+        raise ConfigError(f"{name} must be at most {most:,}, but is {value:,}.")
 
 
 def _require_at_least(least: int, name: str, value: int) -> None:

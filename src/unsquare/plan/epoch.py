@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import final, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +13,7 @@ import numpy.typing as npt
 from unsquare.shapes import Shape, Sizes
 
 Positions = npt.NDArray[np.int64]
-"""Positions of images in the planned sizes, (n,) int64."""
+"""Positions of images in the planned sizes, (n,) int64 (held as uint32 where they are a hundred million)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,7 +23,7 @@ class MicroBatch:
     images: Positions
     """Positions in the planned sizes, (n,), at least one."""
     canvas: Shape
-    """The padded height and width: the least that holds every image."""
+    """The padded height and width: the least that holds every image, or the least of the canvases allowed."""
 
     @property
     def computed_pixels(self) -> int:
@@ -61,9 +63,38 @@ class Bucket:
     """Which group of like pixel count the bucket belongs to, 0 the smallest."""
 
 
+@final
+class LazySteps(Sequence[Step]):
+    """Steps that are planned when they are asked for; a few are kept.
+
+    Args:
+        num_images: images of each step over all ranks, (S,), which is known before any step is planned.
+        make: plans the step at a position.
+    """
+
+    def __init__(self, num_images: npt.NDArray[np.integer], make: Callable[[int], Step]) -> None:
+        self.num_images = num_images
+        self._make = lru_cache(maxsize=8)(make)
+
+    def __len__(self) -> int:
+        return len(self.num_images)
+
+    @overload
+    def __getitem__(self, position: int) -> Step: ...
+
+    @overload
+    def __getitem__(self, position: slice) -> Sequence[Step]: ...
+
+    def __getitem__(self, position: int | slice) -> Step | Sequence[Step]:
+        numbers = range(len(self))[position]
+        if isinstance(numbers, range):
+            return LazySteps(self.num_images[position], lambda i: self._make(numbers[i]))
+        return self._make(numbers)
+
+
 @dataclass(frozen=True, eq=False)
 class EpochPlan:
-    """A whole epoch: every image in exactly one micro-batch."""
+    """A whole epoch: every image in exactly one micro-batch, or as often as it was drawn where images have weights."""
 
     epoch: int
     seed: int
@@ -71,7 +102,8 @@ class EpochPlan:
     """Shapes as planned, (N, 2): after resizing, cropping and turning."""
     turns: npt.NDArray[np.uint8]
     """Quarter turns of each image, (N,), 0 to 3, as `numpy.rot90` counts; `sizes` are after them."""
-    steps: tuple[Step, ...]
+    steps: Sequence[Step]
+    """The steps, each planned when it is asked for: iterate once, or hold what is needed twice."""
     buckets: tuple[Bucket, ...] = ()
     """The buckets in `b2b`; empty in `mixed`."""
 
@@ -79,6 +111,23 @@ class EpochPlan:
     def micro_batches(self) -> Iterator[MicroBatch]:
         """The micro-batches of all steps and ranks, in order of the steps."""
         return (micro_batch for step in self.steps for micro_batch in step.micro_batches)
+
+    @property
+    def images_per_step(self) -> npt.NDArray[np.integer]:
+        """Images of each step over all ranks, (S,)."""
+        if isinstance(self.steps, LazySteps):
+            return self.steps.num_images
+        return np.array([step.num_images for step in self.steps])
+
+
+def near_equal(num_images: int, num_parts: int) -> Positions:
+    """How many of the images each part takes, (num_parts,): all the same, or the first ones one more."""
+    return num_images // num_parts + (np.arange(num_parts) < num_images % num_parts)
+
+
+def shapes_of(sizes: Sizes, images: Positions) -> npt.NDArray[np.int64]:
+    """Shapes of these images, (n, 2), in int64, whose products no image overflows; `sizes` may lie in a file."""
+    return np.asarray(sizes[images], dtype=np.int64)
 
 
 def canvas_of(sizes: Sizes, images: Positions) -> Shape:

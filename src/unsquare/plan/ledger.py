@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from unsquare.plan.columns import Columns, Progress
 from unsquare.plan.config import Limits, PlanConfig, StepForm
-from unsquare.plan.draw import Purpose, permutation
-from unsquare.plan.epoch import EpochPlan, Positions, Step
-from unsquare.plan.ranks import rank_cost
+from unsquare.plan.draw import Order, Purpose
+from unsquare.plan.epoch import EpochPlan
 from unsquare.shapes import Shape
 
 HEADING = (
@@ -63,6 +63,14 @@ class Ledger:
     median_fill: float
     rank_imbalance: float
     """Cost of a step's busiest rank / mean of its ranks, weighted by cost; 1 is perfect."""
+    predicted_s: float
+    """Seconds that the epoch takes at the limits' speed: computed pixels and launches of each step's busiest rank."""
+    least_micro_batches: int
+    """No way to cut these steps (in b2b, this epoch) into micro-batches within the budget has fewer."""
+    least_s: float
+    """Nor takes it less than these seconds, with ranks in perfect balance."""
+    time_over_least: float
+    """predicted_s / least_s: how much of the predicted time a better plan could save at the very most."""
     step_class_skew: float | None
     """Total variation distance of a step's class mix from the dataset's, mean of steps; None unlabelled."""
     chance_class_skew: float | None
@@ -86,6 +94,8 @@ class Ledger:
             ("largest micro-batch", _pixels_text(self.max_micro_batch_pixels)),
             ("fill, mean and median", f"{self.mean_fill:.0%}, {self.median_fill:.0%}"),
             ("busiest rank over mean", f"{self.rank_imbalance:.3f}"),
+            ("predicted time", f"{_seconds_text(self.predicted_s)}, {self.time_over_least - 1:.1%} above the least"),
+            ("least micro-batches", f"{self.least_micro_batches:,} fit the budget"),
         ]
         if self.step_class_skew is not None:
             rows.append(
@@ -101,40 +111,13 @@ class Ledger:
         return [HEADING, *(_bucket_text(row) for row in self.buckets)]
 
 
-@dataclass(frozen=True)
-class _Flat:
-    """The plan as columns: one row per micro-batch, and one per image in the order of the micro-batches."""
-
-    canvas: npt.NDArray[np.int64]  # (M, 2)
-    count: npt.NDArray[np.int64]  # (M,)
-    step: npt.NDArray[np.int64]  # (M,)
-    images: Positions  # (N,)
-    batch_of_image: npt.NDArray[np.int64]  # (N,)
-
-    @property
-    def computed(self) -> npt.NDArray[np.int64]:
-        return self.canvas.prod(axis=1) * self.count
-
-    @classmethod
-    def of(cls, plan: EpochPlan) -> _Flat:
-        batches = list(plan.micro_batches)
-        count = np.array([len(batch.images) for batch in batches], dtype=np.int64)
-        batches_per_step = [len(step.micro_batches) for step in plan.steps]
-        return cls(
-            canvas=np.array([batch.canvas for batch in batches], dtype=np.int64),
-            count=count,
-            step=np.repeat(np.arange(len(plan.steps)), batches_per_step),
-            images=np.concatenate([batch.images for batch in batches]),
-            batch_of_image=np.repeat(np.arange(len(batches)), count),
-        )
-
-
 def ledger(
     plan: EpochPlan,
     config: PlanConfig,
     limits: Limits,
     labels: npt.ArrayLike | None = None,
     num_classes: int = 0,
+    progress: Progress | None = None,
 ) -> Ledger:
     """The ledger of a plan.
 
@@ -144,15 +127,17 @@ def ledger(
         limits: the limits that it was made with.
         labels: class of each planned image, (N,), -1 where unknown; None leaves class skew out.
         num_classes: number of classes; 0 takes one more than the largest label.
+        progress: told how many steps of how many are planned.
     """
-    flat = _Flat.of(plan)
+    flat = Columns.of(plan, limits, progress)
     classes = None if labels is None else np.asarray(labels, dtype=np.int64)
     if classes is not None and (len(classes) == 0 or classes.max() < 0):
         classes = None
     if classes is not None:
         num_classes = max(num_classes, int(classes.max()) + 1)
-    computed, real = flat.computed, int(plan.sizes.prod(axis=1).sum())
+    computed, real = flat.computed, int(flat.real_pixels.sum())
     fill = computed / limits.budget_pixels
+    busiest_cost = int(flat.busiest_cost.sum())
     return Ledger(
         steps=config.steps,
         num_images=len(flat.images),
@@ -165,7 +150,11 @@ def ledger(
         max_micro_batch_pixels=int(computed.max()),
         mean_fill=float(fill.mean()),
         median_fill=float(np.median(fill)),
-        rank_imbalance=_rank_imbalance(plan.steps, limits.launch_pixels),
+        rank_imbalance=float(busiest_cost / flat.mean_cost.sum()),
+        predicted_s=busiest_cost / limits.pixels_per_s,
+        least_micro_batches=flat.least_batches,
+        least_s=flat.least_cost / limits.world_size / limits.pixels_per_s,
+        time_over_least=busiest_cost * limits.world_size / flat.least_cost,
         step_class_skew=_step_skew(flat, classes, num_classes),
         chance_class_skew=_step_skew(flat, _shuffled(classes, plan), num_classes),
         buckets=_bucket_rows(plan, flat, classes, num_classes),
@@ -191,7 +180,7 @@ def class_skew(
     return np.where(table.any(axis=1), distance, 0.0)
 
 
-def _step_skew(flat: _Flat, labels: npt.NDArray[np.int64] | None, num_classes: int) -> float | None:
+def _step_skew(flat: Columns, labels: npt.NDArray[np.int64] | None, num_classes: int) -> float | None:
     if labels is None:
         return None
     return float(class_skew(flat.step[flat.batch_of_image], labels[flat.images], num_classes).mean())
@@ -200,23 +189,19 @@ def _step_skew(flat: _Flat, labels: npt.NDArray[np.int64] | None, num_classes: i
 def _shuffled(labels: npt.NDArray[np.int64] | None, plan: EpochPlan) -> npt.NDArray[np.int64] | None:
     if labels is None:
         return None
-    return labels[permutation(plan.seed, plan.epoch, Purpose.CHANCE, len(labels))]
-
-
-def _rank_imbalance(steps: tuple[Step, ...], launch_pixels: int) -> float:
-    costs = np.array([[rank_cost(rank, launch_pixels) for rank in step.ranks] for step in steps])  # (S, ranks)
-    return float(costs.max(axis=1).sum() / costs.mean(axis=1).sum())
+    return labels[Order(plan.seed, plan.epoch, Purpose.CHANCE, len(labels)).all()]
 
 
 def _bucket_rows(
-    plan: EpochPlan, flat: _Flat, labels: npt.NDArray[np.int64] | None, num_classes: int
+    plan: EpochPlan, flat: Columns, labels: npt.NDArray[np.int64] | None, num_classes: int
 ) -> tuple[BucketRow, ...]:
     row_of_batch, superbuckets, canvases = _grouping(plan, flat)
     row_of_image = row_of_batch[flat.batch_of_image]
-    real = np.bincount(row_of_image, plan.sizes[flat.images].prod(axis=1))
+    real = np.bincount(row_of_image, flat.real_pixels)
     computed = np.bincount(row_of_batch, flat.computed)
     skew = None if labels is None else class_skew(row_of_image, labels[flat.images], num_classes)
-    counts = [flat.count[row_of_batch == row] for row in range(len(canvases))]
+    order = np.argsort(row_of_batch, kind="stable")
+    counts = np.split(flat.count[order], np.cumsum(np.bincount(row_of_batch, minlength=len(canvases)))[:-1])
     return tuple(
         BucketRow(
             superbucket=superbuckets[row],
@@ -233,7 +218,7 @@ def _bucket_rows(
     )
 
 
-def _grouping(plan: EpochPlan, flat: _Flat) -> tuple[npt.NDArray[np.int64], list[int], list[Shape]]:
+def _grouping(plan: EpochPlan, flat: Columns) -> tuple[npt.NDArray[np.int64], list[int], list[Shape]]:
     """Row of each micro-batch, (M,), then superbucket and canvas of each row."""
     if plan.buckets:
         bucket_of_step = np.array([step.bucket for step in plan.steps])
@@ -263,3 +248,10 @@ def _pixels_text(pixels: int) -> str:
         if pixels >= size:
             return f"{pixels / size:,.2f} {unit}"
     return f"{pixels} P"
+
+
+def _seconds_text(seconds: float) -> str:
+    for unit, size in (("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} s"

@@ -9,17 +9,32 @@ from __future__ import annotations
 import numpy as np
 
 from unsquare.plan.config import Limits, PlanConfig
-from unsquare.plan.draw import Purpose, permutation
-from unsquare.plan.epoch import Step
+from unsquare.plan.draw import Order, Purpose
+from unsquare.plan.epoch import LazySteps, Positions, Step, near_equal
 from unsquare.plan.partition import partition
 from unsquare.plan.ranks import spread
 from unsquare.shapes import Sizes
 
 
-def mixed_steps(sizes: Sizes, config: PlanConfig, limits: Limits, epoch: int) -> tuple[Step, ...]:
-    """Near-equal steps of at most `step_images` images; which images, no world size can change."""
-    order = permutation(config.seed, epoch, Purpose.ORDER, len(sizes))
-    num_steps = -(-len(order) // config.most_images(len(order)))
-    return tuple(
-        Step(spread(sizes, partition(sizes, images, limits), limits)) for images in np.array_split(order, num_steps)
-    )
+def mixed_steps(sizes: Sizes, drawn: Positions | None, config: PlanConfig, limits: Limits, epoch: int) -> LazySteps:
+    """Near-equal steps of at most `step_images` images; which images, no world size can change.
+
+    Args:
+        sizes: planned shapes, (N, 2).
+        drawn: positions of the images of the epoch, (M,), with repeats; None takes each once.
+        config: the seed and the images of a step.
+        limits: budget, launch and world size.
+        epoch: number of the epoch.
+    """
+    num_images = len(sizes) if drawn is None else len(drawn)
+    order = Order(config.seed, epoch, Purpose.ORDER, num_images)
+    share = near_equal(num_images, -(-num_images // config.most_images(num_images)))
+    starts = np.cumsum(share) - share
+
+    def step(number: int) -> Step:
+        images = order.at(starts[number] + np.arange(share[number]))
+        if drawn is not None:
+            images = drawn[images]
+        return Step(spread(sizes, partition(sizes, images, limits), limits))
+
+    return LazySteps(share, step)

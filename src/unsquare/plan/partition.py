@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from unsquare.plan.config import Limits
-from unsquare.plan.epoch import Positions
+from unsquare.plan.epoch import Positions, shapes_of
 from unsquare.plan.refine import refine
 from unsquare.plan.split import best_split, cost_together
 from unsquare.shapes import Sizes
@@ -27,18 +27,19 @@ def partition(sizes: Sizes, images: Positions, limits: Limits) -> list[Positions
     """Parts of `images`, each to be one micro-batch on its tight canvas.
 
     Args:
-        sizes: all planned shapes, (N, 2), each within the budget.
+        sizes: all planned shapes, (N, 2) of any integers, each within the budget.
         images: positions in `sizes` of the images to partition, (n,).
         limits: the cost to be made small, and the budget, a hard bound on every part.
     """
-    order = images
+    shapes = shapes_of(sizes, images)
+    order = np.arange(len(images))
     if len(images) > BLOCK_IMAGES:
-        order = images[np.argsort(sizes[images].prod(axis=1), kind="stable")]
+        order = np.argsort(shapes.prod(axis=1), kind="stable")
     parts: list[Positions] = []
     for start in range(0, len(order), BLOCK_IMAGES):
-        leaves = _grow(sizes, order[start : start + BLOCK_IMAGES], limits)
+        leaves = _grow(shapes, order[start : start + BLOCK_IMAGES], limits)
         for neighbours in _in_runs(leaves, REFINE_IMAGES):
-            parts += refine(sizes, neighbours, limits)
+            parts += [images[part] for part in refine(shapes, neighbours, limits)]
     return parts
 
 
@@ -61,6 +62,7 @@ def _split(sizes: Sizes, images: Positions, limits: Limits) -> list[Positions]:
     if len(images) == 1:
         return []
     split = best_split(sizes, images, limits)
+    assert split is not None, "any part is allowed"
     fits = int(sizes[images].max(axis=0).prod()) * len(images) <= limits.budget_pixels
     if fits and split.cost >= cost_together(sizes, images, limits):
         return []

@@ -11,13 +11,14 @@ import numpy.typing as npt
 
 from unsquare.errors import PlanError
 from unsquare.plan.b2b import b2b_steps
-from unsquare.plan.buckets import form_buckets, of_epoch
+from unsquare.plan.buckets import Buckets, form_buckets
 from unsquare.plan.config import Limits, PlanConfig
-from unsquare.plan.draw import quarter_turns
+from unsquare.plan.draw import CHUNK, quarter_turns
 from unsquare.plan.epoch import Bucket, EpochPlan, Step
 from unsquare.plan.mixed import mixed_steps
 from unsquare.plan.partition import partition
 from unsquare.plan.ranks import spread
+from unsquare.plan.repeats import repeated
 from unsquare.shapes import Shape, Sizes
 
 
@@ -43,37 +44,46 @@ def plan_epoch(
     epoch: int,
     *,
     turns: bool = False,
-    buckets: tuple[Bucket, ...] | None = None,
+    buckets: Buckets | None = None,
+    weights: npt.ArrayLike | None = None,
 ) -> EpochPlan:
-    """The steps of one training epoch, each image exactly once.
+    """The steps of one training epoch, each image exactly once, or as often as its weight says.
+
+    Steps are planned as they are asked for: the first one of a hundred million images is there in a moment.
 
     Args:
-        sizes: training shapes, resized and cropped, (N, 2).
+        sizes: training shapes, resized and cropped, (N, 2) integers; may be a memory-mapped array.
         config: how to cut the epoch.
         limits: what a micro-batch may hold, what a launch costs, and the number of ranks.
         epoch: number of the epoch, from 0; another epoch has another order.
         turns: whether each image is turned by random quarter turns, and its planned shape with it.
         buckets: what `form_buckets` returned for the same arguments, to form them once for all epochs.
+        weights: how often each image should come against the others, (N,); None takes each once.
 
     Raises:
-        PlanError: there are no images, or one alone exceeds the budget (`ImageOverBudgetError`).
+        PlanError: there are no images, or one alone exceeds the budget (`ImageOverBudgetError`), or weights are
+            missing where `config.sampling` asks for them (`class_weights` makes them).
     """
     if epoch < 0:
         raise PlanError(f"Epochs are counted from 0, but the epoch is {epoch}.")
+    if config.sampling == "balanced" and weights is None:
+        raise PlanError("Balanced sampling needs weights, but none were given; pass weights=class_weights(labels).")
     shapes = _checked(sizes, limits)
-    drawn = np.zeros(len(shapes), dtype=np.uint8)
+    drawn_turns = np.zeros(len(shapes), dtype=np.uint8)
+    planned, turned = shapes, None
     if turns:
-        drawn = quarter_turns(config.seed, epoch, len(shapes))
-    turned = (drawn % 2).astype(bool)
-    planned = np.where(turned[:, None], shapes[:, ::-1], shapes)
-    steps: tuple[Step, ...]
+        drawn_turns = quarter_turns(config.seed, epoch, len(shapes))
+        turned = (drawn_turns % 2).astype(bool)
+        planned = np.where(turned[:, None], shapes[:, ::-1], shapes)
+    images = None if weights is None else repeated(weights, len(shapes), config.seed, epoch)
     current: tuple[Bucket, ...] = ()
     if config.steps == "mixed":
-        steps = mixed_steps(planned, config, limits, epoch)
+        steps = mixed_steps(planned, images, config, limits, epoch)
     else:
-        current = of_epoch(buckets or form_buckets(shapes, config, limits, turns=turns), turned)
+        buckets = buckets or form_buckets(shapes, config, limits, turns=turns)
+        current = buckets.of_epoch(turned, images)
         steps = b2b_steps(planned, current, config, limits, epoch)
-    return EpochPlan(epoch=epoch, seed=config.seed, sizes=planned, turns=drawn, steps=steps, buckets=current)
+    return EpochPlan(epoch=epoch, seed=config.seed, sizes=planned, turns=drawn_turns, steps=steps, buckets=current)
 
 
 def plan_in_order(sizes: npt.ArrayLike, limits: Limits) -> EpochPlan:
@@ -93,14 +103,19 @@ def plan_in_order(sizes: npt.ArrayLike, limits: Limits) -> EpochPlan:
 
 
 def _checked(sizes: npt.ArrayLike, limits: Limits) -> Sizes:
-    shapes = np.asarray(sizes, dtype=np.int64)
+    """The shapes as integers, each within the budget; looked at in chunks, for they may lie in a file."""
+    shapes = np.asarray(sizes)
+    if not np.issubdtype(shapes.dtype, np.integer):
+        shapes = shapes.astype(np.int64)
     if not len(shapes):
         raise PlanError("There are no images to plan; the list of shapes is empty.")
     assert shapes.shape == (len(shapes), 2), "sizes are (N, 2)"
-    assert shapes.min() > 0, "sides are above 0"
-    pixels = shapes.prod(axis=1)
-    if pixels.max() > limits.budget_pixels:
-        position = int(pixels.argmax())
-        shape = Shape(int(shapes[position, 0]), int(shapes[position, 1]))
-        raise ImageOverBudgetError(position, shape, limits.budget_pixels)
+    for start in range(0, len(shapes), CHUNK):
+        chunk = np.asarray(shapes[start : start + CHUNK], dtype=np.int64)
+        assert chunk.min() > 0, "sides are above 0"
+        pixels = chunk[:, 0] * chunk[:, 1]
+        if pixels.max() > limits.budget_pixels:
+            position = int(pixels.argmax())
+            shape = Shape(int(chunk[position, 0]), int(chunk[position, 1]))
+            raise ImageOverBudgetError(start + position, shape, limits.budget_pixels)
     return shapes

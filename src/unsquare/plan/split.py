@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from unsquare.plan.config import Limits
+from unsquare.plan.config import Counts, Limits
 from unsquare.plan.epoch import Positions
 from unsquare.shapes import Sizes
 
@@ -24,25 +24,52 @@ class Split(NamedTuple):
     cost: int
 
 
-def best_split(sizes: Sizes, images: Positions, limits: Limits) -> Split:
-    """The cheapest cut of these images (at least two) into two parts, each on its own tight canvas."""
+def best_split(
+    sizes: Sizes, images: Positions, limits: Limits, counts: Counts | None = None, least_steps: int = 0
+) -> Split | None:
+    """The cheapest cut of these images (at least two) into two parts, each on its own tight canvas.
+
+    Args:
+        sizes: all shapes, (N, 2) int64.
+        images: positions in `sizes` of those to cut, (n,).
+        limits: the cost to be made small.
+        counts: how many images have each of the shapes, (N,); None stands for one each.
+        least_steps: how many steps worth while each part must have images for; 0 allows any part.
+
+    Returns:
+        None where no part may be that small.
+    """
     shapes = sizes[images]
     orders = np.argsort(shapes, axis=0, kind="stable").T  # (2, n): by height, by width
     heights, widths = shapes[orders, 0], shapes[orders, 1]
-    # The cut after k images leaves the k first of an order on one side.
+    # The cut after k shapes leaves the k first of an order on one side.
     before = (_running_max(heights) * _running_max(widths))[:, :-1]
     after = (_running_max(heights[:, ::-1]) * _running_max(widths[:, ::-1]))[:, -2::-1]
-    counts = np.arange(1, len(images))
-    costs = limits.cost(before, counts) + limits.cost(after, counts[::-1])  # (2, n - 1)
-    axis, cut = divmod(int(costs.argmin()), len(counts))
+    if counts is None:
+        num_before = np.arange(1, len(images))
+        num_after = num_before[::-1]
+    else:
+        totals = np.cumsum(counts[images][orders], axis=1)
+        num_before, num_after = totals[:, :-1], totals[:, -1:] - totals[:, :-1]
+    costs = limits.cost(before, num_before) + limits.cost(after, num_after)  # (2, n - 1)
+    if least_steps:
+        too_few = (num_before < least_steps * limits.enough(before)) | (num_after < least_steps * limits.enough(after))
+        costs[too_few] = _FORBIDDEN
+    axis, cut = divmod(int(costs.argmin()), len(images) - 1)
+    if costs[axis, cut] == _FORBIDDEN:
+        return None
     order = images[orders[axis]]
     return Split(first=order[: cut + 1], second=order[cut + 1 :], cost=int(costs[axis, cut]))
 
 
-def cost_together(sizes: Sizes, images: Positions, limits: Limits) -> int:
+def cost_together(sizes: Sizes, images: Positions, limits: Limits, counts: Counts | None = None) -> int:
     """The cost of these images on one tight canvas."""
     canvas_pixels = sizes[images].max(axis=0).prod(keepdims=True)
-    return int(limits.cost(canvas_pixels, np.array([len(images)]))[0])
+    num_images = len(images) if counts is None else counts[images].sum()
+    return int(limits.cost(canvas_pixels, np.array([num_images]))[0])
+
+
+_FORBIDDEN = np.iinfo(np.int64).max
 
 
 def _running_max(values: Sizes) -> Sizes:

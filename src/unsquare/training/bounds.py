@@ -6,7 +6,8 @@ again, a clock's noise would make another plan.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 from unsquare.data.loader import decoding_bytes
@@ -23,6 +24,8 @@ from unsquare.training.console import Console
 from unsquare.training.engine import Engine
 
 VERSION = 1
+VERIFIED_STEPS = 1024
+"""Steps of the first epoch whose largest micro-batch is run before training; all are within the same budget."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,11 +47,14 @@ class Bounds:
 
     def limits(self, world_size: int, *, evaluation: bool = False) -> Limits:
         """The limits of a plan."""
-        return Limits(
+        limits = Limits(
             budget_pixels=self.evaluation_pixels if evaluation else self.budget_pixels,
             launch_pixels=self.launch_pixels,
             world_size=world_size,
         )
+        if self.capacity is None or not self.capacity.time.s_per_pixel:
+            return limits
+        return replace(limits, pixels_per_s=max(round(1 / self.capacity.time.s_per_pixel), 1))
 
     def to_dict(self) -> dict[str, Any]:
         """The content of `models.json`."""
@@ -164,8 +170,10 @@ def _verify(engine: Engine, config: TrainConfig, sizes: Sizes, capacity: Capacit
 
 def _largest_micro_batch(config: TrainConfig, sizes: Sizes, capacity: Capacity, world_size: int) -> MicroBatch | None:
     limits = Limits(budget_pixels=capacity.budget_pixels, launch_pixels=capacity.launch_pixels, world_size=world_size)
+    once = replace(config.plan, sampling="once")
     try:
-        plan = plan_epoch(sizes, config.plan, limits, 0, turns=config.augment.turns)
+        plan = plan_epoch(sizes, once, limits, 0, turns=config.augment.turns)
     except ImageOverBudgetError:
         return None
-    return max(plan.micro_batches, key=lambda each: each.computed_pixels)
+    batches = (each for step in islice(plan.steps, VERIFIED_STEPS) for each in step.micro_batches)
+    return max(batches, key=lambda each: each.computed_pixels)

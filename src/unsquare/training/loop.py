@@ -22,8 +22,10 @@ from unsquare.errors import RunError, UnsquareError
 from unsquare.index.table import ShapeIndex
 from unsquare.memory.budget import release_unused, resident_bytes
 from unsquare.memory.profile import Watch
+from unsquare.plan.buckets import Buckets
 from unsquare.plan.config import Limits
-from unsquare.plan.epoch import Bucket, EpochPlan, MicroBatch, Step
+from unsquare.plan.epoch import EpochPlan, MicroBatch, Step
+from unsquare.plan.repeats import Weights
 from unsquare.shapes import Sizes
 from unsquare.training import checkpoint
 from unsquare.training.bounds import Bounds
@@ -53,7 +55,9 @@ class Session:
     train: ShapeIndex
     sizes: Sizes
     """Training shapes before turns, (N, 2)."""
-    buckets: tuple[Bucket, ...] | None
+    buckets: Buckets | None
+    weights: Weights | None
+    """How often each training image comes, (N,); None takes each once."""
     limits: Limits
     bounds: Bounds
     recipe: Recipe
@@ -79,6 +83,7 @@ class Session:
             epoch,
             turns=self.config.augment.turns,
             buckets=self.buckets,
+            weights=self.weights,
         )
 
 
@@ -122,10 +127,10 @@ def run_epochs(session: Session, state: TrainState) -> TrainState:
 def _run_epoch(session: Session, state: TrainState, epoch: int, request: StopRequest) -> TrainState:
     config, engine = session.config, session.engine
     plan = session.plan(epoch)
-    rates = learning_rates(config.learning_rate, [s.num_images for s in plan.steps], epoch, config.optimizer.epochs)
+    rates = learning_rates(config.learning_rate, plan.images_per_step.tolist(), epoch, config.optimizer.epochs)
     rank = engine.fabric.global_rank
     remaining = plan.steps[state.step_of_epoch :]
-    batches = session.loader.load(plan, [each for step in remaining for each in step.ranks[rank]])
+    batches = session.loader.load(plan, (each for step in remaining for each in step.ranks[rank]))
     saved = time.perf_counter()
     session.console.start_epoch(epoch, config.optimizer.epochs, len(plan.steps), state.step_of_epoch)
     try:

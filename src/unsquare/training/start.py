@@ -22,6 +22,7 @@ from unsquare.plan.config import Limits
 from unsquare.plan.epoch import EpochPlan
 from unsquare.plan.ledger import ledger
 from unsquare.plan.naming import naming
+from unsquare.plan.repeats import class_weights
 from unsquare.training import checkpoint
 from unsquare.training.bounds import Bounds, measure_bounds
 from unsquare.training.checkpoint import TrainState
@@ -165,7 +166,8 @@ def _prepare(
         buckets = None
         if config.plan.steps == "b2b":
             buckets = form_buckets(sizes, config.plan, limits, turns=config.augment.turns)
-        plan = recipe.plan(sizes, config.plan, limits, 0, turns=config.augment.turns, buckets=buckets)
+        weights = class_weights(train_index.labels) if config.plan.sampling == "balanced" else None
+        plan = recipe.plan(sizes, config.plan, limits, 0, turns=config.augment.turns, buckets=buckets, weights=weights)
     if fabric.is_global_zero:
         run.write_json(run.models, bounds.to_dict())
         _write_plan(run, config, limits, plan, train_index, console)
@@ -176,6 +178,7 @@ def _prepare(
         train=train_index,
         sizes=sizes,
         buckets=buckets,
+        weights=weights,
         limits=limits,
         loader=BatchLoader(train_index, config.geometry, config.augment, config.device.workers),
         validation=_evaluator(engine, config, bounds, validation, recipe),
@@ -196,6 +199,7 @@ def _evaluator(engine: Engine, config: TrainConfig, bounds: Bounds, index: Shape
 def _write_plan(
     run: RunFolder, config: TrainConfig, limits: Limits, plan: EpochPlan, index: ShapeIndex, console: Console
 ) -> None:
+    plan = replace(plan, steps=tuple(plan.steps))  # gone through twice
     figures = ledger(plan, config.plan, limits, index.labels, len(index.classes))
     micro_batches = [[len(each.images), *each.canvas] for each in plan.micro_batches]
     content = {"version": 1, "config": asdict(config.plan), "limits": asdict(limits)}
