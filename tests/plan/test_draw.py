@@ -61,11 +61,12 @@ def test_a_long_order_is_not_held_and_looks_random(monkeypatch):
     assert order._order is None
     things = order.all()
     assert sorted(things.tolist()) == list(range(10_007))
+    assert order.run(4090, 8200).tolist() == things[4090:8200].tolist()
     assert abs(np.corrcoef(things[:-1], things[1:])[0, 1]) < 0.05
     assert abs(np.corrcoef(things, np.arange(10_007))[0, 1]) < 0.05
     table = np.histogram2d(np.arange(10_007), things, bins=10)[0]
     chi_square = ((table - 100.07) ** 2 / 100.07).sum()
     assert 81 - 5 * 12.7 < chi_square < 81 + 5 * 12.7
-    far = Order(0, 0, Purpose.ORDER, 10**8).at(np.arange(1000))
+    far = Order(0, 0, Purpose.ORDER, 10**8).run(4000, 5000)
     assert len(set(far.tolist())) == 1000
     assert 0.4e8 < far.mean() < 0.6e8

@@ -45,8 +45,8 @@ def b2b_steps(sizes: Sizes, buckets: tuple[Bucket, ...], config: PlanConfig, lim
     def step(number: int) -> Step:
         place = order[number]
         bucket = int(bucket_of_step[place])
-        places = np.arange(ends[place] - share[place], ends[place]) - before[bucket]
-        images = buckets[bucket].images[order_of(bucket).at(places)]
+        end = ends[place] - before[bucket]
+        images = buckets[bucket].images[order_of(bucket).run(end - share[place], end)]
         return Step(_on_ranks(sizes, images, limits.world_size), bucket=bucket)
 
     return LazySteps(share[order], step)

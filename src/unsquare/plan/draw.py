@@ -3,13 +3,14 @@
 Each is a pure function of (seed, epoch, purpose) and of where in the order one looks. Raw bits are sorted rather than
 handed to `Generator.permutation`: NumPy promises the stream of a bit generator for good, but not what its
 distributions make of it, and a resumed run may find a newer NumPy. Above a million things nothing is sorted or held:
-the order is a keyed permutation, asked place by place, so that the first step of a hundred million images takes as long
+the order is a keyed permutation, asked run by run, so that the first step of a hundred million images takes as long
 as that of a thousand.
 """
 
 from __future__ import annotations
 
 from enum import IntEnum
+from functools import lru_cache
 from typing import final
 
 import numpy as np
@@ -21,6 +22,8 @@ SORTED = 1 << 20
 """Things up to which an order is sorted bits, uniform by construction; 8 MB and a tenth of a second."""
 ROUNDS = 96
 """Rounds of the keyed permutation. Each swaps half of all pairs of a random pairing; Ethereum's shuffle takes 90."""
+BLOCK = 1 << 12
+"""Places worked out together: steps follow each other, and NumPy takes as long for 256 as for some thousand."""
 CHUNK = 1 << 22
 """Things looked at together where a whole epoch is gone through."""
 
@@ -40,7 +43,7 @@ class Purpose(IntEnum):
 
 @final
 class Order:
-    """A uniform order of `length` things, of which any part can be asked for.
+    """A uniform order of `length` things, of which any run can be asked for.
 
     Above `SORTED` things it is a swap-or-not shuffle (Hoang, Morris, Rogaway, CRYPTO 2012): in each round every thing
     x has a partner k - x (modulo the length), and a bit of the pair's own decides whether the two change places.
@@ -60,16 +63,23 @@ class Order:
             self._order = np.argsort(bits(seed, epoch, purpose, length, number), kind="stable")
         else:
             self._keys = bits(seed, epoch, purpose, 2 * ROUNDS, number).reshape(ROUNDS, 2)
+            self._block = lru_cache(maxsize=2)(self._make_block)
 
-    def at(self, places: Positions) -> Positions:
-        """Which thing stands at each of these places, (n,), each from 0 to the length less one."""
+    def run(self, start: int, stop: int) -> Positions:
+        """Which things stand from one place to before another, (stop - start,)."""
         if self._order is not None:
-            return self._order[places]
-        return swap_or_not(places, self._length, self._keys)
+            return self._order[start:stop]
+        first = start // BLOCK
+        blocks = [self._block(number) for number in range(first, -(-stop // BLOCK))]
+        return np.concatenate(blocks)[start - first * BLOCK : stop - first * BLOCK]
 
     def all(self) -> Positions:
         """The whole order, (length,)."""
-        return self.at(np.arange(self._length))
+        return self.run(0, self._length)
+
+    def _make_block(self, number: int) -> Positions:
+        places = np.arange(number * BLOCK, min((number + 1) * BLOCK, self._length))
+        return swap_or_not(places, self._length, self._keys)
 
 
 def swap_or_not(places: Positions, length: int, keys: Bits) -> Positions:

@@ -29,10 +29,10 @@ def mixed_steps(sizes: Sizes, drawn: Positions | None, config: PlanConfig, limit
     num_images = len(sizes) if drawn is None else len(drawn)
     order = Order(config.seed, epoch, Purpose.ORDER, num_images)
     share = near_equal(num_images, -(-num_images // config.most_images(num_images)))
-    starts = np.cumsum(share) - share
+    ends = np.cumsum(share)
 
     def step(number: int) -> Step:
-        images = order.at(starts[number] + np.arange(share[number]))
+        images = order.run(ends[number] - share[number], ends[number])
         if drawn is not None:
             images = drawn[images]
         return Step(spread(sizes, partition(sizes, images, limits), limits))
