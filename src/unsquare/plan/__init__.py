@@ -6,6 +6,7 @@ from unsquare.plan.epoch import Bucket, EpochPlan, MicroBatch, Step
 from unsquare.plan.ledger import BucketRow, Ledger, ledger
 from unsquare.plan.planner import ImageOverBudgetError, plan_epoch, plan_in_order
 from unsquare.plan.repeats import class_weights
+from unsquare.plan.stream import plan_stream
 
 __all__ = [
     "Bucket",
@@ -23,4 +24,5 @@ __all__ = [
     "ledger",
     "plan_epoch",
     "plan_in_order",
+    "plan_stream",
 ]

@@ -47,7 +47,7 @@ def b2b_steps(sizes: Sizes, buckets: tuple[Bucket, ...], config: PlanConfig, lim
         bucket = int(bucket_of_step[place])
         end = ends[place] - before[bucket]
         images = buckets[bucket].images[order_of(bucket).run(end - share[place], end)]
-        return Step(_on_ranks(sizes, images, limits.world_size), bucket=bucket)
+        return Step(on_ranks(sizes, images, limits.world_size), bucket=bucket)
 
     return LazySteps(share[order], step)
 
@@ -65,6 +65,7 @@ def _interleaved(num_steps: Positions, seed: int, epoch: int) -> Positions:
     return np.argsort((number + chance) / np.repeat(num_steps, num_steps), kind="stable")
 
 
-def _on_ranks(sizes: Sizes, images: Positions, world_size: int) -> tuple[tuple[MicroBatch, ...], ...]:
+def on_ranks(sizes: Sizes, images: Positions, world_size: int) -> tuple[tuple[MicroBatch, ...], ...]:
+    """One micro-batch of near-equal count on every rank, as far as there are images."""
     parts = np.array_split(images, world_size)
     return tuple((MicroBatch(part, canvas_of(sizes, part)),) if len(part) else () for part in parts)

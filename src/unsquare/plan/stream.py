@@ -1,0 +1,144 @@
+"""Steps from shapes that are known only as they arrive: no index, one pass, a bounded number of images held.
+
+In `mixed` the buffer shuffles: each step is a uniform draw from what is held. In `b2b` what is held is partitioned into
+steps of like shape whenever the buffer is full; the half that costs least for its pixels goes, the rest waits for
+better company, at most twice. Both depend on the order of arrival, the settings and the epoch alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import islice
+
+import numpy as np
+
+from unsquare.errors import PlanError
+from unsquare.plan.b2b import on_ranks
+from unsquare.plan.config import MOST_STEP_IMAGES, Limits, PlanConfig
+from unsquare.plan.draw import Order, Purpose
+from unsquare.plan.epoch import MicroBatch, Positions, Step, canvas_of
+from unsquare.plan.partition import partition
+from unsquare.plan.planner import ImageOverBudgetError
+from unsquare.plan.ranks import spread
+from unsquare.shapes import Shape, Sizes
+
+BUFFER_IMAGES = 4096
+
+
+def plan_stream(
+    shapes: Iterable[tuple[int, int]],
+    config: PlanConfig,
+    limits: Limits,
+    epoch: int = 0,
+    *,
+    buffer_images: int = BUFFER_IMAGES,
+) -> Iterator[Step]:
+    """Steps over images in the order of their arrival, each image exactly once.
+
+    Positions in the micro-batches count arrivals from 0. Shapes are drawn from the iterable only as the buffer has
+    room, so the caller holds at most `buffer_images` images and those of the step in hand.
+
+    Args:
+        shapes: height and width of each image as it arrives; any length.
+        config: form of the steps, images of a mixed step (left out, 256), seed. Buckets are formed from what is held.
+        limits: what a micro-batch may hold, what a launch costs, and the number of ranks.
+        epoch: number of the epoch; another one draws otherwise.
+        buffer_images: how many images are held: more pad less and mix better.
+
+    Raises:
+        PlanError: an image alone exceeds the budget (`ImageOverBudgetError`), or the buffer is smaller than a step.
+    """
+    step_images = config.step_images or MOST_STEP_IMAGES
+    if buffer_images < 1 or (config.steps == "mixed" and buffer_images < step_images):
+        raise PlanError(
+            f"The buffer must hold a step, {step_images if config.steps == 'mixed' else 1} images, but holds "
+            f"{buffer_images}; raise buffer_images or lower step_images."
+        )
+    held = _Held(iter(shapes), limits, buffer_images)
+    number = 0
+    while held.fill():
+        order = Order(config.seed, epoch, Purpose.STEPS, len(held.numbers), number).all()
+        number += 1
+        if config.steps == "mixed":
+            # What remains at the end is cut into near-equal steps.
+            share = len(order) if held.ended and len(order) <= step_images else step_images
+            if held.ended and len(order) > step_images:
+                share = -(-len(order) // -(-len(order) // step_images))
+            chosen = np.sort(order[:share])
+            ranks = spread(held.sizes, partition(held.sizes, chosen, limits), limits)
+            yield Step(tuple(tuple(_arrived(batch, held.numbers) for batch in rank) for rank in ranks))
+            held.drop(chosen)
+            continue
+        parts = _steps_that_go(held, limits)
+        for part in (parts[i] for i in np.argsort([order[part[0]] for part in parts])):
+            ranks = on_ranks(held.sizes, part[np.argsort(order[part])], limits.world_size)
+            yield Step(tuple(tuple(_arrived(batch, held.numbers) for batch in rank) for rank in ranks))
+        held.drop(np.concatenate(parts))
+
+
+class _Held:
+    """The images that have arrived and wait."""
+
+    def __init__(self, source: Iterator[tuple[int, int]], limits: Limits, most: int) -> None:
+        self._source, self._limits, self._most = source, limits, most
+        self._num_arrived = 0
+        self.sizes: Sizes = np.empty((0, 2), dtype=np.int64)
+        self.numbers: Positions = np.empty(0, dtype=np.int64)
+        """Which arrival each is."""
+        self.waited = np.empty(0, dtype=np.int64)
+        """How many times each has been left behind."""
+        self.ended = False
+
+    def fill(self) -> bool:
+        """Take what there is room for; whether any image is held."""
+        wanted = self._most - len(self.numbers)
+        arrived = np.array(list(islice(self._source, wanted)), dtype=np.int64).reshape(-1, 2)
+        self.ended |= len(arrived) < wanted
+        pixels = arrived.prod(axis=1)
+        if len(arrived) and pixels.max() > self._limits.budget_pixels:
+            worst = int(pixels.argmax())
+            shape = Shape(int(arrived[worst, 0]), int(arrived[worst, 1]))
+            raise ImageOverBudgetError(self._num_arrived + worst, shape, self._limits.budget_pixels)
+        self.sizes = np.concatenate([self.sizes, arrived])
+        self.numbers = np.concatenate([self.numbers, self._num_arrived + np.arange(len(arrived))])
+        self.waited = np.concatenate([self.waited, np.zeros(len(arrived), dtype=np.int64)])
+        self._num_arrived += len(arrived)
+        return len(self.numbers) > 0
+
+    def drop(self, gone: Positions) -> None:
+        """Forget these, and count that the others were left behind."""
+        kept = np.ones(len(self.numbers), dtype=bool)
+        kept[gone] = False
+        self.sizes, self.numbers, self.waited = self.sizes[kept], self.numbers[kept], self.waited[kept] + 1
+
+
+def _steps_that_go(held: _Held, limits: Limits) -> list[Positions]:
+    """Steps of like shape from what is held: those that waited twice, then the cheapest, until half of it is gone."""
+    parts = _partition_for_ranks(held.sizes, limits)
+    if held.ended:
+        return parts
+    overdue = np.array([held.waited[part].max() >= 2 for part in parts])
+    canvas_pixels = np.array([canvas_of(held.sizes, part).pixels for part in parts])
+    number = np.array([len(part) for part in parts])
+    real = np.array([held.sizes[part].prod(axis=1).sum() for part in parts])
+    order = np.lexsort([limits.cost(canvas_pixels, number) / real, ~overdue])
+    enough = int(np.searchsorted(np.cumsum(number[order]), len(held.numbers) / 2)) + 1
+    return [parts[i] for i in order[: max(enough, int(overdue.sum()))]]
+
+
+def _partition_for_ranks(sizes: Sizes, limits: Limits) -> list[Positions]:
+    """Parts that make one micro-batch on every rank: as large as all ranks together hold."""
+    together = replace(limits, budget_pixels=limits.budget_pixels * limits.world_size)
+    parts: list[Positions] = []
+    for part in partition(sizes, np.arange(len(sizes)), together):
+        capacity = limits.world_size * (limits.budget_pixels // canvas_of(sizes, part).pixels)
+        if capacity:
+            parts += np.array_split(part, -(-len(part) // capacity))
+        else:  # a tall and a wide image, whose joint canvas no rank holds
+            parts += partition(sizes, part, limits)
+    return parts
+
+
+def _arrived(batch: MicroBatch, numbers: Positions) -> MicroBatch:
+    return replace(batch, images=numbers[batch.images])
