@@ -64,3 +64,28 @@ def test_a_pass_in_order_has_a_ledger(random_sizes):
     found = ledger(plan_in_order(random_sizes, limits), PlanConfig(), limits, labels=np.full(200, -1))
     assert found.num_images == 200
     assert found.step_class_skew is None
+
+
+@pytest.mark.parametrize("world_size", [1, 3])
+def test_the_predicted_time_is_that_of_the_busiest_ranks(world_size, random_sizes):
+    """Seconds are pixels and launches of each step's busiest rank over the speed, added up."""
+    config = PlanConfig(step_images=40)
+    limits = Limits(budget_pixels=9000, launch_pixels=300, pixels_per_s=2000, world_size=world_size)
+    plan = plan_epoch(random_sizes, config, limits, 0)
+    costs = [
+        max(sum(len(batch.images) * batch.canvas.pixels + 300 for batch in rank) for rank in step.ranks)
+        for step in plan.steps
+    ]
+    found = ledger(plan, config, limits)
+    assert found.predicted_s == pytest.approx(sum(costs) / 2000)
+    assert found.time_over_least == pytest.approx(found.predicted_s / found.least_s)
+
+
+def test_many_buckets_are_shown_by_what_they_pad(random_sizes):
+    """A printed table holds the sixteen that pad the most pixels, and says how many it leaves out."""
+    config = PlanConfig(steps="b2b", buckets=40)
+    limits = Limits(budget_pixels=9000, launch_pixels=1)
+    found = ledger(plan_epoch(random_sizes, config, limits, 0), config, limits)
+    assert len(found.buckets) > 20
+    assert len(found.bucket_rows()) == 17
+    assert found.num_hidden_rows == len(found.buckets) - 16

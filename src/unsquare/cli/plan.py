@@ -80,3 +80,5 @@ def _print(figures: Ledger) -> None:
     console.print(summary)
     console.print()
     console.print(table)
+    if figures.num_hidden_rows:
+        console.print(f"and {figures.num_hidden_rows:,} more buckets, which pad less; --json lists all.")

@@ -14,15 +14,9 @@ from unsquare.plan.draw import Order, Purpose
 from unsquare.plan.epoch import EpochPlan
 from unsquare.shapes import Shape
 
-HEADING = (
-    "superbucket",
-    "canvas",
-    "images",
-    "micro-batches",
-    "batch min/median/max",
-    "overhead",
-    "class skew",
-)
+HEADING = ("super", "canvas", "images", "batches", "min/median/max", "overhead", "skew")
+MOST_ROWS = 16
+"""Buckets that a printed table shows; JSON has them all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +32,7 @@ class BucketRow:
     """Images of the smallest micro-batch."""
     median_batch: float
     largest_batch: int
+    real_pixels: int
     padding_overhead: float
     class_skew: float | None
     """Total variation distance, 0 to 1, of the class mix from the dataset's; None without labels."""
@@ -107,8 +102,15 @@ class Ledger:
         return rows
 
     def bucket_rows(self) -> list[tuple[str, ...]]:
-        """A heading and one line for each bucket row, for a table."""
-        return [HEADING, *(_bucket_text(row) for row in self.buckets)]
+        """A heading and one line for each bucket row, for a table: of many, those that pad the most pixels."""
+        padded = np.array([row.real_pixels * row.padding_overhead for row in self.buckets])
+        shown = np.sort(np.argsort(-padded, kind="stable")[:MOST_ROWS])
+        return [HEADING, *(_bucket_text(self.buckets[row]) for row in shown)]
+
+    @property
+    def num_hidden_rows(self) -> int:
+        """How many bucket rows `bucket_rows` leaves out."""
+        return max(len(self.buckets) - MOST_ROWS, 0)
 
 
 def ledger(
@@ -211,6 +213,7 @@ def _bucket_rows(
             smallest_batch=int(count.min()),
             median_batch=float(np.median(count)),
             largest_batch=int(count.max()),
+            real_pixels=int(real[row]),
             padding_overhead=float(computed[row] / real[row] - 1),
             class_skew=None if skew is None else float(skew[row]),
         )
@@ -237,7 +240,7 @@ def _bucket_text(row: BucketRow) -> tuple[str, ...]:
         f"{row.canvas}",
         f"{row.num_images:,}",
         f"{row.num_micro_batches:,}",
-        f"{row.smallest_batch} / {row.median_batch:g} / {row.largest_batch}",
+        f"{row.smallest_batch}/{row.median_batch:g}/{row.largest_batch}",
         f"{row.padding_overhead:.1%}",
         "" if row.class_skew is None else f"{row.class_skew:.2f}",
     )
