@@ -1,0 +1,250 @@
+"""A batch sampler for anybody's `DataLoader`: the micro-batches of this rank, in the order of the plan.
+
+The sampler's state is which steps are *trained*, never which micro-batches were handed out: a `DataLoader` with
+workers asks for several in advance, so counting those would lose images on a resume. Iterating therefore changes
+nothing; whoever runs the loop says when a step is done, `StepLoader` by itself. The alternative, a state that rides
+along with each micro-batch through the workers (as torchdata does), needs a loader of its own.
+
+The state says nothing of ranks, so any rank's will do for all, and rank and world size are asked for whenever they
+are needed, never kept: a sampler made before the process group, or asked for its length, is right afterwards too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import distributed
+from torch.utils.data import Sampler
+
+from unsquare.errors import ConfigError, PlanError, RunError
+from unsquare.plan.buckets import form_buckets
+from unsquare.plan.config import Limits, PlanConfig
+from unsquare.plan.epoch import Bucket, EpochPlan
+from unsquare.plan.planner import plan_epoch
+
+STATE_VERSION = 1
+"""Raise when a state of old would be read differently."""
+
+
+class StepSampler(Sampler[list[int]]):
+    """Positions of each micro-batch of this rank, one list a micro-batch: the `batch_sampler` of a `DataLoader`.
+
+    Iterating goes on after the last step that is done, through the rest of the epoch; once an epoch is done, the
+    next one follows by itself. `set_epoch` jumps to the start of another.
+
+    Args:
+        sizes: training shapes, (N, 2), as the dataset returns the pictures; position i is the dataset's item i.
+        config: how an epoch is cut into steps; None for the defaults.
+        limits: what a micro-batch may hold; None for the defaults. The world size is the sampler's own.
+        rank: this process's number; None asks `torch.distributed` where it is initialised, else 0.
+        world_size: the number of processes; given with `rank`, or asked for with it.
+
+    Raises:
+        ConfigError: rank and world size do not go together.
+    """
+
+    def __init__(
+        self,
+        sizes: npt.ArrayLike,
+        config: PlanConfig | None = None,
+        limits: Limits | None = None,
+        *,
+        rank: int | None = None,
+        world_size: int | None = None,
+    ) -> None:
+        self._sizes = np.asarray(sizes, dtype=np.int64)
+        self._config = config or PlanConfig()
+        self._limits = limits or Limits()
+        self._given = _checked_ranks(rank, world_size)
+        self._planned: EpochPlan | None = None
+        self._planned_for = (-1, -1)
+        self._epoch = 0
+        self._steps_done = 0
+        self._untold = False
+        self.told = False
+        """Whether somebody says which steps are done: a `StepLoader`, or the loop by `step_done`."""
+
+    @property
+    def rank(self) -> int:
+        """This process's number among those that share each step."""
+        return self._ranks()[0]
+
+    @property
+    def world_size(self) -> int:
+        """The number of processes that share each step."""
+        return self._ranks()[1]
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that iterating takes micro-batches from."""
+        return self._epoch
+
+    @property
+    def steps_done(self) -> int:
+        """Steps of this epoch that are trained, over all ranks; always less than the epoch has."""
+        return self._steps_done
+
+    @property
+    def plan(self) -> EpochPlan:
+        """The current epoch: every step, with the micro-batches of every rank.
+
+        Raises:
+            PlanError: an image exceeds the budget, or a step has fewer images than there are ranks.
+        """
+        wanted = (self._epoch, self.world_size)
+        if self._planned is None or self._planned_for != wanted:
+            limits = replace(self._limits, world_size=self.world_size)
+            plan = plan_epoch(self._sizes, self._config, limits, self._epoch, buckets=self._buckets)
+            _require_work_for_all(plan, self.world_size)
+            self._planned, self._planned_for = plan, wanted
+        return self._planned
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """The micro-batches of this rank that are left of the epoch."""
+        self._untold = True
+        return self._lists(self.plan, self.rank, self._steps_done)
+
+    def __len__(self) -> int:
+        """Micro-batches of this rank in the whole epoch, those that are done included.
+
+        Ranks and epochs may differ in it; the number of steps, `len(sampler.plan.steps)`, is the same for all ranks.
+        """
+        rank = self.rank
+        return sum(len(step.ranks[rank]) for step in self.plan.steps)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to the start of an epoch, counted from 0; to the current one changes nothing."""
+        if epoch < 0:
+            raise ConfigError(f"Epochs are counted from 0, but set_epoch was given {epoch}.")
+        if epoch != self._epoch:
+            self._epoch, self._steps_done = epoch, 0
+            self._untold = False
+
+    def step_done(self) -> None:
+        """Count one more step of this epoch as trained; after the last one, the next epoch's start is current.
+
+        `StepLoader` calls it; a loop over the bare `DataLoader` does so itself, on all ranks, after each update.
+        """
+        self.told = True
+        self._steps_done += 1
+        if self._steps_done == len(self.plan.steps):
+            self._epoch, self._steps_done = self._epoch + 1, 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Which steps are trained, and the settings that order them: plain values, the same on every rank.
+
+        Raises:
+            RunError: micro-batches were taken, but nobody says which steps are trained.
+        """
+        if self._untold and not self.told:
+            raise RunError(
+                "A state holds the steps that are trained, but micro-batches were taken and no step was reported; "
+                "iterate unsquare.StepLoader(loader), or call step_done() after each update."
+            )
+        return {
+            "version": STATE_VERSION,
+            "epoch": self._epoch,
+            "steps_done": self._steps_done,
+            "settings": self._settings(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go to where a state was saved; what iterates already is not moved.
+
+        In `mixed`, the number of ranks, the budget and the price of a launch may differ from those of the state:
+        each step keeps its images. In `b2b` they decide the steps, and must be the same.
+
+        Raises:
+            RunError: the state is of another version, or was saved with other settings.
+        """
+        if state.get("version") != STATE_VERSION or not {"epoch", "steps_done", "settings"} <= state.keys():
+            raise RunError(
+                f"A sampler's state has version {STATE_VERSION}, epoch, steps_done and settings, but this one has "
+                f"version {state.get('version')!r} and {', '.join(map(str, state))}; start the epoch anew by set_epoch."
+            )
+        saved, here = state["settings"], self._settings()
+        changed = [name for name in sorted({*saved, *here}) if saved.get(name) != here.get(name)]
+        if changed:
+            differences = ", ".join(f"{name} {saved.get(name)!r} -> {here.get(name)!r}" for name in changed)
+            raise RunError(
+                f"A resume goes on in the order that was begun, but these settings changed: {differences}; "
+                "give those of the state, or start the epoch anew by set_epoch."
+            )
+        self._epoch, self._steps_done = int(state["epoch"]), int(state["steps_done"])
+        self._untold = False
+
+    @cached_property
+    def _buckets(self) -> tuple[Bucket, ...] | None:
+        if self._config.steps == "mixed" or not len(self._sizes):
+            return None
+        return form_buckets(self._sizes, self._config, self._limits)
+
+    def _ranks(self) -> tuple[int, int]:
+        if self._given is not None:
+            found = self._given
+        elif distributed.is_available() and distributed.is_initialized():
+            found = distributed.get_rank(), distributed.get_world_size()
+        else:
+            found = 0, 1
+        if self._limits.world_size not in (1, found[1]):
+            raise ConfigError(
+                f"The limits and the sampler must mean the same ranks, but the limits say {self._limits.world_size} "
+                f"and the sampler {found[1]}; leave world_size out of Limits."
+            )
+        return found
+
+    def _settings(self) -> dict[str, int | str]:
+        """What decides which images each step has, apart from the epoch."""
+        config, limits = self._config, self._limits
+        settings: dict[str, int | str] = {
+            "steps": config.steps,
+            "seed": config.seed,
+            "num_images": len(self._sizes),
+            "shapes": hashlib.sha256(self._sizes.astype("<i8").tobytes()).hexdigest()[:16],
+        }
+        if config.steps == "mixed":
+            return settings | {"step_images": config.most_images(len(self._sizes))}
+        return settings | {
+            "buckets": config.buckets,
+            "boundaries": config.boundaries,
+            "budget_pixels": limits.budget_pixels,
+            "launch_pixels": limits.launch_pixels,
+            "world_size": self.world_size,
+        }
+
+    @staticmethod
+    def _lists(plan: EpochPlan, rank: int, first: int) -> Iterator[list[int]]:
+        for number in range(first, len(plan.steps)):
+            for micro_batch in plan.steps[number].ranks[rank]:
+                yield micro_batch.images.tolist()
+
+
+def _checked_ranks(rank: int | None, world_size: int | None) -> tuple[int, int] | None:
+    if rank is None and world_size is None:
+        return None
+    if rank is None or world_size is None or not 0 <= rank < world_size:
+        raise ConfigError(
+            "rank and world_size are given together, rank from 0 and below world_size, but they are "
+            f"{rank} and {world_size}; leave both out where torch.distributed knows them."
+        )
+    return rank, world_size
+
+
+def _require_work_for_all(plan: EpochPlan, world_size: int) -> None:
+    """Refuse steps in which a rank has nothing: the others would wait for its gradients for ever."""
+    # Mixed steps are near-equal, the last one among the smallest, so that a plan that is made step by step stays so.
+    first = len(plan.steps) - 1 if plan.steps[0].bucket is None else 0
+    for number in range(first, len(plan.steps)):
+        step = plan.steps[number]
+        if step.num_images < world_size:
+            raise PlanError(
+                f"Each rank needs an image of each step, but step {number} of epoch {plan.epoch} has "
+                f"{step.num_images} for {world_size} ranks; use fewer ranks, a larger step_images in mixed, or fewer "
+                "buckets in b2b."
+            )

@@ -1,0 +1,125 @@
+"""A `DataLoader`'s micro-batches as steps: where each step ends, what its images weigh, and what is trained.
+
+One item a step, not a micro-batch. Ranks run different numbers of micro-batches, but the same number of steps; so
+everything that counts a loader's items (Lightning's collectives in each item, its limits and its checkpoints,
+progress bars) counts alike on all ranks. Handing over whole steps instead, decoded, would hold a step's pixels at
+once; here a step's micro-batches arrive one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch.utils.data import DataLoader
+
+from unsquare.data.sampler import StepSampler
+from unsquare.errors import ConfigError, RunError
+from unsquare.plan.epoch import MicroBatch, Step
+
+
+class RankStep:
+    """This rank's part of one step: iterate it once for its micro-batches, loaded, each with whether it is the last.
+
+    The step counts as trained once its last micro-batch is: when the loop over it has ended.
+    """
+
+    def __init__(self, step: Step, number: int, batches: Iterator[Any], sampler: StepSampler) -> None:
+        self.number = number
+        """Of this step in its epoch, from 0."""
+        self.num_images = step.num_images
+        """Images of the step over all ranks."""
+        self.weight = sampler.world_size / step.num_images
+        """What to multiply a summed loss by where gradients are averaged over ranks, as
+        `DistributedDataParallel` does; the mean over the step's images is what comes out."""
+        self.micro_batches: tuple[MicroBatch, ...] = step.ranks[sampler.rank]
+        """As planned, in the order in which they are loaded."""
+        self._batches = batches
+        self._sampler = sampler
+        self._begun = False
+        self.done = False
+        """Whether all micro-batches were taken and the loop over them has ended."""
+
+    def __len__(self) -> int:
+        """Micro-batches of this rank; other ranks may have more or fewer, at least one."""
+        return len(self.micro_batches)
+
+    def __iter__(self) -> Iterator[tuple[Any, bool]]:
+        """What the `DataLoader` returns for each micro-batch, and whether it is this rank's last of the step."""
+        if self._begun:
+            raise RunError("A step's micro-batches are loaded once, but this step was iterated before; keep them.")
+        self._begun = True
+        return self._load()
+
+    def _load(self) -> Iterator[tuple[Any, bool]]:
+        for left in range(len(self) - 1, -1, -1):
+            yield next(self._batches), left == 0
+        self._sampler.step_done()
+        self.done = True
+
+
+class StepLoader:
+    """The steps of a `DataLoader` whose `batch_sampler` is a `StepSampler`.
+
+    Takes the place of the `DataLoader` in a loop, in Lightning's `fit` (which saves and loads its state) and in
+    Accelerate's `prepare`; neither re-wraps it. Iterating goes on after the last step that is done.
+
+    Args:
+        loader: a `torch.utils.data.DataLoader`, with any dataset, workers and collate function.
+
+    Raises:
+        ConfigError: the loader has another batch sampler, loses its order, or counts by itself.
+    """
+
+    def __init__(self, loader: DataLoader[Any]) -> None:
+        sampler = loader.batch_sampler
+        if not isinstance(sampler, StepSampler):
+            raise ConfigError(
+                "StepLoader takes a DataLoader(dataset, batch_sampler=StepSampler(...)), but the batch sampler is "
+                f"{type(sampler).__name__}; where a framework prepared the loader, give the one from before."
+            )
+        if not getattr(loader, "in_order", True):
+            raise ConfigError("Micro-batches must come in the order of the plan, but in_order is False; leave it out.")
+        if hasattr(loader, "state_dict"):
+            raise ConfigError(
+                f"Only the sampler may count what is trained, but {type(loader).__name__} counts as well; "
+                "give a torch.utils.data.DataLoader and save StepLoader.state_dict()."
+            )
+        self._loader = loader
+        self._sampler = sampler
+        sampler.told = True
+
+    @property
+    def sampler(self) -> StepSampler:
+        """The sampler; under this name Lightning finds its `set_epoch`."""
+        return self._sampler
+
+    def __len__(self) -> int:
+        """Steps of the whole epoch, those that are done included; the same on every rank."""
+        return len(self._sampler.plan.steps)
+
+    def __iter__(self) -> Iterator[RankStep]:
+        """The steps that are left of the epoch."""
+        sampler = self._sampler
+        steps, first = sampler.plan.steps, sampler.steps_done
+        batches = iter(self._loader)
+        for number in range(first, len(steps)):
+            rank_step = RankStep(steps[number], number, batches, sampler)
+            yield rank_step
+            if not rank_step.done:
+                raise RunError(
+                    f"A step is taken to its end before the next, but step {number} was left with micro-batches in it; "
+                    "loop over the whole step, and skip its update if you must."
+                )
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to the start of an epoch; to the current one changes nothing."""
+        self._sampler.set_epoch(epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The sampler's state: which steps are trained."""
+        return self._sampler.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go to where a state was saved; it takes effect when iterating begins."""
+        self._sampler.load_state_dict(state)
