@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import distributed
 from torch.utils.data import Sampler
 
@@ -42,6 +43,7 @@ class StepSampler(Sampler[list[int]]):
         sizes: training shapes, (N, 2), as the dataset returns the pictures; position i is the dataset's item i.
         config: how an epoch is cut into steps; None for the defaults.
         limits: what a micro-batch may hold; None for the defaults. The world size is the sampler's own.
+        turns: whether each picture is turned by random quarter turns, which the dataset finds in `quarter_turns`.
         rank: this process's number; None asks `torch.distributed` where it is initialised, else 0.
         world_size: the number of processes; given with `rank`, or asked for with it.
 
@@ -55,12 +57,14 @@ class StepSampler(Sampler[list[int]]):
         config: PlanConfig | None = None,
         limits: Limits | None = None,
         *,
+        turns: bool = False,
         rank: int | None = None,
         world_size: int | None = None,
     ) -> None:
         self._sizes = np.asarray(sizes, dtype=np.int64)
         self._config = config or PlanConfig()
         self._limits = limits or Limits()
+        self._turns = turns
         self._given = _checked_ranks(rank, world_size)
         self._planned: EpochPlan | None = None
         self._planned_for = (-1, -1)
@@ -69,6 +73,9 @@ class StepSampler(Sampler[list[int]]):
         self._untold = False
         self.told = False
         """Whether somebody says which steps are done: a `StepLoader`, or the loop by `step_done`."""
+        self.quarter_turns = torch.zeros(len(self._sizes), dtype=torch.uint8).share_memory_()
+        """Quarter turns of each picture in the current epoch, (N,), 0 to 3, for the dataset to turn item i by
+        `torch.rot90(picture, int(quarter_turns[i]), (1, 2))`; workers see the memory that the sampler writes to."""
 
     @property
     def rank(self) -> int:
@@ -79,6 +86,11 @@ class StepSampler(Sampler[list[int]]):
     def world_size(self) -> int:
         """The number of processes that share each step."""
         return self._ranks()[1]
+
+    @property
+    def num_images(self) -> int:
+        """Images of an epoch, over all ranks."""
+        return len(self._sizes)
 
     @property
     def epoch(self) -> int:
@@ -100,8 +112,9 @@ class StepSampler(Sampler[list[int]]):
         wanted = (self._epoch, self.world_size)
         if self._planned is None or self._planned_for != wanted:
             limits = replace(self._limits, world_size=self.world_size)
-            plan = plan_epoch(self._sizes, self._config, limits, self._epoch, buckets=self._buckets)
+            plan = plan_epoch(self._sizes, self._config, limits, self._epoch, turns=self._turns, buckets=self._buckets)
             _require_work_for_all(plan, self.world_size)
+            self.quarter_turns.copy_(torch.from_numpy(plan.turns))
             self._planned, self._planned_for = plan, wanted
         return self._planned
 
@@ -181,9 +194,9 @@ class StepSampler(Sampler[list[int]]):
 
     @cached_property
     def _buckets(self) -> tuple[Bucket, ...] | None:
-        if self._config.steps == "mixed" or not len(self._sizes):
+        if self._config.steps == "mixed" or not self.num_images:
             return None
-        return form_buckets(self._sizes, self._config, self._limits)
+        return form_buckets(self._sizes, self._config, self._limits, turns=self._turns)
 
     def _ranks(self) -> tuple[int, int]:
         if self._given is not None:
@@ -205,11 +218,12 @@ class StepSampler(Sampler[list[int]]):
         settings: dict[str, int | str] = {
             "steps": config.steps,
             "seed": config.seed,
-            "num_images": len(self._sizes),
+            "turns": self._turns,
+            "num_images": self.num_images,
             "shapes": hashlib.sha256(self._sizes.astype("<i8").tobytes()).hexdigest()[:16],
         }
         if config.steps == "mixed":
-            return settings | {"step_images": config.most_images(len(self._sizes))}
+            return settings | {"step_images": config.most_images(self.num_images)}
         return settings | {
             "buckets": config.buckets,
             "boundaries": config.boundaries,
@@ -238,13 +252,12 @@ def _checked_ranks(rank: int | None, world_size: int | None) -> tuple[int, int] 
 
 def _require_work_for_all(plan: EpochPlan, world_size: int) -> None:
     """Refuse steps in which a rank has nothing: the others would wait for its gradients for ever."""
-    # Mixed steps are near-equal, the last one among the smallest, so that a plan that is made step by step stays so.
-    first = len(plan.steps) - 1 if plan.steps[0].bucket is None else 0
-    for number in range(first, len(plan.steps)):
-        step = plan.steps[number]
-        if step.num_images < world_size:
-            raise PlanError(
-                f"Each rank needs an image of each step, but step {number} of epoch {plan.epoch} has "
-                f"{step.num_images} for {world_size} ranks; use fewer ranks, a larger step_images in mixed, or fewer "
-                "buckets in b2b."
-            )
+    if plan.steps[0].bucket is None:
+        smallest = len(plan.sizes) // len(plan.steps)  # mixed steps are near-equal: none needs to be made to know it
+    else:
+        smallest = min(step.num_images for step in plan.steps)
+    if smallest < world_size:
+        raise PlanError(
+            f"Each rank needs an image of each step, but a step of epoch {plan.epoch} has {smallest} for {world_size} "
+            "ranks; use fewer ranks, a larger step_images in mixed, or fewer buckets in b2b."
+        )

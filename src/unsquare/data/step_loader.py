@@ -68,7 +68,8 @@ class StepLoader:
         loader: a `torch.utils.data.DataLoader`, with any dataset, workers and collate function.
 
     Raises:
-        ConfigError: the loader has another batch sampler, loses its order, or counts by itself.
+        ConfigError: the loader has another batch sampler, another number of pictures, loses its order, or counts by
+            itself.
     """
 
     def __init__(self, loader: DataLoader[Any]) -> None:
@@ -77,6 +78,11 @@ class StepLoader:
             raise ConfigError(
                 "StepLoader takes a DataLoader(dataset, batch_sampler=StepSampler(...)), but the batch sampler is "
                 f"{type(sampler).__name__}; where a framework prepared the loader, give the one from before."
+            )
+        if (num_items := len(loader.dataset)) != sampler.num_images:  # type: ignore[arg-type]
+            raise ConfigError(
+                f"The sampler must have the shape of each item, but has {sampler.num_images} shapes for {num_items} "
+                "items; give StepSampler the shapes of this very dataset."
             )
         if not getattr(loader, "in_order", True):
             raise ConfigError("Micro-batches must come in the order of the plan, but in_order is False; leave it out.")
