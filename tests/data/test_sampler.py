@@ -284,12 +284,12 @@ def test_a_state_that_nobody_counted_is_refused():
     assert sampler.state_dict()["steps_done"] == 1
 
 
-@pytest.mark.parametrize("config", [PlanConfig(step_images=7), PlanConfig(steps="b2b", buckets=8)])
+@pytest.mark.parametrize("config", [PlanConfig(step_images=4), PlanConfig(steps="b2b", buckets=4)])
 @pytest.mark.parametrize("seed", range(4))
 def test_a_step_with_less_images_than_ranks_is_refused(config, seed):
     """A rank without a micro-batch would leave the others waiting for its gradients; whichever step it is."""
-    sampler = StepSampler(SIZES, replace(config, seed=seed), LIMITS, rank=0, world_size=7)
-    with pytest.raises(PlanError, match=r"has [1-6] for 7 ranks; use fewer ranks"):
+    sampler = StepSampler(SIZES, replace(config, seed=seed), LIMITS, rank=0, world_size=4)
+    with pytest.raises(PlanError, match=r"has 3 for 4 ranks; use fewer ranks"):
         list(sampler)
 
 
