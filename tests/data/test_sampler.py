@@ -3,7 +3,6 @@
 import itertools
 import json
 from collections import Counter
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -255,6 +254,24 @@ def test_a_resume_with_other_settings_is_refused(config, sizes, limits, what):
         StepSampler(sizes, config, limits).load_state_dict(state)
 
 
+def test_other_weights_or_turns_are_refused():
+    """They decide which images come, and how they lie."""
+    state = StepSampler(SIZES, MIXED, LIMITS).state_dict()
+    with pytest.raises(RunError, match="weights None -> '"):
+        StepSampler(SIZES, MIXED, LIMITS, weights=np.arange(30)).load_state_dict(state)
+    with pytest.raises(RunError, match="turns False -> True"):
+        StepSampler(SIZES, MIXED, LIMITS, turns=True).load_state_dict(state)
+
+
+def test_weighted_images_come_as_often_as_they_weigh():
+    """Over ranks and steps together; images of weight 0 never come."""
+    seen: Counter[int] = Counter()
+    for rank in range(2):
+        weights = [0.0] * 10 + [1.0] * 10 + [2.0] * 10
+        seen.update(itertools.chain(*StepSampler(SIZES, MIXED, LIMITS, weights=weights, rank=rank, world_size=2)))
+    assert seen == Counter([*range(10, 20), *range(20, 30), *range(20, 30)])
+
+
 def test_what_does_not_decide_the_order_may_change():
     """In mixed, budget and launch may differ; in b2b they may not, nor may the world size."""
     other = Limits(budget_pixels=2000, launch_pixels=0)
@@ -284,13 +301,11 @@ def test_a_state_that_nobody_counted_is_refused():
     assert sampler.state_dict()["steps_done"] == 1
 
 
-@pytest.mark.parametrize("config", [PlanConfig(step_images=4), PlanConfig(steps="b2b", buckets=4)])
-@pytest.mark.parametrize("seed", range(4))
-def test_a_step_with_less_images_than_ranks_is_refused(config, seed):
-    """A rank without a micro-batch would leave the others waiting for its gradients; whichever step it is."""
-    sampler = StepSampler(SIZES, replace(config, seed=seed), LIMITS, rank=0, world_size=4)
-    with pytest.raises(PlanError, match=r"has 3 for 4 ranks; use fewer ranks"):
-        list(sampler)
+@pytest.mark.parametrize(("config", "world_size"), [(PlanConfig(step_images=4), 4), (B2B, 31)])
+def test_a_step_with_less_images_than_ranks_is_refused(config, world_size):
+    """A rank without a micro-batch would leave the others waiting for its gradients; the smallest step decides."""
+    with pytest.raises(PlanError, match=rf"has (3|30) for {world_size} ranks; use fewer ranks"):
+        list(StepSampler(SIZES, config, LIMITS, rank=0, world_size=world_size))
 
 
 @pytest.mark.parametrize("ranks", [(2, 2), (-1, 2), (0, None), (None, 2)])

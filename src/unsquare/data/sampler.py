@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cached_property
 from typing import Any
 
@@ -24,9 +24,10 @@ from torch import distributed
 from torch.utils.data import Sampler
 
 from unsquare.errors import ConfigError, PlanError, RunError
-from unsquare.plan.buckets import form_buckets
+from unsquare.plan.buckets import Buckets, form_buckets
 from unsquare.plan.config import Limits, PlanConfig
-from unsquare.plan.epoch import Bucket, EpochPlan
+from unsquare.plan.draw import CHUNK
+from unsquare.plan.epoch import EpochPlan
 from unsquare.plan.planner import plan_epoch
 
 STATE_VERSION = 1
@@ -44,6 +45,7 @@ class StepSampler(Sampler[list[int]]):
         config: how an epoch is cut into steps; None for the defaults.
         limits: what a micro-batch may hold; None for the defaults. The world size is the sampler's own.
         turns: whether each picture is turned by random quarter turns, which the dataset finds in `quarter_turns`.
+        weights: how often each picture should come against the others, (N,); None takes each once.
         rank: this process's number; None asks `torch.distributed` where it is initialised, else 0.
         world_size: the number of processes; given with `rank`, or asked for with it.
 
@@ -58,24 +60,29 @@ class StepSampler(Sampler[list[int]]):
         limits: Limits | None = None,
         *,
         turns: bool = False,
+        weights: npt.ArrayLike | None = None,
         rank: int | None = None,
         world_size: int | None = None,
     ) -> None:
-        self._sizes = np.asarray(sizes, dtype=np.int64)
+        self._sizes = np.asarray(sizes)
         self._config = config or PlanConfig()
         self._limits = limits or Limits()
         self._turns = turns
+        self._weights = None if weights is None else np.asarray(weights, dtype=np.float64)
         self._given = _checked_ranks(rank, world_size)
         self._planned: EpochPlan | None = None
         self._planned_for = (-1, -1)
+        self._buckets: dict[int, Buckets] = {}
         self._epoch = 0
         self._steps_done = 0
         self._untold = False
         self.told = False
         """Whether somebody says which steps are done: a `StepLoader`, or the loop by `step_done`."""
-        self.quarter_turns = torch.zeros(len(self._sizes), dtype=torch.uint8).share_memory_()
+        self.quarter_turns = torch.zeros(1, dtype=torch.uint8).expand(len(self._sizes))
         """Quarter turns of each picture in the current epoch, (N,), 0 to 3, for the dataset to turn item i by
         `torch.rot90(picture, int(quarter_turns[i]), (1, 2))`; workers see the memory that the sampler writes to."""
+        if turns:
+            self.quarter_turns = self.quarter_turns.contiguous().share_memory_()
 
     @property
     def rank(self) -> int:
@@ -111,10 +118,10 @@ class StepSampler(Sampler[list[int]]):
         """
         wanted = (self._epoch, self.world_size)
         if self._planned is None or self._planned_for != wanted:
-            limits = replace(self._limits, world_size=self.world_size)
-            plan = plan_epoch(self._sizes, self._config, limits, self._epoch, turns=self._turns, buckets=self._buckets)
+            plan = self._plan(replace(self._limits, world_size=self.world_size))
             _require_work_for_all(plan, self.world_size)
-            self.quarter_turns.copy_(torch.from_numpy(plan.turns))
+            if self._turns:
+                self.quarter_turns.copy_(torch.from_numpy(plan.turns))
             self._planned, self._planned_for = plan, wanted
         return self._planned
 
@@ -192,11 +199,12 @@ class StepSampler(Sampler[list[int]]):
         self._epoch, self._steps_done = int(state["epoch"]), int(state["steps_done"])
         self._untold = False
 
-    @cached_property
-    def _buckets(self) -> tuple[Bucket, ...] | None:
-        if self._config.steps == "mixed" or not self.num_images:
-            return None
-        return form_buckets(self._sizes, self._config, self._limits, turns=self._turns)
+    def _plan(self, limits: Limits) -> EpochPlan:
+        sizes, config = self._sizes, self._config
+        if config.steps == "b2b" and len(sizes) and limits.world_size not in self._buckets:
+            self._buckets[limits.world_size] = form_buckets(sizes, config, limits, turns=self._turns)
+        buckets = self._buckets.get(limits.world_size)
+        return plan_epoch(sizes, config, limits, self._epoch, turns=self._turns, buckets=buckets, weights=self._weights)
 
     def _ranks(self) -> tuple[int, int]:
         if self._given is not None:
@@ -212,24 +220,23 @@ class StepSampler(Sampler[list[int]]):
             )
         return found
 
-    def _settings(self) -> dict[str, int | str]:
+    def _settings(self) -> dict[str, Any]:
         """What decides which images each step has, apart from the epoch."""
-        config, limits = self._config, self._limits
-        settings: dict[str, int | str] = {
-            "steps": config.steps,
-            "seed": config.seed,
-            "turns": self._turns,
+        settings = asdict(self._config) | self._contents | {"turns": self._turns}
+        if self._config.steps == "mixed":
+            of_buckets = {"buckets", "boundaries"}
+            settings["step_images"] = self._config.most_images(self.num_images)
+            return {name: value for name, value in settings.items() if name not in of_buckets}
+        limits = {"budget_pixels": self._limits.budget_pixels, "launch_pixels": self._limits.launch_pixels}
+        return settings | limits | {"world_size": self.world_size}
+
+    @cached_property
+    def _contents(self) -> dict[str, Any]:
+        """The dataset, in short."""
+        return {
             "num_images": self.num_images,
-            "shapes": hashlib.sha256(self._sizes.astype("<i8").tobytes()).hexdigest()[:16],
-        }
-        if config.steps == "mixed":
-            return settings | {"step_images": config.most_images(self.num_images)}
-        return settings | {
-            "buckets": config.buckets,
-            "boundaries": config.boundaries,
-            "budget_pixels": limits.budget_pixels,
-            "launch_pixels": limits.launch_pixels,
-            "world_size": self.world_size,
+            "shapes": _digest(self._sizes, "<i8"),
+            "weights": None if self._weights is None else _digest(self._weights, "<f8"),
         }
 
     @staticmethod
@@ -252,12 +259,17 @@ def _checked_ranks(rank: int | None, world_size: int | None) -> tuple[int, int] 
 
 def _require_work_for_all(plan: EpochPlan, world_size: int) -> None:
     """Refuse steps in which a rank has nothing: the others would wait for its gradients for ever."""
-    if plan.steps[0].bucket is None:
-        smallest = len(plan.sizes) // len(plan.steps)  # mixed steps are near-equal: none needs to be made to know it
-    else:
-        smallest = min(step.num_images for step in plan.steps)
+    smallest = int(plan.images_per_step.min())
     if smallest < world_size:
         raise PlanError(
             f"Each rank needs an image of each step, but a step of epoch {plan.epoch} has {smallest} for {world_size} "
             "ranks; use fewer ranks, a larger step_images in mixed, or fewer buckets in b2b."
         )
+
+
+def _digest(values: npt.NDArray[Any], dtype: str) -> str:
+    """A short digest of an array that may lie in a file."""
+    digest = hashlib.sha256()
+    for start in range(0, len(values), CHUNK):
+        digest.update(values[start : start + CHUNK].astype(dtype).tobytes())
+    return digest.hexdigest()[:16]

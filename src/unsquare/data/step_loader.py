@@ -101,7 +101,11 @@ class StepLoader:
         return self._sampler
 
     def __len__(self) -> int:
-        """Steps of the whole epoch, those that are done included; the same on every rank."""
+        """Steps of the whole epoch, those that are done included; the same on every rank.
+
+        In `mixed` all epochs have as many. In `b2b` with turns or weights they may not: where a loop asks once for all
+        epochs, have it ask again (Lightning: `reload_dataloaders_every_n_epochs=1`).
+        """
         return len(self._sampler.plan.steps)
 
     def __iter__(self) -> Iterator[RankStep]:
