@@ -28,6 +28,7 @@ def test_the_public_names_are_these():
         "make_exact",
         "output_regions",
         "plan_epoch",
+        "plan_stream",
         "predict",
         "resume",
         "scan_source",

@@ -27,6 +27,7 @@ _HOMES = {
     "make_exact": "unsquare.exact.convert",
     "output_regions": "unsquare.exact.convert",
     "plan_epoch": "unsquare.plan.planner",
+    "plan_stream": "unsquare.plan.stream",
     "predict": "unsquare.api",
     "resume": "unsquare.api",
     "scan_source": "unsquare.index.scan",
