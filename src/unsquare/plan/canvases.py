@@ -1,0 +1,274 @@
+"""A bounded set of canvases for a dataset: which few (height, width) pad its images least.
+
+Every image is padded to the smallest canvas that holds it. Choosing the best K canvases is facility location with
+dominance in place of distance. The search starts from the fewest canvases that hold everything within the budget, adds
+one at a time where it saves most, and then moves canvases until no move saves: one side of a canvas to any other height
+or width in the data, and a whole canvas to anywhere else. `savings` prices all places of a move at once.
+
+The tree that forms buckets gives each image to one leaf; letting it take any canvas that holds it, and letting canvases
+move, saves a tenth of the padding that is left (docs/experiments.md, with the bound that no choice can pass).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from unsquare.errors import PlanError
+from unsquare.plan.config import Limits
+from unsquare.plan.savings import Counts, Prices, Sides, savings
+from unsquare.shapes import Shape, Sizes
+
+MOST_CELLS = 2**15
+"""Distinct shapes above which like ones are taken together while searching, which bounds its time."""
+FINENESS = 64
+"""Sides of whole-canvas moves lie about 1/64 apart: 1/128 takes three times as long and saves nothing that shows."""
+LEAST_FALL = 1e-5
+"""Relative fall of the cost in one round of moves that is not worth the next."""
+ROUNDS = 16
+"""Rounds of moves; MAMe takes 3 to 6."""
+
+
+def choose_canvases(sizes: Sizes, counts: Counts, most: int, limits: Limits, multiple: int = 1) -> Sizes:
+    """At most `most` canvases within the budget that hold every shape, chosen to pad little.
+
+    Args:
+        sizes: shapes as planned, (U, 2).
+        counts: images of each shape, (U,).
+        most: the most canvases.
+        limits: the budget, which no canvas may exceed.
+        multiple: every side of a canvas is a multiple of this many pixels.
+
+    Returns:
+        Canvases by pixel count and height, ascending, (K, 2), 1 <= K <= most.
+
+    Raises:
+        PlanError: a shape rounded up to the multiple exceeds the budget, or no `most` canvases within the budget hold
+            every shape.
+    """
+    assert len(sizes) == len(counts) > 0, "a count for each shape"
+    assert most > 0 and multiple > 0, "bounds are above 0"
+    shapes, counts = _distinct(np.asarray(sizes, dtype=np.int64), counts, multiple, limits)
+    if len(shapes) <= most:
+        return _ordered(shapes)
+    search = _Search(*_cells(shapes, counts, limits), limits.budget_pixels)
+    search.start(_fewest(search.shapes, most, limits))
+    search.add_to(most)
+    search.improve()
+    return _ordered(_tight(shapes, search.canvases))
+
+
+def cheapest_canvas(sizes: Sizes, canvases: Sizes) -> Counts:
+    """The number of the first canvas in the order given that holds each shape, (N,); -1 where none does."""
+    cheapest = np.full(len(sizes), -1)
+    for number in range(len(canvases) - 1, -1, -1):
+        cheapest[(sizes[:, 0] <= canvases[number, 0]) & (sizes[:, 1] <= canvases[number, 1])] = number
+    return cheapest
+
+
+class _Search:
+    """Canvases, and for each shape the two cheapest that hold it: what it pays, and what it would pay without."""
+
+    def __init__(self, shapes: Sizes, counts: Counts, budget_pixels: int) -> None:
+        self.shapes = shapes
+        self.counts = counts
+        self.budget_pixels = budget_pixels
+        self.sides = (np.unique(shapes[:, 0]), np.unique(shapes[:, 1]))
+        self.coarse = tuple(sides[_last_of_groups(sides, FINENESS)] for sides in self.sides)
+        self.canvases = np.empty((0, 2), dtype=np.int64)
+        self.first = self.second = np.full(len(shapes), -1)
+        self.price = self.next_price = np.full(len(shapes), np.inf)
+        self.table: Prices = np.empty(0)  # what a canvas more at each coarse place would save
+
+    @property
+    def cost(self) -> float:
+        """Computed pixels of all images."""
+        return float(self.counts @ self.price)
+
+    def start(self, canvases: Sizes) -> None:
+        """Begin with these canvases, which hold every shape."""
+        self.canvases = canvases
+        self.first, self.second = np.full((2, len(self.shapes)), -1)
+        self.price, self.next_price = np.full((2, len(self.shapes)), np.inf)
+        self._assign(np.arange(len(self.shapes)))
+        self.table = self._savings(self.coarse, self.price)
+
+    def add_to(self, most: int) -> None:
+        """Add canvases one at a time where they save most, as long as they save."""
+        while len(self.canvases) < most:
+            place, saved = self._best_place(self.coarse, self.table, np.zeros(2))
+            if saved <= 0:
+                return
+            self.canvases = np.concatenate([self.canvases, [place]])
+            self._changed(len(self.canvases) - 1, place)
+
+    def improve(self) -> None:
+        """Move canvases, side by side and wholly, in rounds until that hardly saves."""
+        for _ in range(ROUNDS):
+            before = self.cost
+            for number in range(len(self.canvases)):
+                self._slide(number)
+            if before - self.cost <= LEAST_FALL * before and not self._jump_all():
+                return
+
+    def _slide(self, number: int) -> None:
+        """Move one side of a canvas at a time to where it is best of all, the other canvases staying."""
+        without, least = self._without(number)
+        canvas = self.canvases[number].copy()
+        best = -1.0
+        axis, since = 0, 0
+        while since < 2:
+            sides = [canvas[:1], canvas[1:]]
+            sides[axis] = self.sides[axis]
+            place, saved = self._best_place(sides, self._savings(sides, without), least)
+            since = since + 1 if saved <= best else 1
+            if saved > best:
+                canvas, best = place, saved
+            axis = 1 - axis
+        if (canvas != self.canvases[number]).any():
+            self._changed(number, canvas)
+
+    def _jump_all(self) -> bool:
+        """Move whole canvases, those that are missed least first, wherever that saves; whether one moved."""
+        self.table = self._savings(self.coarse, self.price)
+        missed = np.bincount(self.first, self.counts * (self.next_price - self.price), len(self.canvases))
+        moved = [self._jump(number) for number in np.argsort(missed, kind="stable")]
+        return any(moved)
+
+    def _jump(self, number: int) -> bool:
+        without, least = self._without(number)
+        mine = self.first == number
+        loss = float(self.counts[mine] @ (without - self.price)[mine])
+        table = self.table + self._savings(self.coarse, without, mine) - self._savings(self.coarse, self.price, mine)
+        place, saved = self._best_place(self.coarse, table, least)
+        if saved - loss <= LEAST_FALL * self.cost / len(self.canvases):
+            return False
+        self._changed(number, place)
+        self._slide(number)
+        return True
+
+    def _without(self, number: int) -> tuple[Prices, Counts]:
+        """What each shape would pay without a canvas, and the least sides that whatever replaces it must have.
+
+        Shapes that no other canvas holds pay as much as a canvas may have, so that any replacement saves on them.
+        """
+        without = np.where(self.first == number, self.next_price, self.price)
+        alone = np.isinf(without)
+        without[alone] = self.budget_pixels
+        return without, self.shapes[alone].max(axis=0, initial=0)
+
+    def _savings(
+        self, sides: list[Sides] | tuple[Sides, ...], prices: Prices, among: npt.NDArray[np.bool_] | None = None
+    ) -> Prices:
+        chosen = slice(None) if among is None else among
+        return savings(sides[0], sides[1], self.shapes[chosen], self.counts[chosen], prices[chosen])
+
+    def _best_place(
+        self, sides: list[Sides] | tuple[Sides, ...], table: Prices, least: npt.NDArray[np.generic]
+    ) -> tuple[Sizes, float]:
+        """The place of the table that saves most among those within the budget with at least these sides."""
+        heights, widths = sides
+        allowed = (heights[:, None] * widths <= self.budget_pixels) & (heights >= least[0])[:, None]
+        table = np.where(allowed & (widths >= least[1]), table, -1.0)
+        row, column = divmod(int(table.argmax()), len(widths))
+        return np.array([heights[row], widths[column]]), float(table[row, column])
+
+    def _changed(self, number: int, canvas: Sizes) -> None:
+        """Put a canvas at a new place and assign the shapes that this concerns."""
+        self.canvases[number] = canvas
+        holds = (self.shapes[:, 0] <= canvas[0]) & (self.shapes[:, 1] <= canvas[1])
+        gains = holds & (float(canvas.prod()) < self.next_price)
+        before = self.price.copy()
+        self._assign(np.flatnonzero(gains | (self.first == number) | (self.second == number)))
+        changed = before != self.price
+        self.table += self._savings(self.coarse, self.price, changed) - self._savings(self.coarse, before, changed)
+
+    def _assign(self, rows: Counts) -> None:
+        """Find the two cheapest canvases of these shapes."""
+        shapes = self.shapes[rows]
+        holds = (shapes[:, :1] <= self.canvases[:, 0]) & (shapes[:, 1:] <= self.canvases[:, 1])
+        prices = np.where(holds, self.canvases.prod(axis=1).astype(np.float64), np.inf)  # (rows, K)
+        every = np.arange(len(rows))
+        for numbers, paid in ((self.first, self.price), (self.second, self.next_price)):
+            cheapest = prices.argmin(axis=1)
+            numbers[rows], paid[rows] = cheapest, prices[every, cheapest]
+            prices[every, cheapest] = np.inf
+
+
+def _distinct(sizes: Sizes, counts: Counts, multiple: int, limits: Limits) -> tuple[Sizes, Counts]:
+    """Distinct shapes with sides rounded up to the multiple, and their counts."""
+    shapes, number = np.unique(-(-sizes // multiple) * multiple, axis=0, return_inverse=True)
+    pixels = shapes.prod(axis=1)
+    if pixels.max() > limits.budget_pixels:
+        largest = Shape(*shapes[pixels.argmax()].tolist())
+        raise PlanError(
+            f"Each image must fit a canvas whose sides are multiples of {multiple} within the budget of "
+            f"{limits.budget_pixels:,} pixels, but one needs {largest} = {largest.pixels:,}; raise the budget, choose a "
+            "smaller multiple, or shrink large images with --max-pixels."
+        )
+    return shapes, np.bincount(number.ravel(), counts).astype(np.int64)
+
+
+def _cells(shapes: Sizes, counts: Counts, limits: Limits) -> tuple[Sizes, Counts]:
+    """Shapes few enough to search among: like ones are taken together as the largest of their sides."""
+    fineness = 16 * FINENESS
+    cells, in_cells = shapes, counts
+    while len(cells) > MOST_CELLS and fineness >= FINENESS // 2:
+        corner = np.stack([_rounded_up(side, fineness) for side in shapes.T], axis=1)
+        corner = np.where(corner.prod(axis=1, keepdims=True) <= limits.budget_pixels, corner, shapes)
+        cells, number = np.unique(corner, axis=0, return_inverse=True)
+        in_cells = np.bincount(number.ravel(), counts).astype(np.int64)
+        fineness //= 2
+    return cells, in_cells
+
+
+def _rounded_up(sides: Counts, fineness: int) -> Counts:
+    """Each side as the largest in the data of its group of like sides."""
+    distinct, number = np.unique(sides, return_inverse=True)
+    last = _last_of_groups(distinct, fineness)
+    return distinct[last[np.searchsorted(last, number.ravel())]]
+
+
+def _last_of_groups(sides: Sides, fineness: int) -> Counts:
+    """Where each run of sides ends that differ by at most 1/fineness; whole numbers, the same on every machine."""
+    ends = []
+    start = 0
+    while start < len(sides):
+        start = int(np.searchsorted(sides, sides[start] + sides[start] // fineness, side="right"))
+        ends.append(start - 1)
+    return np.array(ends)
+
+
+def _fewest(shapes: Sizes, most: int, limits: Limits) -> Sizes:
+    """The fewest canvases within the budget that hold every shape.
+
+    Only shapes that no other holds matter. By rising height their widths fall, so a canvas that holds two of them holds
+    all between, and taking as many as the budget allows each time is best.
+    """
+    by_height = shapes[np.lexsort((shapes[:, 1], shapes[:, 0]))]
+    widest_above = np.maximum.accumulate(by_height[::-1, 1])[::-1]
+    front = by_height[by_height[:, 1] > np.append(widest_above[1:], 0)]
+    canvases = []
+    start = 0
+    while start < len(front):
+        width = int(front[start, 1])
+        end = int(np.searchsorted(front[:, 0], limits.budget_pixels // width, side="right"))
+        canvases.append((int(front[end - 1, 0]), width))
+        start = end
+    if len(canvases) > most:
+        raise PlanError(
+            f"Every image must fit one of {most} canvases of at most {limits.budget_pixels:,} pixels, but that takes "
+            f"{len(canvases)}; allow as many, raise the budget, or shrink large images with --max-pixels."
+        )
+    return np.array(canvases)
+
+
+def _tight(shapes: Sizes, canvases: Sizes) -> Sizes:
+    """The canvases as the largest sides of the shapes that take them; those that none takes are gone."""
+    taken = cheapest_canvas(shapes, _ordered(canvases))
+    return np.array([shapes[taken == number].max(axis=0) for number in np.unique(taken)])
+
+
+def _ordered(canvases: Sizes) -> Sizes:
+    """By pixel count, then height."""
+    return canvases[np.lexsort((canvases[:, 0], canvases.prod(axis=1)))]
