@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +18,8 @@ from unsquare.plan.config import Limits, PlanConfig
 from unsquare.plan.ledger import Ledger, ledger
 from unsquare.plan.naming import naming
 from unsquare.plan.planner import plan_epoch
-from unsquare.plan.repeats import class_weights
-from unsquare.shapes import Geometry
+from unsquare.plan.repeats import Weights, class_weights
+from unsquare.shapes import Geometry, Sizes
 
 EXAMPLE = "unsquare plan photos --steps b2b --buckets 32 --max-pixels 16e6 --budget-pixels 64e6"
 
@@ -61,18 +61,38 @@ def run(arguments: Sequence[str]) -> int:
         plan = plan_epoch(sizes, given.plan, given.limits, given.epoch, turns=given.turns, weights=weights)
     with progress_bar("planning") as progress:
         figures = ledger(plan, given.plan, given.limits, index.labels, len(index.classes), progress)
+    price = _price_of_bound(figures, sizes, given, weights) if given.plan.canvases else None
     if given.json:
-        print_json(figures.to_dict())
+        print_json(figures.to_dict() | ({"price_of_canvases": price} if price else {}))
     else:
-        _print(figures)
+        _print(figures, price)
     return 0
 
 
-def _print(figures: Ledger) -> None:
+def _price_of_bound(figures: Ledger, sizes: Sizes, given: PlanArguments, weights: Weights | None) -> dict[str, float]:
+    """What bounding the canvases adds to computed pixels and predicted time, as parts of those of free canvases."""
+    config = replace(given.plan, canvases=None)
+    plan = plan_epoch(sizes, config, given.limits, given.epoch, turns=given.turns, weights=weights)
+    with progress_bar("planning without the bound") as progress:
+        free = ledger(plan, config, given.limits, progress=progress)
+    return {
+        "computed_pixels": figures.computed_pixels / free.computed_pixels - 1,
+        "predicted_s": figures.predicted_s / free.predicted_s - 1,
+        "free_canvases": free.num_canvases,
+    }
+
+
+def _print(figures: Ledger, price: dict[str, float] | None) -> None:
     console = Console()
     summary = Table(show_header=False, box=None)
     for name, value in figures.rows():
         summary.add_row(name, value)
+    if price:
+        summary.add_row(
+            "price of few canvases",
+            f"{price['computed_pixels']:+.1%} pixels, {price['predicted_s']:+.1%} time, against "
+            f"{price['free_canvases']:,} canvases",
+        )
     heading, *rows = figures.bucket_rows()
     table = Table(*heading, box=None)
     for row in rows:

@@ -17,7 +17,14 @@ from unsquare.plan.epoch import Bucket, LazySteps, MicroBatch, Positions, Step, 
 from unsquare.shapes import Sizes
 
 
-def b2b_steps(sizes: Sizes, buckets: tuple[Bucket, ...], config: PlanConfig, limits: Limits, epoch: int) -> LazySteps:
+def b2b_steps(
+    sizes: Sizes,
+    buckets: tuple[Bucket, ...],
+    config: PlanConfig,
+    limits: Limits,
+    epoch: int,
+    canvases: Sizes | None = None,
+) -> LazySteps:
     """Steps over all buckets, each image of each bucket exactly once.
 
     Steps of a bucket are as few as its bound canvas allows and near-equal in number, rather than full ones and a
@@ -29,6 +36,7 @@ def b2b_steps(sizes: Sizes, buckets: tuple[Bucket, ...], config: PlanConfig, lim
         config: the seed.
         limits: budget and world size.
         epoch: number of the epoch.
+        canvases: the only canvases allowed, (K, 2), by ascending pixels; None makes each tight.
     """
     shares = [near_equal(len(bucket.images), _num_steps(bucket, limits)) for bucket in buckets]
     num_steps = np.array([len(share) for share in shares])
@@ -47,7 +55,7 @@ def b2b_steps(sizes: Sizes, buckets: tuple[Bucket, ...], config: PlanConfig, lim
         bucket = int(bucket_of_step[place])
         end = ends[place] - before[bucket]
         images = buckets[bucket].images[order_of(bucket).run(end - share[place], end)]
-        return Step(on_ranks(sizes, images, limits.world_size), bucket=bucket)
+        return Step(on_ranks(sizes, images, limits.world_size, canvases), bucket=bucket)
 
     return LazySteps(share[order], step)
 
@@ -65,7 +73,9 @@ def _interleaved(num_steps: Positions, seed: int, epoch: int) -> Positions:
     return np.argsort((number + chance) / np.repeat(num_steps, num_steps), kind="stable")
 
 
-def on_ranks(sizes: Sizes, images: Positions, world_size: int) -> tuple[tuple[MicroBatch, ...], ...]:
+def on_ranks(
+    sizes: Sizes, images: Positions, world_size: int, canvases: Sizes | None = None
+) -> tuple[tuple[MicroBatch, ...], ...]:
     """One micro-batch of near-equal count on every rank, as far as there are images."""
     parts = np.array_split(images, world_size)
-    return tuple((MicroBatch(part, canvas_of(sizes, part)),) if len(part) else () for part in parts)
+    return tuple((MicroBatch(part, canvas_of(sizes, part, canvases)),) if len(part) else () for part in parts)

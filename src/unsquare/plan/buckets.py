@@ -17,18 +17,19 @@ import numpy as np
 import numpy.typing as npt
 
 from unsquare.plan.boundaries import back_and_forth, least_cost
+from unsquare.plan.canvases import cheapest_canvas, choose_canvases
 from unsquare.plan.config import Counts, Limits, PlanConfig
 from unsquare.plan.distinct import Distinct
 from unsquare.plan.draw import CHUNK
 from unsquare.plan.epoch import Bucket, Positions
-from unsquare.plan.merge import merge_small
+from unsquare.plan.merge import merge_small, without_small
 from unsquare.plan.split import Split, best_split, cost_together
 from unsquare.shapes import Shape, Sizes
 
 USUAL_STEPS = 4
 """Steps that a bucket has images for on average where the number of buckets is left open: enough that who goes with
 whom changes from epoch to epoch."""
-LEAST_BUCKETS, MOST_BUCKETS = 16, 4096
+LEAST_BUCKETS, MOST_AUTOMATIC = 16, 4096
 """Bounds of that number: few pictures of many shapes pad too much in a handful of buckets."""
 
 Group = tuple[int, Positions]
@@ -46,6 +47,11 @@ class Buckets:
     """Which group of like pixel count each bucket belongs to, (K,), 0 the smallest."""
     of_image: npt.NDArray[np.uint16]
     """The bucket of each image, (1, N), or upright and on its side, (2, N)."""
+
+    @property
+    def bounded(self) -> Sizes:
+        """The canvases by ascending pixels, (K, 2): all that a plan may use where their number is bounded."""
+        return np.array(sorted(self.canvases, key=lambda canvas: (canvas.pixels, canvas)), dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self.canvases)
@@ -76,13 +82,17 @@ class Buckets:
 def form_buckets(sizes: npt.NDArray[np.integer], config: PlanConfig, limits: Limits, *, turns: bool = False) -> Buckets:
     """The buckets of these training shapes, (N, 2): at most `config.buckets`, or as many as serve.
 
+    Where `config.canvases` bounds the canvases, the buckets are the images that have one of them as their cheapest.
     With `turns` an image lies upright in some epochs and on its side in others, so both shapes are sorted into buckets.
     """
     sizes = np.asarray(sizes)
     distinct = Distinct.of(sizes, turns=turns)
-    form = _by_tree if config.boundaries == "tree" else _by_pixels_then_aspect
-    groups = merge_small(distinct.shapes, distinct.counts, form(distinct, config, limits), limits)
-    canvases = [distinct.shapes[shapes].max(axis=0) for _, shapes in groups]
+    if config.canvases is None:
+        form = _by_tree if config.boundaries == "tree" else _by_pixels_then_aspect
+        groups = merge_small(distinct.shapes, distinct.counts, form(distinct, config, limits), limits)
+        canvases = [distinct.shapes[shapes].max(axis=0) for _, shapes in groups]
+    else:
+        groups, canvases = _by_canvases(distinct, config, limits)
     numbers = {old: new for new, old in enumerate(sorted({superbucket for superbucket, _ in groups}))}
     order = sorted(range(len(groups)), key=lambda i: (groups[i][0], canvases[i][0] / canvases[i][1], *canvases[i]))
     bucket_of_shape = np.empty(len(distinct.shapes), dtype=np.uint16)
@@ -116,6 +126,17 @@ def _sorted_by(bucket_of: npt.NDArray[np.uint16]) -> Positions:
         order[np.arange(len(part)) + np.repeat(place - first, number)] = within + start
         place += number
     return order
+
+
+def _by_canvases(distinct: Distinct, config: PlanConfig, limits: Limits) -> tuple[list[Group], list[Sizes]]:
+    """Distinct shapes by their cheapest canvas; canvases of like pixel count, to a factor of two, a superbucket."""
+    assert config.canvases is not None, "a bounded number of canvases"
+    canvases = choose_canvases(distinct.shapes, distinct.counts, config.canvases, limits, config.multiple)
+    if config.steps == "b2b":
+        canvases = without_small(distinct.shapes, distinct.counts, canvases, limits)
+    cheapest = cheapest_canvas(distinct.shapes, canvases)
+    groups = [(int(canvas.prod()).bit_length(), np.flatnonzero(cheapest == i)) for i, canvas in enumerate(canvases)]
+    return groups, list(canvases)
 
 
 def _by_tree(distinct: Distinct, config: PlanConfig, limits: Limits) -> list[Group]:
@@ -162,7 +183,7 @@ def _automatic_number(distinct: Distinct, limits: Limits) -> int:
     """As many buckets as there would be if each had images for `USUAL_STEPS` steps, within bounds."""
     num_steps = (distinct.counts / limits.enough(distinct.shapes.prod(axis=1))).sum()
     usual = num_steps / (USUAL_STEPS * distinct.orientations)
-    return int(np.clip(usual, LEAST_BUCKETS, MOST_BUCKETS))
+    return int(np.clip(usual, LEAST_BUCKETS, MOST_AUTOMATIC))
 
 
 Cut = Callable[[Sizes, Counts, int, Limits], tuple[Positions, int]]

@@ -47,7 +47,7 @@ def choose_canvases(sizes: Sizes, counts: Counts, most: int, limits: Limits, mul
             every shape.
     """
     assert len(sizes) == len(counts) > 0, "a count for each shape"
-    assert most > 0 and multiple > 0, "bounds are above 0"
+    assert min(most, multiple) > 0, "bounds are above 0"
     shapes, counts = _distinct(np.asarray(sizes, dtype=np.int64), counts, multiple, limits)
     if len(shapes) <= most:
         return _ordered(shapes)
@@ -203,8 +203,8 @@ def _distinct(sizes: Sizes, counts: Counts, multiple: int, limits: Limits) -> tu
         largest = Shape(*shapes[pixels.argmax()].tolist())
         raise PlanError(
             f"Each image must fit a canvas whose sides are multiples of {multiple} within the budget of "
-            f"{limits.budget_pixels:,} pixels, but one needs {largest} = {largest.pixels:,}; raise the budget, choose a "
-            "smaller multiple, or shrink large images with --max-pixels."
+            f"{limits.budget_pixels:,} pixels, but one needs {largest} = {largest.pixels:,}; raise the budget, choose "
+            "a smaller multiple, or shrink large images with --max-pixels."
         )
     return shapes, np.bincount(number.ravel(), counts).astype(np.int64)
 

@@ -18,6 +18,10 @@ MOST_STEP_IMAGES = 256
 LEAST_STEPS = 16
 """Steps of an epoch below which a small dataset would hardly be trained in a usual number of epochs."""
 
+MOST_BUCKETS = 1 << 16
+"""Buckets are numbered in 16 bits."""
+MOST_CANVASES = 1024
+"""Canvases are chosen and assigned beside each other; beyond this nothing is bounded any more."""
 ENOUGH_IMAGES = 32
 """Images of a step in `b2b` that are never too few, however many more the memory would hold."""
 
@@ -39,6 +43,11 @@ class PlanConfig:
     boundaries: Boundaries = "tree"
     """How `b2b` forms buckets: `tree` splits where it saves most; superbuckets by pixels and buckets by aspect ratio
     come from boundaries moved about (`iterative`) or from dynamic programming (`exact`)."""
+    canvases: int | None = None
+    """The most distinct canvases of an epoch of training, for caches and compiled graphs that keep something for each;
+    left out, as many as there are micro-batches. 64 pad 10.2 % on MAMe at 16 MP, 256 about 5 %."""
+    multiple: int = 32
+    """Sides of a bounded set of canvases are multiples of this: most backbones reduce by 32."""
     sampling: Sampling = "once"
     """How often an image comes in an epoch: `once`, or as often as makes all classes as frequent (`balanced`)."""
     seed: int = 0
@@ -52,8 +61,17 @@ class PlanConfig:
             _require_at_least(1, "step_images", self.step_images)
         if self.buckets is not None:
             _require_at_least(1, "buckets", self.buckets)
-            _require_at_most(65_536, "buckets", self.buckets)
+            _require_at_most(MOST_BUCKETS, "buckets", self.buckets)
+        if self.canvases is not None:
+            _require_at_least(1, "canvases", self.canvases)
+            _require_at_most(MOST_CANVASES, "canvases", self.canvases)
+        _require_at_least(1, "multiple", self.multiple)
         _require_at_least(0, "seed", self.seed)
+
+    @property
+    def needs_buckets(self) -> bool:
+        """Whether plans start from `form_buckets`."""
+        return self.steps == "b2b" or self.canvases is not None
 
     def most_images(self, num_images: int) -> int:
         """The most images of a step in `mixed`, in an epoch of this many."""

@@ -130,12 +130,15 @@ def shapes_of(sizes: Sizes, images: Positions) -> npt.NDArray[np.int64]:
     return np.asarray(sizes[images], dtype=np.int64)
 
 
-def canvas_of(sizes: Sizes, images: Positions) -> Shape:
-    """The least height and width that hold all these images."""
-    height, width = sizes[images].max(axis=0)
+def canvas_of(sizes: Sizes, images: Positions, canvases: Sizes | None = None) -> Shape:
+    """The least height and width that hold all these images, or the first of the canvases (K, 2) that does."""
+    top = sizes[images].max(axis=0)
+    if canvases is not None:
+        top = canvases[int((top <= canvases).all(axis=1).argmax())]
+    height, width = top
     return Shape(int(height), int(width))
 
 
-def micro_batches_of(sizes: Sizes, groups: Iterable[Positions]) -> list[MicroBatch]:
-    """A micro-batch with a tight canvas for each group of positions."""
-    return [MicroBatch(images=images, canvas=canvas_of(sizes, images)) for images in groups]
+def micro_batches_of(sizes: Sizes, groups: Iterable[Positions], canvases: Sizes | None = None) -> list[MicroBatch]:
+    """A micro-batch with the least canvas for each group of positions."""
+    return [MicroBatch(images=images, canvas=canvas_of(sizes, images, canvases)) for images in groups]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from unsquare.plan.canvases import cheapest_canvas
 from unsquare.plan.config import Counts, Limits
 from unsquare.plan.epoch import Positions
 from unsquare.shapes import Sizes
@@ -46,3 +47,19 @@ def merge_small(
         stuck[into] = False
         del groups[least]
         canvas, number, stuck = (np.delete(each, least, axis=0) for each in (canvas, number, stuck))
+
+
+def without_small(shapes: Sizes, counts: Counts, canvases: Sizes, limits: Limits) -> Sizes:
+    """The canvases, (K, 2), without those that too few images (`Limits.enough`) take and others hold as well."""
+    while len(canvases) > 1:
+        cheapest = cheapest_canvas(shapes, canvases)
+        number = np.bincount(cheapest, counts, minlength=len(canvases))
+        for small in np.argsort(number, kind="stable"):
+            others = np.delete(canvases, small, axis=0)
+            too_few = number[small] < limits.enough(canvases[small].prod())
+            if too_few and (cheapest_canvas(shapes[cheapest == small], others) >= 0).all():
+                canvases = others
+                break
+        else:
+            break
+    return canvases

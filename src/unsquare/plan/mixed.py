@@ -11,12 +11,15 @@ import numpy as np
 from unsquare.plan.config import Limits, PlanConfig
 from unsquare.plan.draw import Order, Purpose
 from unsquare.plan.epoch import LazySteps, Positions, Step, near_equal
+from unsquare.plan.on_canvases import partition_on_canvases
 from unsquare.plan.partition import partition
 from unsquare.plan.ranks import spread
 from unsquare.shapes import Sizes
 
 
-def mixed_steps(sizes: Sizes, drawn: Positions | None, config: PlanConfig, limits: Limits, epoch: int) -> LazySteps:
+def mixed_steps(
+    sizes: Sizes, drawn: Positions | None, config: PlanConfig, limits: Limits, epoch: int, canvases: Sizes | None = None
+) -> LazySteps:
     """Near-equal steps of at most `step_images` images; which images, no world size can change.
 
     Args:
@@ -25,6 +28,7 @@ def mixed_steps(sizes: Sizes, drawn: Positions | None, config: PlanConfig, limit
         config: the seed and the images of a step.
         limits: budget, launch and world size.
         epoch: number of the epoch.
+        canvases: the only canvases allowed, (K, 2), by ascending pixels; None makes each tight.
     """
     num_images = len(sizes) if drawn is None else len(drawn)
     order = Order(config.seed, epoch, Purpose.ORDER, num_images)
@@ -35,6 +39,10 @@ def mixed_steps(sizes: Sizes, drawn: Positions | None, config: PlanConfig, limit
         images = order.run(ends[number] - share[number], ends[number])
         if drawn is not None:
             images = drawn[images]
-        return Step(spread(sizes, partition(sizes, images, limits), limits))
+        if canvases is None:
+            parts = partition(sizes, images, limits)
+        else:
+            parts = [part for part, _ in partition_on_canvases(sizes, images, canvases, limits)]
+        return Step(spread(sizes, parts, limits, canvases))
 
     return LazySteps(share, step)

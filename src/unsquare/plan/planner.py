@@ -76,13 +76,16 @@ def plan_epoch(
         turned = (drawn_turns % 2).astype(bool)
         planned = np.where(turned[:, None], shapes[:, ::-1], shapes)
     images = None if weights is None else repeated(weights, len(shapes), config.seed, epoch)
+    if config.needs_buckets:
+        buckets = buckets or form_buckets(shapes, config, limits, turns=turns)
+    canvases = None if config.canvases is None or buckets is None else buckets.bounded
     current: tuple[Bucket, ...] = ()
     if config.steps == "mixed":
-        steps = mixed_steps(planned, images, config, limits, epoch)
+        steps = mixed_steps(planned, images, config, limits, epoch, canvases)
     else:
-        buckets = buckets or form_buckets(shapes, config, limits, turns=turns)
+        assert buckets is not None, "b2b needs buckets"
         current = buckets.of_epoch(turned, images)
-        steps = b2b_steps(planned, current, config, limits, epoch)
+        steps = b2b_steps(planned, current, config, limits, epoch, canvases)
     return EpochPlan(epoch=epoch, seed=config.seed, sizes=planned, turns=drawn_turns, steps=steps, buckets=current)
 
 

@@ -10,26 +10,29 @@ from __future__ import annotations
 import numpy as np
 
 from unsquare.plan.config import Limits
-from unsquare.plan.epoch import MicroBatch, Positions, canvas_of, micro_batches_of
+from unsquare.plan.epoch import MicroBatch, Positions, micro_batches_of
 from unsquare.shapes import Sizes
 
 TOLERANCE = 1.05
 """Busiest rank over the mean up to which nothing is split: the launch would cost what the wait does."""
 
 
-def spread(sizes: Sizes, parts: list[Positions], limits: Limits) -> tuple[tuple[MicroBatch, ...], ...]:
+def spread(
+    sizes: Sizes, parts: list[Positions], limits: Limits, canvases: Sizes | None = None
+) -> tuple[tuple[MicroBatch, ...], ...]:
     """The micro-batches of each rank, largest first.
 
     Parts are split where there are fewer of them than ranks, or to make ranks equal; the set of images
-    stays the same. A rank gets nothing only where there are fewer images than ranks.
+    stays the same. A rank gets nothing only where there are fewer images than ranks. Canvases are tight, or come from
+    the set given, (K, 2), by ascending pixels.
     """
-    micro_batches = micro_batches_of(sizes, parts)
+    micro_batches = micro_batches_of(sizes, parts, canvases)
     while len(micro_batches) < limits.world_size and any(len(item.images) > 1 for item in micro_batches):
         largest = max((item for item in micro_batches if len(item.images) > 1), key=lambda item: item.computed_pixels)
         micro_batches.remove(largest)
-        micro_batches += _cut(sizes, largest, len(largest.images) // 2)
+        micro_batches += _cut(sizes, largest, len(largest.images) // 2, canvases)
     ranks = _longest_first(micro_batches, limits.world_size, limits.launch_pixels)
-    while _even_out(sizes, ranks, limits.launch_pixels):
+    while _even_out(sizes, ranks, limits.launch_pixels, canvases):
         pass
     return tuple(tuple(sorted(rank, key=lambda item: -item.computed_pixels)) for rank in ranks)
 
@@ -49,7 +52,7 @@ def _longest_first(micro_batches: list[MicroBatch], world_size: int, launch_pixe
     return ranks
 
 
-def _even_out(sizes: Sizes, ranks: list[list[MicroBatch]], launch_pixels: int) -> bool:
+def _even_out(sizes: Sizes, ranks: list[list[MicroBatch]], launch_pixels: int, canvases: Sizes | None) -> bool:
     """Move part of a micro-batch from the busiest rank to the least busy, if that helps; whether it did."""
     costs = [rank_cost(rank, launch_pixels) for rank in ranks]
     busiest, least = int(np.argmax(costs)), int(np.argmin(costs))
@@ -60,7 +63,7 @@ def _even_out(sizes: Sizes, ranks: list[list[MicroBatch]], launch_pixels: int) -
         moved = min(len(item.images) - 1, wanted // item.canvas.pixels)
         if moved < 1:
             continue
-        kept, given = _cut(sizes, item, len(item.images) - moved)
+        kept, given = _cut(sizes, item, len(item.images) - moved, canvases)
         if costs[least] + given.computed_pixels + launch_pixels < costs[busiest]:
             ranks[busiest].remove(item)
             ranks[busiest].append(kept)
@@ -69,11 +72,7 @@ def _even_out(sizes: Sizes, ranks: list[list[MicroBatch]], launch_pixels: int) -
     return False
 
 
-def _cut(sizes: Sizes, micro_batch: MicroBatch, num_kept: int) -> tuple[MicroBatch, MicroBatch]:
+def _cut(sizes: Sizes, micro_batch: MicroBatch, num_kept: int, canvases: Sizes | None) -> list[MicroBatch]:
     """Two micro-batches of the images sorted by pixels, the first with the `num_kept` smallest."""
     images = micro_batch.images[np.argsort(sizes[micro_batch.images].prod(axis=1), kind="stable")]
-    kept, given = images[:num_kept], images[num_kept:]
-    return (
-        MicroBatch(images=kept, canvas=canvas_of(sizes, kept)),
-        MicroBatch(images=given, canvas=canvas_of(sizes, given)),
-    )
+    return micro_batches_of(sizes, (images[:num_kept], images[num_kept:]), canvases)

@@ -1,10 +1,10 @@
 """What one more canvas would save, for every place that it could have, at once.
 
-A canvas (h, w) saves `count * (price - h * w)` on each shape that it holds and that pays more than h * w an image. Along
-a row of the table of places a shape begins to save at its own width and ends where its own height already makes the
-canvas too dear; down a column it begins at its height and ends where the canvas reaches its price. So each shape adds a
-few numbers at the rim of its region, and running sums fill in the rest: the whole table costs what its places and the
-lengths of the rims are, not places times shapes.
+A canvas (h, w) saves `count * (price - h * w)` on each shape that it holds and that pays more than h * w an image.
+Along a row of the table of places a shape begins to save at its own width and ends where its own height already makes
+the canvas too dear; down a column it begins at its height and ends where the canvas reaches its price. So each shape
+adds a few numbers at the rim of its region, and running sums fill in the rest: the whole table costs what its places
+and the lengths of the rims are, not places times shapes.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def savings(heights: Sides, widths: Sides, shapes: Sizes, counts: Counts, prices
     """
     height, width = np.maximum(shapes, [heights[0], widths[0]]).T
     may = np.flatnonzero((height <= heights[-1]) & (width <= widths[-1]) & (height * width < prices))
-    counts, prices = counts[may].astype(np.float64), prices[may]
+    number, prices = counts[may].astype(np.float64), prices[may]
     top, left = np.searchsorted(heights, height[may]), np.searchsorted(widths, width[may])
     right = np.maximum(np.searchsorted(widths, prices / heights[top]), left)
     # Every place of every shape's lower rim: (number of the shape, column), and the row where its region has ended.
@@ -54,4 +54,4 @@ def savings(heights: Sides, widths: Sides, shapes: Sizes, counts: Counts, prices
         rows -= np.bincount(bottom * stride + column, weights[shape], length).reshape(-1, stride)
         return np.cumsum(rows, axis=0, out=rows)[:-1, :-1]
 
-    return filled(counts * prices) - filled(counts) * (heights[:, None] * widths)
+    return filled(number * prices) - filled(number) * (heights[:, None] * widths)

@@ -96,7 +96,7 @@ def resume(path: Path | str, *, quiet: bool = False) -> Path:
     latest = checkpoint.latest(run.checkpoints)
     bounds: Bounds | None = Bounds.from_dict(run.read_json(run.models))
     if bounds is not None and bounds.world_size != fabric.world_size:
-        if config.plan.steps == "b2b":
+        if config.plan.needs_buckets:
             raise RunError(
                 f"In b2b the steps of an epoch depend on the number of processes, and {run.path} was started on "
                 f"{bounds.world_size}, not {fabric.world_size}; resume it on as many."
@@ -164,7 +164,7 @@ def _prepare(
     limits = bounds.limits(fabric.world_size)
     with naming(train_index):
         buckets = None
-        if config.plan.steps == "b2b":
+        if config.plan.needs_buckets:
             buckets = form_buckets(sizes, config.plan, limits, turns=config.augment.turns)
         weights = class_weights(train_index.labels) if config.plan.sampling == "balanced" else None
         plan = recipe.plan(sizes, config.plan, limits, 0, turns=config.augment.turns, buckets=buckets, weights=weights)
