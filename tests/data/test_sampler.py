@@ -348,3 +348,18 @@ def test_loaders_that_would_go_astray_are_refused():
         StepLoader(DataLoader(Pictures(SIZES), batch_sampler=sampler, in_order=False))
     with pytest.raises(ConfigError, match="Counting counts as well"):
         StepLoader(Counting(Pictures(SIZES), batch_sampler=sampler))
+
+
+@pytest.mark.parametrize("steps", ["mixed", "b2b"])
+def test_bounded_canvases_reach_the_batches(steps):
+    """What is planned on few canvases is collated on the very same ones."""
+    sizes = np.random.default_rng(0).integers(1, 50, (60, 2))
+    config = PlanConfig(steps=steps, step_images=20, canvases=4, multiple=8)
+    sampler = StepSampler(sizes, config, Limits(budget_pixels=20_000, launch_pixels=100))
+    pad = PadCollate(canvases=sampler.canvases)
+    assert len(sampler.canvases) <= 4
+    for batch, planned in zip(sampler, sampler.plan.micro_batches):
+        pixels, shown, _ = pad([(torch.zeros(1, *sizes[i]), 0) for i in batch])
+        assert tuple(pixels.shape[2:]) == planned.canvas
+        assert shown.tolist() == sizes[batch].tolist()
+    assert StepSampler(sizes).canvases is None

@@ -16,8 +16,8 @@ class PadCollate:
     """Collates (picture, label) pairs into padded pixels, sizes and labels.
 
     Without arguments canvases are tight, as planned. On devices where each new canvas costs (compiled graphs,
-    cuDNN's plan caches), `multiple` or `canvases` keep them few, at the price of some padding, which the budget does
-    not know of: leave room for it.
+    cuDNN's plan caches) a plan bounds them (`PlanConfig.canvases`), and `canvases=sampler.canvases` pads to those.
+    `multiple` alone adds padding that the budget does not know of: leave room for it.
 
     Args:
         multiple: both sides of a canvas are rounded up to a multiple of this.

@@ -29,6 +29,7 @@ from unsquare.plan.config import Limits, PlanConfig
 from unsquare.plan.draw import CHUNK
 from unsquare.plan.epoch import EpochPlan
 from unsquare.plan.planner import plan_epoch
+from unsquare.shapes import Shape
 
 STATE_VERSION = 1
 """Raise when a state of old would be read differently."""
@@ -108,6 +109,14 @@ class StepSampler(Sampler[list[int]]):
     def steps_done(self) -> int:
         """Steps of this epoch that are trained, over all ranks; always less than the epoch has."""
         return self._steps_done
+
+    @property
+    def canvases(self) -> list[Shape] | None:
+        """The canvases of all epochs where `PlanConfig.canvases` bounds them, for `PadCollate`; else None."""
+        if self._config.canvases is None:
+            return None
+        _ = self.plan  # forms them
+        return [Shape(*canvas) for canvas in self._buckets[self.world_size].bounded.tolist()]
 
     @property
     def plan(self) -> EpochPlan:
@@ -201,7 +210,7 @@ class StepSampler(Sampler[list[int]]):
 
     def _plan(self, limits: Limits) -> EpochPlan:
         sizes, config = self._sizes, self._config
-        if config.steps == "b2b" and len(sizes) and limits.world_size not in self._buckets:
+        if config.needs_buckets and len(sizes) and limits.world_size not in self._buckets:
             self._buckets[limits.world_size] = form_buckets(sizes, config, limits, turns=self._turns)
         buckets = self._buckets.get(limits.world_size)
         return plan_epoch(sizes, config, limits, self._epoch, turns=self._turns, buckets=buckets, weights=self._weights)
@@ -224,7 +233,7 @@ class StepSampler(Sampler[list[int]]):
         """What decides which images each step has, apart from the epoch."""
         settings = asdict(self._config) | self._contents | {"turns": self._turns}
         if self._config.steps == "mixed":
-            of_buckets = {"buckets", "boundaries"}
+            of_buckets = {"buckets", "boundaries", "canvases", "multiple"}
             settings["step_images"] = self._config.most_images(self.num_images)
             return {name: value for name, value in settings.items() if name not in of_buckets}
         limits = {"budget_pixels": self._limits.budget_pixels, "launch_pixels": self._limits.launch_pixels}
