@@ -17,7 +17,7 @@ def test_figures_by_hand():
     batches = Batches.tight(SIZES, np.arange(4), np.array([2, 2]))
     found = figures_of("two", True, batches, SIZES, LIMITS, [0, 1, 0, 0], pixels_per_s=100)
     assert found.padding_overhead == pytest.approx(240 / 216 - 1)
-    assert (found.num_micro_batches, found.num_over_budget) == (2, 1)
+    assert (found.num_micro_batches, found.num_canvases, found.num_over_budget) == (2, 2, 1)
     assert found.mean_fill == pytest.approx((200 + 40) / 2 / 190)
     assert found.predicted_s == pytest.approx((240 + 2 * 25) / 100)
     assert found.class_skew == pytest.approx(0.25)

@@ -229,22 +229,32 @@ def _on_multiples(sizes: Sizes, step: int, limits: Limits, seed: int) -> Batches
 
 
 def two_level_bins(sizes: Sizes, limits: Limits, seed: int) -> Batches:
-    """Bins of equal total height, each cut into bins of equal total width; the cheapest shape of the grid."""
-    trials = (_cells(sizes, sizes[:, 0], sizes[:, 1], 2**power, _equal_totals) for power in range(CELLS.bit_length()))
-    return _cheapest((_from_cells(sizes, bucket, limits, seed) for bucket in trials), limits)
+    """Batches drawn from the cells of `two_level_cells`."""
+    return _from_cells(sizes, two_level_cells(sizes, limits, seed), limits, seed)
+
+
+def two_level_cells(sizes: Sizes, limits: Limits, seed: int) -> Positions:
+    """Cell of each image, (N,): bins of equal total height, each cut by equal total width, cheapest of all grids."""
+    return _cheapest_cells(sizes, sizes[:, 0], sizes[:, 1], _equal_totals, limits, seed)
 
 
 def quantile_grid(sizes: Sizes, limits: Limits, seed: int) -> Batches:
-    """Equal numbers by pixel count, each cut into equal numbers by aspect; the cheapest shape of the grid."""
+    """Equal numbers by pixel count, each cut into equal numbers by aspect; the cheapest of all grids."""
     pixels, aspect = sizes.prod(axis=1), sizes[:, 0] / sizes[:, 1]
-    trials = (_cells(sizes, pixels, aspect, 2**power, _equal_numbers) for power in range(CELLS.bit_length()))
-    return _cheapest((_from_cells(sizes, bucket, limits, seed) for bucket in trials), limits)
+    return _from_cells(sizes, _cheapest_cells(sizes, pixels, aspect, _equal_numbers, limits, seed), limits, seed)
 
 
-def _cells(sizes: Sizes, outer: Values, inner: Values, num_outer: int, bins_of: BinsOf) -> Positions:
+def _cheapest_cells(
+    sizes: Sizes, outer: Values, inner: Values, bins_of: BinsOf, limits: Limits, seed: int
+) -> Positions:
+    trials = (_cells(outer, inner, 2**power, bins_of) for power in range(CELLS.bit_length()))
+    return min(trials, key=lambda cell: _from_cells(sizes, cell, limits, seed).cost(limits))
+
+
+def _cells(outer: Values, inner: Values, num_outer: int, bins_of: BinsOf) -> Positions:
     """Cell of each image, (N,), in a grid of bins by `outer`, each of which is cut by `inner`; none is empty."""
     outer_bin = bins_of(outer, num_outer)
-    cell = np.empty(len(sizes), dtype=np.int64)
+    cell = np.empty(len(outer), dtype=np.int64)
     for number in range(num_outer):
         members = np.flatnonzero(outer_bin == number)
         if len(members):

@@ -27,11 +27,15 @@ class Peer:
     """Whether an epoch's batches are drawn anew."""
     keeps_pixels: bool = True
     """Whether every picture is trained on as it is; if not, its time is not for the same work."""
+    uniform: bool = False
+    """Whether a batch is a uniform sample of all images, as our `mixed` steps are; else shape chooses its images."""
     batches: Callable[[Sizes, Limits, int], Batches]
     """(sizes (N, 2), limits, seed) -> the batches of an epoch, in order of training."""
 
 
-def _of_fixed_count(*, name: str, rule: str, source: str, shuffled: bool, by_count: rules.ByCount) -> tuple[Peer, Peer]:
+def _of_fixed_count(
+    *, name: str, rule: str, source: str, shuffled: bool, by_count: rules.ByCount, uniform: bool = False
+) -> tuple[Peer, Peer]:
     """A rule that leaves the batch size to the user, at two sizes."""
     return (
         Peer(
@@ -39,6 +43,7 @@ def _of_fixed_count(*, name: str, rule: str, source: str, shuffled: bool, by_cou
             rule=f"{rule}; the batch size is the largest that never exceeds the budget in this epoch.",
             source=source,
             shuffled=shuffled,
+            uniform=uniform,
             batches=partial(rules.safe, by_count),
         ),
         Peer(
@@ -46,6 +51,7 @@ def _of_fixed_count(*, name: str, rule: str, source: str, shuffled: bool, by_cou
             rule=f"{rule}; the batch size is what the budget holds of mean size, so some batches exceed it.",
             source=source,
             shuffled=shuffled,
+            uniform=uniform,
             batches=partial(rules.typical, by_count),
         ),
     )
@@ -75,6 +81,7 @@ PEERS: tuple[Peer, ...] = (
         rule="a shuffle cut into batches of one size, each padded to its largest height and width",
         source="PyTorch, torch.utils.data: RandomSampler and BatchSampler, https://pytorch.org/docs/stable/data.html",
         shuffled=True,
+        uniform=True,
         by_count=rules.random_batches,
     ),
     *_of_fixed_count(
@@ -159,6 +166,7 @@ PEERS: tuple[Peer, ...] = (
         "the padded batch may exceed.",
         source=_DEEPSPEED,
         shuffled=True,
+        uniform=True,
         batches=rules.deepspeed_random,
     ),
     Peer(

@@ -110,6 +110,8 @@ class PolicyFigures:
     padding_overhead: float
     """Computed pixels / real pixels - 1; for a policy that resizes, against the pixels there were."""
     num_micro_batches: int
+    num_canvases: int
+    """Distinct canvases: what a device plans or compiles for."""
     num_over_budget: int
     """Micro-batches of more computed pixels than the budget: each would run out of memory."""
     mean_fill: float
@@ -153,6 +155,7 @@ def figures_of(
         shuffled=shuffled,
         padding_overhead=float(computed.sum() / shapes.prod(axis=1).sum() - 1),
         num_micro_batches=len(flat),
+        num_canvases=len(np.unique(flat.canvases, axis=0)),
         num_over_budget=flat.num_over(limits),
         mean_fill=float(computed.mean() / limits.budget_pixels),
         predicted_s=flat.cost(limits) / pixels_per_s,
