@@ -182,9 +182,9 @@ def _choices(view: PlanView, progress: Callable[[int, int], None] | None) -> str
         chance_class_skew=ledger.chance_class_skew,
     )
     words = (
-        "Left: the more images a step has, the more of like shape are among them, and the less is padded; but the "
-        "network is updated less often. Right: more buckets pad less, but a step from one small bucket shows fewer "
-        "kinds of image at a time. "
+        "Left: the more images a step has, the more of like shape meet in it, in fewer micro-batches; but the network "
+        "is updated less often. In a small step most images go alone, which pads little and launches often. Right: "
+        "more buckets pad less, but a step from one small bucket shows fewer kinds of image at a time. "
     )
     fewest = trials["b2b"][0]
     if num_images > 1 and fewest.padding_overhead == 0 and fewest.num_micro_batches >= num_images:
