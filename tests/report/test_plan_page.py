@@ -189,27 +189,35 @@ def test_policies_stand_beside_the_plan():
     assert words.index("this plan (mixed)") < words.index("as they come no")
 
 
-@pytest.mark.parametrize("steps", ["mixed", "b2b"])
 @pytest.mark.parametrize(
-    ("sizes", "labels", "classes"),
+    ("steps", "sizes", "labels", "classes"),
     [
-        ([[30, 40]], [0], ("only",)),
-        ([[1, 1]], None, ()),
-        ([[50, 70]] * 30, np.arange(30) % 2, ("a", "b")),
-        (shapes(12), [-1] * 12, ("a", "b")),
-        (shapes(12), [0] * 12, ("one",)),
-        (shapes(3), [0, 1, -1], ("a", "b")),
-        ([[1, 4770], [4770, 1], [20, 20]], [0, 1, 2], ()),
+        ("mixed", [[30, 40]], [0], ("only",)),
+        ("b2b", [[1, 1]], None, ()),
+        ("mixed", [[50, 70]] * 30, np.arange(30) % 2, ("a", "b")),
+        ("b2b", [[50, 70]] * 30, np.arange(30) % 2, ("a", "b")),
+        ("mixed", shapes(12), [-1] * 12, ("a", "b")),
+        ("b2b", shapes(12), [0] * 12, ("one",)),
+        ("b2b", shapes(3), [0, 1, -1], ("a", "b")),
+        ("mixed", [[1, 4770], [4770, 1], [20, 20]], [0, 1, 2], ()),
     ],
-    ids=["one image", "one pixel", "one shape", "unlabelled", "one class", "three images", "slivers"],
+    ids=["one image", "one pixel", "one shape", "one shape, b2b", "unlabelled", "one class", "three images", "slivers"],
 )
-def test_degenerate_datasets_have_a_page(sizes, labels, classes, steps):
+def test_degenerate_datasets_have_a_page(steps, sizes, labels, classes):
     """Whatever can be planned can be shown, with turns and on more ranks than there are images too."""
     config = PlanConfig(steps=steps, buckets=4)
     view = view_of(sizes, labels, classes, config, replace(LIMITS, world_size=3), turns=True)
     words = words_of(render_plan_page(view))
     assert "nan" not in words.split()
     assert "1 images" not in words
+
+
+def test_equal_sizes_show_no_class_in_excess():
+    """Images of one size, listed class by class, do not look as if size told the class."""
+    labels = np.repeat(np.arange(4), 500)
+    nearly = np.where(np.arange(2000)[:, None] % 1999, [[50, 50]], [[50, 51]])
+    assert max(one.share - one.share_of_all for one in plan_facts.excess_by_quarter(nearly, labels, 4)) < 0.1
+    assert plan_facts.excess_by_quarter(np.full((2000, 2), 50), labels, 4) == []
 
 
 def test_progress_ends_at_its_total(tmp_path):

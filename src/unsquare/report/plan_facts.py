@@ -42,7 +42,7 @@ class PolicyRow(Protocol):
 
     @property
     def shuffled(self) -> bool:
-        """Whether a step is a uniform draw."""
+        """Whether its batches are drawn anew in each epoch."""
 
     @property
     def padding_overhead(self) -> float:
@@ -265,9 +265,17 @@ class Excess(NamedTuple):
 
 
 def excess_by_quarter(sizes: Sizes, labels: Labels, num_classes: int) -> list[Excess]:
-    """For each quarter of the labelled images by pixels, smallest first, the class most in excess there."""
-    known = labels >= 0
-    ordered = labels[known][np.argsort(sizes[known].prod(axis=1), kind="stable")]
+    """For each quarter of the labelled images by pixels, smallest first, the class most in excess there.
+
+    Nothing where all have the same number of pixels.
+    """
+    pixels = sizes.prod(axis=1)
+    # Images of equal size in random order: in the order of their names they would stand class by class.
+    order = np.random.default_rng(0).permutation(len(labels))
+    order = order[np.argsort(pixels[order], kind="stable")]
+    ordered = labels[order][labels[order] >= 0]
+    if pixels.min() == pixels.max():
+        return []
     every = np.bincount(ordered, minlength=num_classes) / max(len(ordered), 1)
     found = []
     for part in np.array_split(ordered, 4):

@@ -184,6 +184,7 @@ def skew_of_steps(skew: Floats, chance: Floats) -> str:
         axes.set_xlim(bins[0], bins[-1])
         axes.set_xlabel("class skew of a step: 0 is the dataset's own mix, 1 has nothing in common with it")
         axes.set_ylabel("steps")
+        axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
         figures.legend_below(axes, 2)
 
     return figures.draw(paint, height=3.4)
@@ -284,7 +285,7 @@ def _quantity_ticks(axes: Axes, title: str, text: Callable[[float], str]) -> Non
     if title == _TIME and most >= 10:
         figures.ticks_by_clock(axes, most, lambda value: units.duration(value).replace("\u00a00\u00a0s", ""), 5, "y")
         return
-    axes.yaxis.set_major_locator(MaxNLocator(4))
+    axes.yaxis.set_major_locator(MaxNLocator(4, integer=text is _pixel_count))
     if text is units.percent:
         decimals = 0 if most >= 0.04 else 1 if most >= 0.004 else 2
         figures.format_axis(axes, "y", lambda value: units.percent(value, decimals))
@@ -295,7 +296,7 @@ def _quantity_ticks(axes: Axes, title: str, text: Callable[[float], str]) -> Non
 def _from_zero(axes: Axes, values: Sequence[float | None]) -> None:
     """From zero to a little more than the largest value."""
     most = max((value for value in values if value is not None), default=0.0)
-    axes.set_ylim(0, 1.22 * most if most > 0 else 1.0)
+    axes.set_ylim(0, 1.22 * most if most > 0 else 0.01)
 
 
 def _spread_out(centres: Floats, width: Floats) -> list[int]:

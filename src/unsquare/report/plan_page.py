@@ -89,7 +89,7 @@ def render_plan_page(view: PlanView, progress: Callable[[int, int], None] | None
     tiles = plan_words.headlines(view.ledger, view.limits, view.predicted_s, view.pixels_per_s)
     sections = [
         Section("step", "How images go together", _step(view, example)),
-        Section("shapes", "Images and canvases", _shapes(view, columns, example)),
+        Section("shapes", "Images and canvases", _shapes(view, example)),
         Section("work", "Where the work is", _work(view, columns)),
         Section("choices", "The price of each choice", _choices(view, progress)),
         Section("classes", "Classes", _classes(view, columns)),
@@ -113,7 +113,7 @@ def _step(view: PlanView, example: Example) -> str:
     )
 
 
-def _shapes(view: PlanView, columns: Columns, example: Example) -> str:
+def _shapes(view: PlanView, example: Example) -> str:
     buckets = view.plan.buckets
     if buckets:
         every = Canvases(
@@ -132,10 +132,10 @@ def _shapes(view: PlanView, columns: Columns, example: Example) -> str:
     if len(shown) < len(every.sizes):
         which += f", {len(shown)} of which are drawn"
     words = (
-        f"Each of the {units.plural(len(columns.images), 'image')} lies where its width and height put it, the darker "
-        "the more there are. A corner is a canvas: the images that fit on it lie to the left of it and below, and the "
-        f"nearer to it, the less is padding. The canvases drawn are {which}; green ones waste least. Both axes go by "
-        "doublings; along a dotted line the number of pixels is the same."
+        "Each image lies where its width and height put it, the darker the more there are. A corner is a canvas: the "
+        "images that fit on it lie to the left of it and below, and the nearer to it, the less is padding. The canvases "
+        f"drawn are {which}; green ones waste least. Both axes go by doublings; along a dotted line the number of "
+        "pixels is the same."
     )
     figure = plan_figures.shapes_with_canvases(
         view.plan.sizes, Canvases(every.sizes[shown], every.overhead[shown]), noun
@@ -243,7 +243,7 @@ def _policies(view: PlanView) -> str:
     ledger = view.ledger
     own = Policy(
         name=f"this plan ({ledger.steps})",
-        shuffled=ledger.steps == "mixed",
+        shuffled=True,
         padding_overhead=ledger.padding_overhead,
         num_micro_batches=ledger.num_micro_batches,
         num_over_budget=0,
@@ -255,12 +255,17 @@ def _policies(view: PlanView) -> str:
     rows: list[PolicyRow] = [own, *view.policies]
     words = (
         "The same images, batched by other rules that people use. Times are computed pixels and launches on one device "
-        f"at {units.pixels(view.pixels_per_s)} a second. A rule that does not look at the budget makes micro-batches "
-        "that would run out of memory."
+        f"at {units.pixels(view.pixels_per_s)} a second."
     )
+    if any(row.num_over_budget for row in rows):
+        words += " Those in red make micro-batches larger than the budget, which would run out of memory."
+    if any(row.padding_overhead < 0 for row in rows):
+        words += (
+            " An overhead below zero comes of making images smaller: what is computed is less than there is to see."
+        )
     head = (
         "rule",
-        "random steps",
+        "drawn anew",
         "padding overhead",
         "micro-batches",
         "over budget",
@@ -270,11 +275,11 @@ def _policies(view: PlanView) -> str:
         "by chance",
     )
     rules = markup.table(("rule", "what it does", "from"), view.rules)
-    table = markup.table(head, [_policy_cells(row) for row in rows], numeric=range(2, len(head)))
+    cells = markup.table(head, [_policy_cells(row) for row in rows], numeric=range(2, len(head)))
     return (
         markup.paragraph(markup.text(words))
         + markup.image(plan_figures.policies_side_by_side(rows), "Overhead and time of each way to batch")
-        + table
+        + f'<div class="named">{cells}</div>'
         + (markup.folded("What each rule does, and whose it is", rules) if view.rules else "")
     )
 

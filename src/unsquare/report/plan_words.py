@@ -11,7 +11,7 @@ from unsquare.shapes import Sizes
 
 WORDS = (
     ("image", "A picture as training sees it, with its own height and width: neither squashed nor cut to a square."),
-    ("MP", "A megapixel, one million pixels; kP is a thousand, GP a thousand million."),
+    ("MP", "A megapixel, one million pixels; kP is a thousand, GP a thousand and TP a million MP."),
     ("canvas", "The height and width that all images of a micro-batch are padded to."),
     ("padding", "The part of a canvas that an image does not cover: it is computed, and it counts for nothing."),
     ("padding overhead", "Computed pixels divided by the images' own pixels, minus 1: at 5 %, one in 21 is padding."),
@@ -50,7 +50,7 @@ def lead(figures: Ledger, limits: Limits, sizes: Sizes, seconds: float, pixels_p
         f"This plan gathers images of like shape into {_micro_batches(figures)} of {per_batch} on average, "
         f"none larger than the {units.pixels(limits.budget_pixels)} that memory is given for.",
         f"It computes {units.percent(figures.padding_overhead)} more pixels than the images have{compared}. "
-        f"At {units.pixels(pixels_per_s)} a second an epoch takes about {units.duration(seconds)}.",
+        f"At {units.pixels(pixels_per_s)} a second{_on_ranks(limits)} an epoch takes about {units.duration(seconds)}.",
     ]
 
 
@@ -77,7 +77,7 @@ def headlines(figures: Ledger, limits: Limits, seconds: float, pixels_per_s: flo
         (
             units.duration(seconds),
             "predicted time of an epoch",
-            f"at {units.pixels(pixels_per_s)} a second{ranks}; launches are {share} of the work",
+            f"at {units.pixels(pixels_per_s)} a second{_on_ranks(limits)}; launches are {share} of the work",
         ),
     ]
     if figures.step_class_skew is not None:
@@ -120,6 +120,10 @@ def how_steps_form(figures: Ledger, example: Example) -> str:
         "from one bucket as many as fit the budget. Here is one micro-batch from each of a few buckets; in shuffled "
         f"order, all images would be padded to the largest. {scale}"
     )
+
+
+def _on_ranks(limits: Limits) -> str:
+    return f" on each of {limits.world_size} ranks" if limits.world_size > 1 else ""
 
 
 def _each(num_images: int) -> str:
