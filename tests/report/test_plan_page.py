@@ -185,7 +185,7 @@ def test_policies_stand_beside_the_plan():
         chance_skew=0.3,
     )
     words = words_of(render_plan_page(replace(view, policies=(row,))))
-    assert "as they come no 123.4 % 77 5 61 % 42 s 0.321 0.300" in words
+    assert "as they come no 123.4 % 77 5 61 % 42 s 0.321 (0.300)" in words
     assert words.index("this plan (mixed)") < words.index("as they come no")
 
 

@@ -133,8 +133,8 @@ def _shapes(view: PlanView, example: Example) -> str:
         which += f", {len(shown)} of which are drawn"
     words = (
         "Each image lies where its width and height put it, the darker the more there are. A corner is a canvas: the "
-        "images that fit on it lie to the left of it and below, and the nearer to it, the less is padding. The canvases "
-        f"drawn are {which}; green ones waste least. Both axes go by doublings; along a dotted line the number of "
+        "images that fit on it lie to the left of it and below, and the nearer to it, the less is padding. The "
+        f"canvases drawn are {which}; green ones waste least. Both axes go by doublings; along a dotted line the number of "
         "pixels is the same."
     )
     figure = plan_figures.shapes_with_canvases(
@@ -263,17 +263,7 @@ def _policies(view: PlanView) -> str:
         words += (
             " An overhead below zero comes of making images smaller: what is computed is less than there is to see."
         )
-    head = (
-        "rule",
-        "drawn anew",
-        "padding overhead",
-        "micro-batches",
-        "over budget",
-        "fill",
-        "time",
-        "class skew",
-        "by chance",
-    )
+    head = ("rule", "drawn anew", "overhead", "micro-batches", "over budget", "fill", "time", "class skew (chance)")
     rules = markup.table(("rule", "what it does", "from"), view.rules)
     cells = markup.table(head, [_policy_cells(row) for row in rows], numeric=range(2, len(head)))
     return (
@@ -285,6 +275,9 @@ def _policies(view: PlanView) -> str:
 
 
 def _policy_cells(row: PolicyRow) -> tuple[str, ...]:
+    skew = "" if row.class_skew is None else f"{row.class_skew:.3f}"
+    if row.chance_skew is not None:
+        skew += f" ({row.chance_skew:.3f})"
     return (
         row.name,
         "yes" if row.shuffled else "no",
@@ -293,8 +286,7 @@ def _policy_cells(row: PolicyRow) -> tuple[str, ...]:
         f"{row.num_over_budget:,}",
         units.percent(row.mean_fill, 0),
         units.duration(row.predicted_s),
-        "" if row.class_skew is None else f"{row.class_skew:.3f}",
-        "" if row.chance_skew is None else f"{row.chance_skew:.3f}",
+        skew,
     )
 
 
