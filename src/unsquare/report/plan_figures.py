@@ -117,8 +117,9 @@ def work_by_canvas(rows: Sequence[Row], overhead: float, fill: float) -> str:
             axes.set_title(f"{title}; dashed: {units.percent(mean)} over the epoch")
             axes.grid(False, axis="x")
             _from_zero(axes, [*values, mean])
-            figures.format_axis(axes, "y", lambda value: units.percent(value, 0))
-        bottom.set_ylim(0, max(1.04, *(row.mean_fill for row in rows)))
+            if axes is bottom:
+                axes.set_ylim(0, max(1.04, *values))
+            _quantity_ticks(axes, title, units.percent)
         shown = _spread_out(left + width / 2, width)
         bottom.set_xticks([float(left[at] + width[at] / 2) for at in shown])
         bottom.set_xticklabels([units.pixels(rows[at].canvas_pixels) for at in shown])

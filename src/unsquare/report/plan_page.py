@@ -134,8 +134,8 @@ def _shapes(view: PlanView, example: Example) -> str:
     words = (
         "Each image lies where its width and height put it, the darker the more there are. A corner is a canvas: the "
         "images that fit on it lie to the left of it and below, and the nearer to it, the less is padding. The "
-        f"canvases drawn are {which}; green ones waste least. Both axes go by doublings; along a dotted line the number of "
-        "pixels is the same."
+        f"canvases drawn are {which}; green ones waste least. Both axes go by doublings; along a dotted line "
+        "the number of pixels is the same."
     )
     figure = plan_figures.shapes_with_canvases(
         view.plan.sizes, Canvases(every.sizes[shown], every.overhead[shown]), noun

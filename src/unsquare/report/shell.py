@@ -38,7 +38,7 @@ th, td { text-align: left; padding: .32rem .8rem .32rem 0; border-bottom: 1px so
 th { color: var(--soft); font-weight: 600; }
 td { overflow-wrap: anywhere; }
 .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-.named td:first-child { min-width: 15rem; }
+.named td:first-child { min-width: 13rem; } .named th.number { white-space: normal; }
 details { margin: .5rem 0; } details details { margin-left: 1rem; }
 summary { cursor: pointer; color: var(--blue); font-weight: 600; }
 .matrix table { font-size: .82rem; }
