@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from unsquare.plan.ledger import Ledger, ledger
 from unsquare.plan.naming import naming
 from unsquare.plan.planner import plan_epoch
 from unsquare.plan.repeats import Weights, class_weights
+from unsquare.report.plan_page import PlanView, write_plan_page
 from unsquare.shapes import Geometry, Sizes
 
 EXAMPLE = "unsquare plan photos --steps b2b --buckets 32 --max-pixels 16e6 --budget-pixels 64e6"
@@ -38,6 +40,8 @@ class PlanArguments:
     """Plan for random quarter turns."""
     json: bool = False
     """Print one JSON object on standard output and nothing else there."""
+    html: Path | None = None
+    """Write a page here that shows the plan, and what other choices would cost."""
     geometry: Geometry = field(default_factory=Geometry)
     plan: PlanConfig = field(default_factory=PlanConfig)
     limits: Limits = field(default_factory=Limits)
@@ -66,6 +70,19 @@ def run(arguments: Sequence[str]) -> int:
         print_json(figures.to_dict() | ({"price_of_canvases": price} if price else {}))
     else:
         _print(figures, price)
+    if given.html is not None:
+        view = PlanView(
+            name=given.index.resolve().name + (f", {split}" if split else ""),
+            plan=plan,
+            ledger=figures,
+            config=given.plan,
+            limits=given.limits,
+            labels=index.labels.astype(np.int64),
+            classes=index.classes,
+        )
+        with progress_bar("planning other choices") as progress:
+            page = write_plan_page(given.html, view, progress)
+        print(f"The plan's page is {page}", file=sys.stderr if given.json else sys.stdout)
     return 0
 
 

@@ -88,13 +88,13 @@ def ticks_by_decade(axes: Axes, which: str, text: Callable[[float], str]) -> Non
     _set_ticks(axes, which, [at for at in np.log2(values).tolist() if low <= at <= high], text)
 
 
-def ticks_by_clock(axes: Axes, longest_s: float, text: Callable[[float], str], most: int = 9) -> None:
-    """On an x axis of seconds from 0: ticks at whole seconds, minutes or hours."""
+def ticks_by_clock(axes: Axes, longest_s: float, text: Callable[[float], str], most: int = 9, which: str = "x") -> None:
+    """On an axis of seconds from 0: ticks at whole seconds, minutes or hours."""
     steps = (1, 2, 5, 10, 15, 30, *(60 * minutes for minutes in (1, 2, 5, 10, 15, 30)))
     steps += tuple(3600 * hours for hours in (1, 2, 3, 6, 12, 24, 48, 120, 240, 480))
     step = next((step for step in steps if longest_s / step < most), steps[-1])
-    axes.xaxis.set_major_locator(MultipleLocator(step))
-    format_axis(axes, "x", text)
+    (axes.xaxis if which == "x" else axes.yaxis).set_major_locator(MultipleLocator(step))
+    format_axis(axes, which, text)
 
 
 def _set_ticks(axes: Axes, which: str, logs: list[float], text: Callable[[float], str]) -> None:

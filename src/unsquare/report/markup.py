@@ -97,3 +97,8 @@ def _plain(value: object) -> str:
     if isinstance(value, int) and abs(value) >= 10_000:
         return f"{value:,}"
     return str(value)
+
+
+def definitions(words: Sequence[tuple[str, str]]) -> str:
+    """Words and what they mean."""
+    return "<dl>" + "".join(f"<dt>{text(word)}</dt><dd>{text(meaning)}</dd>" for word, meaning in words) + "</dl>"

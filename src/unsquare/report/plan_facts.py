@@ -1,0 +1,377 @@
+"""What the page on a plan shows, as numbers: no markup, no drawing.
+
+The plan is walked through once, into columns. What other choices would cost is measured by planning again, on
+a sample where there are many images: a page is looked at now, and half an epoch of them tells nothing new.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from unsquare.plan.config import Limits, PlanConfig, StepForm
+from unsquare.plan.draw import Purpose, permutation
+from unsquare.plan.epoch import EpochPlan, Positions
+from unsquare.plan.ledger import Ledger, class_skew, ledger
+from unsquare.plan.planner import plan_epoch
+from unsquare.shapes import Shape, Sizes
+
+SAMPLE_IMAGES = 25_000
+"""Images that other choices are planned on. With all 498,645 of a large collection their overheads in mixed
+steps are the same to 0.1 %, since steps are drawn at random."""
+STEP_IMAGES = tuple(2**power for power in range(4, 12))
+NUM_BUCKETS = tuple(2**power for power in range(10))
+SHUFFLED_BATCH = 8
+_MOST_BLOCKS = 9
+_DRAWS = 51
+
+Labels = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+
+class PolicyRow(Protocol):
+    """What a way to batch costs on the planned images; `unsquare.plan.peers` makes such rows."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+
+    @property
+    def shuffled(self) -> bool:
+        """Whether its batches are drawn anew in each epoch."""
+
+    @property
+    def padding_overhead(self) -> float:
+        """Computed pixels / real pixels - 1."""
+
+    @property
+    def num_micro_batches(self) -> int:
+        """Micro-batches of an epoch."""
+
+    @property
+    def num_over_budget(self) -> int:
+        """Micro-batches larger than the budget: each would run out of memory."""
+
+    @property
+    def mean_fill(self) -> float:
+        """Computed pixels of a micro-batch / budget, averaged."""
+
+    @property
+    def predicted_s(self) -> float:
+        """Seconds of an epoch."""
+
+    @property
+    def class_skew(self) -> float | None:
+        """Class skew of a step; None without labels."""
+
+    @property
+    def chance_skew(self) -> float | None:
+        """The same with labels shuffled."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """A way to batch and what it costs."""
+
+    name: str
+    shuffled: bool
+    padding_overhead: float
+    num_micro_batches: int
+    num_over_budget: int
+    mean_fill: float
+    predicted_s: float
+    class_skew: float | None
+    chance_skew: float | None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Columns:
+    """A plan as columns: one row per micro-batch, and one per image in the order of the micro-batches."""
+
+    canvas: npt.NDArray[np.int64]  # (M, 2)
+    count: npt.NDArray[np.int64]  # (M,)
+    step: npt.NDArray[np.int64]  # (M,)
+    bucket: npt.NDArray[np.int64]  # (M,), -1 in mixed steps
+    images: Positions  # (N,)
+    sizes: Sizes  # (N, 2), of `images`
+
+    @classmethod
+    def of(cls, plan: EpochPlan) -> Columns:
+        """The plan's columns; its steps are walked through once."""
+        canvas, images, step, bucket = [], [], [], []
+        for number, each in enumerate(plan.steps):
+            for micro_batch in each.micro_batches:
+                canvas.append(micro_batch.canvas)
+                images.append(micro_batch.images)
+                step.append(number)
+                bucket.append(-1 if each.bucket is None else each.bucket)
+        every = np.concatenate(images)
+        return cls(
+            canvas=np.array(canvas, dtype=np.int64),
+            count=np.array([len(part) for part in images], dtype=np.int64),
+            step=np.array(step, dtype=np.int64),
+            bucket=np.array(bucket, dtype=np.int64),
+            images=every,
+            sizes=plan.sizes[every],
+        )
+
+    @property
+    def start(self) -> npt.NDArray[np.int64]:
+        """Row of each micro-batch's first image, (M,)."""
+        return np.cumsum(self.count) - self.count
+
+    @property
+    def computed(self) -> npt.NDArray[np.int64]:
+        """Computed pixels of each micro-batch, (M,)."""
+        return self.canvas.prod(axis=1) * self.count
+
+    @property
+    def real(self) -> npt.NDArray[np.int64]:
+        """Real pixels of each micro-batch, (M,)."""
+        return np.add.reduceat(self.sizes.prod(axis=1), self.start)
+
+    @property
+    def step_of_image(self) -> npt.NDArray[np.int64]:
+        """Step of each image, (N,), in the order of the micro-batches."""
+        return np.repeat(self.step, self.count)
+
+
+class Block(NamedTuple):
+    """One micro-batch as it is drawn."""
+
+    canvas: Shape
+    sizes: Sizes
+    """Shapes of its images, (n, 2)."""
+
+    @property
+    def overhead(self) -> float:
+        """Its padding overhead."""
+        return self.canvas.pixels * len(self.sizes) / int(self.sizes.prod(axis=1).sum()) - 1
+
+
+class Example(NamedTuple):
+    """Some images batched twice: as a shuffle has them, and as planned."""
+
+    shuffled: Block
+    planned: list[Block]
+    """A mixed step's micro-batches, or in b2b one of each of a few buckets; largest canvas first."""
+
+    @property
+    def drawn(self) -> list[Block]:
+        """Those few that are drawn, from the largest to the smallest."""
+        return [self.planned[at] for at in _evenly(len(self.planned))]
+
+    @property
+    def num_images(self) -> int:
+        """Images of all of them."""
+        return sum(len(block.sizes) for block in self.planned)
+
+    @property
+    def padding_overhead(self) -> float:
+        """Over all of them."""
+        computed = sum(block.canvas.pixels * len(block.sizes) for block in self.planned)
+        return computed / sum(int(block.sizes.prod(axis=1).sum()) for block in self.planned) - 1
+
+
+class Row(NamedTuple):
+    """Micro-batches of one bucket, or in mixed of one doubling of the canvas's pixels."""
+
+    canvas_pixels: int
+    computed_pixels: int
+    padding_overhead: float
+    mean_fill: float
+
+
+class Trial(NamedTuple):
+    """What one choice would cost."""
+
+    value: int
+    padding_overhead: float
+    num_micro_batches: float
+    """Of all images, where a sample was planned in proportion."""
+    predicted_s: float
+    class_skew: float | None
+    chance_class_skew: float | None
+
+
+def predicted_seconds(figures: Ledger, limits: Limits, pixels_per_s: float) -> float:
+    """Seconds of an epoch: computed pixels and launches, each step as long as its busiest rank."""
+    return seconds_on_one(figures, limits, pixels_per_s) / limits.world_size * figures.rank_imbalance
+
+
+def seconds_on_one(figures: Ledger, limits: Limits, pixels_per_s: float) -> float:
+    """Seconds of an epoch where one device does all the work."""
+    return (figures.computed_pixels + limits.launch_pixels * figures.num_micro_batches) / pixels_per_s
+
+
+def rows_of(columns: Columns, limits: Limits) -> list[Row]:
+    """The rows of the ledger's table, smallest canvas first, with fill."""
+    computed, real, pixels = columns.computed, columns.real, columns.canvas.prod(axis=1)
+    group = columns.bucket
+    if (group < 0).any():
+        group = np.floor(np.log2(pixels)).astype(np.int64)
+    rows = []
+    for number in np.unique(group):
+        inside = group == number
+        rows.append(
+            Row(
+                canvas_pixels=int(pixels[inside].max()),
+                computed_pixels=int(computed[inside].sum()),
+                padding_overhead=float(computed[inside].sum() / real[inside].sum() - 1),
+                mean_fill=float(computed[inside].mean() / limits.budget_pixels),
+            )
+        )
+    return sorted(rows, key=lambda row: row.canvas_pixels)
+
+
+def example_of(columns: Columns) -> Example:
+    """A typical step: in mixed the one of median overhead; in b2b steps of a few buckets, evenly through the work."""
+    if (columns.bucket < 0).any():
+        computed, real = np.bincount(columns.step, columns.computed), np.bincount(columns.step, columns.real)
+        chosen = np.flatnonzero(columns.step == _median_position(computed / real))
+    else:
+        by_canvas = np.argsort(columns.canvas.prod(axis=1), kind="stable")
+        done = np.cumsum(columns.computed[by_canvas])
+        parts = (np.arange(_MOST_BLOCKS) + 0.5) / _MOST_BLOCKS * done[-1]
+        through = by_canvas[np.minimum(np.searchsorted(done, parts), len(by_canvas) - 1)]
+        _, first = np.unique(columns.bucket[through], return_index=True)
+        chosen = through[first]
+    blocks = [_block(columns, int(row)) for row in chosen]
+    blocks.sort(key=lambda block: (-block.canvas.pixels, -len(block.sizes)))
+    return Example(_typical_shuffle(np.concatenate([block.sizes for block in blocks])), blocks)
+
+
+def step_skews(columns: Columns, labels: Labels, num_classes: int, plan: EpochPlan) -> tuple[Floats, Floats]:
+    """Class skew of each step, and with labels shuffled as the ledger shuffles them, both (S,)."""
+    chance = labels[permutation(plan.seed, plan.epoch, Purpose.CHANCE, len(labels))]
+    steps = columns.step_of_image
+    return (
+        class_skew(steps, labels[columns.images], num_classes),
+        class_skew(steps, chance[columns.images], num_classes),
+    )
+
+
+class Excess(NamedTuple):
+    """The class that is most over-represented in a part of the images."""
+
+    label: int
+    share: float
+    """Its part of the images there."""
+    share_of_all: float
+
+
+def excess_by_quarter(sizes: Sizes, labels: Labels, num_classes: int) -> list[Excess]:
+    """For each quarter of the labelled images by pixels, smallest first, the class most in excess there.
+
+    Nothing where all have the same number of pixels.
+    """
+    pixels = sizes.prod(axis=1)
+    # Images of equal size in random order: in the order of their names they would stand class by class.
+    order = np.random.default_rng(0).permutation(len(labels))
+    order = order[np.argsort(pixels[order], kind="stable")]
+    ordered = labels[order][labels[order] >= 0]
+    if pixels.min() == pixels.max():
+        return []
+    every = np.bincount(ordered, minlength=num_classes) / max(len(ordered), 1)
+    found = []
+    for part in np.array_split(ordered, 4):
+        if len(part):
+            mix = np.bincount(part, minlength=num_classes) / len(part)
+            label = int((mix - every).argmax())
+            found.append(Excess(label, float(mix[label]), float(every[label])))
+    return found
+
+
+def sample_of(num_images: int, seed: int) -> Positions:
+    """Positions of the images that other choices are planned on, ascending."""
+    if num_images <= SAMPLE_IMAGES:
+        return np.arange(num_images)
+    return np.sort(np.random.default_rng(seed).permutation(num_images)[:SAMPLE_IMAGES])
+
+
+class Study:
+    """Plans again with other choices, on a sample of the images."""
+
+    def __init__(
+        self,
+        plan: EpochPlan,
+        config: PlanConfig,
+        limits: Limits,
+        labels: Labels | None,
+        num_classes: int,
+        pixels_per_s: float,
+    ) -> None:
+        rows = sample_of(len(plan.sizes), plan.seed)
+        turned = (plan.turns[rows] % 2).astype(bool)
+        self._sizes = np.where(turned[:, None], plan.sizes[rows][:, ::-1], plan.sizes[rows])
+        self._turns = bool(plan.turns.any())
+        self._labels = None if labels is None else labels[rows]
+        self._num_classes = num_classes
+        self._epoch, self._config, self._limits = plan.epoch, config, limits
+        self._speed = pixels_per_s * self._sizes.prod(axis=1).sum() / plan.sizes.prod(axis=1).sum()
+        self._num_planned = len(plan.sizes)
+        self.num_images = len(rows)
+        """Images in the sample."""
+
+    def values(self, form: StepForm) -> list[int]:
+        """The choices tried: step sizes in mixed, numbers of buckets in b2b, the user's own among them."""
+        usual = STEP_IMAGES if form == "mixed" else NUM_BUCKETS
+        own = self._config.most_images(self.num_images) if form == "mixed" else self._config.buckets
+        tried = {min(value, self.num_images) for value in usual}
+        if form == self._config.steps:
+            tried.add(min(own, self.num_images))
+        return sorted(tried)
+
+    def trial(self, form: StepForm, value: int) -> Trial:
+        """What an epoch costs with steps of `value` images (mixed), or in `value` buckets (b2b)."""
+        step_images, buckets = (value, self._config.buckets) if form == "mixed" else (None, value)
+        config = replace(self._config, steps=form, step_images=step_images, buckets=buckets)
+        plan = plan_epoch(self._sizes, config, self._limits, self._epoch, turns=self._turns)
+        figures = ledger(plan, config, self._limits, self._labels, self._num_classes)
+        return Trial(
+            value=value,
+            padding_overhead=figures.padding_overhead,
+            num_micro_batches=figures.num_micro_batches * self._num_planned / self.num_images,
+            predicted_s=predicted_seconds(figures, self._limits, self._speed),
+            class_skew=figures.step_class_skew,
+            chance_class_skew=figures.chance_class_skew,
+        )
+
+
+def trials_of(study: Study, done: Callable[[], None]) -> dict[StepForm, Sequence[Trial]]:
+    """Every trial of both forms; `done` is called after each."""
+    found: dict[StepForm, Sequence[Trial]] = {}
+    forms: tuple[StepForm, ...] = ("mixed", "b2b")
+    for form in forms:
+        trials = []
+        for value in study.values(form):
+            trials.append(study.trial(form, value))
+            done()
+        found[form] = trials
+    return found
+
+
+def _block(columns: Columns, row: int) -> Block:
+    start = int(columns.start[row])
+    height, width = map(int, columns.canvas[row])
+    return Block(Shape(height, width), columns.sizes[start : start + int(columns.count[row])])
+
+
+def _evenly(count: int) -> list[int]:
+    return sorted({round(at) for at in np.linspace(0, count - 1, min(count, _MOST_BLOCKS)).tolist()})
+
+
+def _typical_shuffle(sizes: Sizes) -> Block:
+    """Of many random batches of these images the one of median overhead."""
+    rng = np.random.default_rng(0)
+    draws = [sizes[rng.permutation(len(sizes))[:SHUFFLED_BATCH]] for _ in range(_DRAWS)]
+    blocks = [Block(Shape(*map(int, draw.max(axis=0))), draw) for draw in draws]
+    return blocks[_median_position(np.array([block.overhead for block in blocks]))]
+
+
+def _median_position(values: Floats) -> int:
+    return int(np.argsort(values, kind="stable")[(len(values) - 1) // 2])
