@@ -12,8 +12,9 @@ import pytest
 from unsquare.cli import main
 from unsquare.errors import PlanError
 from unsquare.plan import Limits, PlanConfig, ledger, plan_epoch
+from unsquare.plan.columns import Columns
 from unsquare.report import plan_facts, plan_page
-from unsquare.report.plan_facts import Columns, Policy
+from unsquare.report.plan_facts import Policy
 from unsquare.report.plan_page import PlanView, render_plan_page, write_plan_page
 
 LIMITS = Limits(budget_pixels=200_000, launch_pixels=2_000)
@@ -26,10 +27,12 @@ def view_of(sizes, labels=None, classes=(), config=None, limits=LIMITS, turns=Fa
     sizes = np.asarray(sizes, dtype=np.int64)
     labels = None if labels is None else np.asarray(labels, dtype=np.int64)
     plan = plan_epoch(sizes, config, limits, 0, turns=turns)
-    figures = ledger(plan, config, limits, labels, len(classes))
+    columns = Columns.of(plan, limits)
+    figures = ledger(plan, config, limits, labels, len(classes), columns=columns)
     return PlanView(
         name="pictures",
         plan=plan,
+        columns=columns,
         ledger=figures,
         config=config,
         limits=limits,
@@ -96,7 +99,7 @@ def test_figures_are_the_ledgers(steps):
 def test_columns_add_up_to_the_ledger(steps):
     """Walking through the plan finds the ledger's pixels, and each row its number of micro-batches and overhead."""
     view = view_of(shapes(), config=PlanConfig(steps=steps, step_images=16, buckets=4))
-    columns = Columns.of(view.plan)
+    columns = view.columns
     assert columns.computed.sum() == view.ledger.computed_pixels
     assert columns.real.sum() == view.ledger.real_pixels
     rows = plan_facts.rows_of(columns, LIMITS)
@@ -112,13 +115,13 @@ def test_the_users_choice_lies_on_the_curve(steps, turns):
     """Where no sample is needed, trying the plan's own setting again gives the plan's own figures."""
     config = PlanConfig(steps=steps, step_images=10, buckets=3)
     view = view_of(shapes(), np.arange(60) % 3, ("a", "b", "c"), config, turns=turns)
-    study = plan_facts.Study(view.plan, config, LIMITS, view.labels, 3, view.pixels_per_s)
+    study = plan_facts.Study(view.plan, config, LIMITS, view.labels, 3)
     own = 10 if steps == "mixed" else 3
     assert own in study.values(steps)
     trial = study.trial(steps, own)
     assert trial.padding_overhead == view.ledger.padding_overhead
     assert trial.num_micro_batches == view.ledger.num_micro_batches
-    assert trial.predicted_s == pytest.approx(view.predicted_s)
+    assert trial.predicted_s == pytest.approx(view.ledger.predicted_s)
     assert trial.class_skew == view.ledger.step_class_skew
 
 
@@ -130,7 +133,7 @@ def test_predicted_time_is_that_of_the_busiest_ranks():
         max(sum(each.computed_pixels + limits.launch_pixels for each in rank) for rank in step.ranks)
         for step in view.plan.steps
     )
-    assert view.predicted_s == pytest.approx(expected / view.pixels_per_s)
+    assert view.ledger.predicted_s == pytest.approx(expected / limits.pixels_per_s)
 
 
 def test_a_sample_is_named_and_scaled(monkeypatch):
@@ -139,8 +142,8 @@ def test_a_sample_is_named_and_scaled(monkeypatch):
     view = view_of(shapes(1000))
     words = words_of(render_plan_page(view))
     assert "random sample of 200 of the 1,000 images" in words
-    study = plan_facts.Study(view.plan, view.config, LIMITS, None, 0, view.pixels_per_s)
-    assert study.trial("mixed", 16).predicted_s == pytest.approx(view.predicted_s, rel=0.1)
+    study = plan_facts.Study(view.plan, view.config, LIMITS, None, 0)
+    assert study.trial("mixed", 16).predicted_s == pytest.approx(view.ledger.predicted_s, rel=0.1)
 
 
 def test_hostile_names_stay_names():

@@ -15,9 +15,12 @@ from rich.table import Table
 from unsquare.cli.parsing import parse, print_json, progress_bar
 from unsquare.errors import SourceError
 from unsquare.index.scan import scan_source
+from unsquare.index.table import ShapeIndex
+from unsquare.plan.columns import Columns
 from unsquare.plan.config import Limits, PlanConfig
 from unsquare.plan.ledger import Ledger, ledger
 from unsquare.plan.naming import naming
+from unsquare.plan.peers import PEERS, Peer, PolicyFigures, figures_of
 from unsquare.plan.planner import plan_epoch
 from unsquare.plan.repeats import Weights, class_weights
 from unsquare.report.plan_page import PlanView, write_plan_page
@@ -64,7 +67,8 @@ def run(arguments: Sequence[str]) -> int:
     with naming(index):
         plan = plan_epoch(sizes, given.plan, given.limits, given.epoch, turns=given.turns, weights=weights)
     with progress_bar("planning") as progress:
-        figures = ledger(plan, given.plan, given.limits, index.labels, len(index.classes), progress)
+        columns = Columns.of(plan, given.limits, progress)
+    figures = ledger(plan, given.plan, given.limits, index.labels, len(index.classes), columns=columns)
     price = _price_of_bound(figures, sizes, given, weights) if given.plan.canvases else None
     if given.json:
         print_json(figures.to_dict() | ({"price_of_canvases": price} if price else {}))
@@ -74,16 +78,26 @@ def run(arguments: Sequence[str]) -> int:
         view = PlanView(
             name=given.index.resolve().name + (f", {split}" if split else ""),
             plan=plan,
+            columns=columns,
             ledger=figures,
             config=given.plan,
             limits=given.limits,
             labels=index.labels.astype(np.int64),
             classes=index.classes,
+            policies=[_figures_of(peer, sizes, given, index) for peer in PEERS],
+            rules=[(peer.name, peer.rule, peer.source) for peer in PEERS],
         )
         with progress_bar("planning other choices") as progress:
             page = write_plan_page(given.html, view, progress)
         print(f"The plan's page is {page}", file=sys.stderr if given.json else sys.stdout)
     return 0
+
+
+def _figures_of(peer: Peer, sizes: Sizes, given: PlanArguments, index: ShapeIndex) -> PolicyFigures:
+    """What the same images cost when batched by another rule."""
+    batches = peer.batches(sizes, given.limits, given.plan.seed)
+    speed = given.limits.pixels_per_s
+    return figures_of(peer.name, peer.shuffled, batches, sizes, given.limits, index.labels, pixels_per_s=speed)
 
 
 def _price_of_bound(figures: Ledger, sizes: Sizes, given: PlanArguments, weights: Weights | None) -> dict[str, float]:

@@ -120,6 +120,7 @@ def ledger(
     labels: npt.ArrayLike | None = None,
     num_classes: int = 0,
     progress: Progress | None = None,
+    columns: Columns | None = None,
 ) -> Ledger:
     """The ledger of a plan.
 
@@ -130,14 +131,15 @@ def ledger(
         labels: class of each planned image, (N,), -1 where unknown; None leaves class skew out.
         num_classes: number of classes; 0 takes one more than the largest label.
         progress: told how many steps of how many are planned.
+        columns: the plan as columns, where it was walked through before.
     """
-    flat = Columns.of(plan, limits, progress)
+    flat = Columns.of(plan, limits, progress) if columns is None else columns
     classes = None if labels is None else np.asarray(labels, dtype=np.int64)
     if classes is not None and (len(classes) == 0 or classes.max() < 0):
         classes = None
     if classes is not None:
         num_classes = max(num_classes, int(classes.max()) + 1)
-    computed, real = flat.computed, int(flat.real_pixels.sum())
+    computed, real = flat.computed, int(flat.real.sum())
     fill = computed / limits.budget_pixels
     busiest_cost = int(flat.busiest_cost.sum())
     return Ledger(
@@ -185,7 +187,7 @@ def class_skew(
 def _step_skew(flat: Columns, labels: npt.NDArray[np.int64] | None, num_classes: int) -> float | None:
     if labels is None:
         return None
-    return float(class_skew(flat.step[flat.batch_of_image], labels[flat.images], num_classes).mean())
+    return float(class_skew(flat.step_of_image, labels[flat.images], num_classes).mean())
 
 
 def _shuffled(labels: npt.NDArray[np.int64] | None, plan: EpochPlan) -> npt.NDArray[np.int64] | None:
@@ -199,7 +201,7 @@ def _bucket_rows(
 ) -> tuple[BucketRow, ...]:
     row_of_batch, superbuckets, canvases = _grouping(plan, flat)
     row_of_image = row_of_batch[flat.batch_of_image]
-    real = np.bincount(row_of_image, flat.real_pixels)
+    real = np.bincount(row_of_batch, flat.real)
     computed = np.bincount(row_of_batch, flat.computed)
     skew = None if labels is None else class_skew(row_of_image, labels[flat.images], num_classes)
     order = np.argsort(row_of_batch, kind="stable")
@@ -224,9 +226,8 @@ def _bucket_rows(
 def _grouping(plan: EpochPlan, flat: Columns) -> tuple[npt.NDArray[np.int64], list[int], list[Shape]]:
     """Row of each micro-batch, (M,), then superbucket and canvas of each row."""
     if plan.buckets:
-        bucket_of_step = np.array([step.bucket for step in plan.steps])
         buckets = plan.buckets
-        return bucket_of_step[flat.step], [b.superbucket for b in buckets], [b.canvas for b in buckets]
+        return flat.bucket, [b.superbucket for b in buckets], [b.canvas for b in buckets]
     pixels = flat.canvas.prod(axis=1)
     _, rows = np.unique(np.floor(np.log2(pixels)), return_inverse=True)
     num_rows = int(rows.max()) + 1

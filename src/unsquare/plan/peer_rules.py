@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from unsquare.plan.config import Limits
-from unsquare.plan.draw import Purpose, permutation
+from unsquare.plan.draw import Order, Purpose
 from unsquare.plan.epoch import Positions
 from unsquare.plan.policies import Batches
 from unsquare.shapes import Sizes
@@ -322,11 +322,11 @@ def _cheapest(trials: Iterable[Batches], limits: Limits) -> Batches:
 
 
 def _shuffle(seed: int, length: int) -> Positions:
-    return permutation(seed, 0, Purpose.ORDER, length)
+    return Order(seed, 0, Purpose.ORDER, length).all()
 
 
 def _shuffled_batches(batches: Batches, seed: int) -> Batches:
-    return batches.in_order(permutation(seed, 0, Purpose.STEPS, len(batches)))
+    return batches.in_order(Order(seed, 0, Purpose.STEPS, len(batches)).all())
 
 
 def _area_order(sizes: Sizes) -> Positions:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from unsquare.plan.config import Limits
-from unsquare.plan.draw import Purpose, permutation
+from unsquare.plan.draw import Order, Purpose
 from unsquare.plan.epoch import EpochPlan, MicroBatch, Positions
 from unsquare.plan.ledger import class_skew
 from unsquare.shapes import Shape, Sizes
@@ -169,4 +169,4 @@ def _mean_skew(flat: Batches, classes: npt.NDArray[np.int64]) -> float:
 
 
 def _shuffled(classes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    return classes[permutation(0, 0, Purpose.CHANCE, len(classes))]
+    return classes[Order(0, 0, Purpose.CHANCE, len(classes)).all()]

@@ -13,8 +13,9 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from unsquare.plan.columns import Columns
 from unsquare.plan.config import Limits, PlanConfig, StepForm
-from unsquare.plan.draw import Purpose, permutation
+from unsquare.plan.draw import Order, Purpose
 from unsquare.plan.epoch import EpochPlan, Positions
 from unsquare.plan.ledger import Ledger, class_skew, ledger
 from unsquare.plan.planner import plan_epoch
@@ -88,58 +89,6 @@ class Policy:
     chance_skew: float | None
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Columns:
-    """A plan as columns: one row per micro-batch, and one per image in the order of the micro-batches."""
-
-    canvas: npt.NDArray[np.int64]  # (M, 2)
-    count: npt.NDArray[np.int64]  # (M,)
-    step: npt.NDArray[np.int64]  # (M,)
-    bucket: npt.NDArray[np.int64]  # (M,), -1 in mixed steps
-    images: Positions  # (N,)
-    sizes: Sizes  # (N, 2), of `images`
-
-    @classmethod
-    def of(cls, plan: EpochPlan) -> Columns:
-        """The plan's columns; its steps are walked through once."""
-        canvas, images, step, bucket = [], [], [], []
-        for number, each in enumerate(plan.steps):
-            for micro_batch in each.micro_batches:
-                canvas.append(micro_batch.canvas)
-                images.append(micro_batch.images)
-                step.append(number)
-                bucket.append(-1 if each.bucket is None else each.bucket)
-        every = np.concatenate(images)
-        return cls(
-            canvas=np.array(canvas, dtype=np.int64),
-            count=np.array([len(part) for part in images], dtype=np.int64),
-            step=np.array(step, dtype=np.int64),
-            bucket=np.array(bucket, dtype=np.int64),
-            images=every,
-            sizes=plan.sizes[every],
-        )
-
-    @property
-    def start(self) -> npt.NDArray[np.int64]:
-        """Row of each micro-batch's first image, (M,)."""
-        return np.cumsum(self.count) - self.count
-
-    @property
-    def computed(self) -> npt.NDArray[np.int64]:
-        """Computed pixels of each micro-batch, (M,)."""
-        return self.canvas.prod(axis=1) * self.count
-
-    @property
-    def real(self) -> npt.NDArray[np.int64]:
-        """Real pixels of each micro-batch, (M,)."""
-        return np.add.reduceat(self.sizes.prod(axis=1), self.start)
-
-    @property
-    def step_of_image(self) -> npt.NDArray[np.int64]:
-        """Step of each image, (N,), in the order of the micro-batches."""
-        return np.repeat(self.step, self.count)
-
-
 class Block(NamedTuple):
     """One micro-batch as it is drawn."""
 
@@ -198,14 +147,9 @@ class Trial(NamedTuple):
     chance_class_skew: float | None
 
 
-def predicted_seconds(figures: Ledger, limits: Limits, pixels_per_s: float) -> float:
-    """Seconds of an epoch: computed pixels and launches, each step as long as its busiest rank."""
-    return seconds_on_one(figures, limits, pixels_per_s) / limits.world_size * figures.rank_imbalance
-
-
-def seconds_on_one(figures: Ledger, limits: Limits, pixels_per_s: float) -> float:
+def seconds_on_one(figures: Ledger, limits: Limits) -> float:
     """Seconds of an epoch where one device does all the work."""
-    return (figures.computed_pixels + limits.launch_pixels * figures.num_micro_batches) / pixels_per_s
+    return (figures.computed_pixels + limits.launch_pixels * figures.num_micro_batches) / limits.pixels_per_s
 
 
 def rows_of(columns: Columns, limits: Limits) -> list[Row]:
@@ -247,7 +191,7 @@ def example_of(columns: Columns) -> Example:
 
 def step_skews(columns: Columns, labels: Labels, num_classes: int, plan: EpochPlan) -> tuple[Floats, Floats]:
     """Class skew of each step, and with labels shuffled as the ledger shuffles them, both (S,)."""
-    chance = labels[permutation(plan.seed, plan.epoch, Purpose.CHANCE, len(labels))]
+    chance = labels[Order(plan.seed, plan.epoch, Purpose.CHANCE, len(labels)).all()]
     steps = columns.step_of_image
     return (
         class_skew(steps, labels[columns.images], num_classes),
@@ -294,16 +238,10 @@ def sample_of(num_images: int, seed: int) -> Positions:
 
 
 class Study:
-    """Plans again with other choices, on a sample of the images."""
+    """Plans again with other choices, on a sample of the images, each of which comes once."""
 
     def __init__(
-        self,
-        plan: EpochPlan,
-        config: PlanConfig,
-        limits: Limits,
-        labels: Labels | None,
-        num_classes: int,
-        pixels_per_s: float,
+        self, plan: EpochPlan, config: PlanConfig, limits: Limits, labels: Labels | None, num_classes: int
     ) -> None:
         rows = sample_of(len(plan.sizes), plan.seed)
         turned = (plan.turns[rows] % 2).astype(bool)
@@ -311,8 +249,9 @@ class Study:
         self._turns = bool(plan.turns.any())
         self._labels = None if labels is None else labels[rows]
         self._num_classes = num_classes
-        self._epoch, self._config, self._limits = plan.epoch, config, limits
-        self._speed = pixels_per_s * self._sizes.prod(axis=1).sum() / plan.sizes.prod(axis=1).sum()
+        self._epoch, self._config, self._limits = plan.epoch, replace(config, sampling="once"), limits
+        self._own_buckets = len(plan.buckets)
+        self._part = float(self._sizes.prod(axis=1).sum() / plan.sizes.prod(axis=1).sum())
         self._num_planned = len(plan.sizes)
         self.num_images = len(rows)
         """Images in the sample."""
@@ -320,7 +259,7 @@ class Study:
     def values(self, form: StepForm) -> list[int]:
         """The choices tried: step sizes in mixed, numbers of buckets in b2b, the user's own among them."""
         usual = STEP_IMAGES if form == "mixed" else NUM_BUCKETS
-        own = self._config.most_images(self.num_images) if form == "mixed" else self._config.buckets
+        own = self._config.most_images(self._num_planned) if form == "mixed" else self._own_buckets
         tried = {min(value, self.num_images) for value in usual}
         if form == self._config.steps:
             tried.add(min(own, self.num_images))
@@ -328,15 +267,16 @@ class Study:
 
     def trial(self, form: StepForm, value: int) -> Trial:
         """What an epoch costs with steps of `value` images (mixed), or in `value` buckets (b2b)."""
-        step_images, buckets = (value, self._config.buckets) if form == "mixed" else (None, value)
-        config = replace(self._config, steps=form, step_images=step_images, buckets=buckets)
+        config = replace(self._config, steps=form, step_images=value)
+        if form == "b2b":  # bounded canvases would leave no choice of buckets
+            config = replace(config, step_images=None, buckets=value, canvases=None)
         plan = plan_epoch(self._sizes, config, self._limits, self._epoch, turns=self._turns)
         figures = ledger(plan, config, self._limits, self._labels, self._num_classes)
         return Trial(
             value=value,
             padding_overhead=figures.padding_overhead,
             num_micro_batches=figures.num_micro_batches * self._num_planned / self.num_images,
-            predicted_s=predicted_seconds(figures, self._limits, self._speed),
+            predicted_s=figures.predicted_s / self._part,
             class_skew=figures.step_class_skew,
             chance_class_skew=figures.chance_class_skew,
         )

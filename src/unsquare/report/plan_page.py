@@ -10,18 +10,17 @@ import numpy as np
 
 from unsquare.errors import PlanError
 from unsquare.files import write_text
+from unsquare.plan.columns import Columns
 from unsquare.plan.config import Limits, PlanConfig
 from unsquare.plan.epoch import EpochPlan
 from unsquare.plan.ledger import Ledger
 from unsquare.report import markup, plan_facts, plan_figures, plan_words, units
 from unsquare.report.figures import thin
 from unsquare.report.markup import Section
-from unsquare.report.plan_facts import Columns, Example, Labels, Policy, PolicyRow, Study, Trial
+from unsquare.report.plan_facts import Example, Labels, Policy, PolicyRow, Study, Trial
 from unsquare.report.plan_figures import Canvases
 from unsquare.report.shell import page_of
 
-PIXELS_PER_S = 100e6
-"""The speed that times are stated for where none was measured: what the default of a launch supposes too."""
 _MOST_CANVASES = 250
 _VARIED = {"mixed": "images of a step, in mixed steps", "b2b": "number of buckets, in b2b steps"}
 _QUARTERS = ("smallest quarter", "second quarter", "third quarter", "largest quarter")
@@ -34,6 +33,8 @@ class PlanView:
     name: str
     """What was planned, as the user calls it."""
     plan: EpochPlan
+    columns: Columns
+    """The plan as columns."""
     ledger: Ledger
     config: PlanConfig
     """The settings that the plan was made with."""
@@ -47,19 +48,12 @@ class PlanView:
     """Other ways to batch the same images, to stand beside the plan."""
     rules: Sequence[tuple[str, str, str]] = ()
     """Of each policy its name, what it does, and whose it is."""
-    pixels_per_s: float = PIXELS_PER_S
-    """Computed pixels of a device in a second, for predicted times."""
 
     @property
     def num_classes(self) -> int:
         """Number of classes, named or not."""
         largest = -1 if self.labels is None else int(self.labels.max())
         return max(len(self.classes), largest + 1)
-
-    @property
-    def predicted_s(self) -> float:
-        """Seconds of an epoch."""
-        return plan_facts.predicted_seconds(self.ledger, self.limits, self.pixels_per_s)
 
 
 def write_plan_page(path: Path, view: PlanView, progress: Callable[[int, int], None] | None = None) -> Path:
@@ -83,10 +77,10 @@ def write_plan_page(path: Path, view: PlanView, progress: Callable[[int, int], N
 
 def render_plan_page(view: PlanView, progress: Callable[[int, int], None] | None = None) -> str:
     """The whole page as HTML."""
-    columns = Columns.of(view.plan)
+    columns = view.columns
     example = plan_facts.example_of(columns)
-    lead = plan_words.lead(view.ledger, view.limits, view.plan.sizes, view.predicted_s, view.pixels_per_s)
-    tiles = plan_words.headlines(view.ledger, view.limits, view.predicted_s, view.pixels_per_s)
+    lead = plan_words.lead(view.ledger, view.limits, view.plan.sizes)
+    tiles = plan_words.headlines(view.ledger, view.limits)
     sections = [
         Section("step", "How images go together", _step(view, example)),
         Section("shapes", "Images and canvases", _shapes(view, example)),
@@ -162,7 +156,7 @@ def _work(view: PlanView, columns: Columns) -> str:
 
 
 def _choices(view: PlanView, progress: Callable[[int, int], None] | None) -> str:
-    study = Study(view.plan, view.config, view.limits, view.labels, view.num_classes, view.pixels_per_s)
+    study = Study(view.plan, view.config, view.limits, view.labels, view.num_classes)
     total = len(study.values("mixed")) + len(study.values("b2b"))
     done = iter(range(1, total + 1))
 
@@ -174,10 +168,10 @@ def _choices(view: PlanView, progress: Callable[[int, int], None] | None) -> str
     ledger, num_images = view.ledger, len(view.plan.sizes)
     mixed = ledger.steps == "mixed"
     own = Trial(
-        value=min(view.config.most_images(num_images) if mixed else view.config.buckets, num_images),
+        value=min(view.config.most_images(num_images) if mixed else len(view.plan.buckets), num_images),
         padding_overhead=ledger.padding_overhead,
         num_micro_batches=ledger.num_micro_batches,
-        predicted_s=view.predicted_s,
+        predicted_s=ledger.predicted_s,
         class_skew=ledger.step_class_skew,
         chance_class_skew=ledger.chance_class_skew,
     )
@@ -248,14 +242,14 @@ def _policies(view: PlanView) -> str:
         num_micro_batches=ledger.num_micro_batches,
         num_over_budget=0,
         mean_fill=ledger.mean_fill,
-        predicted_s=plan_facts.seconds_on_one(ledger, view.limits, view.pixels_per_s),
+        predicted_s=plan_facts.seconds_on_one(ledger, view.limits),
         class_skew=ledger.step_class_skew,
         chance_skew=ledger.chance_class_skew,
     )
     rows: list[PolicyRow] = [own, *view.policies]
     words = (
         "The same images, batched by other rules that people use. Times are computed pixels and launches on one device "
-        f"at {units.pixels(view.pixels_per_s)} a second."
+        f"at {units.pixels(view.limits.pixels_per_s)} a second."
     )
     if any(row.num_over_budget for row in rows):
         words += " Those in red make micro-batches larger than the budget, which would run out of memory."

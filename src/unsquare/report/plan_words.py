@@ -32,7 +32,7 @@ WORDS = (
 )
 
 
-def lead(figures: Ledger, limits: Limits, sizes: Sizes, seconds: float, pixels_per_s: float) -> list[str]:
+def lead(figures: Ledger, limits: Limits, sizes: Sizes) -> list[str]:
     """What the plan does and what it costs, in three sentences."""
     pixels = sizes.prod(axis=1)
     span = f"from {units.pixels(pixels.min())} to {units.pixels(pixels.max())}"
@@ -50,11 +50,12 @@ def lead(figures: Ledger, limits: Limits, sizes: Sizes, seconds: float, pixels_p
         f"This plan gathers images of like shape into {_micro_batches(figures)} of {per_batch} on average, "
         f"none larger than the {units.pixels(limits.budget_pixels)} that memory is given for.",
         f"It computes {units.percent(figures.padding_overhead)} more pixels than the images have{compared}. "
-        f"At {units.pixels(pixels_per_s)} a second{_on_ranks(limits)} an epoch takes about {units.duration(seconds)}.",
+        f"At {units.pixels(limits.pixels_per_s)} a second{_on_ranks(limits)} an epoch takes about "
+        f"{units.duration(figures.predicted_s)}.",
     ]
 
 
-def headlines(figures: Ledger, limits: Limits, seconds: float, pixels_per_s: float) -> list[tuple[str, str, str]]:
+def headlines(figures: Ledger, limits: Limits) -> list[tuple[str, str, str]]:
     """The tiles: value, name, remark."""
     launches = limits.launch_pixels * figures.num_micro_batches
     share = units.percent(launches / (figures.computed_pixels + launches))
@@ -75,9 +76,9 @@ def headlines(figures: Ledger, limits: Limits, seconds: float, pixels_per_s: flo
             f"of the {units.pixels(limits.budget_pixels)} that one micro-batch may compute",
         ),
         (
-            units.duration(seconds),
+            units.duration(figures.predicted_s),
             "predicted time of an epoch",
-            f"at {units.pixels(pixels_per_s)} a second{_on_ranks(limits)}; launches are {share} of the work",
+            f"at {units.pixels(limits.pixels_per_s)} a second{_on_ranks(limits)}; launches are {share} of the work",
         ),
     ]
     if figures.step_class_skew is not None:

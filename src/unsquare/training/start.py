@@ -18,6 +18,7 @@ from unsquare.index.table import ShapeIndex
 from unsquare.index.trainable import check_trainable
 from unsquare.memory.profile import Watch
 from unsquare.plan.buckets import form_buckets
+from unsquare.plan.columns import Columns
 from unsquare.plan.config import Limits
 from unsquare.plan.epoch import EpochPlan
 from unsquare.plan.ledger import ledger
@@ -199,9 +200,9 @@ def _evaluator(engine: Engine, config: TrainConfig, bounds: Bounds, index: Shape
 def _write_plan(
     run: RunFolder, config: TrainConfig, limits: Limits, plan: EpochPlan, index: ShapeIndex, console: Console
 ) -> None:
-    plan = replace(plan, steps=tuple(plan.steps))  # gone through twice
-    figures = ledger(plan, config.plan, limits, index.labels, len(index.classes))
-    micro_batches = [[len(each.images), *each.canvas] for each in plan.micro_batches]
+    columns = Columns.of(plan, limits)
+    figures = ledger(plan, config.plan, limits, index.labels, len(index.classes), columns=columns)
+    micro_batches = np.column_stack([columns.count, columns.canvas]).tolist()
     content = {"version": 1, "config": asdict(config.plan), "limits": asdict(limits)}
     run.write_json(run.plan, content | {"ledger": figures.to_dict(), "micro_batches": micro_batches})
     console.say(
