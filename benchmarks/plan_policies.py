@@ -143,7 +143,8 @@ def package_peers(sizes: Sizes, lhotse: str | None) -> list[Peer]:
     found = [
         Peer(
             name="timm NaFlex, one length",
-            rule="a shuffle cut into batches of one size, each image padded to the patches of the largest.",
+            rule="a shuffle cut into batches of one size, each image padded to as many patches as the largest has: a "
+            "sequence without height and width, which transformers can run and convolutions cannot.",
             source=TIMM,
             shuffled=True,
             uniform=True,
@@ -293,8 +294,16 @@ def main() -> None:
     started = time.perf_counter()
     for name in [name for name in given.lists if not given.quick or name in QUICK]:
         results["lists"] += measured(name, given)
-    out.write_text(json.dumps(results, indent=1) + "\n")
+    out.write_text(text_of(results))
     print(f"\n{time.perf_counter() - started:.0f} s; {out}", file=sys.stderr)
+
+
+def text_of(results: dict[str, Any]) -> str:
+    """JSON with a line for each setting, numbers to six digits after the point."""
+    rounded = json.loads(json.dumps(results), parse_float=lambda digits: round(float(digits), 6))
+    head = json.dumps({key: rounded[key] for key in ("setting", "peers")}, indent=1)
+    lists = ",\n".join(json.dumps(one, separators=(",", ":")) for one in rounded["lists"])
+    return f'{head[:-2]},\n "lists": [\n{lists}\n]}}\n'
 
 
 def measured(name: str, given: argparse.Namespace) -> list[dict[str, Any]]:
