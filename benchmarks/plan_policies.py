@@ -46,7 +46,7 @@ LHOTSE_IMAGES = 50_000
 OURS = {
     "mixed": PlanConfig(steps="mixed"),
     "b2b": PlanConfig(steps="b2b"),
-    "b2b, 4096 buckets": PlanConfig(steps="b2b", buckets=4096),
+    "b2b, 64 buckets": PlanConfig(steps="b2b", buckets=64),
 }
 SEED = 0
 PATCH = 16

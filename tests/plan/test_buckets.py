@@ -69,10 +69,10 @@ def test_as_many_buckets_as_shapes_pad_nothing(boundaries):
 
 @pytest.mark.parametrize("boundaries", BOUNDARIES)
 def test_no_bucket_is_smaller_than_a_batch(boundaries, random_sizes):
-    """Every bucket fills a micro-batch, or has 32 images, unless no other is within the budget with it."""
+    """Every bucket fills a micro-batch, or has eight images, unless no other is within the budget with it."""
     formed = form_buckets(random_sizes, config(boundaries, 200), Limits(budget_pixels=40_000, launch_pixels=0))
     for bucket in formed.of_epoch(None):
-        assert len(bucket.images) >= min(40_000 // bucket.canvas.pixels, 32)
+        assert len(bucket.images) >= min(40_000 // bucket.canvas.pixels, 8)
 
 
 def test_an_image_that_none_suits_stays_alone():
@@ -116,16 +116,16 @@ def test_dynamic_programming_finds_the_best_boundaries(rows, most, launch):
 
     n = len(shapes)
     ways = [[*inner, n] for k in range(min(most, n)) for inner in combinations(range(1, n), k)]
-    ends, total = least_cost(shapes, counts, most, limits)
+    ends, total = least_cost(shapes, counts, most, limits.cost)
     assert price(ends.tolist()) == total == min(price(way) for way in ways)
-    assert back_and_forth(shapes, counts, most, limits)[1] >= total
+    assert back_and_forth(shapes, counts, most, limits.cost)[1] >= total
 
 
 def test_back_and_forth_beats_quantiles():
     """Boundaries move from equal counts to where the shapes jump, and the cost returned is the true one."""
     lengths = np.array([1] * 90 + [10] * 6 + [100] * 4)
     shapes = np.stack([lengths, lengths], axis=1)
-    ends, total = back_and_forth(shapes, np.ones(100, dtype=int), 3, Limits(budget_pixels=10**6, launch_pixels=0))
+    ends, total = back_and_forth(shapes, np.ones(100, dtype=int), 3, Limits(budget_pixels=10**6, launch_pixels=0).cost)
     assert ends.tolist() == [90, 96, 100]
     assert total == 90 + 600 + 40_000
 

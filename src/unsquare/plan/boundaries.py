@@ -15,7 +15,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from unsquare.plan.config import Counts, Limits
+from unsquare.plan.config import Cost, Counts
 from unsquare.plan.epoch import Positions
 from unsquare.shapes import Sizes
 
@@ -26,35 +26,35 @@ MOST_PLACES = 512
 """Places for a boundary in dynamic programming."""
 
 
-def back_and_forth(shapes: Sizes, counts: Counts, num_segments: int, limits: Limits) -> tuple[Positions, int]:
+def back_and_forth(shapes: Sizes, counts: Counts, num_segments: int, cost: Cost) -> tuple[Positions, int]:
     """Boundaries of at most `num_segments` runs of the ordered shapes.
 
     Args:
         shapes: shapes in the order to be cut, (n, 2). A run pays for its largest height x width.
         counts: how many images have each of the shapes, (n,).
         num_segments: the most runs.
-        limits: the cost to be made small.
+        cost: what is to be made small.
 
     Returns:
         Ends of the runs, ascending, the last one n; and the cost of all runs.
     """
     cuts = _equal_counts(counts, num_segments)
-    total = sum(_run_cost(shapes[a:b], counts[a:b], limits) for a, b in pairwise(cuts))
+    total = sum(_run_cost(shapes[a:b], counts[a:b], cost) for a, b in pairwise(cuts))
     for _ in range(SWEEPS):
         there = range(1, num_segments)
-        saved = sum(_move(shapes, counts, cuts, boundary, limits) for boundary in (*there, *reversed(there)))
+        saved = sum(_move(shapes, counts, cuts, boundary, cost) for boundary in (*there, *reversed(there)))
         total -= saved
         if saved <= LEAST_FALL * total:
             break
     return np.unique(cuts[1:][cuts[1:] > 0]), total
 
 
-def least_cost(shapes: Sizes, counts: Counts, num_segments: int, limits: Limits) -> tuple[Positions, int]:
+def least_cost(shapes: Sizes, counts: Counts, num_segments: int, cost: Cost) -> tuple[Positions, int]:
     """The boundaries of least cost among all that make at most `num_segments` runs; as `back_and_forth` otherwise."""
     places = np.unique(_equal_counts(counts, min(MOST_PLACES, len(shapes))))
     if len(shapes) <= MOST_PLACES:
         places = np.arange(len(shapes) + 1)
-    run_costs = _costs_of_runs(shapes, counts, places, limits)
+    run_costs = _costs_of_runs(shapes, counts, places, cost)
     best = np.full(len(places), _NEVER)  # best[j]: least cost of the shapes before place j in the runs so far
     best[0] = 0
     choices: list[Positions] = []
@@ -77,13 +77,13 @@ def least_cost(shapes: Sizes, counts: Counts, num_segments: int, limits: Limits)
 _NEVER = float(2**62)
 
 
-def _costs_of_runs(shapes: Sizes, counts: Counts, places: Positions, limits: Limits) -> npt.NDArray[np.float64]:
+def _costs_of_runs(shapes: Sizes, counts: Counts, places: Positions, cost: Cost) -> npt.NDArray[np.float64]:
     """Cost of the run from one place to another, (places, places), beyond reach where it would go backwards."""
     tops = np.maximum.reduceat(shapes, places[:-1], axis=0)
     numbers = np.add.reduceat(counts, places[:-1])
     costs = np.full((len(places), len(places)), _NEVER)
     for start in range(len(tops)):
-        costs[start, start + 1 :] = _costs_of_prefixes(tops[start:], numbers[start:], limits)[1:]
+        costs[start, start + 1 :] = _costs_of_prefixes(tops[start:], numbers[start:], cost)[1:]
     return costs
 
 
@@ -94,11 +94,11 @@ def _equal_counts(counts: Counts, num_segments: int) -> Positions:
     return np.searchsorted(before, wanted)
 
 
-def _move(shapes: Sizes, counts: Counts, cuts: Positions, boundary: int, limits: Limits) -> int:
+def _move(shapes: Sizes, counts: Counts, cuts: Positions, boundary: int, cost: Cost) -> int:
     """Put one boundary where it is best between its neighbours, in place; what that saves."""
     start, end = int(cuts[boundary - 1]), int(cuts[boundary + 1])
-    costs = _costs_of_prefixes(shapes[start:end], counts[start:end], limits)
-    costs += _costs_of_prefixes(shapes[start:end][::-1], counts[start:end][::-1], limits)[::-1]
+    costs = _costs_of_prefixes(shapes[start:end], counts[start:end], cost)
+    costs += _costs_of_prefixes(shapes[start:end][::-1], counts[start:end][::-1], cost)[::-1]
     now, best = int(cuts[boundary]) - start, int(costs.argmin())
     saved = int(costs[now] - costs[best])
     if saved > 0:
@@ -106,11 +106,11 @@ def _move(shapes: Sizes, counts: Counts, cuts: Positions, boundary: int, limits:
     return saved
 
 
-def _costs_of_prefixes(shapes: Sizes, counts: Counts, limits: Limits) -> Positions:
+def _costs_of_prefixes(shapes: Sizes, counts: Counts, cost: Cost) -> Positions:
     """Cost of a run of the first 0, 1, ..., n shapes, (n + 1,)."""
     canvas_pixels = np.maximum.accumulate(shapes, axis=0).prod(axis=1)
-    return np.concatenate([[0], limits.cost(canvas_pixels, np.cumsum(counts))])
+    return np.concatenate([[0], cost(canvas_pixels, np.cumsum(counts))])
 
 
-def _run_cost(shapes: Sizes, counts: Counts, limits: Limits) -> int:
-    return int(_costs_of_prefixes(shapes, counts, limits)[-1])
+def _run_cost(shapes: Sizes, counts: Counts, cost: Cost) -> int:
+    return int(_costs_of_prefixes(shapes, counts, cost)[-1])

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from unsquare.plan.boundaries import back_and_forth, least_cost
 from unsquare.plan.canvases import cheapest_canvas, choose_canvases
-from unsquare.plan.config import Counts, Limits, PlanConfig
+from unsquare.plan.config import Cost, Counts, Limits, PlanConfig
 from unsquare.plan.distinct import Distinct
 from unsquare.plan.draw import CHUNK
 from unsquare.plan.epoch import Bucket, Positions
@@ -151,12 +151,15 @@ def _by_tree(distinct: Distinct, config: PlanConfig, limits: Limits) -> list[Gro
 def _leaves(distinct: Distinct, limits: Limits, most: int) -> Iterator[Positions]:
     shapes, counts = distinct.shapes, distinct.counts
 
+    def least(canvas_pixels: Counts) -> Counts:
+        return distinct.orientations * limits.enough(canvas_pixels)
+
     def priced(part: Positions, serial: int) -> tuple[int, int, Positions, Split | None]:
         """An entry of the queue: what the best split adds to the cost (below 0 where it saves), and the split."""
-        split = best_split(shapes, part, limits, counts, distinct.orientations) if len(part) > 1 else None
+        split = best_split(shapes, part, limits.step_cost, counts, least) if len(part) > 1 else None
         if split is None:
             return 0, serial, part, None
-        return split.cost - cost_together(shapes, part, limits, counts), serial, part, split
+        return split.cost - cost_together(shapes, part, limits.step_cost, counts), serial, part, split
 
     open_leaves = [priced(np.arange(len(shapes)), 0)]
     num_leaves = 1
@@ -186,7 +189,7 @@ def _automatic_number(distinct: Distinct, limits: Limits) -> int:
     return int(np.clip(usual, LEAST_BUCKETS, MOST_AUTOMATIC))
 
 
-Cut = Callable[[Sizes, Counts, int, Limits], tuple[Positions, int]]
+Cut = Callable[[Sizes, Counts, int, Cost], tuple[Positions, int]]
 
 
 def _grid(
@@ -196,13 +199,13 @@ def _grid(
     shapes, counts = distinct.shapes, distinct.counts
     pixels = shapes[order].prod(axis=1)
     # As if aspect ratios cost nothing: what they cost is the next cut's business.
-    ends, _ = cut(np.stack([pixels, np.ones_like(pixels)], axis=1), counts[order], num_superbuckets, limits)
+    ends, _ = cut(np.stack([pixels, np.ones_like(pixels)], axis=1), counts[order], num_superbuckets, limits.step_cost)
     groups: list[Group] = []
     total = 0
     for number, part in enumerate(np.split(order, ends[:-1])):
         aspect = shapes[part, 0] / shapes[part, 1]
         part = part[np.argsort(aspect, kind="stable")]
-        inner_ends, inner_cost = cut(shapes[part], counts[part], num_aspects, limits)
+        inner_ends, inner_cost = cut(shapes[part], counts[part], num_aspects, limits.step_cost)
         groups += [(number, run) for run in np.split(part, inner_ends[:-1])]
         total += inner_cost
     return groups, total

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -22,10 +23,12 @@ MOST_BUCKETS = 1 << 16
 """Buckets are numbered in 16 bits."""
 MOST_CANVASES = 1024
 """Canvases are chosen and assigned beside each other; beyond this nothing is bounded any more."""
-ENOUGH_IMAGES = 32
-"""Images of a step in `b2b` that are never too few, however many more the memory would hold."""
+ENOUGH_IMAGES = 8
+"""Images a rank in a step of `b2b` that are never too few, however many more the memory would hold."""
 
 Counts = npt.NDArray[np.int64]
+Cost = Callable[[Counts, Counts], Counts]
+"""Prices canvases of so many pixels with so many images each, elementwise: `Limits.cost` or `Limits.step_cost`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,8 +117,13 @@ class Limits:
         return np.maximum(self.budget_pixels // canvas_pixels, 1)
 
     def enough(self, canvas_pixels: Counts) -> Counts:
-        """Images that make a step on these canvases worth while, elementwise: a full one, or `ENOUGH_IMAGES`."""
-        return np.minimum(self.world_size * self.capacity(canvas_pixels), ENOUGH_IMAGES)
+        """Images that make a step on these canvases worth while: full on every rank, or with `ENOUGH_IMAGES`."""
+        return self.world_size * np.minimum(self.capacity(canvas_pixels), ENOUGH_IMAGES)
+
+    def step_cost(self, canvas_pixels: Counts, count: Counts) -> Counts:
+        """As `cost`, where every step launches on every rank."""
+        launches = self.world_size * -(-count // (self.world_size * self.capacity(canvas_pixels)))
+        return canvas_pixels * count + self.launch_pixels * launches
 
 
 def _require_one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:

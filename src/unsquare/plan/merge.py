@@ -33,7 +33,7 @@ def merge_small(
             return groups
         least = int(np.where(small, number, np.iinfo(np.int64).max).argmin())
         joint = np.maximum(canvas, canvas[least]).prod(axis=1)
-        added = limits.cost(joint, number + number[least]) - limits.cost(canvas.prod(axis=1), number)
+        added = limits.step_cost(joint, number + number[least]) - limits.step_cost(canvas.prod(axis=1), number)
         allowed = joint <= limits.budget_pixels
         allowed[least] = False
         if not allowed.any():

@@ -61,10 +61,10 @@ def _split(sizes: Sizes, images: Positions, limits: Limits) -> list[Positions]:
     """Two parts where they cost less than the whole or where the whole exceeds the budget; else none."""
     if len(images) == 1:
         return []
-    split = best_split(sizes, images, limits)
+    split = best_split(sizes, images, limits.cost)
     assert split is not None, "any part is allowed"
     fits = int(sizes[images].max(axis=0).prod()) * len(images) <= limits.budget_pixels
-    if fits and split.cost >= cost_together(sizes, images, limits):
+    if fits and split.cost >= cost_together(sizes, images, limits.cost):
         return []
     return [split.second, split.first]
 

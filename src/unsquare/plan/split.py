@@ -7,11 +7,12 @@ count and by aspect ratio were measured as well and changed the cost by less tha
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
-from unsquare.plan.config import Counts, Limits
+from unsquare.plan.config import Cost, Counts
 from unsquare.plan.epoch import Positions
 from unsquare.shapes import Sizes
 
@@ -25,16 +26,20 @@ class Split(NamedTuple):
 
 
 def best_split(
-    sizes: Sizes, images: Positions, limits: Limits, counts: Counts | None = None, least_steps: int = 0
+    sizes: Sizes,
+    images: Positions,
+    cost: Cost,
+    counts: Counts | None = None,
+    least: Callable[[Counts], Counts] | None = None,
 ) -> Split | None:
     """The cheapest cut of these images (at least two) into two parts, each on its own tight canvas.
 
     Args:
         sizes: all shapes, (N, 2) int64.
         images: positions in `sizes` of those to cut, (n,).
-        limits: the cost to be made small.
+        cost: what is to be made small.
         counts: how many images have each of the shapes, (N,); None stands for one each.
-        least_steps: how many steps worth while each part must have images for; 0 allows any part.
+        least: the fewest images of a part on canvases of so many pixels; None allows any part.
 
     Returns:
         None where no part may be that small.
@@ -51,10 +56,9 @@ def best_split(
     else:
         totals = np.cumsum(counts[images][orders], axis=1)
         num_before, num_after = totals[:, :-1], totals[:, -1:] - totals[:, :-1]
-    costs = limits.cost(before, num_before) + limits.cost(after, num_after)  # (2, n - 1)
-    if least_steps:
-        too_few = (num_before < least_steps * limits.enough(before)) | (num_after < least_steps * limits.enough(after))
-        costs[too_few] = _FORBIDDEN
+    costs = cost(before, num_before) + cost(after, num_after)  # (2, n - 1)
+    if least is not None:
+        costs[(num_before < least(before)) | (num_after < least(after))] = _FORBIDDEN
     axis, cut = divmod(int(costs.argmin()), len(images) - 1)
     if costs[axis, cut] == _FORBIDDEN:
         return None
@@ -62,11 +66,11 @@ def best_split(
     return Split(first=order[: cut + 1], second=order[cut + 1 :], cost=int(costs[axis, cut]))
 
 
-def cost_together(sizes: Sizes, images: Positions, limits: Limits, counts: Counts | None = None) -> int:
+def cost_together(sizes: Sizes, images: Positions, cost: Cost, counts: Counts | None = None) -> int:
     """The cost of these images on one tight canvas."""
     canvas_pixels = sizes[images].max(axis=0).prod(keepdims=True)
     num_images = len(images) if counts is None else counts[images].sum()
-    return int(limits.cost(canvas_pixels, np.array([num_images]))[0])
+    return int(cost(canvas_pixels, np.array([num_images]))[0])
 
 
 _FORBIDDEN = np.iinfo(np.int64).max
