@@ -42,7 +42,7 @@ class PlanConfig:
     fewer where that gives an epoch less than 16 steps."""
     buckets: int | None = None
     """The most buckets in `b2b`; more pad less but mix classes less. Left out, as many as have pictures for four steps
-    each. On MAMe at 16 MP that pads 2.1 %, and 64 pad 8.5 %."""
+    each. On MAMe at 16 MP that pads 1.8 %, and 64 pad 8.5 %."""
     boundaries: Boundaries = "tree"
     """How `b2b` forms buckets: `tree` splits where it saves most; superbuckets by pixels and buckets by aspect ratio
     come from boundaries moved about (`iterative`) or from dynamic programming (`exact`)."""
