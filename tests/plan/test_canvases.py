@@ -68,11 +68,11 @@ def test_canvases_hold_every_shape_within_bounds(seed, num_shapes, most, multipl
 def test_canvases_are_near_the_best_of_all(most):
     """Of all sets of canvases for 9 shapes nearly always the best, and refused only where there is none.
 
-    Single moves end where only two together save: of 335 cases 5 % were not the best, 0.2 % dearer on average and 16 %
-    at worst.
+    Single moves end where only two together save: of 335 cases 4 % were not the best, the worst of them 16 %
+    dearer, 0.1 % on average of all.
     """
     ratios = []
-    for seed in range(25):
+    for seed in range(18):
         sizes, counts = random_shapes(seed, 9, 30)
         budget = int(sizes.prod(axis=1).max() * (1.05, 1.3, 9)[seed % 3])
         best = best_price(sizes, counts, most, budget)
@@ -156,10 +156,8 @@ def test_like_shapes_searched_together_pad_little_more(monkeypatch):
 
 
 def test_mame_pads_at_most_a_tenth_to_64_canvases(mame_sizes):
-    """MAMe at 16 MP, each image padded to its canvas of 64: below 10 %; with sides of 32 pixels below 10.5 %."""
+    """MAMe at 16 MP, each image padded to its canvas of 64: below 10 %, where no choice can be below 9.5 %."""
     distinct, counts = np.unique(mame_sizes, axis=0, return_counts=True)
-    real = mame_sizes.prod(axis=1).sum()
-    for multiple, most_overhead in ((1, 0.1), (32, 0.105)):
-        canvases = choose_canvases(distinct, counts, 64, Limits(budget_pixels=64_000_000), multiple)
-        assert len(canvases) == 64
-        assert price(distinct, counts, canvases) / real - 1 <= most_overhead
+    canvases = choose_canvases(distinct, counts, 64, Limits(budget_pixels=64_000_000))
+    assert len(canvases) == 64
+    assert 0.095 <= price(distinct, counts, canvases) / mame_sizes.prod(axis=1).sum() - 1 <= 0.1

@@ -24,11 +24,11 @@ from unsquare.shapes import Shape, Sizes
 MOST_CELLS = (2**11, 2**14)
 """Like shapes are taken together until they are at most so many: a quick search among few, then one from there."""
 FINENESS = 64
-"""Sides of whole-canvas moves lie about 1/64 apart: 1/128 takes three times as long and saves nothing that shows."""
+"""Sides of whole-canvas moves lie about 1/64 apart: 1/128 saves 0.02 % on MAMe and takes up to 1.8 times as long."""
 LEAST_FALL = 1e-5
 """Relative fall of the cost in one round of moves that is not worth the next."""
 ROUNDS = 16
-"""Rounds of moves; MAMe takes 3 to 6."""
+"""Rounds of moves, each of which lowers the cost; a bound on time."""
 
 
 def choose_canvases(sizes: Sizes, counts: Counts, most: int, limits: Limits, multiple: int = 1) -> Sizes:
@@ -87,7 +87,7 @@ class _Search:
     @property
     def cost(self) -> float:
         """Computed pixels of all images."""
-        return float(self.counts @ self.price)
+        return float((self.counts * self.price).sum())  # not `@`, whose threads spin while they wait for a busy machine
 
     def add_to(self, most: int) -> None:
         """Add canvases one at a time where they save most, as long as they save."""
@@ -143,7 +143,7 @@ class _Search:
         """Move a canvas to where one more would save most without it, `table` being what one more saves with it."""
         without, least = self._without(number)
         mine = self.first == number
-        loss = float(self.counts[mine] @ (without - self.price)[mine])
+        loss = float((self.counts * (without - self.price))[mine].sum())
         table = table + self._savings(self.coarse, without, mine) - self._savings(self.coarse, self.price, mine)
         place, saved = self._best_place(self.coarse, table, least)
         if saved - loss <= self.cost * LEAST_FALL:
@@ -241,7 +241,7 @@ def _distinct(sizes: Sizes, counts: Counts, multiple: int, limits: Limits) -> tu
 
 
 def _cells(shapes: Sizes, counts: Counts, most_cells: int, canvases: Sizes) -> tuple[Sizes, Counts]:
-    """Shapes few enough to search among: like ones are taken together as their largest sides, if a canvas holds those."""
+    """Few enough shapes to search among: like ones taken as their largest sides, if a canvas holds them."""
     fineness = 16 * FINENESS
     cells, in_cells = shapes, counts
     while len(cells) > most_cells and fineness >= FINENESS // 2:
