@@ -33,9 +33,9 @@ def best_price(sizes, most):
 def test_no_choice_passes_the_bound(benchmark, capsys, most, num_levels):
     """Never above the best choice, whether sides are rounded down or not; unrounded, within 3 % of it on average."""
     ratios = []
-    for seed in range(10):
-        sizes = np.random.default_rng(seed).integers(5, 30, (9, 2))
-        canvases = choose_canvases(sizes, np.ones(9, dtype=np.int64), most, Limits())
+    for seed in range(6):
+        sizes = np.random.default_rng(seed).integers(5, 30, (8, 2))
+        canvases = choose_canvases(sizes, np.ones(8, dtype=np.int64), most, Limits())
         assert len(canvases) == most
         (stage,) = benchmark.bound_in_stages(sizes, canvases, ((num_levels, 150),))
         ratios.append((stage["overhead"] + 1) * sizes.prod(axis=1).sum() / best_price(sizes, most))

@@ -66,14 +66,14 @@ def test_canvases_hold_every_shape_within_bounds(seed, num_shapes, most, multipl
 
 @pytest.mark.parametrize("most", [1, 2, 3])
 def test_canvases_are_near_the_best_of_all(most):
-    """Of all sets of canvases for 9 shapes nearly always the best, and refused only where there is none.
+    """Of all sets of canvases for 8 shapes nearly always the best, and refused only where there is none.
 
-    Single moves end where only two together save: of 335 cases 4 % were not the best, the worst of them 16 %
+    Single moves end where only two together save: of 335 cases of 9 shapes 4 % were not the best, the worst 16 %
     dearer, 0.1 % on average of all.
     """
     ratios = []
-    for seed in range(18):
-        sizes, counts = random_shapes(seed, 9, 30)
+    for seed in range(15):
+        sizes, counts = random_shapes(seed, 8, 30)
         budget = int(sizes.prod(axis=1).max() * (1.05, 1.3, 9)[seed % 3])
         best = best_price(sizes, counts, most, budget)
         if best is None:
@@ -156,8 +156,8 @@ def test_like_shapes_searched_together_pad_little_more(monkeypatch):
 
 
 def test_mame_pads_at_most_a_tenth_to_64_canvases(mame_sizes):
-    """MAMe at 16 MP, each image padded to its canvas of 64: below 10 %, where no choice can be below 9.5 %."""
+    """MAMe at 16 MP, each image padded to its canvas of 64: below 10 %, where no choice can be below 9.48 %."""
     distinct, counts = np.unique(mame_sizes, axis=0, return_counts=True)
     canvases = choose_canvases(distinct, counts, 64, Limits(budget_pixels=64_000_000))
     assert len(canvases) == 64
-    assert 0.095 <= price(distinct, counts, canvases) / mame_sizes.prod(axis=1).sum() - 1 <= 0.1
+    assert 0.0948 <= price(distinct, counts, canvases) / mame_sizes.prod(axis=1).sum() - 1 <= 0.1

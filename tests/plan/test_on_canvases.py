@@ -114,7 +114,7 @@ def test_mame_steps_cost_what_the_canvases_do(mame_sizes):
     """Steps of 256 on 64 canvases of MAMe at 16 MP pad little more than the canvases by themselves."""
     limits = Limits(budget_pixels=64_000_000)
     distinct, counts = np.unique(mame_sizes, axis=0, return_counts=True)
-    canvases = choose_canvases(distinct, counts, 64, limits, 32)
+    canvases = choose_canvases(distinct, counts, 64, limits, 64)
     images = np.random.default_rng(0).permutation(len(mame_sizes))[:1024]
     steps = [partition_on_canvases(mame_sizes, step, canvases, limits) for step in np.array_split(images, 4)]
     computed = sum(len(part) * canvas.pixels for step in steps for part, canvas in step)

@@ -7,7 +7,7 @@ or width in the data; a whole canvas to anywhere else; the tallest or widest sha
 grows, while the first shrinks. `savings` prices all places of a move at once.
 
 The tree that forms buckets gives each image to one leaf; letting it take any canvas that holds it, and letting canvases
-move, takes MAMe at 16 MP with 64 canvases from 10.6 % padding to 9.7 %; no 64 canvases can do better than 9.5 %
+move, takes MAMe at 16 MP with 64 canvases from 10.6 % padding to 9.7 %; no 64 canvases can do better than 9.48 %
 (docs/experiments.md).
 """
 
