@@ -34,16 +34,18 @@ def savings(heights: Sides, widths: Sides, shapes: Sizes, counts: Counts, prices
     Returns:
         What each place saves, (A, B), never below 0.
     """
+    if len(widths) > len(heights):  # rims run along the widths: let that be the shorter side of the table
+        return savings(widths, heights, shapes[:, ::-1], counts, prices).T
     height, width = np.maximum(shapes, [heights[0], widths[0]]).T
     may = np.flatnonzero((height <= heights[-1]) & (width <= widths[-1]) & (height * width < prices))
-    number, prices = counts[may].astype(np.float64), prices[may]
+    number, price = counts[may].astype(np.float64), prices[may]
     top, left = np.searchsorted(heights, height[may]), np.searchsorted(widths, width[may])
-    right = np.maximum(np.searchsorted(widths, prices / heights[top]), left)
+    right = np.maximum(np.searchsorted(widths, price / heights[top]), left)
     # Every place of every shape's lower rim: (number of the shape, column), and the row where its region has ended.
     lengths = right - left
     shape = np.repeat(np.arange(len(may)), lengths)
     column = np.arange(len(shape)) + np.repeat(left - np.cumsum(lengths) + lengths, lengths)
-    reach = np.minimum(np.ceil(prices[shape] / widths[column]), heights[-1] + 1).astype(np.int64)
+    reach = np.minimum(np.ceil(price[shape] / widths[column]), heights[-1] + 1).astype(np.int64)
     bottom = np.cumsum(np.bincount(heights + 1))[reach]  # heights below `reach`
     stride = len(widths) + 1
     length = (len(heights) + 1) * stride
@@ -54,4 +56,4 @@ def savings(heights: Sides, widths: Sides, shapes: Sizes, counts: Counts, prices
         rows -= np.bincount(bottom * stride + column, weights[shape], length).reshape(-1, stride)
         return np.cumsum(rows, axis=0, out=rows)[:-1, :-1]
 
-    return filled(number * prices) - filled(number) * (heights[:, None] * widths)
+    return filled(number * price) - filled(number) * (heights[:, None] * widths)
