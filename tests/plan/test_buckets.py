@@ -69,10 +69,10 @@ def test_as_many_buckets_as_shapes_pad_nothing(boundaries):
 
 @pytest.mark.parametrize("boundaries", BOUNDARIES)
 def test_no_bucket_is_smaller_than_a_batch(boundaries, random_sizes):
-    """Every bucket fills a micro-batch, or has eight images, unless no other is within the budget with it."""
+    """Every bucket fills a micro-batch, or has four images, unless no other is within the budget with it."""
     formed = form_buckets(random_sizes, config(boundaries, 200), Limits(budget_pixels=40_000, launch_pixels=0))
     for bucket in formed.of_epoch(None):
-        assert len(bucket.images) >= min(40_000 // bucket.canvas.pixels, 8)
+        assert len(bucket.images) >= min(40_000 // bucket.canvas.pixels, 4)
 
 
 def test_an_image_that_none_suits_stays_alone():

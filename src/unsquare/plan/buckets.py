@@ -29,7 +29,7 @@ from unsquare.shapes import Shape, Sizes
 USUAL_STEPS = 4
 """Steps that a bucket has images for on average where the number of buckets is left open: enough that who goes with
 whom changes from epoch to epoch."""
-LEAST_BUCKETS, MOST_AUTOMATIC = 16, 4096
+LEAST_BUCKETS, MOST_AUTOMATIC = 64, 4096
 """Bounds of that number: few pictures of many shapes pad too much in a handful of buckets."""
 
 Group = tuple[int, Positions]
