@@ -84,6 +84,16 @@ def test_an_image_that_none_suits_stays_alone():
     assert sorted(merged[1].tolist()) == [0, 1]
 
 
+@pytest.mark.parametrize("boundaries", BOUNDARIES)
+def test_half_a_buckets_orientations_fill_a_step(boundaries, random_sizes):
+    """With turns every image counts twice, but lies in one way an epoch: a bucket holds twice as many as a step."""
+    limits = Limits(budget_pixels=40_000, launch_pixels=0)
+    formed = form_buckets(random_sizes, config(boundaries, 200), limits, turns=True)
+    counts = np.bincount(formed.of_image.ravel(), minlength=len(formed))
+    pixels = np.array([canvas.pixels for canvas in formed.canvases])
+    assert (counts >= 2 * limits.enough(pixels)).all()
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 99), st.integers(1, 600), st.integers(150, 400), st.booleans())
 def test_distinct_shapes_stand_for_all(seed, num_images, most, turns):
