@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from unsquare.errors import PlanError
 from unsquare.plan import Limits, PlanConfig, form_buckets, plan_epoch
 from unsquare.plan.boundaries import back_and_forth, least_cost
 from unsquare.plan.distinct import Distinct
@@ -82,6 +83,16 @@ def test_an_image_that_none_suits_stays_alone():
     assert len(merge_small(shapes, counts, groups, Limits(budget_pixels=1000))) == 2
     (merged,) = merge_small(shapes, counts, groups, Limits(budget_pixels=5000))
     assert sorted(merged[1].tolist()) == [0, 1]
+
+
+@pytest.mark.parametrize("boundaries", BOUNDARIES)
+def test_half_a_buckets_orientations_fill_a_step(boundaries, random_sizes):
+    """With turns every image counts twice, but lies in one way an epoch: a bucket holds twice as many as a step."""
+    limits = Limits(budget_pixels=40_000, launch_pixels=0)
+    formed = form_buckets(random_sizes, config(boundaries, 200), limits, turns=True)
+    counts = np.bincount(formed.of_image.ravel(), minlength=len(formed))
+    pixels = np.array([canvas.pixels for canvas in formed.canvases])
+    assert (counts >= 2 * limits.enough(pixels)).all()
 
 
 @settings(max_examples=60, deadline=None)
@@ -161,3 +172,11 @@ def test_buckets_do_not_depend_on_the_epoch_with_turns(random_sizes):
     assert (plans[0].sizes != plans[1].sizes).any()
     for plan in plans:
         assert all((plan.sizes[bucket.images] <= bucket.canvas).all() for bucket in plan.buckets)
+
+
+@pytest.mark.parametrize(("num_images", "turns"), [(150, False), (200, True)])
+def test_buckets_of_other_images_are_refused(num_images, turns, random_sizes):
+    """They would lose images without a word, or let a turned one exceed the budget."""
+    formed = form_buckets(random_sizes[:num_images], config("tree", 4), LIMITS)
+    with pytest.raises(PlanError, match=rf"is \(1, {num_images}\) instead of \({1 + turns}, 200\)"):
+        plan_epoch(random_sizes, config("tree", 4), LIMITS, 0, turns=turns, buckets=formed)

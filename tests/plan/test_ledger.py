@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from unsquare.plan import Limits, PlanConfig, ledger, plan_epoch, plan_in_order
+from unsquare.plan import Limits, PlanConfig, class_weights, ledger, plan_epoch, plan_in_order
 from unsquare.plan.ledger import HEADING, class_skew
 
 SIZES = np.array([(10, 10), (10, 8), (4, 4), (4, 4)])
@@ -89,3 +89,13 @@ def test_many_buckets_are_shown_by_what_they_pad(random_sizes):
     assert len(found.buckets) > 20
     assert len(found.bucket_rows()) == 17
     assert found.num_hidden_rows == len(found.buckets) - 16
+
+
+def test_chance_knows_of_weights():
+    """Balanced mixed steps are uniform draws, so that their skew is that of chance, though classes are rare."""
+    rng = np.random.default_rng(0)
+    sizes, labels = np.full((4000, 2), 10), np.where(rng.random(4000) < 0.9, 0, rng.integers(1, 30, 4000))
+    config, limits = PlanConfig(sampling="balanced"), Limits(budget_pixels=10_000)
+    plan = plan_epoch(sizes, config, limits, 0, weights=class_weights(labels))
+    found = ledger(plan, config, limits, labels)
+    assert found.step_class_skew == pytest.approx(found.chance_class_skew, rel=0.1)

@@ -41,3 +41,11 @@ def test_one_large_micro_batch_is_shared(world_size):
     ranks = spread(np.full((480, 2), 10), [np.arange(480)], Limits(launch_pixels=10, world_size=world_size))
     costs = [rank_cost(rank, 10) for rank in ranks]
     assert max(costs) < 1.1 * np.mean(costs)
+
+
+def test_one_image_moves_where_it_is_more_than_half_the_difference():
+    """Three images of 20 pixels beside one of 30 become two and two: 40 and 50 pixels instead of 60 and 30."""
+    ranks = spread(
+        np.array([(4, 5)] * 3 + [(5, 6)]), [np.arange(3), np.array([3])], Limits(launch_pixels=0, world_size=2)
+    )
+    assert sorted(rank_cost(rank, 0) for rank in ranks) == [40, 50]

@@ -142,3 +142,16 @@ def test_b2b_trains_every_image_once_and_refuses_another_number_of_ranks(picture
     refused = unsquare("train", "--resume", run)
     assert refused.returncode == 1
     assert "started on 2" in refused.stderr
+
+
+def test_mixed_steps_on_few_canvases_resume_on_another_number_of_ranks(pictures, unsquare, tmp_path):
+    """Canvases change what a step computes, not which images it has."""
+    run = tmp_path / "run"
+    arguments = ("--canvases", "4", "--multiple", "8", "--epochs", "1", "--step-images", "6", "--min-side", "33")
+    arguments += ("--backbone", "test_resnet", "--budget-pixels", "40000")
+    result = unsquare("train", pictures, "--out", run, *arguments)
+    assert result.returncode == 0, result.stderr
+    bounds = json.loads((run / "models.json").read_text())
+    (run / "models.json").write_text(json.dumps(bounds | {"world_size": 2}))
+    resumed = unsquare("train", "--resume", run)
+    assert resumed.returncode == 0, resumed.stderr

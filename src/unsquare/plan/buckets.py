@@ -89,7 +89,8 @@ def form_buckets(sizes: npt.NDArray[np.integer], config: PlanConfig, limits: Lim
     distinct = Distinct.of(sizes, turns=turns)
     if config.canvases is None:
         form = _by_tree if config.boundaries == "tree" else _by_pixels_then_aspect
-        groups = merge_small(distinct.shapes, distinct.counts, form(distinct, config, limits), limits)
+        groups = form(distinct, config, limits)
+        groups = merge_small(distinct.shapes, distinct.counts, groups, limits, distinct.orientations)
         canvases = [distinct.shapes[shapes].max(axis=0) for _, shapes in groups]
     else:
         groups, canvases = _by_canvases(distinct, config, limits)
@@ -133,7 +134,7 @@ def _by_canvases(distinct: Distinct, config: PlanConfig, limits: Limits) -> tupl
     assert config.canvases is not None, "a bounded number of canvases"
     canvases = choose_canvases(distinct.shapes, distinct.counts, config.canvases, limits, config.multiple)
     if config.steps == "b2b":
-        canvases = without_small(distinct.shapes, distinct.counts, canvases, limits)
+        canvases = without_small(distinct.shapes, distinct.counts, canvases, limits, distinct.orientations)
     cheapest = cheapest_canvas(distinct.shapes, canvases)
     groups = [(int(canvas.prod()).bit_length(), np.flatnonzero(cheapest == i)) for i, canvas in enumerate(canvases)]
     return groups, list(canvases)

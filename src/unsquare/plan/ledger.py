@@ -67,7 +67,7 @@ class Ledger:
     time_over_least: float
     """predicted_s / least_s: how much of the predicted time a better plan could save at the very most."""
     step_class_skew: float | None
-    """Total variation distance of a step's class mix from the dataset's, mean of steps; None unlabelled."""
+    """Total variation distance of a step's class mix from the epoch's, mean of steps; None unlabelled."""
     chance_class_skew: float | None
     """The same with labels shuffled: what it would be if shape told nothing of the class."""
     buckets: tuple[BucketRow, ...]
@@ -139,6 +139,7 @@ def ledger(
         classes = None
     if classes is not None:
         num_classes = max(num_classes, int(classes.max()) + 1)
+    skew, chance = (None, None) if classes is None else step_skews(flat, classes, num_classes, plan)
     computed, real = flat.computed, int(flat.real.sum())
     fill = computed / limits.budget_pixels
     busiest_cost = int(flat.busiest_cost.sum())
@@ -159,8 +160,8 @@ def ledger(
         least_micro_batches=flat.least_batches,
         least_s=flat.least_cost / limits.world_size / limits.pixels_per_s,
         time_over_least=busiest_cost * limits.world_size / flat.least_cost,
-        step_class_skew=_step_skew(flat, classes, num_classes),
-        chance_class_skew=_step_skew(flat, _shuffled(classes, plan), num_classes),
+        step_class_skew=None if skew is None else float(skew.mean()),
+        chance_class_skew=None if chance is None else float(chance.mean()),
         buckets=_bucket_rows(plan, flat, classes, num_classes),
     )
 
@@ -184,16 +185,17 @@ def class_skew(
     return np.where(table.any(axis=1), distance, 0.0)
 
 
-def _step_skew(flat: Columns, labels: npt.NDArray[np.int64] | None, num_classes: int) -> float | None:
-    if labels is None:
-        return None
-    return float(class_skew(flat.step_of_image, labels[flat.images], num_classes).mean())
+def step_skews(
+    columns: Columns, labels: npt.NDArray[np.int64], num_classes: int, plan: EpochPlan
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Class skew of each step, and what it would be by chance, both (S,).
 
-
-def _shuffled(labels: npt.NDArray[np.int64] | None, plan: EpochPlan) -> npt.NDArray[np.int64] | None:
-    if labels is None:
-        return None
-    return labels[Order(plan.seed, plan.epoch, Purpose.CHANCE, len(labels)).all()]
+    Chance shuffles the classes over the places of the epoch, not over the dataset: where images have weights, their
+    classes come as often as before.
+    """
+    steps, classes = columns.step_of_image, labels[columns.images]
+    chance = classes[Order(plan.seed, plan.epoch, Purpose.CHANCE, len(classes)).all()]
+    return class_skew(steps, classes, num_classes), class_skew(steps, chance, num_classes)
 
 
 def _bucket_rows(

@@ -62,7 +62,8 @@ def plan_epoch(
 
     Raises:
         PlanError: there are no images, or one alone exceeds the budget (`ImageOverBudgetError`), or weights are
-            missing where `config.sampling` asks for them (`class_weights` makes them).
+            missing where `config.sampling` asks for them (`class_weights` makes them), or the buckets are of other
+            images or of other turns.
     """
     if epoch < 0:
         raise PlanError(f"Epochs are counted from 0, but the epoch is {epoch}.")
@@ -78,6 +79,7 @@ def plan_epoch(
     images = None if weights is None else repeated(weights, len(shapes), config.seed, epoch)
     if config.needs_buckets:
         buckets = buckets or form_buckets(shapes, config, limits, turns=turns)
+        _require_of(buckets, len(shapes), turns)
     canvases = None if config.canvases is None or buckets is None else buckets.bounded
     current: tuple[Bucket, ...] = ()
     if config.steps == "mixed":
@@ -103,6 +105,16 @@ def plan_in_order(sizes: npt.ArrayLike, limits: Limits) -> EpochPlan:
         Step(spread(shapes, parts[start : start + num_ranks], limits)) for start in range(0, len(parts), num_ranks)
     )
     return EpochPlan(epoch=0, seed=0, sizes=shapes, turns=np.zeros(len(shapes), dtype=np.uint8), steps=steps)
+
+
+def _require_of(buckets: Buckets, num_images: int, turns: bool) -> None:
+    """Refuse buckets that would lose images or whose bounds do not hold them."""
+    wanted = (1 + turns, num_images)
+    if buckets.of_image.shape != wanted:
+        raise PlanError(
+            "Buckets are of the very images that are planned, lying on their side as well where they turn, but "
+            f"(orientations, images) is {buckets.of_image.shape} instead of {wanted}; form_buckets takes both."
+        )
 
 
 def _checked(sizes: npt.ArrayLike, limits: Limits) -> Sizes:

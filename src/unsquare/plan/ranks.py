@@ -60,7 +60,7 @@ def _even_out(sizes: Sizes, ranks: list[list[MicroBatch]], launch_pixels: int, c
         return False
     wanted = (costs[busiest] - costs[least] - launch_pixels) // 2
     for item in sorted(ranks[busiest], key=lambda item: -item.computed_pixels):
-        moved = min(len(item.images) - 1, wanted // item.canvas.pixels)
+        moved = min(len(item.images) - 1, max(wanted // item.canvas.pixels, 1))
         if moved < 1:
             continue
         kept, given = _cut(sizes, item, len(item.images) - moved, canvases)

@@ -47,8 +47,14 @@ def plan_stream(
         buffer_images: how many images are held: more pad less and mix better.
 
     Raises:
-        PlanError: an image alone exceeds the budget (`ImageOverBudgetError`), or the buffer is smaller than a step.
+        PlanError: an image alone exceeds the budget (`ImageOverBudgetError`), the buffer is smaller than a step, or
+            the settings need the whole dataset: bounded canvases, balanced sampling.
     """
+    if config.canvases is not None or config.sampling != "once":
+        raise PlanError(
+            "A stream keeps to no set of canvases and draws no image twice, for that needs all shapes beforehand, but "
+            f"canvases is {config.canvases} and sampling {config.sampling!r}; leave both out, or make an index."
+        )
     step_images = config.step_images or MOST_STEP_IMAGES
     if buffer_images < 1 or (config.steps == "mixed" and buffer_images < step_images):
         raise PlanError(

@@ -15,9 +15,8 @@ import numpy.typing as npt
 
 from unsquare.plan.columns import Columns
 from unsquare.plan.config import Limits, PlanConfig, StepForm
-from unsquare.plan.draw import Order, Purpose
 from unsquare.plan.epoch import EpochPlan, Positions
-from unsquare.plan.ledger import Ledger, class_skew, ledger
+from unsquare.plan.ledger import Ledger, ledger
 from unsquare.plan.planner import plan_epoch
 from unsquare.shapes import Shape, Sizes
 
@@ -187,16 +186,6 @@ def example_of(columns: Columns) -> Example:
     blocks = [_block(columns, int(row)) for row in chosen]
     blocks.sort(key=lambda block: (-block.canvas.pixels, -len(block.sizes)))
     return Example(_typical_shuffle(np.concatenate([block.sizes for block in blocks])), blocks)
-
-
-def step_skews(columns: Columns, labels: Labels, num_classes: int, plan: EpochPlan) -> tuple[Floats, Floats]:
-    """Class skew of each step, and with labels shuffled as the ledger shuffles them, both (S,)."""
-    chance = labels[Order(plan.seed, plan.epoch, Purpose.CHANCE, len(labels)).all()]
-    steps = columns.step_of_image
-    return (
-        class_skew(steps, labels[columns.images], num_classes),
-        class_skew(steps, chance[columns.images], num_classes),
-    )
 
 
 class Excess(NamedTuple):

@@ -13,7 +13,7 @@ from unsquare.files import write_text
 from unsquare.plan.columns import Columns
 from unsquare.plan.config import Limits, PlanConfig
 from unsquare.plan.epoch import EpochPlan
-from unsquare.plan.ledger import Ledger
+from unsquare.plan.ledger import Ledger, step_skews
 from unsquare.report import markup, plan_facts, plan_figures, plan_words, units
 from unsquare.report.figures import thin
 from unsquare.report.markup import Section
@@ -206,7 +206,7 @@ def _classes(view: PlanView, columns: Columns) -> str:
         return markup.note("The images have no labels, so there is nothing to say about classes.")
     if view.num_classes < 2:
         return markup.note("There is only one class, so that all steps are alike in this.")
-    skew, chance = plan_facts.step_skews(columns, labels, view.num_classes, view.plan)
+    skew, chance = step_skews(columns, labels, view.num_classes, view.plan)
     words = (
         f"A step's class skew is {ledger.step_class_skew:.3f} on average; steps as large as these would have "
         f"{ledger.chance_class_skew:.3f} by chance. "

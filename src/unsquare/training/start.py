@@ -97,7 +97,7 @@ def resume(path: Path | str, *, quiet: bool = False) -> Path:
     latest = checkpoint.latest(run.checkpoints)
     bounds: Bounds | None = Bounds.from_dict(run.read_json(run.models))
     if bounds is not None and bounds.world_size != fabric.world_size:
-        if config.plan.needs_buckets:
+        if config.plan.steps == "b2b":
             raise RunError(
                 f"In b2b the steps of an epoch depend on the number of processes, and {run.path} was started on "
                 f"{bounds.world_size}, not {fabric.world_size}; resume it on as many."
