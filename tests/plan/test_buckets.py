@@ -180,3 +180,21 @@ def test_buckets_of_other_images_are_refused(num_images, turns, random_sizes):
     formed = form_buckets(random_sizes[:num_images], config("tree", 4), LIMITS)
     with pytest.raises(PlanError, match=rf"is \(1, {num_images}\) instead of \({1 + turns}, 200\)"):
         plan_epoch(random_sizes, config("tree", 4), LIMITS, 0, turns=turns, buckets=formed)
+
+
+@pytest.mark.parametrize("canvases", [None, 6])
+@pytest.mark.parametrize("turns", [True, False])
+def test_no_bucket_of_an_epoch_is_smaller_than_two_images_a_rank(turns, canvases):
+    """Turns and weights leave a bucket fewer images in one epoch than in another; small ones join for that epoch."""
+    sizes = np.random.default_rng(0).integers(10, 60, (300, 2))
+    settings = PlanConfig(steps="b2b", canvases=canvases, multiple=2)
+    limits = Limits(budget_pixels=60 * 60 * 2, launch_pixels=10, world_size=4)
+    weights = None if turns else np.random.default_rng(1).random(300)
+    for epoch in range(5):
+        plan = plan_epoch(sizes, settings, limits, epoch, turns=turns, weights=weights)
+        assert min(len(bucket.images) for bucket in plan.buckets) >= 8
+        assert plan.images_per_step.sum() == 300
+        for batch in plan.micro_batches:
+            assert (plan.sizes[batch.images] <= batch.canvas).all()
+            assert batch.computed_pixels <= limits.budget_pixels
+        assert canvases is None or len({batch.canvas for batch in plan.micro_batches}) <= canvases

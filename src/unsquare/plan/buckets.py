@@ -89,8 +89,11 @@ def form_buckets(sizes: npt.NDArray[np.integer], config: PlanConfig, limits: Lim
     distinct = Distinct.of(sizes, turns=turns)
     if config.canvases is None:
         form = _by_tree if config.boundaries == "tree" else _by_pixels_then_aspect
-        groups = form(distinct, config, limits)
-        groups = merge_small(distinct.shapes, distinct.counts, groups, limits, distinct.orientations)
+
+        def least(canvas_pixels: Counts) -> Counts:
+            return distinct.orientations * limits.enough(canvas_pixels)
+
+        groups = merge_small(distinct.shapes, distinct.counts, form(distinct, config, limits), limits, least)
         canvases = [distinct.shapes[shapes].max(axis=0) for _, shapes in groups]
     else:
         groups, canvases = _by_canvases(distinct, config, limits)

@@ -15,6 +15,7 @@ from unsquare.plan.buckets import Buckets, form_buckets
 from unsquare.plan.config import Limits, PlanConfig
 from unsquare.plan.draw import CHUNK, quarter_turns
 from unsquare.plan.epoch import Bucket, EpochPlan, Step
+from unsquare.plan.merge import merge_for_epoch
 from unsquare.plan.mixed import mixed_steps
 from unsquare.plan.partition import partition
 from unsquare.plan.ranks import spread
@@ -87,6 +88,8 @@ def plan_epoch(
     else:
         assert buckets is not None, "b2b needs buckets"
         current = buckets.of_epoch(turned, images)
+        if turned is not None or images is not None:
+            current = merge_for_epoch(current, limits, canvases)
         steps = b2b_steps(planned, current, config, limits, epoch, canvases)
     return EpochPlan(epoch=epoch, seed=config.seed, sizes=planned, turns=drawn_turns, steps=steps, buckets=current)
 
