@@ -11,7 +11,7 @@ from unsquare.data.augment import AugmentConfig
 from unsquare.data.decode import decode
 from unsquare.data.gate import ByteGate
 from unsquare.data.loader import BatchLoader
-from unsquare.errors import SourceError
+from unsquare.errors import PlanError, SourceError
 from unsquare.index.scan import scan_source
 from unsquare.plan.config import Limits, PlanConfig
 from unsquare.plan.planner import plan_epoch
@@ -74,6 +74,17 @@ def test_a_picture_that_breaks_is_named(make_folder):
     broken.write_bytes(broken.read_bytes()[:-300])
     with pytest.raises(SourceError, match=r"cat/1\.jpg.*scan --verify"):
         _load(index)
+
+
+@pytest.mark.parametrize("geometry", [Geometry(max_pixels=300), Geometry(scale=2.0)])
+def test_a_plan_of_other_shapes_is_refused(make_folder, geometry):
+    """Planned at native size and loaded at another, padding would count as picture: the first such file is named."""
+    index = scan_source(make_folder(num_images=2))
+    plan = plan_epoch(index.sizes, CONFIG, LIMITS, 0)
+    loader = BatchLoader(index, geometry)
+    with pytest.raises(PlanError, match=r"\.jpg is planned as .* and will be .*; plan geometry\.resize"):
+        next(loader.load(plan, plan.micro_batches))
+    loader.close()
 
 
 def test_leaving_early_stops_reading_ahead(make_folder):

@@ -187,6 +187,13 @@ def test_an_image_over_budget_is_named():
     assert (error.value.position, error.value.shape) == (1, (30, 40))
 
 
+@pytest.mark.parametrize("sizes", [[(3, 4, 5)], [3, 4], [(0, 4)], [("a", "b")]])
+def test_shapes_are_checked(sizes):
+    """What is no list of heights and widths above 0 is refused with what was received."""
+    with pytest.raises(PlanError, match=r"Shapes must be|Sides must be"):
+        plan_epoch(sizes, PlanConfig(), Limits(), 0)
+
+
 def test_no_images_is_an_error():
     """There is no plan of nothing."""
     with pytest.raises(PlanError, match="no images"):

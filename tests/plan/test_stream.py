@@ -86,6 +86,13 @@ def test_an_image_over_budget_is_named_by_its_arrival():
         list(plan_stream(shapes, PlanConfig(step_images=5), Limits(budget_pixels=1000), buffer_images=10))
 
 
+@pytest.mark.parametrize("shape", [(3, 50, 50), (0, 5)])
+def test_a_shape_that_is_none_is_refused(shape):
+    """A channel in front, or a side of nothing, is named as it arrived."""
+    with pytest.raises(PlanError, match="height and a width above 0"):
+        next(plan_stream([(5, 5), shape], PlanConfig(), Limits()))
+
+
 def test_a_buffer_smaller_than_a_step_is_refused():
     """A step cannot be drawn from fewer images than it has."""
     with pytest.raises(PlanError, match="must hold a step, 256 images, but holds 100"):

@@ -17,10 +17,11 @@ from unsquare.errors import SourceError
 from unsquare.index.scan import scan_source
 from unsquare.index.table import ShapeIndex
 from unsquare.plan.columns import Columns
-from unsquare.plan.config import Limits, PlanConfig
+from unsquare.plan.config import Limits, PlanConfig, StepForm
+from unsquare.plan.epoch import EpochPlan
 from unsquare.plan.ledger import Ledger, ledger
 from unsquare.plan.naming import naming
-from unsquare.plan.peers import PEERS, Peer, PolicyFigures, figures_of
+from unsquare.plan.peers import PEERS, Batches, Peer, PolicyFigures, figures_of
 from unsquare.plan.planner import plan_epoch
 from unsquare.plan.repeats import Weights, class_weights
 from unsquare.report.plan_page import PlanView, write_plan_page
@@ -64,12 +65,15 @@ def run(arguments: Sequence[str]) -> int:
         )
     sizes = given.geometry.crop(given.geometry.resize(index.sizes))
     weights = class_weights(index.labels) if given.plan.sampling == "balanced" else None
+    if weights is not None and index.labels.max() < 0:
+        raise SourceError("Balanced sampling needs labels, but these images have none; leave --sampling out.")
     with naming(index):
         plan = plan_epoch(sizes, given.plan, given.limits, given.epoch, turns=given.turns, weights=weights)
     with progress_bar("planning") as progress:
         columns = Columns.of(plan, given.limits, progress)
     figures = ledger(plan, given.plan, given.limits, index.labels, len(index.classes), columns=columns)
-    price = _price_of_bound(figures, sizes, given, weights) if given.plan.canvases else None
+    bounded = given.plan.canvases is not None
+    price = _price_of_bound(figures, sizes, given, weights) if bounded else None
     if given.json:
         print_json(figures.to_dict() | ({"price_of_canvases": price} if price else {}))
     else:
@@ -84,7 +88,7 @@ def run(arguments: Sequence[str]) -> int:
             limits=given.limits,
             labels=index.labels.astype(np.int64),
             classes=index.classes,
-            policies=[_figures_of(peer, sizes, given, index) for peer in PEERS],
+            policies=[_other_form(plan, given, index), *(_figures_of(peer, sizes, given, index) for peer in PEERS)],
             rules=[(peer.name, peer.rule, peer.source) for peer in PEERS],
         )
         with progress_bar("planning other choices") as progress:
@@ -98,6 +102,16 @@ def _figures_of(peer: Peer, sizes: Sizes, given: PlanArguments, index: ShapeInde
     batches = peer.batches(sizes, given.limits, given.plan.seed)
     speed = given.limits.pixels_per_s
     return figures_of(peer.name, peer.shuffled, batches, sizes, given.limits, index.labels, pixels_per_s=speed)
+
+
+def _other_form(plan: EpochPlan, given: PlanArguments, index: ShapeIndex) -> PolicyFigures:
+    """What the same images cost in steps of the other form."""
+    form: StepForm = "b2b" if given.plan.steps == "mixed" else "mixed"
+    config = replace(given.plan, steps=form, sampling="once")
+    upright = np.where(plan.turns[:, None] % 2 == 1, plan.sizes[:, ::-1], plan.sizes)
+    other = plan_epoch(upright, config, given.limits, given.epoch, turns=given.turns)
+    batches, speed = Batches.of_plan(other), given.limits.pixels_per_s
+    return figures_of(f"unsquare, {form}", True, batches, other.sizes, given.limits, index.labels, pixels_per_s=speed)
 
 
 def _price_of_bound(figures: Ledger, sizes: Sizes, given: PlanArguments, weights: Weights | None) -> dict[str, float]:
@@ -132,4 +146,9 @@ def _print(figures: Ledger, price: dict[str, float] | None) -> None:
     console.print()
     console.print(table)
     if figures.num_hidden_rows:
-        console.print(f"and {figures.num_hidden_rows:,} more buckets, which pad less; --json lists all.")
+        console.print(
+            f"These {len(rows)} of {len(figures.buckets):,} buckets pad the most pixels; --json lists all. Canvases "
+            "are height x width."
+        )
+    else:
+        console.print("Canvases are height x width.")

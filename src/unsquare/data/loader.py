@@ -21,7 +21,7 @@ import torch
 from unsquare.data.augment import AugmentConfig, augment, image_rng
 from unsquare.data.decode import decode, decode_peak_bytes
 from unsquare.data.gate import DECODE_BYTES, ByteGate, num_cores
-from unsquare.errors import ImageError, SourceError
+from unsquare.errors import ImageError, PlanError, SourceError
 from unsquare.index.header import read_header
 from unsquare.index.table import ShapeIndex
 from unsquare.plan.epoch import EpochPlan, MicroBatch
@@ -118,6 +118,7 @@ class BatchLoader:
 
         Raises:
             SourceError: a picture that the index holds cannot be decoded.
+            PlanError: the plan is of other shapes than the pictures will have.
         """
         waiting: deque[_Pending] = deque()
         ahead = iter(micro_batches)
@@ -133,6 +134,7 @@ class BatchLoader:
                 pending.cancel()
 
     def _submit(self, plan: EpochPlan, micro_batch: MicroBatch) -> _Pending:
+        self._require_planned(plan, micro_batch)
         height, width = micro_batch.canvas
         canvas = np.zeros((len(micro_batch.images), height, width, 3), dtype=np.uint8)
         jobs = [
@@ -143,6 +145,20 @@ class BatchLoader:
         labels = torch.from_numpy(self._index.labels[micro_batch.images].astype(np.int64))
         pixels = torch.from_numpy(canvas).permute(0, 3, 1, 2)  # (N, 3, H, W), channels_last as it lies
         return _Pending(jobs, PaddedBatch(pixels, sizes, labels, micro_batch.images))
+
+    def _require_planned(self, plan: EpochPlan, micro_batch: MicroBatch) -> None:
+        """Refuse a plan of other shapes than the pictures will have: padding would count as picture."""
+        rows = micro_batch.images
+        shown = self._targets[rows] if self._augment is None else self._geometry.crop(self._targets[rows])
+        shown = np.where(plan.turns[rows, None] % 2 == 1, shown[:, ::-1], shown)
+        wrong = np.flatnonzero((shown != plan.sizes[rows]).any(axis=1))
+        if len(wrong):
+            row = rows[wrong[0]]
+            raise PlanError(
+                f"A plan must be of the shapes that the loader's geometry gives, but {self._index.keys[row]} is "
+                f"planned as {_shape(plan.sizes[row])} and will be {_shape(shown[wrong[0]])}; plan "
+                "geometry.resize(index.sizes), cropped by geometry.crop where pictures are augmented."
+            )
 
     def _place(self, slot: npt.NDArray[np.uint8], plan: EpochPlan, image: int) -> None:
         """Decode one image into its slot (H, W, 3) of the canvas."""

@@ -21,6 +21,8 @@ LEAST_STEPS = 16
 
 MOST_BUCKETS = 1 << 16
 """Buckets are numbered in 16 bits."""
+MOST_PIXELS, MOST_RANKS = 1 << 40, 1 << 14
+"""Bounds that keep costs within 63 bits and planning within reason."""
 MOST_CANVASES = 1024
 """Canvases are chosen and assigned beside each other; beyond this nothing is bounded any more."""
 ENOUGH_IMAGES = 4
@@ -41,8 +43,8 @@ class PlanConfig:
     """The most images of one optimizer step in `mixed`, over all ranks; steps are near-equal. Left out, 256, or
     fewer where that gives an epoch less than 16 steps."""
     buckets: int | None = None
-    """The most buckets in `b2b`; more pad less but mix classes less. Left out, as many as have pictures for four steps
-    each. On MAMe at 16 MP that pads 1.4 %, and 64 pad 8.5 %."""
+    """The most buckets in `b2b`; more pad less but mix classes less. Left out, as many as have pictures for four
+    steps on average. On MAMe at 16 MP that pads 1.4 %, and 64 pad 8.5 %."""
     boundaries: Boundaries = "tree"
     """How `b2b` forms buckets: `tree` splits where it saves most; superbuckets by pixels and buckets by aspect ratio
     come from boundaries moved about (`iterative`) or from dynamic programming (`exact`)."""
@@ -100,6 +102,9 @@ class Limits:
 
     def __post_init__(self) -> None:
         _require_at_least(1, "budget_pixels", self.budget_pixels)
+        _require_at_most(MOST_PIXELS, "budget_pixels", self.budget_pixels)
+        _require_at_most(MOST_PIXELS, "launch_pixels", self.launch_pixels)
+        _require_at_most(MOST_RANKS, "world_size", self.world_size)
         _require_at_least(0, "launch_pixels", self.launch_pixels)
         _require_at_least(1, "pixels_per_s", self.pixels_per_s)
         _require_at_least(1, "world_size", self.world_size)

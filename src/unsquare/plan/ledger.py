@@ -81,17 +81,20 @@ class Ledger:
         rows = [
             ("images", f"{self.num_images:,}"),
             ("steps", f"{self.num_steps:,} {self.steps}"),
-            ("micro-batches", f"{self.num_micro_batches:,}"),
+            ("micro-batches", f"{self.num_micro_batches:,}; the budget alone needs {self.least_micro_batches:,}"),
             ("distinct canvases", f"{self.num_canvases:,}"),
             ("real pixels", _pixels_text(self.real_pixels)),
             ("computed pixels", _pixels_text(self.computed_pixels)),
             ("padding overhead", f"{self.padding_overhead:.2%}"),
             ("largest micro-batch", _pixels_text(self.max_micro_batch_pixels)),
             ("fill, mean and median", f"{self.mean_fill:.0%}, {self.median_fill:.0%}"),
-            ("busiest rank over mean", f"{self.rank_imbalance:.3f}"),
-            ("predicted time", f"{_seconds_text(self.predicted_s)}, {self.time_over_least - 1:.1%} above the least"),
-            ("least micro-batches", f"{self.least_micro_batches:,} fit the budget"),
+            (
+                "predicted time",
+                f"{_seconds_text(self.predicted_s)}; however batched, at least {_seconds_text(self.least_s)}",
+            ),
         ]
+        if self.rank_imbalance > 1:
+            rows.append(("busiest rank over mean", f"{self.rank_imbalance:.3f}"))
         if self.step_class_skew is not None:
             rows.append(
                 (

@@ -18,7 +18,7 @@ def naming(index: ShapeIndex) -> Iterator[None]:
     except ImageOverBudgetError as error:
         raise BudgetError(
             f"Each image must fit the memory budget alone, which holds {error.budget_pixels:,} pixels, but "
-            f"{index.keys[error.position]} has {error.shape} = {error.shape.pixels:,}; raise --memory, try "
-            "--activation-checkpointing on or --precision bf16-mixed, or shrink the pictures with "
-            f"--max-pixels {error.budget_pixels}."
+            f"{index.keys[error.position]} has {error.shape} = {error.shape.pixels:,}; raise --memory (for a plan "
+            "alone, --budget-pixels), try --activation-checkpointing on or --precision bf16-mixed, or shrink the "
+            f"pictures with --max-pixels {error.budget_pixels}."
         ) from error

@@ -33,8 +33,8 @@ class ImageOverBudgetError(PlanError):
         self.budget_pixels = budget_pixels
         super().__init__(
             f"The image at position {position} is {shape} = {shape.pixels:,} pixels, but a micro-batch "
-            f"may have at most {budget_pixels:,}; raise the budget, or shrink large images with "
-            f"--max-pixels {budget_pixels}."
+            f"may have at most {budget_pixels:,}; raise the budget, or shrink large images to max_pixels="
+            f"{budget_pixels}."
         )
 
 
@@ -123,14 +123,19 @@ def _require_of(buckets: Buckets, num_images: int, turns: bool) -> None:
 def _checked(sizes: npt.ArrayLike, limits: Limits) -> Sizes:
     """The shapes as integers, each within the budget; looked at in chunks, for they may lie in a file."""
     shapes = np.asarray(sizes)
-    if not np.issubdtype(shapes.dtype, np.integer):
-        shapes = shapes.astype(np.int64)
     if not len(shapes):
         raise PlanError("There are no images to plan; the list of shapes is empty.")
-    assert shapes.shape == (len(shapes), 2), "sizes are (N, 2)"
+    if shapes.ndim != 2 or shapes.shape[1] != 2 or not np.issubdtype(shapes.dtype, np.number):
+        raise PlanError(
+            f"Shapes must be (N, 2) numbers, a height and a width an image, but are {shapes.shape} "
+            f"{shapes.dtype}; give a row for each image."
+        )
+    if not np.issubdtype(shapes.dtype, np.integer):
+        shapes = shapes.astype(np.int64)
     for start in range(0, len(shapes), CHUNK):
         chunk = np.asarray(shapes[start : start + CHUNK], dtype=np.int64)
-        assert chunk.min() > 0, "sides are above 0"
+        if chunk.min() < 1:
+            raise PlanError(f"Sides must be at least 1 pixel, but the least is {chunk.min()}; leave such images out.")
         pixels = chunk[:, 0] * chunk[:, 1]
         if pixels.max() > limits.budget_pixels:
             position = int(pixels.argmax())

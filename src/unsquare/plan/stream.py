@@ -99,7 +99,11 @@ class _Held:
     def fill(self) -> bool:
         """Take what there is room for; whether any image is held."""
         wanted = self._most - len(self.numbers)
-        arrived = np.array(list(islice(self._source, wanted)), dtype=np.int64).reshape(-1, 2)
+        taken = list(islice(self._source, wanted))
+        for shape in taken:
+            if len(shape) != 2 or min(shape) < 1:
+                raise PlanError(f"Shapes must be a height and a width above 0, but {shape} arrived; leave it out.")
+        arrived = np.array(taken, dtype=np.int64).reshape(-1, 2)
         self.ended |= len(arrived) < wanted
         pixels = arrived.prod(axis=1)
         if len(arrived) and pixels.max() > self._limits.budget_pixels:

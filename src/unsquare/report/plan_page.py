@@ -79,7 +79,7 @@ def render_plan_page(view: PlanView, progress: Callable[[int, int], None] | None
     """The whole page as HTML."""
     columns = view.columns
     example = plan_facts.example_of(columns)
-    lead = plan_words.lead(view.ledger, view.limits, view.plan.sizes)
+    lead = plan_words.lead(view.ledger, view.limits, view.plan.sizes, balanced=view.config.sampling == "balanced")
     tiles = plan_words.headlines(view.ledger, view.limits)
     sections = [
         Section("step", "How images go together", _step(view, example)),
@@ -248,8 +248,10 @@ def _policies(view: PlanView) -> str:
     )
     rows: list[PolicyRow] = [own, *view.policies]
     words = (
-        "The same images, batched by other rules that people use. Times are computed pixels and launches on one device "
-        f"at {units.pixels(view.limits.pixels_per_s)} a second."
+        "The same images, batched by other rules that people use: as many images at a time as never exceed the budget "
+        "(safe), or as it holds on average (typical). Mixed steps are drawn from all images alike; a rule that chooses "
+        "images by shape pads less and updates on fewer kinds of image at a time, as b2b does. Times are computed "
+        f"pixels and launches on one device at {units.pixels(view.limits.pixels_per_s)} a second."
     )
     if any(row.num_over_budget for row in rows):
         words += " Those in red make micro-batches larger than the budget, which would run out of memory."

@@ -32,7 +32,7 @@ WORDS = (
 )
 
 
-def lead(figures: Ledger, limits: Limits, sizes: Sizes) -> list[str]:
+def lead(figures: Ledger, limits: Limits, sizes: Sizes, *, balanced: bool = False) -> list[str]:
     """What the plan does and what it costs, in three sentences."""
     pixels = sizes.prod(axis=1)
     span = f"from {units.pixels(pixels.min())} to {units.pixels(pixels.max())}"
@@ -44,7 +44,7 @@ def lead(figures: Ledger, limits: Limits, sizes: Sizes) -> list[str]:
         random = units.percent(random_batch_overhead(sizes, SHUFFLED_BATCH))
         compared = f"; shuffled batches of {SHUFFLED_BATCH}, padded to their largest image, would compute {random} more"
     return [
-        f"An epoch shows the network {_each(figures.num_images)}, {span}, in "
+        f"An epoch shows the network {_each(figures.num_images, balanced)}, {span}, in "
         f"{units.plural(figures.num_steps, 'optimizer step')}; images of different shapes can be computed together "
         "only when they are padded to one size, and work on padding is wasted.",
         f"This plan gathers images of like shape into {_micro_batches(figures)} of {per_batch} on average, "
@@ -127,7 +127,9 @@ def _on_ranks(limits: Limits) -> str:
     return f" on each of {limits.world_size} ranks" if limits.world_size > 1 else ""
 
 
-def _each(num_images: int) -> str:
+def _each(num_images: int, balanced: bool) -> str:
+    if balanced:
+        return f"{num_images:,} images, all classes as often"
     return "its one image" if num_images == 1 else f"each of {num_images:,} images once"
 
 
