@@ -102,6 +102,7 @@ class _Held:
         wanted = self._most - len(self.numbers)
         arrived = np.array(list(islice(self._source, wanted)), dtype=np.int64).reshape(-1, 2)
         self.ended |= len(arrived) < wanted
+        assert arrived.min(initial=1) > 0, "sides are above 0"
         pixels = arrived.prod(axis=1)
         if len(arrived) and pixels.max() > self._limits.budget_pixels:
             worst = int(pixels.argmax())
