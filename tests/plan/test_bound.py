@@ -47,8 +47,7 @@ def test_no_plan_beats_the_ledgers_bounds(sizes, steps, world_size, launch):
     found = ledger(plan_epoch(sizes, config, limits, 0), config, limits)
     assert found.predicted_s >= found.least_s * (1 - 1e-12)
     assert found.time_over_least >= 1
-    if steps == "mixed":
-        assert found.num_micro_batches >= found.least_micro_batches
+    assert found.num_micro_batches >= found.least_micro_batches
 
 
 def test_equal_shapes_reach_the_bound():

@@ -198,3 +198,16 @@ def test_no_bucket_of_an_epoch_is_smaller_than_two_images_a_rank(turns, canvases
             assert (plan.sizes[batch.images] <= batch.canvas).all()
             assert batch.computed_pixels <= limits.budget_pixels
         assert canvases is None or len({batch.canvas for batch in plan.micro_batches}) <= canvases
+
+
+@pytest.mark.parametrize("num_images", [8, 9, 15, 17, 31, 40])
+def test_images_that_do_not_go_round_leave_no_rank_idle(num_images):
+    """Each image fills a rank: some ranks run two in a step, and no step has fewer images than ranks."""
+    limits = Limits(budget_pixels=100, launch_pixels=10, world_size=8)
+    plan = plan_epoch(np.full((num_images, 2), 10), PlanConfig(steps="b2b"), limits, 0)
+    assert len(plan.steps) == num_images // 8
+    rounds = [[len(rank) for rank in step.ranks] for step in plan.steps]
+    assert min(map(min, rounds)) == 1
+    assert sum(map(max, rounds)) == -(-num_images // 8)
+    assert all(batch.computed_pixels == 100 for batch in plan.micro_batches)
+    assert plan.images_per_step.sum() == sum(len(batch.images) for batch in plan.micro_batches) == num_images

@@ -2,7 +2,8 @@
 
 The batch size follows the canvas and so changes from step to step. Images are shuffled within their bucket. Steps of a
 bucket are spread evenly over the epoch, so that sizes alternate and any stretch of steps has nearly the mix of classes
-of the whole (shape tells of the class).
+of the whole (shape tells of the class). Where images are few to a micro-batch and do not go round, some ranks run two
+rather than others none, which frameworks that reduce gradients in the backward pass would wait for.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ import numpy as np
 
 from unsquare.plan.config import Limits, PlanConfig
 from unsquare.plan.draw import Order, Purpose, bits
-from unsquare.plan.epoch import Bucket, LazySteps, MicroBatch, Positions, Step, canvas_of, near_equal
-from unsquare.shapes import Sizes
+from unsquare.plan.epoch import Bucket, LazySteps, MicroBatch, Positions, Step, micro_batches_of, near_equal
+from unsquare.shapes import Shape, Sizes
 
 
 def b2b_steps(
@@ -28,7 +29,8 @@ def b2b_steps(
     """Steps over all buckets, each image of each bucket exactly once.
 
     Steps of a bucket are as few as its bound canvas allows and near-equal in number, rather than full ones and a
-    remainder: no tiny last step with its own noisy gradient.
+    remainder: no tiny last step with its own noisy gradient. Where that would leave ranks without an image, the last
+    step takes what is left as well.
 
     Args:
         sizes: planned shapes, (N, 2).
@@ -38,7 +40,7 @@ def b2b_steps(
         epoch: number of the epoch.
         canvases: the only canvases allowed, (K, 2), by ascending pixels; None makes each tight.
     """
-    shares = [near_equal(len(bucket.images), _num_steps(bucket, limits)) for bucket in buckets]
+    shares = [_shares(bucket, limits) for bucket in buckets]
     num_steps = np.array([len(share) for share in shares])
     order = _interleaved(num_steps, config.seed, epoch)
     bucket_of_step = np.repeat(np.arange(len(buckets)), num_steps)
@@ -55,15 +57,24 @@ def b2b_steps(
         bucket = int(bucket_of_step[place])
         end = ends[place] - before[bucket]
         images = buckets[bucket].images[order_of(bucket).run(end - share[place], end)]
-        return Step(on_ranks(sizes, images, limits.world_size, canvases), bucket=bucket)
+        return Step(on_ranks(sizes, images, limits, canvases, buckets[bucket].canvas), bucket=bucket)
 
     return LazySteps(share[order], step)
 
 
-def _num_steps(bucket: Bucket, limits: Limits) -> int:
+def _shares(bucket: Bucket, limits: Limits) -> Positions:
+    """Images of each step of a bucket, (steps,)."""
+    num_images, num_ranks = len(bucket.images), limits.world_size
+    shares = near_equal(num_images, -(-num_images // (num_ranks * _capacity(bucket.canvas, limits))))
+    if shares[-1] < num_ranks < num_images:  # of 9 images that fill a rank each, 8 ranks take 9 as soon as 5 and 4
+        shares = np.full(num_images // num_ranks, num_ranks)
+        shares[-1] += num_images % num_ranks
+    return shares
+
+
+def _capacity(canvas: Shape, limits: Limits) -> int:
     # A bound larger than the budget (a tall and a wide image) leaves one image a time, which always fits.
-    capacity = max(limits.budget_pixels // bucket.canvas.pixels, 1) * limits.world_size
-    return -(-len(bucket.images) // capacity)
+    return max(limits.budget_pixels // canvas.pixels, 1)
 
 
 def _interleaved(num_steps: Positions, seed: int, epoch: int) -> Positions:
@@ -74,8 +85,21 @@ def _interleaved(num_steps: Positions, seed: int, epoch: int) -> Positions:
 
 
 def on_ranks(
-    sizes: Sizes, images: Positions, world_size: int, canvases: Sizes | None = None
+    sizes: Sizes, images: Positions, limits: Limits, canvases: Sizes | None, bound: Shape
 ) -> tuple[tuple[MicroBatch, ...], ...]:
-    """One micro-batch of near-equal count on every rank, as far as there are images."""
-    parts = np.array_split(images, world_size)
-    return tuple((MicroBatch(part, canvas_of(sizes, part, canvases)),) if len(part) else () for part in parts)
+    """One micro-batch of near-equal count on every rank, as far as there are images; two where one does not hold them.
+
+    Args:
+        sizes: planned shapes, (N, 2).
+        images: positions of the step's images, (n,).
+        limits: budget and world size.
+        canvases: the only canvases allowed, (K, 2), by ascending pixels; None makes each tight.
+        bound: a canvas that holds all of the images.
+    """
+    capacity = _capacity(bound, limits)
+    ranks = []
+    for part in np.array_split(images, limits.world_size):
+        ranks.append(
+            micro_batches_of(sizes, np.array_split(part, -(-len(part) // capacity)) if len(part) else (), canvases)
+        )
+    return tuple(map(tuple, ranks))

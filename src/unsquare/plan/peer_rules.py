@@ -23,7 +23,7 @@ from unsquare.plan.policies import Batches
 from unsquare.shapes import Sizes
 
 CELLS = 64
-"""Cells of a grid: as many as `PlanConfig.buckets` has by default."""
+"""Cells of a grid."""
 
 Cut = Callable[[int], Batches]
 """An epoch's batches for a number of images per batch."""

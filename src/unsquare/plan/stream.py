@@ -78,7 +78,8 @@ def plan_stream(
             continue
         parts = _steps_that_go(held, limits)
         for part in (parts[i] for i in np.argsort([order[part[0]] for part in parts])):
-            ranks = on_ranks(held.sizes, part[np.argsort(order[part])], limits.world_size)
+            images = part[np.argsort(order[part])]
+            ranks = on_ranks(held.sizes, images, limits, None, canvas_of(held.sizes, images))
             yield Step(tuple(tuple(_arrived(batch, held.numbers) for batch in rank) for rank in ranks))
         held.drop(np.concatenate(parts))
 
@@ -105,6 +106,7 @@ class _Held:
                 raise PlanError(f"Shapes must be a height and a width above 0, but {shape} arrived; leave it out.")
         arrived = np.array(taken, dtype=np.int64).reshape(-1, 2)
         self.ended |= len(arrived) < wanted
+        assert arrived.min(initial=1) > 0, "sides are above 0"
         pixels = arrived.prod(axis=1)
         if len(arrived) and pixels.max() > self._limits.budget_pixels:
             worst = int(pixels.argmax())
