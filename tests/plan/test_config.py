@@ -21,6 +21,8 @@ from unsquare.plan import Limits, PlanConfig
         (Limits, {"world_size": True}, "world_size must be"),
         (PlanConfig, {"seed": -1}, "seed must be a whole number of at least 0"),
         (Limits, {"launch_pixels": -5}, "launch_pixels must be"),
+        (Limits, {"budget_pixels": 10**21}, "budget_pixels must be at most 1,152,921,504,606,846,976"),
+        (Limits, {"launch_pixels": 10**13}, "launch_pixels must be at most 1,099,511,627,776"),
     ],
 )
 def test_impossible_settings_are_refused(kind, setting, message):
