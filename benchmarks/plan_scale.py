@@ -66,11 +66,11 @@ def measure(path: Path, form: str, whole: bool) -> dict[str, Any]:
     plan = plan_epoch(sizes, config, limits, 0, buckets=buckets)
     _ = plan.steps[0].micro_batches[0]
     figures["first_s"] = time.perf_counter() - started
-    wanted = np.linspace(1, len(plan.steps) - 1, FURTHER_STEPS).astype(int)
+    wanted = range(1, min(1 + FURTHER_STEPS, len(plan.steps)))
     seconds = []
     for number in wanted:
         started = time.perf_counter()
-        _ = plan.steps[int(number)]
+        _ = plan.steps[number]
         seconds.append(time.perf_counter() - started)
     figures |= {"rows": len(sizes), "num_steps": len(plan.steps)}
     figures |= {"step_s": float(np.median(seconds)), "slowest_step_s": max(seconds)}

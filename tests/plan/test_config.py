@@ -21,11 +21,12 @@ from unsquare.plan import Limits, PlanConfig
         (Limits, {"world_size": True}, "world_size must be"),
         (PlanConfig, {"seed": -1}, "seed must be a whole number of at least 0"),
         (Limits, {"launch_pixels": -5}, "launch_pixels must be"),
-        (Limits, {"budget_pixels": 10**30}, "budget_pixels must be at most"),
         (Limits, {"world_size": 10**12}, "world_size must be at most 16,384"),
         (PlanConfig, {"canvases": 0}, "canvases must be a whole number of at least 1"),
         (PlanConfig, {"multiple": 0}, "multiple must be"),
         (PlanConfig, {"sampling": "twice"}, "sampling must be one of once, balanced"),
+        (Limits, {"budget_pixels": 10**21}, "budget_pixels must be at most 1,152,921,504,606,846,976"),
+        (Limits, {"launch_pixels": 10**13}, "launch_pixels must be at most 1,099,511,627,776"),
     ],
 )
 def test_impossible_settings_are_refused(kind, setting, message):

@@ -35,6 +35,7 @@ def test_every_stream_is_sound(shapes, form, step_images, buffer_images, world_s
     assert sorted(images) == list(range(len(shapes)))
     for step in steps:
         assert sum(bool(rank) for rank in step.ranks) == min(world_size, step.num_images)
+        assert form == "mixed" or step.num_images >= min(world_size, len(shapes), buffer_images // 2)
         assert form == "b2b" or step.num_images <= step_images
         for batch in step.micro_batches:
             assert batch.canvas == tuple(sizes[batch.images].max(axis=0))

@@ -21,8 +21,10 @@ LEAST_STEPS = 16
 
 MOST_BUCKETS = 1 << 16
 """Buckets are numbered in 16 bits."""
-MOST_PIXELS, MOST_RANKS = 1 << 40, 1 << 14
-"""Bounds that keep costs within 63 bits and planning within reason."""
+MOST_BUDGET_PIXELS, MOST_LAUNCH_PIXELS = 1 << 60, 1 << 40
+"""What 64 bits hold: a budget is compared with, a launch multiplied by the number of micro-batches."""
+MOST_RANKS = 1 << 14
+"""Ranks are gone through for each micro-batch."""
 MOST_CANVASES = 1024
 """Canvases are chosen and assigned beside each other; beyond this nothing is bounded any more."""
 ENOUGH_IMAGES = 4
@@ -102,12 +104,12 @@ class Limits:
 
     def __post_init__(self) -> None:
         _require_at_least(1, "budget_pixels", self.budget_pixels)
-        _require_at_most(MOST_PIXELS, "budget_pixels", self.budget_pixels)
-        _require_at_most(MOST_PIXELS, "launch_pixels", self.launch_pixels)
-        _require_at_most(MOST_RANKS, "world_size", self.world_size)
+        _require_at_most(MOST_BUDGET_PIXELS, "budget_pixels", self.budget_pixels)
         _require_at_least(0, "launch_pixels", self.launch_pixels)
+        _require_at_most(MOST_LAUNCH_PIXELS, "launch_pixels", self.launch_pixels)
         _require_at_least(1, "pixels_per_s", self.pixels_per_s)
         _require_at_least(1, "world_size", self.world_size)
+        _require_at_most(MOST_RANKS, "world_size", self.world_size)
 
     def cost(self, canvas_pixels: Counts, count: Counts) -> Counts:
         """The cost as pixels of `count` images on canvases of `canvas_pixels`, elementwise.

@@ -46,7 +46,7 @@ class Distinct:
     def of(cls, sizes: npt.NDArray[np.integer], *, turns: bool = False, most: int = MOST_SHAPES) -> Distinct:
         """The distinct shapes of these, (N, 2); with `turns`, each image counts upright and on its side.
 
-        More than `most`, and more than one for each two powers of two, they are not.
+        There are at most `most`, unless sides rounded up to powers of two are still more.
         """
         digits, keys = EXACT_DIGITS, np.empty(0, dtype=np.int64)
         counts, tops = np.empty(0, dtype=np.int64), np.empty((0, 2), dtype=np.int64)

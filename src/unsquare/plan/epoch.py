@@ -134,7 +134,9 @@ def canvas_of(sizes: Sizes, images: Positions, canvases: Sizes | None = None) ->
     """The least height and width that hold all these images, or the first of the canvases (K, 2) that does."""
     top = sizes[images].max(axis=0)
     if canvases is not None:
-        top = canvases[int((top <= canvases).all(axis=1).argmax())]
+        holds = (top <= canvases).all(axis=1)
+        assert holds.any(), "a canvas holds the images"
+        top = canvases[int(holds.argmax())]
     height, width = top
     return Shape(int(height), int(width))
 

@@ -49,6 +49,7 @@ class Ledger:
     num_micro_batches: int
     num_canvases: int
     real_pixels: int
+    """Pixels of the images: no plan computes fewer."""
     computed_pixels: int
     padding_overhead: float
     """Computed pixels / real pixels - 1."""
@@ -83,7 +84,7 @@ class Ledger:
             ("steps", f"{self.num_steps:,} {self.steps}"),
             ("micro-batches", f"{self.num_micro_batches:,}; the budget alone needs {self.least_micro_batches:,}"),
             ("distinct canvases", f"{self.num_canvases:,}"),
-            ("real pixels", _pixels_text(self.real_pixels)),
+            ("real pixels", f"{_pixels_text(self.real_pixels)}, the least that can be computed"),
             ("computed pixels", _pixels_text(self.computed_pixels)),
             ("padding overhead", f"{self.padding_overhead:.2%}"),
             ("largest micro-batch", _pixels_text(self.max_micro_batch_pixels)),

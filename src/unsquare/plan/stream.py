@@ -78,8 +78,7 @@ def plan_stream(
             continue
         parts = _steps_that_go(held, limits)
         for part in (parts[i] for i in np.argsort([order[part[0]] for part in parts])):
-            images = part[np.argsort(order[part])]
-            ranks = on_ranks(held.sizes, images, limits, None, canvas_of(held.sizes, images))
+            ranks = _on_ranks(held.sizes, part[np.argsort(order[part])], limits)
             yield Step(tuple(tuple(_arrived(batch, held.numbers) for batch in rank) for rank in ranks))
         held.drop(np.concatenate(parts))
 
@@ -140,16 +139,32 @@ def _steps_that_go(held: _Held, limits: Limits) -> list[Positions]:
 
 
 def _partition_for_ranks(sizes: Sizes, limits: Limits) -> list[Positions]:
-    """Parts that make one micro-batch on every rank: as large as all ranks together hold."""
+    """Steps of one micro-batch on every rank, as large as all ranks together hold; none leaves a rank idle in vain."""
     together = replace(limits, budget_pixels=limits.budget_pixels * limits.world_size)
-    parts: list[Positions] = []
+    steps: list[Positions] = []
+    short: list[Positions] = []  # parts of fewer images than ranks, gathered until they go round
     for part in partition(sizes, np.arange(len(sizes)), together):
-        capacity = limits.world_size * (limits.budget_pixels // canvas_of(sizes, part).pixels)
-        if capacity:
-            parts += np.array_split(part, -(-len(part) // capacity))
-        else:  # a tall and a wide image, whose joint canvas no rank holds
-            parts += partition(sizes, part, limits)
-    return parts
+        capacity = limits.world_size * max(limits.budget_pixels // canvas_of(sizes, part).pixels, 1)
+        for images in np.array_split(part, -(-len(part) // capacity)):
+            if len(images) >= limits.world_size:
+                steps.append(images)
+                continue
+            short.append(images)
+            if sum(map(len, short)) >= limits.world_size:
+                steps.append(np.concatenate(short))
+                short = []
+    if short:
+        last = [steps.pop()] if steps else []
+        steps.append(np.concatenate([*last, *short]))
+    return steps
+
+
+def _on_ranks(sizes: Sizes, images: Positions, limits: Limits) -> tuple[tuple[MicroBatch, ...], ...]:
+    """One micro-batch on every rank, or as many as a step of several shapes takes."""
+    bound = canvas_of(sizes, images)
+    if bound.pixels * -(-len(images) // limits.world_size) <= limits.budget_pixels:
+        return on_ranks(sizes, images, limits, None, bound)
+    return spread(sizes, partition(sizes, images, limits), limits)
 
 
 def _arrived(batch: MicroBatch, numbers: Positions) -> MicroBatch:

@@ -11,12 +11,12 @@ from itertools import islice
 from typing import Any
 
 from unsquare.data.loader import decoding_bytes
-from unsquare.errors import BudgetError, RunError
+from unsquare.errors import BudgetError, PlanError, RunError
 from unsquare.index.table import ShapeIndex
 from unsquare.memory.budget import budget_bytes, format_bytes
 from unsquare.plan.config import Limits
 from unsquare.plan.epoch import MicroBatch
-from unsquare.plan.planner import ImageOverBudgetError, plan_epoch
+from unsquare.plan.planner import plan_epoch
 from unsquare.shapes import Sizes
 from unsquare.training.capacity import Capacity, Need, measure_training, verify_largest
 from unsquare.training.config import TrainConfig
@@ -135,7 +135,8 @@ def _measure(engine: Engine, config: TrainConfig, index: ShapeIndex, sizes: Size
     """Probe without recomputing activations, then with, where the largest image or the user asks for it."""
     # On a GPU the budget is the device's memory, and decoding takes none of it.
     reserved = decoding_bytes(index, config.geometry) if engine.device.type == "cpu" else 0
-    largest = int(sizes.prod(axis=1).max())
+    multiple = config.plan.multiple if config.plan.canvases is not None else 1
+    largest = int((-(-sizes // multiple) * multiple).prod(axis=1).max())
     for checkpointing in {"on": (True,), "off": (False,), "auto": (False, True)}[
         config.device.activation_checkpointing
     ]:
@@ -173,7 +174,7 @@ def _largest_micro_batch(config: TrainConfig, sizes: Sizes, capacity: Capacity, 
     once = replace(config.plan, sampling="once")
     try:
         plan = plan_epoch(sizes, once, limits, 0, turns=config.augment.turns)
-    except ImageOverBudgetError:
+    except PlanError:  # the run's own plan says why
         return None
     batches = (each for step in islice(plan.steps, VERIFIED_STEPS) for each in step.micro_batches)
     return max(batches, key=lambda each: each.computed_pixels)
