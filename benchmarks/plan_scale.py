@@ -97,7 +97,7 @@ def draw(results: list[dict[str, Any]], path: Path) -> None:
     from matplotlib import pyplot
 
     matplotlib.rcParams["svg.hashsalt"] = "unsquare"
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4.6), layout="constrained")
     lines = [
         ("mixed", "first_s", "mixed: first micro-batch", "tab:blue", "-"),
         ("mixed", "step_s", "mixed: further step of 256", "tab:blue", "--"),
@@ -118,7 +118,7 @@ def draw(results: list[dict[str, Any]], path: Path) -> None:
     right.set(xlabel="images", ylabel="highest resident memory, GiB")
     for axes in (left, right):
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
+        axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, frameon=False)
     figure.savefig(path, metadata={"Date": None})
 
 
