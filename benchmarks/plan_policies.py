@@ -33,7 +33,6 @@ import numpy as np
 from unsquare.plan import Limits, PlanConfig, plan_epoch
 from unsquare.plan.peer_rules import two_level_cells
 from unsquare.plan.peers import PEERS, Batches, Peer, PolicyFigures, figures_of
-from unsquare.plan.policies import PIXELS_PER_S
 from unsquare.shapes import Geometry, Sizes
 from unsquare.version import __version__
 
@@ -268,7 +267,7 @@ def setting_of(given: argparse.Namespace) -> dict[str, Any]:
     return {
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "versions": versions,
-        "time_model": {"pixels_per_s": PIXELS_PER_S, "launch_pixels": Limits().launch_pixels},
+        "time_model": {"pixels_per_s": Limits().pixels_per_s, "launch_pixels": Limits().launch_pixels},
         "seed": SEED,
         "ours": {name: asdict(config) for name, config in OURS.items()},
         "quick": given.quick,

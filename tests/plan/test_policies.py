@@ -9,13 +9,13 @@ from unsquare.plan import Limits, PlanConfig, ledger, plan_epoch
 from unsquare.plan.policies import Batches, figures_of
 
 SIZES = np.array([(10, 10), (10, 8), (4, 4), (4, 5)])
-LIMITS = Limits(budget_pixels=190, launch_pixels=25)
+LIMITS = Limits(budget_pixels=190, launch_pixels=25, pixels_per_s=100)
 
 
 def test_figures_by_hand():
     """Canvases 10 x 10 and 4 x 5, two images each: 240 pixels for 216, and the first exceeds the budget of 190."""
     batches = Batches.tight(SIZES, np.arange(4), np.array([2, 2]))
-    found = figures_of("two", True, batches, SIZES, LIMITS, [0, 1, 0, 0], pixels_per_s=100)
+    found = figures_of("two", True, batches, SIZES, LIMITS, [0, 1, 0, 0])
     assert found.padding_overhead == pytest.approx(240 / 216 - 1)
     assert (found.num_micro_batches, found.num_canvases, found.num_over_budget) == (2, 2, 1)
     assert found.mean_fill == pytest.approx((200 + 40) / 2 / 190)
@@ -47,7 +47,7 @@ def test_columns_are_as_brute_force(shapes, data):
     found = figures_of("any", False, list(batches), sizes, LIMITS)
     assert found == figures_of("any", False, batches, sizes, LIMITS)
     assert found.num_over_budget == sum(pixels > LIMITS.budget_pixels for pixels in computed)
-    assert found.predicted_s == pytest.approx((sum(computed) + 25 * len(computed)) / 100e6)
+    assert found.predicted_s == pytest.approx((sum(computed) + 25 * len(computed)) / 100)
 
 
 def test_batches_in_another_order():

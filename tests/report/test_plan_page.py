@@ -13,8 +13,8 @@ from unsquare.cli import main
 from unsquare.errors import PlanError
 from unsquare.plan import Limits, PlanConfig, ledger, plan_epoch
 from unsquare.plan.columns import Columns
+from unsquare.plan.policies import PolicyFigures
 from unsquare.report import plan_facts, plan_page
-from unsquare.report.plan_facts import Policy
 from unsquare.report.plan_page import PlanView, render_plan_page, write_plan_page
 
 LIMITS = Limits(budget_pixels=200_000, launch_pixels=2_000)
@@ -148,7 +148,8 @@ def test_a_sample_is_named_and_scaled(monkeypatch):
 
 def test_hostile_names_stay_names():
     """Names of classes, of the dataset and of policies are text whatever they hold."""
-    policy = Policy(
+    policy = PolicyFigures(
+        num_canvases=1,
         name=HOSTILE[0],
         shuffled=True,
         padding_overhead=-0.1,
@@ -176,7 +177,8 @@ def test_policies_stand_beside_the_plan():
     """Each row handed over has a line in the table under the plan's own; without rows there is no such section."""
     view = view_of(shapes())
     assert 'id="policies"' not in render_plan_page(view)
-    row = Policy(
+    row = PolicyFigures(
+        num_canvases=1,
         name="as they come",
         shuffled=False,
         padding_overhead=1.234,

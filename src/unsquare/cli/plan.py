@@ -100,8 +100,7 @@ def run(arguments: Sequence[str]) -> int:
 def _figures_of(peer: Peer, sizes: Sizes, given: PlanArguments, index: ShapeIndex) -> PolicyFigures:
     """What the same images cost when batched by another rule."""
     batches = peer.batches(sizes, given.limits, given.plan.seed)
-    speed = given.limits.pixels_per_s
-    return figures_of(peer.name, peer.shuffled, batches, sizes, given.limits, index.labels, pixels_per_s=speed)
+    return figures_of(peer.name, peer.shuffled, batches, sizes, given.limits, index.labels)
 
 
 def _other_form(plan: EpochPlan, given: PlanArguments, index: ShapeIndex) -> PolicyFigures:
@@ -110,8 +109,7 @@ def _other_form(plan: EpochPlan, given: PlanArguments, index: ShapeIndex) -> Pol
     config = replace(given.plan, steps=form, sampling="once")
     upright = np.where(plan.turns[:, None] % 2 == 1, plan.sizes[:, ::-1], plan.sizes)
     other = plan_epoch(upright, config, given.limits, given.epoch, turns=given.turns)
-    batches, speed = Batches.of_plan(other), given.limits.pixels_per_s
-    return figures_of(f"unsquare, {form}", True, batches, other.sizes, given.limits, index.labels, pixels_per_s=speed)
+    return figures_of(f"unsquare, {form}", True, Batches.of_plan(other), other.sizes, given.limits, index.labels)
 
 
 def _price_of_bound(figures: Ledger, sizes: Sizes, given: PlanArguments, weights: Weights | None) -> dict[str, float]:

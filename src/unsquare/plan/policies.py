@@ -18,9 +18,6 @@ from unsquare.plan.epoch import EpochPlan, MicroBatch, Positions
 from unsquare.plan.ledger import class_skew
 from unsquare.shapes import Shape, Sizes
 
-PIXELS_PER_S = 100e6
-"""The stated time model: a second computes 100 MP, so that a launch of `Limits`' default 1 MP takes 10 ms."""
-
 
 @dataclass(frozen=True, eq=False)
 class Batches:
@@ -131,8 +128,6 @@ def figures_of(
     sizes: npt.ArrayLike,
     limits: Limits,
     labels: npt.ArrayLike | None = None,
-    *,
-    pixels_per_s: float = PIXELS_PER_S,
 ) -> PolicyFigures:
     """The figures of one epoch.
 
@@ -141,9 +136,8 @@ def figures_of(
         shuffled: whether its batches are drawn anew each epoch.
         batches: the epoch, as columns or as micro-batches (each then counts as a step).
         sizes: shapes of the images, (N, 2).
-        limits: the budget that batches are held against, and the price of a launch.
+        limits: the budget that batches are held against, the price of a launch, and the speed.
         labels: class of each image, (N,), -1 where unknown; None leaves skew out.
-        pixels_per_s: the time model's speed.
     """
     flat, shapes = Batches.of(batches), np.asarray(sizes, dtype=np.int64)
     classes = None if labels is None else np.asarray(labels, dtype=np.int64)
@@ -158,7 +152,7 @@ def figures_of(
         num_canvases=len(np.unique(flat.canvases, axis=0)),
         num_over_budget=flat.num_over(limits),
         mean_fill=float(computed.mean() / limits.budget_pixels),
-        predicted_s=flat.cost(limits) / pixels_per_s,
+        predicted_s=flat.cost(limits) / limits.pixels_per_s,
         class_skew=None if classes is None else _mean_skew(flat, classes),
         chance_skew=None if classes is None else _mean_skew(flat, _shuffled(classes)),
     )

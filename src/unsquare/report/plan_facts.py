@@ -7,8 +7,8 @@ a sample where there are many images: a page is looked at now, and half an epoch
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -31,61 +31,6 @@ _DRAWS = 51
 
 Labels = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
-
-
-class PolicyRow(Protocol):
-    """What a way to batch costs on the planned images; `unsquare.plan.peers` makes such rows."""
-
-    @property
-    def name(self) -> str:
-        """What it is called."""
-
-    @property
-    def shuffled(self) -> bool:
-        """Whether its batches are drawn anew in each epoch."""
-
-    @property
-    def padding_overhead(self) -> float:
-        """Computed pixels / real pixels - 1."""
-
-    @property
-    def num_micro_batches(self) -> int:
-        """Micro-batches of an epoch."""
-
-    @property
-    def num_over_budget(self) -> int:
-        """Micro-batches larger than the budget: each would run out of memory."""
-
-    @property
-    def mean_fill(self) -> float:
-        """Computed pixels of a micro-batch / budget, averaged."""
-
-    @property
-    def predicted_s(self) -> float:
-        """Seconds of an epoch."""
-
-    @property
-    def class_skew(self) -> float | None:
-        """Class skew of a step; None without labels."""
-
-    @property
-    def chance_skew(self) -> float | None:
-        """The same with labels shuffled."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Policy:
-    """A way to batch and what it costs."""
-
-    name: str
-    shuffled: bool
-    padding_overhead: float
-    num_micro_batches: int
-    num_over_budget: int
-    mean_fill: float
-    predicted_s: float
-    class_skew: float | None
-    chance_skew: float | None
 
 
 class Block(NamedTuple):

@@ -14,9 +14,10 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
+from unsquare.plan.policies import PolicyFigures
 from unsquare.report import figures, plan_packing, units
 from unsquare.report.figures import BLUE, GREY, INK, ORANGE, RED
-from unsquare.report.plan_facts import Example, Floats, PolicyRow, Row, Trial
+from unsquare.report.plan_facts import Example, Floats, Row, Trial
 from unsquare.report.plan_packing import Placed, Sheet
 from unsquare.shapes import Sizes
 
@@ -191,7 +192,7 @@ def skew_of_steps(skew: Floats, chance: Floats) -> str:
     return figures.draw(paint, height=3.4)
 
 
-def policies_side_by_side(rows: Sequence[PolicyRow]) -> str:
+def policies_side_by_side(rows: Sequence[PolicyFigures]) -> str:
     """Overhead and predicted time of each way to batch, this plan first; those that would not fit in red."""
 
     def paint(figure: Figure) -> None:

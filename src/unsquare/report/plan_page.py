@@ -14,10 +14,11 @@ from unsquare.plan.columns import Columns
 from unsquare.plan.config import Limits, PlanConfig
 from unsquare.plan.epoch import EpochPlan
 from unsquare.plan.ledger import Ledger, step_skews
+from unsquare.plan.policies import PolicyFigures
 from unsquare.report import markup, plan_facts, plan_figures, plan_words, units
 from unsquare.report.figures import thin
 from unsquare.report.markup import Section
-from unsquare.report.plan_facts import Example, Labels, Policy, PolicyRow, Study, Trial
+from unsquare.report.plan_facts import Example, Labels, Study, Trial
 from unsquare.report.plan_figures import Canvases
 from unsquare.report.shell import page_of
 
@@ -44,7 +45,7 @@ class PlanView:
     """Class of each planned image, (N,), -1 where unknown; None leaves class skew out."""
     classes: Sequence[str] = ()
     """Names of the classes."""
-    policies: Sequence[PolicyRow] = ()
+    policies: Sequence[PolicyFigures] = ()
     """Other ways to batch the same images, to stand beside the plan."""
     rules: Sequence[tuple[str, str, str]] = ()
     """Of each policy its name, what it does, and whose it is."""
@@ -235,18 +236,19 @@ def _classes(view: PlanView, columns: Columns) -> str:
 
 def _policies(view: PlanView) -> str:
     ledger = view.ledger
-    own = Policy(
+    own = PolicyFigures(
         name=f"this plan ({ledger.steps})",
         shuffled=True,
         padding_overhead=ledger.padding_overhead,
         num_micro_batches=ledger.num_micro_batches,
+        num_canvases=ledger.num_canvases,
         num_over_budget=0,
         mean_fill=ledger.mean_fill,
         predicted_s=plan_facts.seconds_on_one(ledger, view.limits),
         class_skew=ledger.step_class_skew,
         chance_skew=ledger.chance_class_skew,
     )
-    rows: list[PolicyRow] = [own, *view.policies]
+    rows: list[PolicyFigures] = [own, *view.policies]
     words = (
         "The same images, batched by other rules that people use: as many images at a time as never exceed the budget "
         "(safe), or as it holds on average (typical). Mixed steps are drawn from all images alike; a rule that chooses "
@@ -270,7 +272,7 @@ def _policies(view: PlanView) -> str:
     )
 
 
-def _policy_cells(row: PolicyRow) -> tuple[str, ...]:
+def _policy_cells(row: PolicyFigures) -> tuple[str, ...]:
     skew = "" if row.class_skew is None else f"{row.class_skew:.3f}"
     if row.chance_skew is not None:
         skew += f" ({row.chance_skew:.3f})"
