@@ -197,16 +197,24 @@ def _evaluator(engine: Engine, config: TrainConfig, bounds: Bounds, index: Shape
     return Evaluator(engine, index, config.geometry, limits, config.device.workers, recipe.plan_in_order)
 
 
+WRITTEN_STEPS = 8192
+"""Steps of the first epoch that plan.json holds at most: a minute of planning in mixed, two million images."""
+
+
 def _write_plan(
     run: RunFolder, config: TrainConfig, limits: Limits, plan: EpochPlan, index: ShapeIndex, console: Console
 ) -> None:
+    """Write the first epoch's plan; of a very long one the first steps, so that training need not wait for the rest."""
+    num_steps = len(plan.steps)
+    plan = replace(plan, steps=plan.steps[:WRITTEN_STEPS])
     columns = Columns.of(plan, limits)
     figures = ledger(plan, config.plan, limits, index.labels, len(index.classes), columns=columns)
     micro_batches = np.column_stack([columns.count, columns.canvas]).tolist()
-    content = {"version": 1, "config": asdict(config.plan), "limits": asdict(limits)}
+    content = {"version": 1, "config": asdict(config.plan), "limits": asdict(limits), "steps_of_epoch": num_steps}
     run.write_json(run.plan, content | {"ledger": figures.to_dict(), "micro_batches": micro_batches})
+    written = "" if figures.num_steps == num_steps else f", the first {figures.num_steps:,} of which are"
     console.say(
-        f"An epoch is {figures.num_steps:,} steps and {figures.num_micro_batches:,} micro-batches; padding adds "
+        f"An epoch is {num_steps:,} steps{written} and {figures.num_micro_batches:,} micro-batches; padding adds "
         f"{figures.padding_overhead:.1%}."
     )
 
