@@ -57,12 +57,12 @@ def run(arguments: Sequence[str]) -> int:
     with progress_bar("reading headers") as progress:
         index = scan_source(given.index, progress=progress)
     split = given.split or ("train" if np.any(index.splits == "train") else None)
+    there = sorted({name for name in index.splits.tolist() if name})
     if split is not None:
         index = index.of_split(split)
     if not len(index):
-        raise SourceError(
-            f"There are no images to plan{f' in the split {split!r}' if split else ''}; try another --split."
-        )
+        where = f" in the split {split!r}" if split else ""
+        raise SourceError(f"There are no images to plan{where}; the splits are {', '.join(there) or 'none'}.")
     sizes = given.geometry.crop(given.geometry.resize(index.sizes))
     weights = class_weights(index.labels) if given.plan.sampling == "balanced" else None
     if weights is not None and index.labels.max() < 0:
@@ -74,27 +74,46 @@ def run(arguments: Sequence[str]) -> int:
     figures = ledger(plan, given.plan, given.limits, index.labels, len(index.classes), columns=columns)
     bounded = given.plan.canvases is not None
     price = _price_of_bound(figures, sizes, given, weights) if bounded else None
+    # The page first: a reader of the table who has seen enough may close the pipe.
+    page = None if given.html is None else _write_page(given.html, given, index, split, plan, columns, figures)
     if given.json:
         print_json(figures.to_dict() | ({"price_of_canvases": price} if price else {}))
     else:
         _print(figures, price)
-    if given.html is not None:
-        view = PlanView(
-            name=given.index.resolve().name + (f", {split}" if split else ""),
-            plan=plan,
-            columns=columns,
-            ledger=figures,
-            config=given.plan,
-            limits=given.limits,
-            labels=index.labels.astype(np.int64),
-            classes=index.classes,
-            policies=[_other_form(plan, given, index), *(_figures_of(peer, sizes, given, index) for peer in PEERS)],
-            rules=[(peer.name, peer.rule, peer.source) for peer in PEERS],
-        )
-        with progress_bar("planning other choices") as progress:
-            page = write_plan_page(given.html, view, progress)
+    if page is not None:
         print(f"The plan's page is {page}", file=sys.stderr if given.json else sys.stdout)
     return 0
+
+
+def _write_page(
+    path: Path,
+    given: PlanArguments,
+    index: ShapeIndex,
+    split: str | None,
+    plan: EpochPlan,
+    columns: Columns,
+    figures: Ledger,
+) -> Path:
+    sizes = given.geometry.crop(given.geometry.resize(index.sizes))
+    policies = [_other_form(plan, given, index)]
+    with progress_bar("other ways to batch") as progress:
+        for number, peer in enumerate(PEERS, 1):
+            policies.append(_figures_of(peer, sizes, given, index))
+            progress(number, len(PEERS))
+    view = PlanView(
+        name=given.index.resolve().name + (f", {split}" if split else ""),
+        plan=plan,
+        columns=columns,
+        ledger=figures,
+        config=given.plan,
+        limits=given.limits,
+        labels=index.labels.astype(np.int64),
+        classes=index.classes,
+        policies=policies,
+        rules=[(peer.name, peer.rule, peer.source) for peer in PEERS],
+    )
+    with progress_bar("planning other choices") as progress:
+        return write_plan_page(path, view, progress)
 
 
 def _figures_of(peer: Peer, sizes: Sizes, given: PlanArguments, index: ShapeIndex) -> PolicyFigures:
