@@ -89,11 +89,8 @@ def form_buckets(sizes: npt.NDArray[np.integer], config: PlanConfig, limits: Lim
     distinct = Distinct.of(sizes, turns=turns)
     if config.canvases is None:
         form = _by_tree if config.boundaries == "tree" else _by_pixels_then_aspect
-
-        def least(canvas_pixels: Counts) -> Counts:
-            return distinct.orientations * limits.enough(canvas_pixels)
-
-        groups = merge_small(distinct.shapes, distinct.counts, form(distinct, config, limits), limits, least)
+        groups = form(distinct, config, limits)
+        groups = merge_small(distinct.shapes, distinct.counts, groups, limits, _least(distinct, limits))
         canvases = [distinct.shapes[shapes].max(axis=0) for _, shapes in groups]
     else:
         groups, canvases = _by_canvases(distinct, config, limits)
@@ -132,12 +129,17 @@ def _sorted_by(bucket_of: npt.NDArray[np.uint16]) -> Positions:
     return order
 
 
+def _least(distinct: Distinct, limits: Limits) -> Callable[[Counts], Counts]:
+    """The fewest images of a bucket: enough for a step, as often as each image counts."""
+    return lambda canvas_pixels: distinct.orientations * limits.enough(canvas_pixels)
+
+
 def _by_canvases(distinct: Distinct, config: PlanConfig, limits: Limits) -> tuple[list[Group], list[Sizes]]:
     """Distinct shapes by their cheapest canvas; canvases of like pixel count, to a factor of two, a superbucket."""
     assert config.canvases is not None, "a bounded number of canvases"
     canvases = choose_canvases(distinct.shapes, distinct.counts, config.canvases, limits, config.multiple)
     if config.steps == "b2b":
-        canvases = without_small(distinct.shapes, distinct.counts, canvases, limits, distinct.orientations)
+        canvases = without_small(distinct.shapes, distinct.counts, canvases, _least(distinct, limits))
     cheapest = cheapest_canvas(distinct.shapes, canvases)
     groups = [(int(canvas.prod()).bit_length(), np.flatnonzero(cheapest == i)) for i, canvas in enumerate(canvases)]
     return groups, list(canvases)
@@ -146,17 +148,12 @@ def _by_canvases(distinct: Distinct, config: PlanConfig, limits: Limits) -> tupl
 def _by_tree(distinct: Distinct, config: PlanConfig, limits: Limits) -> list[Group]:
     """Leaves of the greedy tree; canvases of like pixel count, to a factor of two, form a superbucket."""
     most = config.buckets or _automatic_number(distinct, limits)
-    leaves = list(_leaves(distinct, limits, most))
-    octaves = [int(distinct.shapes[leaf].max(axis=0).prod()).bit_length() for leaf in leaves]
-    numbers = {octave: number for number, octave in enumerate(sorted(set(octaves)))}
-    return [(numbers[octave], leaf) for octave, leaf in zip(octaves, leaves)]
+    leaves = _leaves(distinct, limits, most)
+    return [(int(distinct.shapes[leaf].max(axis=0).prod()).bit_length(), leaf) for leaf in leaves]
 
 
 def _leaves(distinct: Distinct, limits: Limits, most: int) -> Iterator[Positions]:
-    shapes, counts = distinct.shapes, distinct.counts
-
-    def least(canvas_pixels: Counts) -> Counts:
-        return distinct.orientations * limits.enough(canvas_pixels)
+    shapes, counts, least = distinct.shapes, distinct.counts, _least(distinct, limits)
 
     def priced(part: Positions, serial: int) -> tuple[int, int, Positions, Split | None]:
         """An entry of the queue: what the best split adds to the cost (below 0 where it saves), and the split."""

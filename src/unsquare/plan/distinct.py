@@ -19,7 +19,7 @@ from unsquare.plan.epoch import Positions
 from unsquare.shapes import Sizes
 
 MOST_SHAPES = 1 << 18
-"""Distinct shapes that are kept as they are. British Library scans (498,645) at 7 digits lose 0.1 % of padding."""
+"""Distinct shapes that are kept as they are. The British Library's 396,261 at 9 digits pad 2.06 instead of 2.04 %."""
 EXACT_DIGITS = 31
 """Digits of a side that change nothing: no side has more."""
 

@@ -87,14 +87,14 @@ def _joined(buckets: list[Bucket], superbucket: int, canvases: Sizes | None) -> 
     return Bucket(images=images, canvas=Shape(int(bound[0]), int(bound[1])), superbucket=superbucket)
 
 
-def without_small(shapes: Sizes, counts: Counts, canvases: Sizes, limits: Limits, orientations: int = 1) -> Sizes:
-    """The canvases, (K, 2), without those that too few images (`Limits.enough`) take and others hold as well."""
+def without_small(shapes: Sizes, counts: Counts, canvases: Sizes, least: Callable[[Counts], Counts]) -> Sizes:
+    """The canvases, (K, 2), without those that too few images (fewer than `least`) take and others hold as well."""
     while len(canvases) > 1:
         cheapest = cheapest_canvas(shapes, canvases)
         number = np.bincount(cheapest, counts, minlength=len(canvases))
         for small in np.argsort(number, kind="stable"):
             others = np.delete(canvases, small, axis=0)
-            too_few = number[small] < orientations * limits.enough(canvases[small].prod())
+            too_few = number[small] < least(canvases[small].prod())
             if too_few and (cheapest_canvas(shapes[cheapest == small], others) >= 0).all():
                 canvases = others
                 break
