@@ -111,14 +111,19 @@ class ExactModel(nn.Module):
 
     def forward(self, pixels: Tensor, sizes: Tensor | None = None, **options: Any) -> Any:
         """What the model returns for each image of sizes (N, 2) alone."""
-        return self._within_pass("forward", super().forward, pixels, sizes, options)
+        method = super().forward
+        return self._within_pass("forward", lambda batch: method(entered(pixels, batch)), pixels, sizes, options)
 
     def forward_features(self, pixels: Tensor, sizes: Tensor | None = None) -> Tensor:
         """The feature map of each image alone, zero outside its region."""
         method: Callable[..., Tensor] = super().forward_features  # type: ignore[misc]
         if self.passes.in_progress:  # called by forward, which cleans what it returns
             return method(pixels)
-        return self._within_pass("forward_features", method, pixels, sizes, {})
+        return self._within_pass("forward_features", lambda batch: method(entered(pixels, batch)), pixels, sizes, {})
+
+    def run_within(self, name: str, run: Callable[[Batch], Any], pixels: Tensor, sizes: Tensor | None) -> Any:
+        """What `run` returns for the batch of pixels (N, 3, H, W), in place of a method that does the same."""
+        return self._within_pass(name, run, pixels, sizes, {})
 
     def forward_head(self, x: Tensor, *args: Any, **options: Any) -> Any:
         """The head on what `forward_features` returned, each image over its own region."""
@@ -150,7 +155,7 @@ class ExactModel(nn.Module):
         return kept
 
     def _within_pass(
-        self, name: str, run: Callable[..., Any], pixels: Tensor, sizes: Tensor | None, options: dict[str, Any]
+        self, name: str, run: Callable[[Batch], Any], pixels: Tensor, sizes: Tensor | None, options: dict[str, Any]
     ) -> Any:
         if not torch.compiler.is_compiling() and any(type(module) in PLAIN_BATCH_NORMS for module in self.modules()):
             _convert(self)  # batch norms were synchronised since: PyTorch and timm put new layers in their place
@@ -164,7 +169,7 @@ class ExactModel(nn.Module):
         before = self.passes.begin(batch)
         try:
             with watching(self.passes, method.calls[self.training], type(self).__name__):
-                output = run(_entered(pixels, batch))
+                output = run(batch)
             leaves, structure = tree_flatten(output)
             leaves = [_left(leaf, batch, found) for leaf, found in zip(leaves, method.outputs[self.training])]
         finally:
@@ -329,7 +334,7 @@ def _left(output: Tensor, batch: Batch, found: FeatureMap | None) -> Tensor:
     return torch.where(regions.inside.reshape(shape), output, 0.0)
 
 
-def _entered(pixels: Tensor, batch: Batch) -> Tensor:
+def entered(pixels: Tensor, batch: Batch) -> Tensor:
     """The pixels, channels-last, with zeros outside the images; never the caller's own memory if it changes."""
     entered = pixels.contiguous(memory_format=torch.channels_last)
     if batch.by_masks:

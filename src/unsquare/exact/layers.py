@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unsquare.exact import paddings, sliding
+from unsquare.exact import paddings, sliding, splitting
 from unsquare.exact.regions import Regions, Site
 from unsquare.exact.sliding import SAME, Windows
 
@@ -96,7 +96,11 @@ class ExactConv2d(ExactLayer):
         if _overruns(self):
             down, across = self.stride
             return F.conv2d(x[:, :, ::down, ::across], self.weight, self.bias, groups=self.groups)
-        return sliding.convolved(x, self.site, super().forward)
+        return sliding.convolved(x, self.site, self._cut if splitting.must_cut(self, x) else super().forward)
+
+    def _cut(self, x: Tensor) -> Tensor:
+        with splitting.CutConvolutions():
+            return super().forward(x)
 
 
 class ExactCondConv2d(ExactLayer):

@@ -79,7 +79,7 @@ def _told_apart(
 def _followed(model: nn.Module, method: str, canvas: tuple[int, int], modes: tuple[bool, ...]) -> Trace:
     found = Trace()
     for training in modes:
-        shadow = _on_meta(model).train(training)
+        shadow = on_meta(model).train(training)
         run = Run(shadow, found, training, canvas)
         dtype = next((parameter.dtype for parameter in model.parameters()), torch.float32)
         images = torch.empty((2, num_channels(model), *canvas), dtype=dtype, device="meta")
@@ -96,7 +96,7 @@ def _followed(model: nn.Module, method: str, canvas: tuple[int, int], modes: tup
     return found
 
 
-def _on_meta(model: nn.Module) -> nn.Module:
+def on_meta(model: nn.Module) -> nn.Module:
     """A stock copy of the model without data: tensors are replaced while copying, so weights are not doubled."""
     memo: dict[int, Any] = {}
     for parameter in model.parameters():

@@ -1,0 +1,84 @@
+"""Tensors kept for the backward pass, elsewhere: a GPU's in the host's memory, a CPU's in a file.
+
+What is written to a file leaves this process's memory; the operating system keeps it cached while it has room, and on
+disk otherwise. The file has no name, so nothing is left however the process ends.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import save_on_cpu, saved_tensors_hooks
+
+LEAST_BYTES = 1 << 20
+"""Smaller tensors stay where they are."""
+
+_CHUNK = 64 << 20
+
+
+def kept_elsewhere(device: torch.device, folder: Path | None) -> AbstractContextManager[Any]:
+    """Within its block, large tensors saved for backward are kept elsewhere.
+
+    Args:
+        device: of the tensors.
+        folder: where a CPU's file goes; None takes the system's folder for temporary files.
+    """
+    if device.type == "cuda":
+        return save_on_cpu(pin_memory=True)
+    return saved_tensors_hooks(lambda tensor: _to_file(tensor, folder), _from_file)
+
+
+@dataclass(frozen=True)
+class _Elsewhere:
+    """A tensor in a file, which goes when the graph lets go of it."""
+
+    file: IO[bytes]
+    shape: torch.Size
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+
+    def __del__(self) -> None:
+        self.file.close()
+
+
+def _to_file(tensor: Tensor, folder: Path | None) -> Tensor | _Elsewhere:
+    order = _in_memory(tensor)
+    in_order = tensor.permute(order)
+    if tensor.numel() * tensor.element_size() < LEAST_BYTES or not in_order.is_contiguous():
+        return tensor
+    file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - closed with the tensor
+    data = _bytes_of(in_order.detach())
+    for start in range(0, len(data), _CHUNK):
+        file.write(data[start : start + _CHUNK])
+    return _Elsewhere(file, tensor.shape, tensor.stride(), tensor.dtype)
+
+
+def _in_memory(tensor: Tensor) -> list[int]:
+    """The axes as they lie in memory, outermost first."""
+    strides = tensor.stride()
+    return sorted(range(tensor.ndim), key=lambda axis: -strides[axis])
+
+
+def _bytes_of(tensor: Tensor) -> memoryview:
+    """A contiguous tensor's memory."""
+    return memoryview(tensor.reshape(-1).view(torch.uint8).numpy().data)
+
+
+def _from_file(kept: Tensor | _Elsewhere) -> Tensor:
+    if isinstance(kept, Tensor):
+        return kept
+    tensor = torch.empty_strided(kept.shape, kept.stride, dtype=kept.dtype)
+    order = _in_memory(tensor)
+    data = _bytes_of(tensor.permute(order))
+    kept.file.seek(0)
+    for start in range(0, len(data), _CHUNK):
+        part = data[start : start + _CHUNK]
+        if kept.file.readinto(part) != len(part):  # type: ignore[attr-defined]
+            raise OSError("a file of activations was cut short")
+    return tensor

@@ -1,0 +1,216 @@
+"""Convolutions in several calls, where one call would fall off a cliff or take much workspace; the result is the same.
+
+Measured on CPUs with oneDNN 3.12 (docs/experiments.md): a dense float32 convolution whose map reaches 2^31 bytes leaves
+its fast kernels, and its backward pass takes minutes instead of seconds; and the weights' gradient of a depthwise
+convolution wider than three pixels, in bfloat16, takes 33 times the map as workspace, more than everything else that
+ConvNeXt holds for the map's stage. A channels-last map is cut into images and bands of rows; a convolution's rows need
+few input rows more than their own, and gradients of weights and of overlapping rows add up. The bands of a wide
+depthwise convolution are small and computed in float32, which has no such workspace: that is quicker, too.
+
+Not cut: 1 x 1 convolutions, which stay fast to 2^31 elements; the planner keeps maps below those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+MAP_BYTES = 1 << 31
+"""From this size of a map on, calls are cut."""
+WIDENED_BYTES = 4 << 20
+"""Bfloat16 bytes of a wide depthwise convolution's map that are computed in float32 at once, for its weights."""
+
+_WIDEST_GOOD_KERNEL = 3
+
+_backward = torch.ops.aten.convolution_backward
+
+
+class Windows(NamedTuple):
+    """What a convolution slides by: pairs along height and width."""
+
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+    groups: int
+
+
+def must_cut(module: Any, x: Tensor) -> bool:
+    """Whether an `nn.Conv2d` of a map (N, C, H, W) may need more than one call, forward or backward."""
+    if x.device.type != "cpu" or torch.compiler.is_compiling():
+        return False
+    # The map returned may be the larger one: by channels, less by the stride.
+    growth = max(1, module.out_channels // (module.in_channels * module.stride[0] * module.stride[1]) + 1)
+    return growth * _num_bytes(x) >= MAP_BYTES or _is_heavy(module.kernel_size, module.groups, module.in_channels)
+
+
+def _is_heavy(kernel: Any, groups: int, channels: int) -> bool:
+    """Whether a convolution's weights' gradient takes much workspace in bfloat16."""
+    return groups == channels > 1 and max(kernel) > _WIDEST_GOOD_KERNEL
+
+
+def _num_bytes(x: Tensor) -> int:
+    return x.numel() * x.element_size()
+
+
+class CutConvolutions(TorchFunctionMode):
+    """Within its block, convolutions are cut where they must be."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.conv2d:
+            return conv2d(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+def conv2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Tensor:
+    """As `F.conv2d` of a map (N, C, H, W), cut into calls where one would not do; paddings are numbers."""
+    if isinstance(padding, str) or input.ndim != 4 or torch.compiler.is_compiling():
+        return F.conv2d(input, weight, bias, stride, padding, dilation, groups)
+    kind = input.device.type
+    if torch.is_autocast_enabled(kind):
+        dtype = torch.get_autocast_dtype(kind)
+        input, weight = input.to(dtype), weight.to(dtype)
+        bias = None if bias is None else bias.to(dtype)
+    windows = Windows(_pair(stride), _pair(padding), _pair(dilation), groups)
+    with torch.autocast(kind, enabled=False):
+        return _Convolution.apply(input, weight, bias, windows)
+
+
+class _Convolution(torch.autograd.Function):
+    """A convolution, band by band."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows) -> Tensor:
+        """The convolved map (N, C', H', W')."""
+        ctx.save_for_backward(x, weight)
+        ctx.windows, ctx.has_bias = windows, bias is not None
+        height = _out_length(x.shape[2], weight.shape[2], windows, 0)
+        width = _out_length(x.shape[3], weight.shape[3], windows, 1)
+        if max(_num_bytes(x), len(x) * len(weight) * height * width * x.element_size()) < MAP_BYTES:
+            return F.conv2d(x, weight, bias, *windows)
+        shape = (len(x), len(weight), height, width)
+        y = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+        rows = _rows_within(MAP_BYTES // 2, x, y)
+        for band in _bands(x, y, weight, windows, rows):
+            y[band.images, :, band.rows] = F.conv2d(
+                band.given(x), weight, bias, *windows._replace(padding=band.padding)
+            )
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of the map, the weights and the bias."""
+        x, weight = ctx.saved_tensors
+        wanted = [ctx.needs_input_grad[0], ctx.needs_input_grad[1], ctx.has_bias and ctx.needs_input_grad[2]]
+        if torch.is_grad_enabled():  # a graph of this backward is wanted
+            return *_gradients(grad, x, weight, ctx.windows, wanted), None
+        grad = grad.contiguous(memory_format=torch.channels_last)
+        if max(_num_bytes(x), _num_bytes(grad)) >= MAP_BYTES:
+            return *_banded(grad, x, weight, ctx.windows, wanted, _rows_within(MAP_BYTES // 2, x, grad)), None
+        if x.dtype != torch.bfloat16 or not _is_heavy(weight.shape[2:], ctx.windows.groups, x.shape[1]):
+            return *_gradients(grad, x, weight, ctx.windows, wanted), None
+        grad_x = _gradients(grad, x, weight, ctx.windows, [wanted[0], False, False])[0]
+        rows = _rows_within(WIDENED_BYTES, x, grad)
+        return grad_x, *_banded(grad, x, weight.float(), ctx.windows, [False, *wanted[1:]], rows)[1:], None
+
+
+class _Band(NamedTuple):
+    """Output rows of some images, and the input rows that they need."""
+
+    images: slice
+    rows: slice
+    given_rows: slice
+    above: int
+    below: int
+    padding: tuple[int, int]
+
+    def given(self, x: Tensor) -> Tensor:
+        """The input rows, with the rows of zeros that lie in the padding."""
+        piece = x[self.images, :, self.given_rows]
+        return F.pad(piece, (0, 0, self.above, self.below)) if self.above or self.below else piece
+
+
+def _bands(x: Tensor, y: Tensor, weight: Tensor, windows: Windows, rows: int) -> Iterator[_Band]:
+    """Bands of about `rows` output rows, counted over images: whole images together, or parts of one."""
+    num_images, _, out_height, _ = y.shape
+    height, reach = x.shape[2], windows.dilation[0] * (weight.shape[2] - 1)
+    together = max(1, rows // out_height)
+    for first in range(0, num_images, together):
+        images = slice(first, min(first + together, num_images))
+        step = out_height if together > 1 else min(rows, out_height)
+        for top in range(0, out_height, step):
+            bottom = min(top + step, out_height)
+            start = top * windows.stride[0] - windows.padding[0]
+            end = (bottom - 1) * windows.stride[0] - windows.padding[0] + reach + 1
+            yield _Band(
+                images=images,
+                rows=slice(top, bottom),
+                given_rows=slice(max(start, 0), min(end, height)),
+                above=max(-start, 0),
+                below=max(end - height, 0),
+                padding=(0, windows.padding[1]),
+            )
+
+
+def _banded(
+    grad: Tensor, x: Tensor, weight: Tensor, windows: Windows, wanted: list[bool], rows: int
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Gradients summed over bands, in the weights' type; those of the weights in float32 at least."""
+    wide = torch.promote_types(weight.dtype, torch.float32)
+    grad_x = torch.zeros_like(x, memory_format=torch.channels_last) if wanted[0] else None
+    grad_weight = torch.zeros_like(weight, dtype=wide) if wanted[1] else None
+    grad_bias = weight.new_zeros(len(weight), dtype=wide) if wanted[2] else None
+    for band in _bands(x, grad, weight, windows, rows):
+        piece = band.given(x).to(weight.dtype)
+        own = grad[band.images, :, band.rows].to(weight.dtype)
+        parts = _gradients(own, piece, weight, windows._replace(padding=band.padding), wanted)
+        if grad_x is not None and parts[0] is not None:
+            inner = slice(band.above, piece.shape[2] - band.below)
+            grad_x[band.images, :, band.given_rows] += parts[0][:, :, inner]
+        for total, part in ((grad_weight, parts[1]), (grad_bias, parts[2])):
+            if total is not None and part is not None:
+                total += part
+    return (
+        grad_x,
+        None if grad_weight is None else grad_weight.to(x.dtype),
+        None if grad_bias is None else grad_bias.to(x.dtype),
+    )
+
+
+def _gradients(
+    grad: Tensor, x: Tensor, weight: Tensor, windows: Windows, wanted: list[bool]
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """The stock gradients of map, weights and bias, those that are wanted."""
+    if not any(wanted):
+        return None, None, None
+    found = _backward(grad, x, weight, [len(weight)], *windows[:3], False, (0, 0), windows.groups, wanted)
+    return tuple(each if want else None for each, want in zip(found, wanted))  # type: ignore[return-value]
+
+
+def _rows_within(num_bytes: int, x: Tensor, y: Tensor) -> int:
+    """Output rows for which input and output rows both stay within so many bytes; at least one."""
+    per_row = max(part.shape[1] * part.shape[2] * part.shape[3] * part.element_size() for part in (x, y))
+    return max(1, num_bytes * y.shape[2] // per_row)
+
+
+def _out_length(length: int, kernel: int, windows: Windows, axis: int) -> int:
+    span = windows.dilation[axis] * (kernel - 1) + 1
+    return (length + 2 * windows.padding[axis] - span) // windows.stride[axis] + 1
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    if isinstance(value, (tuple, list)):
+        return (int(value[0]), int(value[-1]))
+    return (int(value), int(value))

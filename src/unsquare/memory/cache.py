@@ -1,0 +1,64 @@
+"""Measurements of this machine kept between runs, so that the same network is not probed twice.
+
+A file for each key, named by its digest. What is measured depends on the network, the optimizer, the precision, the
+device and the libraries: all of it is in the key, and none of it is looked up by anything else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from unsquare.files import write_text
+
+VERSION = 1
+
+
+def cache_folder() -> Path:
+    """Where measurements are kept: below `XDG_CACHE_HOME`, or `~/.cache`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unsquare" / "probes"
+
+
+class MeasurementCache:
+    """Values by key, in a folder.
+
+    Args:
+        folder: made when something is put there; None keeps nothing.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+
+    def get(self, key: Mapping[str, Any]) -> Any:
+        """What was put under a key; None where nothing was, or the file is damaged."""
+        if self._folder is None:
+            return None
+        try:
+            found = json.loads(self._path(key).read_text(encoding="utf-8"))
+            return found["value"] if found["version"] == VERSION and found["key"] == _plain(key) else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def put(self, key: Mapping[str, Any], value: Any) -> None:
+        """Keep a value; a folder that cannot be written keeps nothing, and the next run measures again."""
+        if self._folder is None:
+            return
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            write_text(self._path(key), json.dumps({"version": VERSION, "key": _plain(key), "value": value}, indent=1))
+        except OSError:
+            return
+
+    def _path(self, key: Mapping[str, Any]) -> Path:
+        assert self._folder is not None
+        text = json.dumps(_plain(key), sort_keys=True)
+        return self._folder / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
+
+
+def _plain(key: Mapping[str, Any]) -> Any:
+    """The key as JSON gives it back."""
+    return json.loads(json.dumps(key, sort_keys=True, default=str))
