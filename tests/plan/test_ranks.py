@@ -39,7 +39,7 @@ def test_one_rank_changes_nothing():
 def test_one_large_micro_batch_is_shared(world_size):
     """A single part of equal images is divided so that ranks differ by less than a tenth."""
     ranks = spread(np.full((480, 2), 10), [np.arange(480)], Limits(launch_pixels=10, world_size=world_size))
-    costs = [rank_cost(rank, 10) for rank in ranks]
+    costs = [rank_cost(rank, Limits(launch_pixels=10)) for rank in ranks]
     assert max(costs) < 1.1 * np.mean(costs)
 
 
@@ -48,4 +48,4 @@ def test_one_image_moves_where_it_is_more_than_half_the_difference():
     ranks = spread(
         np.array([(4, 5)] * 3 + [(5, 6)]), [np.arange(3), np.array([3])], Limits(launch_pixels=0, world_size=2)
     )
-    assert sorted(rank_cost(rank, 0) for rank in ranks) == [40, 50]
+    assert sorted(rank_cost(rank, Limits(launch_pixels=0)) for rank in ranks) == [40, 50]

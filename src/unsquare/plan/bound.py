@@ -40,7 +40,7 @@ def least(shapes: Sizes, limits: Limits) -> Bound:
     pixels = shapes.prod(axis=1)
     if len(shapes) > PAIRED_IMAGES:
         most = limits.capacity(pixels)
-        shares = pixels + limits.launch_pixels / most
+        shares = limits.priced(pixels) + limits.launch_pixels / most
     else:
         heights, widths = shapes.T
         together = np.maximum(heights[:, None], heights) * np.maximum(widths[:, None], widths)
@@ -49,6 +49,7 @@ def least(shapes: Sizes, limits: Limits) -> Bound:
         allowed = together * number <= limits.budget_pixels
         allowed[:, 0] = True  # alone it fits, or there is no plan
         most = allowed.sum(axis=1)  # canvases grow with k, so what is allowed comes first
+        together[:, 0] = limits.priced(pixels)
         shares = np.where(allowed, together + limits.launch_pixels / number, np.inf).min(axis=1)
     batches = math.ceil((1 / most).sum() * (1 - ROUNDING))
     return Bound(

@@ -38,7 +38,7 @@ def choose_canvases(sizes: Sizes, counts: Counts, most: int, limits: Limits, mul
         sizes: shapes as planned, (U, 2).
         counts: images of each shape, (U,).
         most: the most canvases.
-        limits: the budget, which no canvas may exceed.
+        limits: the budget, which no canvas may exceed but for images that exceed it.
         multiple: every side of a canvas is a multiple of this many pixels.
 
     Returns:
@@ -55,7 +55,7 @@ def choose_canvases(sizes: Sizes, counts: Counts, most: int, limits: Limits, mul
         return _ordered(shapes)
     canvases = _fewest(shapes, most, limits)
     for most_cells in MOST_CELLS:
-        search = _Search(*_cells(shapes, counts, most_cells, canvases), canvases, limits.budget_pixels)
+        search = _Search(*_cells(shapes, counts, most_cells, canvases), canvases, _most_pixels(shapes, limits))
         search.add_to(most)
         search.improve()
         canvases = _tight(shapes, search.canvases)
@@ -230,11 +230,11 @@ def _distinct(sizes: Sizes, counts: Counts, multiple: int, limits: Limits) -> tu
     """Distinct shapes with sides rounded up to the multiple, and their counts."""
     shapes, number = np.unique(-(-sizes // multiple) * multiple, axis=0, return_inverse=True)
     pixels = shapes.prod(axis=1)
-    if pixels.max() > limits.budget_pixels:
+    if pixels.max() > limits.largest_pixels:
         largest = Shape(*shapes[pixels.argmax()].tolist())
         raise PlanError(
             f"Each image must fit a canvas whose sides are multiples of {multiple} within the budget of "
-            f"{limits.budget_pixels:,} pixels, but one needs {largest} = {largest.pixels:,}; raise the budget, choose "
+            f"{limits.largest_pixels:,} pixels, but one needs {largest} = {largest.pixels:,}; raise the budget, choose "
             "a smaller multiple, or shrink large images with --max-pixels."
         )
     return shapes, np.bincount(number.ravel(), counts).astype(np.int64)
@@ -281,17 +281,23 @@ def _fewest(shapes: Sizes, most: int, limits: Limits) -> Sizes:
     front = by_height[by_height[:, 1] > np.append(widest_above[1:], 0)]
     canvases = []
     start = 0
+    most_pixels = _most_pixels(shapes, limits)
     while start < len(front):
         width = int(front[start, 1])
-        end = int(np.searchsorted(front[:, 0], limits.budget_pixels // width, side="right"))
+        end = int(np.searchsorted(front[:, 0], most_pixels // width, side="right"))
         canvases.append((int(front[end - 1, 0]), width))
         start = end
     if len(canvases) > most:
         raise PlanError(
-            f"Every image must fit one of {most} canvases of at most {limits.budget_pixels:,} pixels, but that takes "
+            f"Every image must fit one of {most} canvases of at most {most_pixels:,} pixels, but that takes "
             f"{len(canvases)}; allow as many, raise the budget, or shrink large images with --max-pixels."
         )
     return np.array(canvases)
+
+
+def _most_pixels(shapes: Sizes, limits: Limits) -> int:
+    """The most pixels of a canvas: the budget, or what the ladder holds where an image needs it."""
+    return max(limits.budget_pixels, int(shapes.prod(axis=1).max()))
 
 
 def _tight(shapes: Sizes, canvases: Sizes) -> Sizes:

@@ -70,7 +70,7 @@ class Columns:
         batches_per_step, bucket, busiest, mean = [], [], [], []
         least_batches, least_cost = 0, 0.0
         for number, step in enumerate(plan.steps):
-            costs = [rank_cost(rank, limits.launch_pixels) for rank in step.ranks]
+            costs = [rank_cost(rank, limits) for rank in step.ranks]
             busiest.append(max(costs))
             mean.append(sum(costs) / len(costs))
             batches = step.micro_batches

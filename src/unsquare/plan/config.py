@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -23,6 +23,8 @@ MOST_BUCKETS = 1 << 16
 """Buckets are numbered in 16 bits."""
 MOST_BUDGET_PIXELS, MOST_LAUNCH_PIXELS = 1 << 60, 1 << 40
 """What 64 bits hold: a budget is compared with, a launch multiplied by the number of micro-batches."""
+MOST_PRICE = 1024
+"""Prices multiply pixels in 64 bits."""
 MOST_RANKS = 1 << 14
 """Ranks are gone through for each micro-batch."""
 MOST_CANVASES = 1024
@@ -86,6 +88,23 @@ class PlanConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Rung:
+    """A way to run an image that does not fit the memory as it is, at a price in time."""
+
+    name: str
+    most_pixels: int
+    """The largest image that fits this way, alone."""
+    price: float
+    """Time of a pixel this way over its usual time."""
+
+    def __post_init__(self) -> None:
+        _require_at_least(1, "most_pixels", self.most_pixels)
+        _require_at_most(MOST_BUDGET_PIXELS, "most_pixels", self.most_pixels)
+        if not 0 < self.price <= MOST_PRICE:
+            raise ConfigError(f"price must be above 0 and at most {MOST_PRICE}, but is {self.price}.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Limits:
     """What the machine allows: bounds and prices as pixels, so that a plan knows no bytes and no seconds."""
 
@@ -101,8 +120,13 @@ class Limits:
     """Pixels that a rank computes in a second: makes seconds of costs in the ledger, and changes no plan."""
     world_size: int = 1
     """Number of ranks (processes) that share each step."""
+    ladder: tuple[Rung, ...] = ()
+    """Ways for images above the budget, which then go alone, by what they hold; none refuses such images."""
 
     def __post_init__(self) -> None:
+        held = [self.budget_pixels, *(rung.most_pixels for rung in self.ladder)]
+        if held != sorted(set(held)):
+            raise ConfigError(f"Each rung of the ladder must hold more than the one below it, but they hold {held}.")
         _require_at_least(1, "budget_pixels", self.budget_pixels)
         _require_at_most(MOST_BUDGET_PIXELS, "budget_pixels", self.budget_pixels)
         _require_at_least(0, "launch_pixels", self.launch_pixels)
@@ -111,13 +135,35 @@ class Limits:
         _require_at_least(1, "world_size", self.world_size)
         _require_at_most(MOST_RANKS, "world_size", self.world_size)
 
+    @property
+    def largest_pixels(self) -> int:
+        """The largest image that fits, alone and in whatever way."""
+        return self.ladder[-1].most_pixels if self.ladder else self.budget_pixels
+
+    def rungs(self, pixels: Counts) -> Counts:
+        """The rung that each micro-batch needs, elementwise: 0 for the usual way, i for the i-th of the ladder."""
+        held = np.array([self.budget_pixels, *(rung.most_pixels for rung in self.ladder)])
+        return np.minimum(np.searchsorted(held, pixels), len(self.ladder))
+
+    def priced(self, pixels: Counts) -> Counts:
+        """Pixels of micro-batches as so many that would take as long in the usual way, elementwise."""
+        if not self.ladder:
+            return pixels
+        prices = np.array([1.0, *(rung.price for rung in self.ladder)])[self.rungs(pixels)]
+        return np.where(prices == 1, pixels, (pixels * prices).astype(np.int64))
+
+    def fill(self, pixels: Counts) -> npt.NDArray[np.float64]:
+        """Pixels of micro-batches over the most that their rung holds, elementwise."""
+        held = np.array([self.budget_pixels, *(rung.most_pixels for rung in self.ladder)])
+        return pixels / held[self.rungs(pixels)]
+
     def cost(self, canvas_pixels: Counts, count: Counts) -> Counts:
         """The cost as pixels of `count` images on canvases of `canvas_pixels`, elementwise.
 
         Computed pixels plus a launch for each micro-batch that the budget makes necessary: predicted time, in
         units of one pixel's, by which padding and launches are weighed against each other.
         """
-        return canvas_pixels * count + self.launch_pixels * -(-count // self.capacity(canvas_pixels))
+        return self.priced(canvas_pixels) * count + self.launch_pixels * -(-count // self.capacity(canvas_pixels))
 
     def capacity(self, canvas_pixels: Counts) -> Counts:
         """The most images of a micro-batch on canvases of `canvas_pixels`, elementwise, at least 1."""
@@ -130,7 +176,13 @@ class Limits:
     def step_cost(self, canvas_pixels: Counts, count: Counts) -> Counts:
         """As `cost`, where every step launches on every rank."""
         launches = self.world_size * -(-count // (self.world_size * self.capacity(canvas_pixels)))
-        return canvas_pixels * count + self.launch_pixels * launches
+        return self.priced(canvas_pixels) * count + self.launch_pixels * launches
+
+
+def below(limits: Limits, ceiling: int) -> Limits:
+    """The limits where several images share at most `ceiling` pixels, which is below the budget."""
+    usual = Rung(name="alone", most_pixels=limits.budget_pixels, price=1.0)
+    return replace(limits, budget_pixels=ceiling, ladder=(usual, *limits.ladder))
 
 
 def _require_one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -39,6 +39,18 @@ class BucketRow:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RungRow:
+    """The images that are run by a rung of the ladder, each alone."""
+
+    name: str
+    num_images: int
+    largest_pixels: int
+    """Computed pixels of the largest."""
+    price: float
+    """Time of a pixel over its usual time."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Ledger:
     """What a plan computes and what it wastes."""
 
@@ -51,11 +63,13 @@ class Ledger:
     real_pixels: int
     """Pixels of the images: no plan computes fewer."""
     computed_pixels: int
+    priced_pixels: int
+    """Computed pixels, those of images that climb the ladder at its price: as many as take as long in the usual way."""
     padding_overhead: float
     """Computed pixels / real pixels - 1."""
     max_micro_batch_pixels: int
     mean_fill: float
-    """Computed pixels of a micro-batch / budget, averaged over micro-batches."""
+    """Computed pixels of a micro-batch / the most that its rung holds, averaged over micro-batches."""
     median_fill: float
     rank_imbalance: float
     """Cost of a step's busiest rank / mean of its ranks, weighted by cost; 1 is perfect."""
@@ -71,6 +85,8 @@ class Ledger:
     """Total variation distance of a step's class mix from the epoch's, mean of steps; None unlabelled."""
     chance_class_skew: float | None
     """The same with labels shuffled: what it would be if shape told nothing of the class."""
+    rungs: tuple[RungRow, ...]
+    """Those of the ladder that the plan needs; none where all fits as it is."""
     buckets: tuple[BucketRow, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -94,6 +110,14 @@ class Ledger:
                 f"{_seconds_text(self.predicted_s)}; however batched, at least {_seconds_text(self.least_s)}",
             ),
         ]
+        for rung in self.rungs:
+            rows.append(
+                (
+                    f"by {rung.name}",
+                    f"{rung.num_images:,} images above the budget, up to {_pixels_text(rung.largest_pixels)}, at "
+                    f"{rung.price:.2f} times the time",
+                )
+            )
         if self.rank_imbalance > 1:
             rows.append(("busiest rank over mean", f"{self.rank_imbalance:.3f}"))
         if self.step_class_skew is not None:
@@ -145,7 +169,7 @@ def ledger(
         num_classes = max(num_classes, int(classes.max()) + 1)
     skew, chance = (None, None) if classes is None else step_skews(flat, classes, num_classes, plan)
     computed, real = flat.computed, int(flat.real.sum())
-    fill = computed / limits.budget_pixels
+    fill = limits.fill(computed)
     busiest_cost = int(flat.busiest_cost.sum())
     return Ledger(
         steps=config.steps,
@@ -155,6 +179,7 @@ def ledger(
         num_canvases=len(np.unique(flat.canvas, axis=0)),
         real_pixels=real,
         computed_pixels=int(computed.sum()),
+        priced_pixels=int(limits.priced(computed).sum()),
         padding_overhead=float(computed.sum() / real - 1),
         max_micro_batch_pixels=int(computed.max()),
         mean_fill=float(fill.mean()),
@@ -166,7 +191,22 @@ def ledger(
         time_over_least=busiest_cost * limits.world_size / flat.least_cost,
         step_class_skew=None if skew is None else float(skew.mean()),
         chance_class_skew=None if chance is None else float(chance.mean()),
+        rungs=_rung_rows(computed, limits),
         buckets=_bucket_rows(plan, flat, classes, num_classes),
+    )
+
+
+def _rung_rows(computed: npt.NDArray[np.int64], limits: Limits) -> tuple[RungRow, ...]:
+    needed = limits.rungs(computed)
+    return tuple(
+        RungRow(
+            name=rung.name,
+            num_images=int((needed == number).sum()),
+            largest_pixels=int(computed[needed == number].max()),
+            price=rung.price,
+        )
+        for number, rung in enumerate(limits.ladder, 1)
+        if (needed == number).any()
     )
 
 

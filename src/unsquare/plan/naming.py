@@ -19,6 +19,6 @@ def naming(index: ShapeIndex) -> Iterator[None]:
         raise BudgetError(
             f"Each image must fit the memory budget alone, which holds {error.budget_pixels:,} pixels, but "
             f"{index.keys[error.position]} has {error.shape} = {error.shape.pixels:,}; raise --memory (for a plan "
-            "alone, --budget-pixels), try --activation-checkpointing on or --precision bf16-mixed, or shrink the "
-            f"pictures with --max-pixels {error.budget_pixels}."
+            "alone, --budget-pixels), try a network that can run piece by piece (--norm frozen, or convnext_tiny) or "
+            f"--precision bf16-mixed, or shrink the pictures with --max-pixels {error.budget_pixels}."
         ) from error

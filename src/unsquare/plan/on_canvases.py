@@ -56,9 +56,9 @@ class _Board:
     """What canvases cost: pixels an image, and a launch for each micro-batch that the budget makes necessary."""
 
     def __init__(self, pixels: Table, limits: Limits) -> None:
-        assert pixels.max() <= limits.budget_pixels, "canvases are within the budget"
-        self.pixels = pixels  # (K,)
-        self.capacity = limits.budget_pixels // pixels  # (K,) images a micro-batch
+        assert pixels.max() <= limits.largest_pixels, "canvases are within the budget"
+        self.pixels = limits.priced(pixels)  # (K,)
+        self.capacity = limits.capacity(pixels)  # (K,) images a micro-batch
         self.launch = limits.launch_pixels
 
     def assign(self, prices: Table, canvas_of: Table) -> Table:

@@ -137,8 +137,8 @@ def _checked(sizes: npt.ArrayLike, limits: Limits) -> Sizes:
         if chunk.min() < 1:
             raise PlanError(f"Sides must be at least 1 pixel, but the least is {chunk.min()}; leave such images out.")
         pixels = chunk[:, 0] * chunk[:, 1]
-        if pixels.max() > limits.budget_pixels:
+        if pixels.max() > limits.largest_pixels:
             position = int(pixels.argmax())
             shape = Shape(int(chunk[position, 0]), int(chunk[position, 1]))
-            raise ImageOverBudgetError(start + position, shape, limits.budget_pixels)
+            raise ImageOverBudgetError(start + position, shape, limits.largest_pixels)
     return shapes

@@ -83,11 +83,12 @@ class Batches:
 
     def cost(self, limits: Limits) -> int:
         """Computed pixels plus a launch for each batch: predicted time in units of one pixel's."""
-        return int(self.computed_pixels.sum()) + limits.launch_pixels * len(self)
+        return int(limits.priced(self.computed_pixels).sum()) + limits.launch_pixels * len(self)
 
     def num_over(self, limits: Limits) -> int:
-        """How many batches have more computed pixels than the budget."""
-        return int((self.computed_pixels > limits.budget_pixels).sum())
+        """How many batches have more computed pixels than the budget, or one image and more than the ladder holds."""
+        held = np.where(self.counts == 1, limits.largest_pixels, limits.budget_pixels)
+        return int((self.computed_pixels > held).sum())
 
     def __len__(self) -> int:
         return len(self.counts)
@@ -151,7 +152,7 @@ def figures_of(
         num_micro_batches=len(flat),
         num_canvases=len(np.unique(flat.canvases, axis=0)),
         num_over_budget=flat.num_over(limits),
-        mean_fill=float(computed.mean() / limits.budget_pixels),
+        mean_fill=float(limits.fill(computed).mean()),
         predicted_s=flat.cost(limits) / limits.pixels_per_s,
         class_skew=None if classes is None else _mean_skew(flat, classes),
         chance_skew=None if classes is None else _mean_skew(flat, _shuffled(classes)),

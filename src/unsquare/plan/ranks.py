@@ -31,40 +31,45 @@ def spread(
         largest = max((item for item in micro_batches if len(item.images) > 1), key=lambda item: item.computed_pixels)
         micro_batches.remove(largest)
         micro_batches += _cut(sizes, largest, len(largest.images) // 2, canvases)
-    ranks = _longest_first(micro_batches, limits.world_size, limits.launch_pixels)
-    while _even_out(sizes, ranks, limits.launch_pixels, canvases):
+    ranks = _longest_first(micro_batches, limits)
+    while _even_out(sizes, ranks, limits, canvases):
         pass
     return tuple(tuple(sorted(rank, key=lambda item: -item.computed_pixels)) for rank in ranks)
 
 
-def rank_cost(micro_batches: tuple[MicroBatch, ...] | list[MicroBatch], launch_pixels: int) -> int:
-    """Computed pixels and launches of one rank, as pixels."""
-    return sum(item.computed_pixels + launch_pixels for item in micro_batches)
+def rank_cost(micro_batches: tuple[MicroBatch, ...] | list[MicroBatch], limits: Limits) -> int:
+    """Computed pixels at their price and launches of one rank, as pixels."""
+    return sum(_cost(item, limits) for item in micro_batches)
 
 
-def _longest_first(micro_batches: list[MicroBatch], world_size: int, launch_pixels: int) -> list[list[MicroBatch]]:
-    ranks: list[list[MicroBatch]] = [[] for _ in range(world_size)]
-    costs = [0] * world_size
+def _cost(item: MicroBatch, limits: Limits) -> int:
+    pixels = item.computed_pixels
+    return (pixels if pixels <= limits.budget_pixels else int(limits.priced(np.array(pixels)))) + limits.launch_pixels
+
+
+def _longest_first(micro_batches: list[MicroBatch], limits: Limits) -> list[list[MicroBatch]]:
+    ranks: list[list[MicroBatch]] = [[] for _ in range(limits.world_size)]
+    costs = [0] * limits.world_size
     for item in sorted(micro_batches, key=lambda item: -item.computed_pixels):
         least = costs.index(min(costs))
         ranks[least].append(item)
-        costs[least] += item.computed_pixels + launch_pixels
+        costs[least] += _cost(item, limits)
     return ranks
 
 
-def _even_out(sizes: Sizes, ranks: list[list[MicroBatch]], launch_pixels: int, canvases: Sizes | None) -> bool:
+def _even_out(sizes: Sizes, ranks: list[list[MicroBatch]], limits: Limits, canvases: Sizes | None) -> bool:
     """Move part of a micro-batch from the busiest rank to the least busy, if that helps; whether it did."""
-    costs = [rank_cost(rank, launch_pixels) for rank in ranks]
+    costs = [rank_cost(rank, limits) for rank in ranks]
     busiest, least = int(np.argmax(costs)), int(np.argmin(costs))
     if costs[busiest] * len(ranks) <= TOLERANCE * sum(costs):
         return False
-    wanted = (costs[busiest] - costs[least] - launch_pixels) // 2
+    wanted = (costs[busiest] - costs[least] - limits.launch_pixels) // 2
     for item in sorted(ranks[busiest], key=lambda item: -item.computed_pixels):
         moved = min(len(item.images) - 1, max(wanted // item.canvas.pixels, 1))
         if moved < 1:
             continue
         kept, given = _cut(sizes, item, len(item.images) - moved, canvases)
-        if costs[least] + given.computed_pixels + launch_pixels < costs[busiest]:
+        if costs[least] + _cost(given, limits) < costs[busiest]:
             ranks[busiest].remove(item)
             ranks[busiest].append(kept)
             ranks[least].append(given)

@@ -107,10 +107,10 @@ class _Held:
         self.ended |= len(arrived) < wanted
         assert arrived.min(initial=1) > 0, "sides are above 0"
         pixels = arrived.prod(axis=1)
-        if len(arrived) and pixels.max() > self._limits.budget_pixels:
+        if len(arrived) and pixels.max() > self._limits.largest_pixels:
             worst = int(pixels.argmax())
             shape = Shape(int(arrived[worst, 0]), int(arrived[worst, 1]))
-            raise ImageOverBudgetError(self._num_arrived + worst, shape, self._limits.budget_pixels)
+            raise ImageOverBudgetError(self._num_arrived + worst, shape, self._limits.largest_pixels)
         self.sizes = np.concatenate([self.sizes, arrived])
         self.numbers = np.concatenate([self.numbers, self._num_arrived + np.arange(len(arrived))])
         self.waited = np.concatenate([self.waited, np.zeros(len(arrived), dtype=np.int64)])
@@ -140,7 +140,7 @@ def _steps_that_go(held: _Held, limits: Limits) -> list[Positions]:
 
 def _partition_for_ranks(sizes: Sizes, limits: Limits) -> list[Positions]:
     """Steps of one micro-batch on every rank, as large as all ranks together hold; none leaves a rank idle in vain."""
-    together = replace(limits, budget_pixels=limits.budget_pixels * limits.world_size)
+    together = replace(limits, budget_pixels=limits.budget_pixels * limits.world_size, ladder=())
     steps: list[Positions] = []
     short: list[Positions] = []  # parts of fewer images than ranks, gathered until they go round
     for part in partition(sizes, np.arange(len(sizes)), together):

@@ -93,7 +93,7 @@ class Trial(NamedTuple):
 
 def seconds_on_one(figures: Ledger, limits: Limits) -> float:
     """Seconds of an epoch where one device does all the work."""
-    return (figures.computed_pixels + limits.launch_pixels * figures.num_micro_batches) / limits.pixels_per_s
+    return (figures.priced_pixels + limits.launch_pixels * figures.num_micro_batches) / limits.pixels_per_s
 
 
 def rows_of(columns: Columns, limits: Limits) -> list[Row]:
@@ -110,7 +110,7 @@ def rows_of(columns: Columns, limits: Limits) -> list[Row]:
                 canvas_pixels=int(pixels[inside].max()),
                 computed_pixels=int(computed[inside].sum()),
                 padding_overhead=float(computed[inside].sum() / real[inside].sum() - 1),
-                mean_fill=float(computed[inside].mean() / limits.budget_pixels),
+                mean_fill=float(limits.fill(computed[inside]).mean()),
             )
         )
     return sorted(rows, key=lambda row: row.canvas_pixels)
