@@ -28,8 +28,8 @@ os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 import torch
 
 from unsquare.exact import make_exact
-from unsquare.memory.budget import release_unused
-from unsquare.memory.profile import PeakMeter
+from unsquare.memory.heap import release_unused
+from unsquare.memory.meter import PeakMeter
 from unsquare.torchvision_guard import import_timm
 
 timm = import_timm()

@@ -1,5 +1,8 @@
 """Amounts of memory are read as people write them, and never promised beyond what there is."""
 
+import subprocess
+import sys
+
 import psutil
 import pytest
 import torch
@@ -19,6 +22,35 @@ CPU = torch.device("cpu")
 def test_amounts_are_read(text, expected):
     """Binary and decimal units, fractions, any case."""
     assert budget.parse_bytes(text) == expected
+
+
+@pytest.mark.parametrize(("text", "part"), [("80%", 0.8), ("100 %", 1.0), ("12.5%", 0.125)])
+def test_a_part_of_what_is_there_is_read(text, part):
+    """A percentage is of what is available, and above 100 of nothing."""
+    assert budget.parse_bytes(text, available=1 << 30) == int(part * (1 << 30))
+    with pytest.raises(ConfigError, match="80%"):
+        budget.parse_bytes("101%", available=1 << 30)
+    with pytest.raises(ConfigError, match="An amount of memory"):
+        budget.parse_bytes(text)
+
+
+@pytest.mark.parametrize("kind", ["RLIMIT_AS", "RLIMIT_DATA"])
+def test_the_processes_own_limit_counts(kind):
+    """A limit on address space or data, as `ulimit` sets, bounds what is free, and shrinks with what is taken."""
+    program = f"""
+import mmap, resource
+from unsquare.memory.budget import free_host_bytes
+used = [int(part) for part in open("/proc/self/statm").read().split()]
+taken = resource.getpagesize() * used[0 if "{kind}" == "RLIMIT_AS" else 5]
+resource.setrlimit(resource.{kind}, (taken + (300 << 20), resource.RLIM_INFINITY))
+before = free_host_bytes()
+held = mmap.mmap(-1, 100 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+print(before, before - free_host_bytes())
+"""
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    before, taken = map(int, found.stdout.split())
+    assert before == pytest.approx(300 << 20, rel=0.05)
+    assert taken == pytest.approx(100 << 20, rel=0.05)
 
 
 @pytest.mark.parametrize("text", ["", "8 parsecs", "-1GiB", "GiB", "1.2.3GB", "0"])
@@ -63,6 +95,15 @@ def test_without_a_wish_most_of_what_is_free_is_taken():
                 "memory.stat": "total_inactive_file 0",
             },
             6e8,
+        ),
+        (
+            {
+                "memory.max": "max",
+                "memory.high": "500000000",
+                "memory.current": "400000000",
+                "memory.stat": "inactive_file 0",
+            },
+            1e8,
         ),
         ({"memory.max": "max", "memory.current": "5", "memory.stat": "inactive_file 0"}, None),
         ({}, None),

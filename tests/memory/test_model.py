@@ -10,42 +10,58 @@ from hypothesis import strategies as st
 from unsquare.errors import ConfigError, RunError
 from unsquare.memory.model import UNBOUNDED_PIXELS, MemoryModel, TimeModel
 
-probes = st.lists(st.tuples(st.integers(1, 10**9), st.integers(10**5, 10**12)), min_size=1, max_size=8)
+probes = st.lists(
+    st.tuples(st.integers(1, 10**9), st.integers(1, 10**4), st.integers(10**5, 10**12)), min_size=1, max_size=8
+)
 
 
 @given(probes)
 def test_memory_fit_is_never_below_a_measured_point(points):
     """Whatever was measured, the model promises at least that much."""
-    pixels, peaks = zip(*points)
-    model = MemoryModel.fit(pixels, peaks)
-    assert all(model.peak_bytes(x) >= y for x, y in points)
+    pixels, images, peaks = zip(*points)
+    model = MemoryModel.fit(pixels, images, peaks)
+    assert all(model.peak_bytes(x, n) >= y for x, n, y in points)
     assert model.peak_bytes(2 * max(pixels)) > model.peak_bytes(max(pixels))
 
 
 def test_memory_fit_finds_an_exact_line():
     """Measurements on a line give that line back, and so predict far beyond them."""
-    model = MemoryModel.fit([1e6, 2e6, 8e6], [1e9 + 300e6, 1e9 + 600e6, 1e9 + 2400e6])
+    model = MemoryModel.fit([1e6, 2e6, 8e6], [1, 1, 1], [1e9 + 300e6, 1e9 + 600e6, 1e9 + 2400e6])
     assert model.peak_bytes(64_000_000) == pytest.approx(1e9 + 64e6 * 300, rel=1e-9)
+
+
+def test_memory_fit_finds_an_exact_plane():
+    """What each image takes beside its pixels is told from what pixels take."""
+    pixels, images = np.array([1e6, 2e6, 2e6, 8e6]), np.array([1, 2, 200, 8])
+    model = MemoryModel.fit(pixels, images, 1e9 + 300 * pixels + 5e5 * images)
+    assert model.peak_bytes(4_000_000, 400) == pytest.approx(1e9 + 1200e6 + 200e6, rel=1e-9)
+
+
+def test_images_that_seem_to_save_memory_cost_none():
+    """A term below 0 is noise: it would promise room that is not there."""
+    model = MemoryModel.fit([1e6, 2e6, 2e6], [1, 2, 200], [1e9, 2e9, 1.9e9])
+    assert model.bytes_per_image == 0
+    assert model.peak_bytes(2_000_000, 200) >= 2e9
 
 
 def test_one_probe_errs_upwards_beyond_it():
     """A single pixel count gives the line through the origin, above any line with a fixed part."""
-    model = MemoryModel.fit([1_000_000, 1_000_000], [5e8, 6e8])
+    model = MemoryModel.fit([1_000_000, 1_000_000], [1, 1], [5e8, 6e8])
     assert (model.fixed_bytes, model.peak_bytes(2_000_000)) == (0, 1_200_000_000)
 
 
 def test_a_flat_measurement_still_charges_for_pixels():
     """Where peaks do not grow, a pixel still costs what its own input takes."""
-    assert MemoryModel.fit([1e5, 1e6], [1e9, 1e9]).bytes_per_pixel == 12
+    assert MemoryModel.fit([1e5, 1e6], [1, 1], [1e9, 1e9]).bytes_per_pixel == 12
 
 
-@given(st.floats(0, 1e10), st.floats(12, 1e6), st.integers(1, 10**12))
-def test_largest_pixels_is_the_last_that_fits(fixed, slope, budget):
+@given(st.floats(0, 1e10), st.floats(12, 1e6), st.floats(0, 1e6), st.integers(1, 1000), st.integers(1, 10**12))
+def test_largest_pixels_is_the_last_that_fits(fixed, slope, per_image, images, budget):
     """The largest micro-batch fits the budget, and one pixel more does not."""
-    model = MemoryModel(fixed, slope)
-    largest = model.largest_pixels(budget)
-    assert largest == 0 or model.peak_bytes(largest) <= budget
-    assert model.peak_bytes(largest + 2) > budget
+    model = MemoryModel(fixed, slope, per_image)
+    largest = model.largest_pixels(budget, images)
+    assert largest == 0 or model.peak_bytes(largest, images) <= budget
+    assert model.peak_bytes(largest + 2, images) > budget
 
 
 def test_flat_memory_is_bounded_by_a_whole_number():
@@ -74,7 +90,7 @@ def test_time_fit_has_no_negative_term(points):
     assert 0 <= model.launch_pixels <= UNBOUNDED_PIXELS
 
 
-@pytest.mark.parametrize("model", [MemoryModel(1.5e9, 320.25), TimeModel(0.0125, 3.5e-8)])
+@pytest.mark.parametrize("model", [MemoryModel(1.5e9, 320.25, 9.5), TimeModel(0.0125, 3.5e-8)])
 def test_models_survive_a_json_file(model):
     """What is written is read back equal."""
     assert type(model).from_dict(json.loads(json.dumps(model.to_dict()))) == model
@@ -89,7 +105,7 @@ def test_another_version_is_refused():
 def test_no_measurement_is_no_model():
     """A fit of nothing, or of times that are not above 0, is refused."""
     with pytest.raises(ConfigError, match="needs measurements above 0"):
-        MemoryModel.fit([], [])
+        MemoryModel.fit([], [], [])
     with pytest.raises(ConfigError, match="needs measurements above 0"):
         TimeModel.fit([100], [0])
 

@@ -14,6 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from unsquare.index.table import Problem, ShapeIndex, strings
+from unsquare.memory.model import MemoryModel, TimeModel
+from unsquare.memory.way import PLAIN, Segment, Way
 from unsquare.report import write_report
 
 GIB = 2**30
@@ -103,15 +105,30 @@ def _models() -> dict[str, Any]:
         {"images": n, "height": 512, "width": 640, "peak_bytes": GIB + n * 3e8, "seconds": 0.04 + 0.11 * n}
         for n in (1, 2, 4, 8)
     ]
-    return {
-        "version": 1,
-        "budget_bytes": 6 * GIB,
-        "memory": {"version": 1, "fixed_bytes": 1.1 * GIB, "bytes_per_pixel": 900.0},
-        "time": {"version": 1, "fixed_s": 0.04, "s_per_pixel": 3.4e-7},
-        "budget_pixels": 5_600_000,
-        "launch_pixels": 131_072,
+    plain = {
+        "name": "plain",
+        "way": PLAIN.to_dict(),
+        "memory": MemoryModel(1.1 * GIB, 900.0).to_dict(),
+        "time": TimeModel(0.04, 3.4e-7).to_dict(),
         "probes": probes,
     }
+    frugal = plain | {
+        "name": "checkpoint",
+        "way": Way((Segment(0, 3, "recompute"), Segment(3, 9, "keep"))).to_dict(),
+        "memory": MemoryModel(1.1 * GIB, 250.0).to_dict(),
+        "time": TimeModel(0.05, 4.4e-7).to_dict(),
+        "probes": [probe | {"peak_bytes": GIB + probe["images"] * 1e8} for probe in probes],
+    }
+    measured = {
+        "budget_bytes": 6 * GIB,
+        "reserved_bytes": GIB // 4,
+        "heap": "return",
+        "map_elements": 16.0,
+        "need": {"largest_image": 5_000_000, "usual_pixels": 4_000_000, "smallest_image": 20_000, "most_images": None},
+        "rungs": [plain, frugal],
+        "evaluation_rungs": [plain],
+    }
+    return {"version": 2, "world_size": 1, "measured": measured}
 
 
 def _plan(sizes: npt.NDArray[np.int64], batches: list[list[int]]) -> dict[str, Any]:
@@ -165,6 +182,11 @@ def _metrics(
                 "data_wait_s": step_s * float(rng.uniform(0, 0.12)),
                 "step_s": step_s,
                 "gradient_norm": 1.0,
+                "shortages": 0,
+                "measured": [
+                    [n, h, w, int(1.1 * GIB + 900 * min(n * h * w, 5_600_000) * rng.uniform(0.9, 1)), "plain"]
+                    for n, h, w in chosen
+                ],
                 "micro_batches": chosen,
             }
         )
@@ -193,23 +215,28 @@ def _evaluation_row(kind: str, split: str, step: int, progress: float, time_s: f
 
 def _write_memory(path: Path, rng: np.random.Generator, rows: list[dict[str, Any]]) -> None:
     samples: dict[str, list[Any]] = {
-        name: [] for name in ("time_s", "resident_bytes", "device_bytes", "step", "images", "computed_pixels")
+        name: []
+        for name in ("time_s", "resident_bytes", "allocated_bytes", "step", "images", "height", "width", "phase")
     }
+    samples["reserved_bytes"] = []
     for row in rows:
         if row["kind"] != "step":
             continue
         begin, parts = row["time_s"] - row["step_s"], row["micro_batches"]
         for number, (images, height, width) in enumerate(parts):
-            for part in (0.2, 0.6, 0.9):
+            for part, phase in ((0.2, "data"), (0.6, "forward"), (0.9, "backward")):
                 pixels = images * height * width
                 used = 1.1 * GIB + 900 * min(pixels, 5_600_000) * (0.4 + 0.6 * part) * rng.uniform(0.93, 1)
                 samples["time_s"].append(begin + row["step_s"] * (number + part) / len(parts))
                 samples["resident_bytes"].append(int(used))
-                samples["device_bytes"].append(None)
+                samples["allocated_bytes"].append(int(used - 0.4 * GIB))
+                samples["reserved_bytes"].append(None)
                 samples["step"].append(row["step"])
                 samples["images"].append(images)
-                samples["computed_pixels"].append(pixels)
-    table = pa.table({**samples, "device_bytes": pa.array(samples["device_bytes"], pa.int64())})
+                samples["height"].append(height)
+                samples["width"].append(width)
+                samples["phase"].append(phase)
+    table = pa.table({**samples, "reserved_bytes": pa.array(samples["reserved_bytes"], pa.int64())})
     pq.write_table(table, path)
 
 

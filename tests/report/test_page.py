@@ -178,7 +178,7 @@ def test_device_memory_is_preferred(run: Path) -> None:
     """On a GPU the curve is the device's, not the process's."""
     table = pq.read_table(run / "memory.parquet")
     column = pa.array([3 * 2**30] * table.num_rows, pa.int64())
-    table = table.set_column(table.schema.get_field_index("device_bytes"), "device_bytes", column)
+    table = table.set_column(table.schema.get_field_index("reserved_bytes"), "reserved_bytes", column)
     pq.write_table(table, run / "memory.parquet")
     page = write_report(run).read_text(encoding="utf-8").replace("\u00a0", " ")
     assert "Memory on the device" in page

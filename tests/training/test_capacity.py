@@ -1,40 +1,53 @@
 """Probes measure the real network, leave it as it was, and their predictions hold."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 
-from unsquare.memory.budget import resident_bytes
-from unsquare.memory.profile import PeakMeter
-from unsquare.plan.config import Limits
+from unsquare.memory.cache import MeasurementCache
+from unsquare.memory.heap import return_freed
+from unsquare.memory.meter import PeakMeter, resident_bytes
+from unsquare.memory.model import MemoryModel
 from unsquare.shapes import Shape
-from unsquare.training import capacity as module
-from unsquare.training.bounds import Bounds
-from unsquare.training.capacity import Capacity, Need, measure_training, verify_largest
+from unsquare.training.bounds import Bounds, verify_largest
+from unsquare.training.capacity import MAP_ELEMENTS
 from unsquare.training.config import DeviceConfig, OptimizerConfig
+from unsquare.training.console import Console
 from unsquare.training.engine import Engine, launch
+from unsquare.training.measure import PROBE_SECONDS, Frame, Prober, measure_training
 from unsquare.training.model import Classifier, ModelConfig
+from unsquare.training.probing import Need, run_training
 
 GIB = 1 << 30
+NEED = Need(largest_image=1_000_000, usual_pixels=1_000_000, smallest_image=10_000, most_images=None)
+QUIET = Console(quiet=True)
 
 
 @pytest.fixture(scope="module")
 def engine():
-    """A small network on the CPU, in float32."""
+    """A small network on the CPU, in float32, whose norms let it run piece by piece."""
     torch.manual_seed(0)
     fabric = launch(DeviceConfig(accelerator="cpu", precision="32-true"))
-    return Engine(fabric, Classifier(ModelConfig(backbone="resnet10t"), 3), OptimizerConfig())
+    return Engine(fabric, Classifier(ModelConfig(backbone="resnet10t", norm="frozen"), 3), OptimizerConfig())
 
 
 @pytest.fixture(scope="module")
-def measured(engine):
+def cache(tmp_path_factory):
+    """A cache with what the module's first probes showed."""
+    return MeasurementCache(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="module")
+def measured(engine, cache):
     """What probes of up to a megapixel show."""
     before = {name: value.clone() for name, value in engine.model.state_dict().items()}
-    need = Need(largest_image=1_000_000, usual_pixels=1_000_000)
-    capacity = measure_training(engine, budget_bytes=8 * GIB, reserved_bytes=0, need=need, checkpointing=False)
-    return before, capacity
+    frame = Frame(budget_bytes=8 * GIB, reserved_bytes=0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(PROBE_SECONDS, "train", 120.0)  # as many probes on a slow machine as on a quick one
+        return before, measure_training(Prober(engine, {}, cache), frame, NEED, NEED)
 
 
 def test_probing_changes_nothing(engine, measured):
@@ -46,57 +59,94 @@ def test_probing_changes_nothing(engine, measured):
     assert all(parameter.grad is None for parameter in engine.model.parameters())
 
 
-def test_probes_grow_by_doubling(measured):
-    """No probe is more than twice as large as one before it, and they reach the need."""
-    pixels = [probe.pixels for probe in measured[1].probes]
+def test_probes_grow_by_doubling_and_see_other_shapes(measured):
+    """No probe is more than twice as large as one before it, they reach the need, and shapes and counts differ."""
+    probes = measured[1].rungs[0].probes
+    pixels = sorted({probe.pixels for probe in probes if probe.pixels & (probe.pixels - 1) == 0})
     assert all(b == 2 * a for a, b in pairwise(pixels))
     assert pixels[-1] >= 1_000_000
+    assert max(probe.width / probe.height for probe in probes) > 16
+    assert max(probe.height / probe.width for probe in probes) > 16
+    assert max(probe.images for probe in probes) > 32
 
 
-def test_a_micro_batch_as_large_as_predicted_stays_below_the_prediction(engine, measured):
-    """A batch of other shapes, three times beyond the probes, peaks within a tenth above what the line says."""
-    capacity = measured[1]
+@pytest.mark.parametrize(("images", "canvas"), [(6, Shape(760, 690)), (1, Shape(150, 9000)), (90, Shape(130, 120))])
+def test_peaks_of_other_shapes_are_near_the_prediction(engine, measured, images, canvas):
+    """Micro-batches that were not probed, up to three times beyond the probes, peak where the model says."""
+    rung = measured[1].rungs[0]
+    return_freed()
     meter = PeakMeter(engine.device)
+    run_training(engine, images, canvas, rung.way)
     meter.start()
-    module._run_training(engine, 6, Shape(760, 690))
-    peak = meter.stop()
-    predicted = capacity.memory.peak_bytes(6 * 760 * 690)
-    assert 0.5 * predicted < peak < 1.1 * predicted
+    run_training(engine, images, canvas, rung.way)
+    growth = meter.stop() - resident_bytes()
+    predicted = rung.memory.growth_bytes(images * canvas.pixels, images)
+    assert 0.85 * predicted < growth < 1.1 * predicted
     engine.reset_optimizer()
+
+
+def test_what_is_known_is_not_probed_again(engine, cache, measured, monkeypatch):
+    """The same network on the same machine starts at once from the cache; another is measured."""
+    frame = Frame(budget_bytes=8 * GIB, reserved_bytes=0)
+    probed = []
+    monkeypatch.setattr("unsquare.training.measure.climb", lambda *given, **settings: probed.append(given) or [])
+    again = measure_training(Prober(engine, {}, cache), frame, NEED, NEED)
+    assert [probe.seconds for probe in again.rungs[0].probes] == [p.seconds for p in measured[1].rungs[0].probes]
+    assert not probed
+    with pytest.raises(Exception, match="measurements above 0"):
+        measure_training(Prober(engine, {"backbone": "another"}, cache), frame, NEED, NEED)
+    assert probed
 
 
 def test_more_memory_holds_more_pixels_and_reserves_hold_fewer(measured):
     """The bound grows with the budget, shrinks with what is kept back, and is less when training than evaluating."""
-    from dataclasses import replace
-
     capacity = measured[1]
-    assert replace(capacity, budget_bytes=16 * GIB).budget_pixels > 1.9 * capacity.budget_pixels
-    assert replace(capacity, reserved_bytes=GIB).budget_pixels < capacity.budget_pixels
-    assert capacity.evaluation_pixels > capacity.budget_pixels
+    held = capacity.training.held[0]
+    assert replace(capacity, budget_bytes=16 * GIB).training.held[0] > 1.9 * held
+    assert replace(capacity, reserved_bytes=GIB).training.held[0] < held
+    assert replace(capacity, heap="keep").training.held[0] < 0.6 * held
+    assert capacity.evaluation.held[0] > held
     assert capacity.launch_pixels == 2 ** int(np.log2(capacity.launch_pixels))
+
+
+def test_no_map_has_more_elements_than_kernels_count(measured):
+    """However much memory there is, the largest map stays below 2^31 elements."""
+    capacity = replace(measured[1], budget_bytes=1 << 50)
+    assert capacity.training.held[0] * capacity.map_elements <= MAP_ELEMENTS
+
+
+def test_the_ladder_is_climbed_as_far_as_the_largest_image_needs(engine, cache):
+    """Where the budget is small, rungs that take less are measured until the largest image fits one."""
+    free = Frame(budget_bytes=8 * GIB, reserved_bytes=0)
+    need = replace(NEED, largest_image=4_000_000)
+    plain = measure_training(Prober(engine, {}, cache), free, NEED, NEED).rungs[0].memory
+    budget = int((plain.fixed_bytes + 0.7 * plain.growth_bytes(4_000_000)) / 0.97)
+    tight = Frame(budget_bytes=budget, reserved_bytes=0, highest="checkpoint")
+    capacity = measure_training(Prober(engine, {}, cache), tight, need, NEED)
+    ladder = capacity.training
+    assert ladder.rungs[0].way.is_plain
+    assert [rung.name for rung in ladder.rungs] == ["plain", "checkpoint"]
+    assert ladder.held[0] < 4_000_000 <= ladder.largest_pixels
+    assert ladder.rung(ladder.held[0]) is ladder.rungs[0]
+    assert ladder.rung(4_000_000) is not ladder.rungs[0]
+    assert ladder.limits(1, 1).ladder[0].price >= 1
 
 
 def test_a_run_that_takes_more_than_foreseen_corrects_the_model(engine, measured):
     """A line that promised too little is lifted by the run of the largest micro-batch."""
-    from dataclasses import replace
-
-    from unsquare.memory.model import MemoryModel
-
     capacity = measured[1]
     modest = MemoryModel(fixed_bytes=float(resident_bytes() // 2), bytes_per_pixel=12.0)
-    wrong = replace(capacity, memory=modest)
-    corrected = verify_largest(engine, wrong, 2, Shape(512, 512))
-    assert corrected.probes[-1].peak_bytes <= corrected.memory.peak_bytes(2 * 512 * 512)
-    assert corrected.budget_pixels < wrong.budget_pixels
+    wrong = replace(capacity, rungs=(replace(capacity.rungs[0], memory=modest),))
+    corrected = verify_largest(engine, wrong, 2, Shape(512, 512), QUIET).rungs[0]
+    assert corrected.probes[-1].peak_bytes <= corrected.memory.peak_bytes(2 * 512 * 512, 2)
+    assert corrected.memory.bytes_per_pixel > 12
 
 
 def test_bounds_survive_their_file(measured):
     """What is written to models.json gives the same limits back."""
-    capacity = measured[1]
-    bounds = Bounds(budget_pixels=5, evaluation_pixels=9, launch_pixels=2, checkpointing=True, capacity=capacity)
-    again = Bounds.from_dict(bounds.to_dict() | {"budget_pixels": 5, "evaluation_pixels": 9, "launch_pixels": 2})
-    speed = round(1 / capacity.time.s_per_pixel)
-    assert again.limits(3) == Limits(budget_pixels=5, launch_pixels=2, world_size=3, pixels_per_s=speed)
-    assert again.limits(1, evaluation=True).budget_pixels == 9
-    assert isinstance(again.capacity, Capacity)
-    assert again.capacity.probes == capacity.probes
+    bounds = Bounds(capacity=measured[1])
+    again = Bounds.from_dict(bounds.to_dict())
+    assert again == bounds
+    assert again.limits(3) == bounds.limits(3)
+    pinned = Bounds(budget_pixels=5, launch_pixels=2)
+    assert Bounds.from_dict(pinned.to_dict()) == pinned

@@ -3,16 +3,19 @@
 Threads rather than worker processes: the decoders release the interpreter's lock, a 16 MP picture need not be
 copied between processes (containers often leave 64 MB of shared memory), and the memory taken is this process's
 own, where the budget counts it. What is in flight is bounded twice: whole micro-batches by `READ_AHEAD`, and the
-decoders' passing needs by a gate that counts bytes.
+decoders' passing needs by a gate counting bytes. A picture that needs more than the gate lets through is decoded when
+its micro-batch is asked for, while the network holds nothing; so is one that found no memory ahead of time.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +27,7 @@ from unsquare.data.gate import DECODE_BYTES, ByteGate, num_cores
 from unsquare.errors import ImageError, PlanError, SourceError
 from unsquare.index.header import read_header
 from unsquare.index.table import ShapeIndex
+from unsquare.memory.heap import release_unused
 from unsquare.plan.epoch import EpochPlan, MicroBatch
 from unsquare.shapes import Geometry, Shape
 
@@ -47,6 +51,8 @@ class PaddedBatch:
 
 def decoding_bytes(index: ShapeIndex, geometry: Geometry) -> int:
     """The most bytes that the decoders take in passing for these images, whatever the number of threads.
+
+    More than `DECODE_BYTES` are taken only while no micro-batch is computed.
 
     The need depends on the format, which only the file tells; headers are read from the largest need downwards,
     until what is known exceeds what any remaining file could take.
@@ -137,14 +143,21 @@ class BatchLoader:
         self._require_planned(plan, micro_batch)
         height, width = micro_batch.canvas
         canvas = np.zeros((len(micro_batch.images), height, width, 3), dtype=np.uint8)
-        jobs = [
-            self._pool.submit(self._place, canvas[slot], plan, int(image))
-            for slot, image in enumerate(micro_batch.images)
-        ]
+        jobs = []
+        for slot, image in enumerate(micro_batch.images):
+            place = partial(self._place, canvas[slot], plan, int(image))
+            jobs.append(_Job(place, None if self._is_giant(int(image)) else self._pool.submit(place)))
         sizes = torch.from_numpy(plan.sizes[micro_batch.images])
         labels = torch.from_numpy(self._index.labels[micro_batch.images].astype(np.int64))
         pixels = torch.from_numpy(canvas).permute(0, 3, 1, 2)  # (N, 3, H, W), channels_last as it lies
         return _Pending(jobs, PaddedBatch(pixels, sizes, labels, micro_batch.images))
+
+    def _is_giant(self, image: int) -> bool:
+        """Whether a picture takes more memory to decode than all decoders together may while the network computes."""
+        original, target = _shape(self._index.sizes[image]), _shape(self._targets[image])
+        if decode_peak_bytes(original, target) <= DECODE_BYTES:
+            return False
+        return _need(self._index.path(image), original, target) > DECODE_BYTES
 
     def _require_planned(self, plan: EpochPlan, micro_batch: MicroBatch) -> None:
         """Refuse a plan of other shapes than the pictures will have: padding would count as picture."""
@@ -176,16 +189,35 @@ class BatchLoader:
             raise UndecodableError(self._index.keys[image], str(error)) from error
 
 
+class _Job(NamedTuple):
+    """The decoding of one picture, under way or put off."""
+
+    place: Callable[[], None]
+    future: Future[None] | None
+
+    def finish(self) -> None:
+        """Wait for it, or do it now where it was put off or found no memory."""
+        try:
+            if self.future is not None:
+                return self.future.result()
+        except MemoryError:
+            release_unused()
+        return self.place()
+
+
 @dataclass(frozen=True)
 class _Pending:
-    jobs: list[Future[None]]
+    jobs: list[_Job]
     batch: PaddedBatch
 
     def result(self) -> PaddedBatch:
+        """The batch, decoded."""
         for job in self.jobs:
-            job.result()
+            job.finish()
         return self.batch
 
     def cancel(self) -> None:
+        """Begin nothing more."""
         for job in self.jobs:
-            job.cancel()
+            if job.future is not None:
+                job.future.cancel()

@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from unsquare.errors import ExactError
+from unsquare.exact.chain import Chain
 from unsquare.plan.config import Limits, PlanConfig
 from unsquare.plan.epoch import EpochPlan, Step, micro_batches_of
 from unsquare.plan.planner import plan_epoch, plan_in_order
@@ -31,6 +33,10 @@ class NaiveClassifier(Classifier):
         stock = create_backbone(config, load)
         stock.load_state_dict(self.backbone.state_dict())
         self.backbone = stock
+
+    def chain(self) -> Chain:
+        """No parts: padding that counts cannot be told from picture."""
+        raise ExactError("The usual way runs the network as a whole; give it more memory.")
 
     def features(self, pixels: torch.Tensor, sizes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Features of the whole canvas, and the whole canvas as region of every image."""

@@ -6,14 +6,15 @@ weights, the decoder's buffers and the activations. On a CUDA device it bounds t
 
 from __future__ import annotations
 
-import ctypes
 import re
+import resource
 from pathlib import Path
 
 import psutil
 import torch
 
 from unsquare.errors import BudgetError, ConfigError
+from unsquare.memory.meter import resident_bytes
 
 LEFT_ALONE = 0.1
 """Part of the free memory left to others when no budget is given: page cache and whatever else the machine runs."""
@@ -24,8 +25,16 @@ _UNITS |= {f"{letter}B": 1000**power for power, letter in enumerate("KMGT", 1)}
 _UNITS = {unit.upper(): factor for unit, factor in _UNITS.items()}
 
 
-def parse_bytes(text: str) -> int:
-    """The number of bytes that a text such as `8GiB`, `500MB` or `6e9` stands for; `8G` is 8 GiB."""
+def parse_bytes(text: str, available: int | None = None) -> int:
+    """The number of bytes that a text such as `8GiB`, `500MB` or `6e9` stands for; `8G` is 8 GiB.
+
+    Args:
+        text: the amount; where `available` is given it may be a part of that, such as `80%`.
+        available: what 100 % is, in bytes.
+    """
+    part = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*%\s*", text)
+    if part and available is not None and 0 < float(part[1]) <= 100:
+        return int(available * float(part[1]) / 100)
     match = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*([a-z]*)\s*", text, re.IGNORECASE)
     unit = _UNITS.get(match[2].upper()) if match else None
     try:
@@ -33,7 +42,8 @@ def parse_bytes(text: str) -> int:
     except ValueError:
         number = 0.0
     if unit is None or number <= 0:
-        raise ConfigError(f"An amount of memory is a number and a unit such as 8GiB or 500MB, but got {text!r}.")
+        hint = "" if available is None else ", or a part of what is there such as 80%"
+        raise ConfigError(f"An amount of memory is a number and a unit such as 8GiB or 500MB{hint}, but got {text!r}.")
     return int(number * unit)
 
 
@@ -44,20 +54,6 @@ def format_bytes(num_bytes: float) -> str:
             return f"{num_bytes:.{int(unit != 'B' and num_bytes < 100)}f} {unit}"
         num_bytes /= 1024
     return f"{num_bytes:.1f} GiB"
-
-
-def resident_bytes() -> int:
-    """The resident memory of this process now."""
-    return int(psutil.Process().memory_info().rss)
-
-
-def release_unused() -> None:
-    """Give memory that was freed, but is kept for later, back: the C library's (glibc) and the CUDA allocator's."""
-    if torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
 
 
 def budget_bytes(asked: str | None, device: torch.device, num_local_ranks: int = 1) -> int:
@@ -89,7 +85,7 @@ def budget_bytes(asked: str | None, device: torch.device, num_local_ranks: int =
 def _choose(asked: str | None, *, available: int, fallback: int, where: str) -> int:
     if asked is None:
         return fallback
-    wanted = parse_bytes(asked)
+    wanted = parse_bytes(asked, available)
     if wanted > available:
         raise BudgetError(
             f"The memory budget must be there to be used, but {format_bytes(wanted)} was asked for and {where} has "
@@ -99,9 +95,20 @@ def _choose(asked: str | None, *, available: int, fallback: int, where: str) -> 
 
 
 def free_host_bytes() -> int:
-    """The memory that this process could still take: the machine's, or its container's where that is less."""
+    """The memory that this process could still take: the machine's, or what a container or a limit leaves of it."""
     limits = [limit - used for limit, used in map(_read_cgroup, _cgroup_folders()) if limit is not None]
-    return max(0, min([int(psutil.virtual_memory().available), *limits]))
+    return max(0, min([int(psutil.virtual_memory().available), *limits, *_left_by_limits()]))
+
+
+def _left_by_limits() -> list[int]:
+    """What the limits on this process's own address space and data (`ulimit -v`, `-d`) leave."""
+    try:
+        pages = [int(number) for number in Path("/proc/self/statm").read_text().split()]
+    except OSError:
+        return []
+    used = {resource.RLIMIT_AS: pages[0], resource.RLIMIT_DATA: pages[5]}
+    soft = {kind: resource.getrlimit(kind)[0] for kind in used}
+    return [soft[kind] - resource.getpagesize() * used[kind] for kind in used if soft[kind] != resource.RLIM_INFINITY]
 
 
 def _cgroup_folders() -> list[Path]:
@@ -123,17 +130,18 @@ def _cgroup_folders() -> list[Path]:
 
 def _read_cgroup(folder: Path) -> tuple[int | None, int]:
     """The limit in bytes (None where there is none) and what is used of it, page cache that can go not counted."""
-    for limit_name, used_name, cache_key in (
-        ("memory.max", "memory.current", "inactive_file"),
-        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    for limit_names, used_name, cache_key in (
+        (("memory.max", "memory.high"), "memory.current", "inactive_file"),  # above high, the kernel brakes hard
+        (("memory.limit_in_bytes",), "memory.usage_in_bytes", "total_inactive_file"),
     ):
         try:
-            limit = (folder / limit_name).read_text().strip()
+            limits = [(folder / name).read_text().strip() for name in limit_names if (folder / name).exists()]
             used = int((folder / used_name).read_text())
             stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
         except OSError:
             continue
-        if limit == "max" or int(limit) > 1 << 60:  # version 1 writes "no limit" as a huge number
+        numbers = [int(limit) for limit in limits if limit != "max"]
+        if not numbers or min(numbers) > 1 << 60:  # version 1 writes "no limit" as a huge number
             return None, used
-        return int(limit), used - int(stat.get(cache_key, 0))
+        return min(numbers), used - int(stat.get(cache_key, 0))
     return None, 0

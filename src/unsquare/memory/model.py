@@ -1,8 +1,9 @@
-"""Bytes and seconds of a micro-batch as straight lines over its computed pixels.
+"""Bytes and seconds of a micro-batch as straight lines over its computed pixels and its images.
 
-For a convolutional network both grow with the pixels that it computes, whether they come as many small
-images or few large ones, on top of something fixed: weights and optimizer state, or the launch of kernels.
-Two numbers each are therefore enough, and few enough that a handful of probe steps determine them.
+For a convolutional network both grow with the pixels that it computes, whether they come as many small images or few
+large ones, on top of something fixed: weights and optimizer state, or the launch of kernels. Each image adds a little
+of its own: its pooled vector, and what the pyramid gathers for it. That counts where images are thumbnails. Heights and
+widths were measured to make no difference (docs/experiments.md).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy.typing as npt
 
 from unsquare.errors import ConfigError, RunError
 
-VERSION = 1
+VERSION = 2
 INPUT_BYTES_PER_PIXEL = 12.0
 """Three fp32 channels: no network needs less, so no fit may promise less."""
 UNBOUNDED_PIXELS = 2**40
@@ -27,35 +28,41 @@ Values = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class MemoryModel:
-    """Peak bytes of one micro-batch: `fixed_bytes + bytes_per_pixel * pixels`."""
+    """Peak bytes of one micro-batch: `fixed_bytes + bytes_per_pixel * pixels + bytes_per_image * images`."""
 
     fixed_bytes: float
     """Bytes held whatever the micro-batch: weights, gradients, optimizer state."""
     bytes_per_pixel: float
     """Bytes for each computed pixel more: activations kept for the backward pass and workspace."""
+    bytes_per_image: float = 0.0
+    """Bytes for each image more, whatever its size."""
 
     def __post_init__(self) -> None:
-        _require_finite("fixed_bytes", self.fixed_bytes)
-        _require_finite("bytes_per_pixel", self.bytes_per_pixel)
+        for name in _MEMORY_FIELDS:
+            _require_finite(name, getattr(self, name))
 
-    def peak_bytes(self, pixels: int) -> int:
-        """Peak bytes of a micro-batch of this many computed pixels, rounded up."""
-        return math.ceil(self.fixed_bytes + self.bytes_per_pixel * pixels)
+    def growth_bytes(self, pixels: int, images: int = 1) -> float:
+        """Bytes that a micro-batch of this many computed pixels and images adds to what is fixed."""
+        return self.bytes_per_pixel * pixels + self.bytes_per_image * images
 
-    def largest_pixels(self, budget_bytes: int) -> int:
-        """The most computed pixels that stay within the budget; 0 where not even one does."""
-        if self.peak_bytes(1) > budget_bytes:
+    def peak_bytes(self, pixels: int, images: int = 1) -> int:
+        """Peak bytes of a micro-batch of this many computed pixels and images, rounded up."""
+        return math.ceil(self.fixed_bytes + self.growth_bytes(pixels, images))
+
+    def largest_pixels(self, budget_bytes: int, images: int = 1) -> int:
+        """The most computed pixels that stay within the budget, whatever their images up to so many; 0 for none."""
+        if self.peak_bytes(1, images) > budget_bytes:
             return 0
-        if self.peak_bytes(UNBOUNDED_PIXELS) <= budget_bytes:
+        if self.peak_bytes(UNBOUNDED_PIXELS, images) <= budget_bytes:
             return UNBOUNDED_PIXELS
-        pixels = int((budget_bytes - self.fixed_bytes) / self.bytes_per_pixel)
-        while self.peak_bytes(pixels) > budget_bytes:
+        pixels = int((budget_bytes - self.peak_bytes(0, images)) / self.bytes_per_pixel)
+        while self.peak_bytes(pixels, images) > budget_bytes:
             pixels -= 1
         return max(pixels, 1)
 
     @classmethod
-    def fit(cls, pixels: npt.ArrayLike, peak_bytes: npt.ArrayLike) -> MemoryModel:
-        """The least-squares line through measured peaks, lifted until no measured point lies above it.
+    def fit(cls, pixels: npt.ArrayLike, images: npt.ArrayLike, peak_bytes: npt.ArrayLike) -> MemoryModel:
+        """The least-squares plane through measured peaks, lifted until no measured point lies above it.
 
         Lifted rather than tilted (as the upper convex hull would be), because the largest micro-batches lie
         beyond the probes, and a slope taken from two noisy points is wrong in proportion to that distance.
@@ -63,12 +70,16 @@ class MemoryModel:
 
         Args:
             pixels: computed pixels of each probe, (n,).
+            images: images of each probe, (n,).
             peak_bytes: its measured peak, (n,).
         """
         x, y = _measured(pixels, peak_bytes)
-        slope = _slope(x, y) if np.ptp(x) else float((y / x).max())
-        slope = max(slope, INPUT_BYTES_PER_PIXEL)
-        return cls(fixed_bytes=max(0.0, float((y - slope * x).max())), bytes_per_pixel=slope)
+        count = np.asarray(images, dtype=np.float64)
+        assert count.shape == x.shape, "one number of images for each pixel count"
+        per_pixel, per_image = _slopes(x, count, y)
+        per_pixel = max(per_pixel, INPUT_BYTES_PER_PIXEL)
+        fixed = max(0.0, float((y - per_pixel * x - per_image * count).max()))
+        return cls(fixed_bytes=fixed, bytes_per_pixel=per_pixel, bytes_per_image=per_image)
 
     def to_dict(self) -> dict[str, float]:
         """Plain values for a JSON file, with the version of their meaning."""
@@ -77,7 +88,10 @@ class MemoryModel:
     @classmethod
     def from_dict(cls, values: Mapping[str, float]) -> MemoryModel:
         """The model that `to_dict` wrote."""
-        return cls(**_fields_of(values, "memory model", ("fixed_bytes", "bytes_per_pixel")))
+        return cls(**_fields_of(values, "memory model", _MEMORY_FIELDS))
+
+
+_MEMORY_FIELDS = ("fixed_bytes", "bytes_per_pixel", "bytes_per_image")
 
 
 @dataclass(frozen=True)
@@ -138,9 +152,18 @@ class TimeModel:
         return cls(**_fields_of(values, "time model", ("fixed_s", "s_per_pixel")))
 
 
-def _slope(x: Values, y: Values) -> float:
+def _slopes(x: Values, count: Values, y: Values) -> tuple[float, float]:
+    """Least-squares slopes over pixels and images, neither below 0; that over images 0 where probes cannot tell."""
+    if not np.ptp(x):
+        return float((y / x).max()), 0.0
+    columns = np.stack([np.ones_like(x), x, count], axis=1)
+    scale = np.linalg.norm(columns, axis=0)
+    if np.linalg.matrix_rank(columns / scale) == 3:
+        _, per_pixel, per_image = np.linalg.lstsq(columns / scale, y, rcond=None)[0] / scale
+        if per_image > 0:
+            return float(per_pixel), float(per_image)
     centred = x - x.mean()
-    return float((centred * (y - y.mean())).sum() / (centred**2).sum())
+    return float((centred * (y - y.mean())).sum() / (centred**2).sum()), 0.0
 
 
 def _measured(pixels: npt.ArrayLike, values: npt.ArrayLike) -> tuple[Values, Values]:

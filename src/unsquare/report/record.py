@@ -37,7 +37,13 @@ class MemoryTrace:
 
     time_s: Floats
     used_bytes: Floats
-    """Of the device where there is one, else of the process."""
+    """Of the device's allocator where there is one, else of the process."""
+    allocated_bytes: Floats
+    """Blocks in use; NaN where nobody says."""
+    sizes: Sizes
+    """Canvas of the micro-batch at work, (N, 2); 0 between two."""
+    phase: npt.NDArray[np.str_]
+    """data, forward, backward, update, or nothing of these."""
     images: npt.NDArray[np.int64]
     """Images of the micro-batch at work, 0 between two."""
     on_device: bool
@@ -162,14 +168,17 @@ def _read_memory(path: Path) -> MemoryTrace | None:
     table = pq.read_table(path)
     if table.num_rows == 0:
         return None
-    device = _floats(table["device_bytes"])
-    on_device = bool(np.isfinite(device).any())
-    used = device if on_device else _floats(table["resident_bytes"])
+    reserved = _floats(table["reserved_bytes"])
+    on_device = bool(np.isfinite(reserved).any())
+    used = reserved if on_device else _floats(table["resident_bytes"])
     kept = np.isfinite(used)
     return MemoryTrace(
         time_s=_floats(table["time_s"])[kept],
         used_bytes=used[kept],
+        allocated_bytes=_floats(table["allocated_bytes"])[kept],
         images=np.nan_to_num(_floats(table["images"])[kept]).astype(np.int64),
+        sizes=np.stack([np.nan_to_num(_floats(table[side])[kept]) for side in ("height", "width")], 1).astype(np.int64),
+        phase=np.array([value or "" for value in table["phase"].to_pylist()])[kept],
         on_device=on_device,
     )
 

@@ -1,4 +1,4 @@
-"""The bounds of a run: the most pixels of a micro-batch, pinned by the user or measured on the device.
+"""The bounds of a run: what its plans may count on, pinned by the user or measured on the device.
 
 They are written to the run folder once and read back on a resume, because the plan follows from them: measured
 again, a clock's noise would make another plan.
@@ -6,24 +6,31 @@ again, a clock's noise would make another plan.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from typing import Any
 
+from unsquare.data.gate import DECODE_BYTES
 from unsquare.data.loader import decoding_bytes
-from unsquare.errors import BudgetError, PlanError, RunError
+from unsquare.errors import BudgetError, ExactError, PlanError, RunError
 from unsquare.index.table import ShapeIndex
 from unsquare.memory.budget import budget_bytes, format_bytes
+from unsquare.memory.cache import MeasurementCache, cache_folder
+from unsquare.memory.cuts import recomputed
+from unsquare.memory.heap import keep_freed, return_freed
+from unsquare.memory.way import PLAIN, Way
 from unsquare.plan.config import Limits
 from unsquare.plan.epoch import MicroBatch
 from unsquare.plan.planner import plan_epoch
-from unsquare.shapes import Sizes
-from unsquare.training.capacity import Capacity, Need, measure_training, verify_largest
+from unsquare.shapes import Shape, Sizes
+from unsquare.training.capacity import Capacity
 from unsquare.training.config import TrainConfig
 from unsquare.training.console import Console
-from unsquare.training.engine import Engine
+from unsquare.training.engine import Engine, ShortageError
+from unsquare.training.measure import Frame, Prober, measure_training
+from unsquare.training.probing import Need, fit_memory, measure, run_training, untouched
 
-VERSION = 1
+VERSION = 2
 VERIFIED_STEPS = 1024
 """Steps of the first epoch whose largest micro-batch is run before training; all are within the same budget."""
 
@@ -32,41 +39,51 @@ VERIFIED_STEPS = 1024
 class Bounds:
     """What a run's plans may count on."""
 
-    budget_pixels: int
-    """The most computed pixels of a training micro-batch."""
-    evaluation_pixels: int
-    """The most computed pixels of a micro-batch that is only evaluated."""
-    launch_pixels: int
-    """The cost of one more micro-batch as pixels."""
-    checkpointing: bool
-    """Whether activations are recomputed instead of kept."""
-    world_size: int = 1
-    """Ranks that they were measured for."""
     capacity: Capacity | None = None
-    """The measurements behind the numbers; None where the user pinned them."""
+    """What was measured; None where the user pinned the bounds."""
+    budget_pixels: int = 0
+    """The most computed pixels of a micro-batch, where pinned."""
+    launch_pixels: int = 0
+    """The cost of one more micro-batch as pixels, where pinned."""
+    way: Way = PLAIN
+    """How micro-batches are run, where pinned."""
+    world_size: int = 1
+    """Ranks that they are for."""
 
     def limits(self, world_size: int, *, evaluation: bool = False) -> Limits:
         """The limits of a plan."""
-        limits = Limits(
-            budget_pixels=self.evaluation_pixels if evaluation else self.budget_pixels,
-            launch_pixels=self.launch_pixels,
-            world_size=world_size,
-        )
-        if self.capacity is None or not self.capacity.time.s_per_pixel:
-            return limits
-        return replace(limits, pixels_per_s=max(round(1 / self.capacity.time.s_per_pixel), 1))
+        if self.capacity is None:
+            return Limits(budget_pixels=self.budget_pixels, launch_pixels=self.launch_pixels, world_size=world_size)
+        ladder = self.capacity.evaluation if evaluation else self.capacity.training
+        return ladder.limits(self.capacity.launch_pixels, world_size)
+
+    def way_for(self, pixels: int, *, evaluation: bool = False) -> Way:
+        """How a micro-batch of so many computed pixels is run."""
+        if self.capacity is None:
+            return PLAIN if evaluation else self.way
+        return (self.capacity.evaluation if evaluation else self.capacity.training).rung(pixels).way
+
+    def apply_heap(self) -> None:
+        """Have the C library's heap work as was measured."""
+        if self.capacity is None or self.capacity.heap == "keep":
+            keep_freed()
+        else:
+            return_freed()
 
     def to_dict(self) -> dict[str, Any]:
         """The content of `models.json`."""
-        own = {key: value for key, value in vars(self).items() if key != "capacity"}
-        return {"version": VERSION, **(self.capacity.to_dict() if self.capacity else {}), **own}
+        values = {"version": VERSION, "world_size": self.world_size}
+        if self.capacity is not None:
+            return values | {"measured": self.capacity.to_dict()}
+        pinned = {"budget_pixels": self.budget_pixels, "launch_pixels": self.launch_pixels, "way": self.way.to_dict()}
+        return values | {"pinned": pinned}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Bounds:
         """The bounds that `to_dict` wrote.
 
         Raises:
-            RunError: the file is of another release.
+            RunError: the file is of another release, or incomplete.
         """
         if values.get("version") != VERSION:
             raise RunError(
@@ -74,19 +91,17 @@ class Bounds:
                 "start the run anew."
             )
         try:
-            return cls(
-                budget_pixels=values["budget_pixels"],
-                evaluation_pixels=values["evaluation_pixels"],
-                launch_pixels=values["launch_pixels"],
-                checkpointing=values["checkpointing"],
-                world_size=values["world_size"],
-                capacity=Capacity.from_dict(values) if "memory" in values else None,
-            )
-        except KeyError as error:
+            if "measured" in values:
+                return cls(capacity=Capacity.from_dict(values["measured"]), world_size=values["world_size"])
+            pinned = values["pinned"]
+            return cls(**(pinned | {"way": Way.from_dict(pinned["way"])}), world_size=values["world_size"])
+        except (KeyError, TypeError) as error:
             raise RunError(f"The run's models.json lacks {error}; start the run anew.") from error
 
 
-def measure_bounds(engine: Engine, config: TrainConfig, index: ShapeIndex, sizes: Sizes, console: Console) -> Bounds:
+def measure_bounds(
+    engine: Engine, config: TrainConfig, index: ShapeIndex, sizes: Sizes, console: Console, *, auto_precision: bool
+) -> Bounds:
     """The bounds that the settings pin, or that probe steps of the real network show.
 
     Args:
@@ -95,86 +110,157 @@ def measure_bounds(engine: Engine, config: TrainConfig, index: ShapeIndex, sizes
         index: all images of the run.
         sizes: training shapes, (N, 2).
         console: told what is found.
+        auto_precision: whether the user left the precision open.
     """
     device = config.device
     if device.budget_pixels is not None:
         return Bounds(
             budget_pixels=device.budget_pixels,
-            evaluation_pixels=device.budget_pixels,
             launch_pixels=device.launch_pixels,
-            checkpointing=device.activation_checkpointing == "on",
+            way=_pinned_way(engine, config),
             world_size=engine.fabric.world_size,
         )
     budget = budget_bytes(device.memory, engine.device, engine.num_local_ranks)
     console.say(f"Measuring memory and time within {format_bytes(budget)} ...")
-    capacity = _measure(engine, config, index, sizes, budget)
+    capacity = _measure(engine, config, index, sizes, budget, console, auto_precision)
     # One rank's clock decides, so that all make the same plan.
     capacity = Capacity.from_dict(engine.fabric.broadcast(capacity.to_dict()))
-    if capacity.budget_pixels < 1:
-        taken = capacity.memory.peak_bytes(1) + capacity.reserved_bytes
-        raise BudgetError(
-            f"The budget must hold the process and one picture, but of {format_bytes(budget)} the process and the "
-            f"decoders take up to {format_bytes(taken)} before any; give more than that with --memory."
+    for line in describe(capacity):
+        console.say(line)
+    return Bounds(capacity=capacity, world_size=engine.fabric.world_size)
+
+
+def describe(capacity: Capacity) -> list[str]:
+    """What was measured, in a line, and a line for each rung above."""
+    ladder = capacity.training
+    base, held = ladder.base, ladder.held[0]
+    lines = [
+        f"A micro-batch holds up to {held / 1e6:.1f} MP: {format_bytes(base.memory.fixed_bytes)} "
+        f"and {base.memory.bytes_per_pixel:.0f} bytes per pixel, {1e-6 / base.time.s_per_pixel:.2f} MP/s"
+        f"{', with the heap kept' if capacity.heap == 'keep' else ''}."
+    ]
+    for rung, limit in zip(ladder.limits(capacity.launch_pixels, 1).ladder, ladder.held[1:]):
+        lines.append(
+            f"Larger images go alone, by {rung.name}: up to {limit / 1e6:.1f} MP at {rung.price:.2f} times the time."
         )
-    console.say(
-        f"A micro-batch holds up to {capacity.budget_pixels / 1e6:.1f} MP: {format_bytes(capacity.memory.fixed_bytes)} "
-        f"and {capacity.memory.bytes_per_pixel:.0f} bytes per pixel, {1e-6 / capacity.time.s_per_pixel:.2f} MP/s"
-        f"{'; activations are recomputed to fit the largest image' if capacity.checkpointing else ''}."
-    )
-    return Bounds(
-        budget_pixels=capacity.budget_pixels,
-        evaluation_pixels=capacity.evaluation_pixels,
-        launch_pixels=capacity.launch_pixels,
-        checkpointing=capacity.checkpointing,
-        world_size=engine.fabric.world_size,
-        capacity=capacity,
-    )
+    return lines
 
 
-def _measure(engine: Engine, config: TrainConfig, index: ShapeIndex, sizes: Sizes, budget: int) -> Capacity:
-    """Probe without recomputing activations, then with, where the largest image or the user asks for it."""
-    # On a GPU the budget is the device's memory, and decoding takes none of it.
-    reserved = decoding_bytes(index, config.geometry) if engine.device.type == "cpu" else 0
-    multiple = config.plan.multiple if config.plan.canvases is not None else 1
-    largest = int((-(-sizes // multiple) * multiple).prod(axis=1).max())
-    for checkpointing in {"on": (True,), "off": (False,), "auto": (False, True)}[
-        config.device.activation_checkpointing
-    ]:
-        if checkpointing:
-            engine.model.checkpoint_activations()
-        capacity = measure_training(
-            engine,
-            budget_bytes=budget,
-            reserved_bytes=reserved,
-            need=Need.of(sizes, config.plan.most_images(len(sizes))),
-            checkpointing=checkpointing,
-        )
-        if capacity.budget_pixels >= largest:
-            capacity = _verify(engine, config, sizes, capacity)
-        if capacity.budget_pixels >= largest:
-            break
-    return capacity  # the planner refuses it and names the image
+def identity(config: TrainConfig, num_classes: int) -> dict[str, Any]:
+    """What measurements depend on: the network and its optimizer, but not where its weights come from."""
+    model = {name: value for name, value in asdict(config.model).items() if name not in ("pretrained", "weights")}
+    return {"model": model, "num_classes": num_classes, "optimizer": config.optimizer.optimizer}
 
 
-def _verify(engine: Engine, config: TrainConfig, sizes: Sizes, capacity: Capacity) -> Capacity:
-    """Run the first epoch's largest micro-batch before anything depends on it; correct the capacity if need be."""
-    while True:
-        largest = _largest_micro_batch(config, sizes, capacity, engine.fabric.world_size)
-        if largest is None:
-            return capacity
-        images, canvas = len(largest.images), largest.canvas
-        before = capacity.budget_pixels
-        capacity = verify_largest(engine, capacity, images, canvas)
-        if capacity.budget_pixels >= largest.computed_pixels or capacity.budget_pixels >= before:
-            return capacity
-
-
-def _largest_micro_batch(config: TrainConfig, sizes: Sizes, capacity: Capacity, world_size: int) -> MicroBatch | None:
-    limits = Limits(budget_pixels=capacity.budget_pixels, launch_pixels=capacity.launch_pixels, world_size=world_size)
-    once = replace(config.plan, sampling="once")
+def _pinned_way(engine: Engine, config: TrainConfig) -> Way:
+    """The way of the lowest rung that the settings allow, where nothing is measured."""
+    lowest = config.device.lowest_rung
+    if lowest in ("plain", "bf16"):
+        return replace(PLAIN, bf16=lowest == "bf16")
     try:
-        plan = plan_epoch(sizes, once, limits, 0, turns=config.augment.turns)
+        chain = engine.model.chain()
+    except ExactError as error:
+        raise BudgetError(f"--lowest-rung {lowest} cannot be had: {error}") from error
+    with untouched(engine), engine.fabric.autocast():
+        engine.model.train()
+        return recomputed(chain.weigh(), offload=lowest == "offload")
+
+
+def _measure(
+    engine: Engine,
+    config: TrainConfig,
+    index: ShapeIndex,
+    sizes: Sizes,
+    budget: int,
+    console: Console,
+    auto_precision: bool,
+) -> Capacity:
+    device = config.device
+    # On a GPU the budget is the device's memory, and decoding takes none of it.
+    decoding = decoding_bytes(index, config.geometry) if engine.device.type == "cpu" else 0
+    multiple = config.plan.multiple if config.plan.canvases is not None else 1
+    padded = -(-sizes // multiple) * multiple
+    mixed = config.plan.steps == "mixed"
+    most_images = config.plan.most_images(len(sizes))
+    whole = config.geometry.resize(index.sizes)
+    precision = engine.fabric.strategy.precision.precision
+    frame = Frame(
+        budget_bytes=budget,
+        reserved_bytes=min(decoding, DECODE_BYTES),
+        lowest=device.lowest_rung,
+        highest=device.highest_rung,
+        may_use_bf16=auto_precision and precision == "32-true",
+        may_keep=mixed,
+    )
+    cache = MeasurementCache(cache_folder() if device.reuse_probes else None)
+    prober = Prober(engine, identity(config, len(index.classes)), cache)
+    need = Need.of(padded, most_images, most_images=most_images if mixed else None)
+    capacity = measure_training(prober, frame, need, Need.of(whole, most_images))
+    _require_room(capacity, decoding)
+    return _verify(engine, config, padded, capacity, console)
+
+
+def _require_room(capacity: Capacity, decoding: int) -> None:
+    """Refuse a budget that does not hold the process, or the largest picture's decoding, for which the rest waits."""
+    fixed = int(capacity.rungs[0].memory.fixed_bytes)
+    if capacity.training.largest_pixels < 1:
+        raise BudgetError(
+            "The budget must hold the process and one picture, but the process and the decoders take up to "
+            f"{format_bytes(fixed + capacity.reserved_bytes)} of {format_bytes(capacity.budget_bytes)} before any; "
+            "give more than that with --memory."
+        )
+    if fixed + decoding > capacity.budget_bytes:
+        raise BudgetError(
+            "The budget must hold the process and the largest picture while it is decoded, but they take "
+            f"{format_bytes(fixed)} and up to {format_bytes(decoding)} of {format_bytes(capacity.budget_bytes)}; "
+            "give more with --memory."
+        )
+
+
+def _verify(engine: Engine, config: TrainConfig, sizes: Sizes, capacity: Capacity, console: Console) -> Capacity:
+    """Run the first epoch's largest micro-batch of each rung before anything depends on it; correct what is wrong."""
+    done: dict[str, int] = {}
+    while True:
+        found = _largest_micro_batches(config, sizes, capacity, engine.fabric.world_size)
+        todo = {name: each for name, each in found.items() if each.computed_pixels > done.get(name, 0)}
+        if not todo:
+            return capacity
+        name, largest = next(iter(todo.items()))
+        capacity = verify_largest(engine, capacity, len(largest.images), largest.canvas, console)
+        done[name] = largest.computed_pixels  # corrected, the plan has only smaller ones
+
+
+def verify_largest(engine: Engine, capacity: Capacity, images: int, canvas: Shape, console: Console) -> Capacity:
+    """Run a planned micro-batch once; return the capacity, corrected where the run took more than foreseen."""
+    pixels = images * canvas.pixels
+    rung = capacity.training.rung(pixels)
+    expected_s = rung.time.seconds(pixels)
+    if expected_s > 20:
+        console.say(f"Running the largest image once, {canvas}, by {rung.name}: about {expected_s / 60:.0f} min ...")
+    with untouched(engine):
+        try:
+            probe = measure(engine, run_training, images, canvas, rung.way)
+        except ShortageError:
+            # How much it would have taken is not known; half as much again brings the next rung into play.
+            return capacity.with_memory(rung, replace(rung.memory, bytes_per_pixel=1.5 * rung.memory.bytes_per_pixel))
+    if capacity.heap == "keep":  # its peaks are bounds, no measure of what is in use
+        return capacity if probe.peak_bytes <= capacity.usable_bytes else replace(capacity, heap="return")
+    return capacity.with_probe(rung, probe, fit_memory((*rung.probes, probe)))
+
+
+def _largest_micro_batches(
+    config: TrainConfig, sizes: Sizes, capacity: Capacity, world_size: int
+) -> dict[str, MicroBatch]:
+    """The largest micro-batch of each rung in the first epoch's plan; none where there is no plan."""
+    limits = capacity.training.limits(capacity.launch_pixels, world_size)
+    try:
+        plan = plan_epoch(sizes, replace(config.plan, sampling="once"), limits, 0, turns=config.augment.turns)
     except PlanError:  # the run's own plan says why
-        return None
-    batches = (each for step in islice(plan.steps, VERIFIED_STEPS) for each in step.micro_batches)
-    return max(batches, key=lambda each: each.computed_pixels)
+        return {}
+    largest: dict[str, MicroBatch] = {}
+    for step in islice(plan.steps, VERIFIED_STEPS):
+        for each in step.micro_batches:
+            name = capacity.training.rung(each.computed_pixels).name
+            if name not in largest or each.computed_pixels > largest[name].computed_pixels:
+                largest[name] = each
+    return largest

@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from unsquare.errors import RunError
 
 VERSION = 1
+NO_CEILING = 1 << 62
 KEPT = 2
 """Checkpoints kept beside the best one."""
 
@@ -41,6 +42,12 @@ class TrainState:
     """Seconds trained so far."""
     best_score: float = -1.0
     """Highest mean per-class accuracy on the val split; -1 before the first evaluation."""
+    ceiling_pixels: int = NO_CEILING
+    """The most computed pixels of a micro-batch since memory ran out."""
+    ceiling_steps: int = 0
+    """Steps since that ceiling last moved."""
+    planned_pixels: int = NO_CEILING
+    """The ceiling with which the epoch under way was planned."""
 
 
 def save(folder: Path, name: str, model: torch.nn.Module, optimizer: torch.optim.Optimizer, state: TrainState) -> Path:

@@ -14,6 +14,7 @@ import tomli_w
 from unsquare.data.augment import AugmentConfig
 from unsquare.errors import ConfigError
 from unsquare.memory.budget import parse_bytes
+from unsquare.memory.way import RUNGS, RungName
 from unsquare.plan.config import PlanConfig
 from unsquare.shapes import Geometry
 from unsquare.toml import tomllib
@@ -53,13 +54,20 @@ class DeviceConfig:
     """Where the network runs, and how much memory it may take there."""
 
     memory: str | None = None
-    """The budget, such as 8GiB: of the whole process on a CPU, of the device on a GPU; None takes what is free."""
+    """The budget, such as 8GiB, or a part of what is there, such as 80%: of the whole process on a CPU, of the device
+    on a GPU; None takes what is free."""
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """auto takes the best there is."""
     precision: Literal["auto", "bf16-mixed", "32-true"] = "auto"
     """auto takes bf16 where the device multiplies in bf16 natively, fp32 elsewhere."""
-    activation_checkpointing: Literal["auto", "on", "off"] = "auto"
-    """Recompute activations instead of keeping them; auto does so only where the largest image needs it."""
+    lowest_rung: RungName = "plain"
+    """How all micro-batches are run: plain, or by a way that takes less memory and more time (see highest_rung)."""
+    highest_rung: RungName = "stream"
+    """How images that do not fit may be run, each alone, by the lowest of these that holds them: plain, bf16 (where the
+    precision is left open), checkpoint (activations are computed again), offload (what is kept is kept in the host's
+    memory or a file), stream (piece by piece)."""
+    reuse_probes: bool = True
+    """Remember what probes showed, in the user's cache folder, and do without them the next time."""
     budget_pixels: int | None = None
     """The most computed pixels of a micro-batch; None measures it. Pinned, nothing is probed and the plan is the
     same on every machine."""
@@ -70,7 +78,12 @@ class DeviceConfig:
 
     def __post_init__(self) -> None:
         if self.memory is not None:
-            parse_bytes(self.memory)
+            parse_bytes(self.memory, available=1)
+        if RUNGS.index(self.lowest_rung) > RUNGS.index(self.highest_rung):
+            raise ConfigError(
+                f"highest_rung must not be below lowest_rung, but they are {self.highest_rung} and {self.lowest_rung}; "
+                f"the order is {', '.join(RUNGS)}."
+            )
         if self.workers is not None and self.workers < 1:
             raise ConfigError(f"workers must be at least 1, but is {self.workers}; leave it out for one per core.")
 

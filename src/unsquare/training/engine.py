@@ -10,8 +10,11 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -22,6 +25,9 @@ from lightning_fabric.plugins.environments import TorchElasticEnvironment
 
 from unsquare.data.loader import PaddedBatch
 from unsquare.errors import BudgetError, ConfigError
+from unsquare.memory.heap import return_freed
+from unsquare.memory.watch import Phase
+from unsquare.memory.way import PLAIN, Way
 from unsquare.torchvision_guard import import_timm
 from unsquare.training.config import DeviceConfig, OptimizerConfig
 from unsquare.training.model import Classifier
@@ -35,6 +41,8 @@ Precision = Literal["bf16-mixed", "32-true"]
 
 def launch(config: DeviceConfig) -> Fabric:
     """The Fabric of this process: one device, or this process's share of a torchrun launch.
+
+    From here on freed memory goes back to the operating system, so that what is measured is what is in use.
 
     Raises:
         ConfigError: there is no such accelerator here.
@@ -54,6 +62,7 @@ def launch(config: DeviceConfig) -> Fabric:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"The accelerator {config.accelerator!r} cannot be used ({reason}); try auto.") from error
     fabric.launch()
+    return_freed()
     return fabric
 
 
@@ -81,6 +90,10 @@ class Engine:
         self.model = model.to(fabric.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._config = config
         self.optimizer = self._new_optimizer()
+        self.phase: Phase = ""
+        """What is done at the moment, for whoever watches."""
+        self.scratch: Path | None = None
+        """Where a CPU keeps activations that do not fit the memory; None takes the system's temporary folder."""
 
     @property
     def device(self) -> torch.device:
@@ -108,23 +121,40 @@ class Engine:
         """Start with a fresh optimizer, as after probing."""
         self.optimizer = self._new_optimizer()
 
-    def accumulate(self, batch: PaddedBatch, weight: float) -> tuple[float, int]:
-        """Add the gradient of a micro-batch, each image's loss times `weight`.
+    def accumulate(self, batch: PaddedBatch, weight: float, way: Way = PLAIN) -> tuple[float, int]:
+        """Add the gradient of a micro-batch, each image's loss times `weight`; all of it, or nothing where it fails.
 
         Returns:
             The sum of the images' losses, and how many are classified right.
 
         Raises:
-            BudgetError: the device has not enough memory.
+            ShortageError: the device has not enough memory; gradients and statistics are as before.
         """
         self.model.train()
-        with _naming(batch):
-            pixels, sizes, labels = self._move(batch)
-            with self.fabric.autocast():
-                logits = self.model(pixels, sizes)
-            losses = F.cross_entropy(logits, labels, reduction="none", label_smoothing=self._config.label_smoothing)
-            self.fabric.backward(losses.sum() * weight)
+        before = _Kept.of(self.model)
+        try:
+            with _naming(batch):
+                self.phase = "forward"
+                logits, labels = self._forward(batch, way)
+                losses = F.cross_entropy(logits, labels, reduction="none", label_smoothing=self._config.label_smoothing)
+                self.phase = "backward"
+                self.fabric.backward(losses.sum() * weight)
+        except BaseException:
+            before.restore()
+            raise
+        finally:
+            self.phase = ""
+        before.add()
         return float(losses.detach().sum()), int((logits.detach().argmax(1) == labels).sum())
+
+    def _forward(self, batch: PaddedBatch, way: Way) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits, and labels on their device."""
+        pixels, sizes, labels = self._move(batch)
+        precision = torch.autocast(self.device.type, torch.bfloat16) if way.bf16 else self.fabric.autocast()
+        with precision:
+            if way.is_plain:
+                return self.model(pixels, sizes), labels
+            return self.model(pixels, sizes, way, self.scratch), labels
 
     def reduce_gradients(self) -> None:
         """Sum the gradients over the ranks; a rank that ran no micro-batch adds zero."""
@@ -147,12 +177,14 @@ class Engine:
 
     def update(self, learning_rate: float) -> float:
         """Take the optimizer's step and forget the gradient; return the gradient's norm before clipping."""
+        self.phase = "update"
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate * group.get("lr_scale", 1.0)
         limit = self._config.clip_norm or float("inf")
         norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit))
         self.optimizer.step()
         self.forget_gradients()
+        self.phase = ""
         return norm
 
     def forget_gradients(self) -> None:
@@ -160,13 +192,15 @@ class Engine:
         self.optimizer.zero_grad(set_to_none=True)
 
     @torch.inference_mode()
-    def predict(self, batch: PaddedBatch) -> torch.Tensor:
-        """The probabilities of each class, (N, num_classes) fp64 on the host."""
+    def predict(self, batch: PaddedBatch, way: Way = PLAIN) -> torch.Tensor:
+        """The probabilities of each class, (N, num_classes) fp64 on the host.
+
+        Raises:
+            ShortageError: the device has not enough memory.
+        """
         self.model.eval()
         with _naming(batch):
-            pixels, sizes, _ = self._move(batch)
-            with self.fabric.autocast():
-                logits = self.model(pixels, sizes)
+            logits, _ = self._forward(batch, way)
         return logits.cpu().double().softmax(1)
 
     def _move(self, batch: PaddedBatch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -181,19 +215,73 @@ class Engine:
         dist.all_reduce(on_device)
         return on_device.cpu()
 
+    def min_over_ranks(self, value: int) -> int:
+        """The least of the ranks' numbers."""
+        if self.fabric.world_size == 1:
+            return value
+        on_device = torch.tensor([value], dtype=torch.int64, device=self.device)
+        dist.all_reduce(on_device, op=dist.ReduceOp.MIN)
+        return int(on_device.item())
+
+
+class ShortageError(BudgetError):
+    """The memory does not hold a micro-batch: fewer images at once may fit, or another way to run them."""
+
+
+@dataclass
+class _Kept:
+    """Gradients and buffers as they were before a micro-batch."""
+
+    model: torch.nn.Module
+    gradients: list[torch.Tensor | None]
+    buffers: list[torch.Tensor]
+
+    @classmethod
+    def of(cls, model: torch.nn.Module) -> _Kept:
+        """Set the gradients aside, so that those of a micro-batch that fails can be told from them."""
+        gradients = [parameter.grad for parameter in model.parameters()]
+        for parameter in model.parameters():
+            parameter.grad = None
+        return cls(model, gradients, [buffer.clone() for buffer in model.buffers()])
+
+    def add(self) -> None:
+        """Add what was set aside to the gradients there are."""
+        both = [(old, p) for old, p in zip(self.gradients, self.model.parameters()) if old is not None]
+        new = [(old, p.grad) for old, p in both if p.grad is not None]
+        if new:
+            torch._foreach_add_([old for old, _ in new], [grad for _, grad in new])
+        for old, parameter in both:
+            parameter.grad = old
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Put gradients and buffers back."""
+        for old, parameter in zip(self.gradients, self.model.parameters()):
+            parameter.grad = old
+        for buffer, value in zip(self.model.buffers(), self.buffers):
+            buffer.copy_(value)
+
 
 @contextmanager
 def _naming(batch: PaddedBatch) -> Iterator[None]:
-    """Within the block, running out of memory is an error that says on what, and what to do."""
+    """Within the block, running out of memory is a ShortageError that says on what, and what to do."""
     try:
         yield
+        return
     except (MemoryError, RuntimeError) as error:
-        # torch.OutOfMemoryError is a RuntimeError; the CPU's allocator has no class of its own.
-        is_memory = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
-        if not is_memory:
+        if not _is_shortage(error):
             raise
-        images, _, height, width = batch.pixels.shape
-        raise BudgetError(
-            f"A micro-batch must fit the device, but {images} images on {height} x {width} ran out of memory; "
-            "something else takes it now, or the budget promises too much: give less with --memory."
-        ) from error
+        traceback.clear_frames(error.__traceback__)  # they hold the activations
+    # Outside the handler: an error that hangs on another keeps all its frames.
+    images, _, height, width = batch.pixels.shape
+    raise ShortageError(
+        f"A micro-batch must fit the device, but {images} images on {height} x {width} ran out of memory; "
+        "something else takes it now, or the budget promises too much: give less with --memory."
+    )
+
+
+def _is_shortage(error: Exception) -> bool:
+    """Whether an error says that memory ran out; the CPU's allocator has no class of its own."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return any(words in str(error) for words in ("can't allocate memory", "bad_alloc", "out of memory"))

@@ -12,17 +12,16 @@ from torch import nn
 from unsquare.data.loader import BatchLoader
 from unsquare.errors import ImageError, SourceError
 from unsquare.index.table import ShapeIndex
+from unsquare.plan.columns import Progress
 from unsquare.plan.config import Limits
 from unsquare.plan.epoch import EpochPlan, MicroBatch
 from unsquare.plan.naming import naming
 from unsquare.plan.planner import plan_in_order
 from unsquare.shapes import Geometry, Shape, Sizes
+from unsquare.training.bounds import Bounds
 from unsquare.training.engine import Engine
 from unsquare.training.metrics import Evaluation, summarise
 from unsquare.training.model import Classifier
-
-Progress = Callable[[int, int], None]
-"""Called with the images done and their total."""
 
 
 class Evaluator:
@@ -32,7 +31,7 @@ class Evaluator:
         engine: the network on its device.
         index: the images.
         geometry: from file shape to the shape shown; whole pictures, no crop.
-        limits: what a micro-batch may hold, and the number of ranks.
+        bounds: what a micro-batch may hold, and how it is run.
         workers: threads that decode.
         plan: how images are batched.
     """
@@ -42,7 +41,7 @@ class Evaluator:
         engine: Engine,
         index: ShapeIndex,
         geometry: Geometry,
-        limits: Limits,
+        bounds: Bounds,
         workers: int | None = None,
         plan: Callable[[Sizes, Limits], EpochPlan] = plan_in_order,
     ) -> None:
@@ -52,8 +51,9 @@ class Evaluator:
         self._workers = workers
         sizes = geometry.resize(index.sizes)
         check_sides(index, sizes, engine.model.stride)
+        self._bounds = bounds
         with naming(index):
-            self._plan = plan(sizes, limits)
+            self._plan = plan(sizes, bounds.limits(engine.fabric.world_size, evaluation=True))
 
     def probabilities(self, progress: Progress | None = None) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield positions (n,) and class probabilities (n, num_classes) fp64 of this rank's images."""
@@ -62,8 +62,9 @@ class Evaluator:
         loader = BatchLoader(self._index, self._geometry, workers=self._workers)
         done = 0
         try:
-            for batch in loader.load(self._plan, micro_batches):
-                yield torch.from_numpy(batch.images), self._engine.predict(batch)
+            for micro_batch, batch in zip(micro_batches, loader.load(self._plan, micro_batches)):
+                way = self._bounds.way_for(micro_batch.computed_pixels, evaluation=True)
+                yield torch.from_numpy(batch.images), self._engine.predict(batch, way)
                 done += len(batch.images)
                 if progress is not None:
                     progress(done, len(self._index))

@@ -20,13 +20,12 @@ import torch
 from unsquare.data.loader import BatchLoader, PaddedBatch
 from unsquare.errors import RunError, UnsquareError
 from unsquare.index.table import ShapeIndex
-from unsquare.memory.budget import release_unused, resident_bytes
-from unsquare.memory.profile import Watch
+from unsquare.memory.watch import Watch
 from unsquare.plan.buckets import Buckets
-from unsquare.plan.config import Limits
-from unsquare.plan.epoch import EpochPlan, MicroBatch, Step
+from unsquare.plan.config import Limits, below
+from unsquare.plan.epoch import EpochPlan, Step
 from unsquare.plan.repeats import Weights
-from unsquare.shapes import Sizes
+from unsquare.shapes import Shape, Sizes
 from unsquare.training import checkpoint
 from unsquare.training.bounds import Bounds
 from unsquare.training.checkpoint import TrainState
@@ -36,6 +35,7 @@ from unsquare.training.engine import Engine
 from unsquare.training.evaluate import Evaluator
 from unsquare.training.interrupt import StopRequest
 from unsquare.training.recipe import Recipe
+from unsquare.training.recovery import Ceiling, Recovery
 from unsquare.training.run import RunFolder
 from unsquare.training.scaling import learning_rates
 
@@ -66,6 +66,7 @@ class Session:
     judged: ShapeIndex
     """The images of the last evaluation: the test split, or the val split where there is none."""
     judge: Evaluator
+    recovery: Recovery
     watch: Watch
     console: Console
 
@@ -74,12 +75,15 @@ class Session:
         """Whether this rank writes the run's files."""
         return self.engine.fabric.is_global_zero
 
-    def plan(self, epoch: int) -> EpochPlan:
-        """The plan of an epoch."""
+    def plan(self, epoch: int, ceiling: int) -> EpochPlan:
+        """The plan of an epoch; in `mixed` no micro-batch of several images is above a ceiling."""
+        limits = self.limits
+        if self.config.plan.steps == "mixed" and ceiling < limits.budget_pixels:
+            limits = below(limits, ceiling)
         return self.recipe.plan(
             self.sizes,
             self.config.plan,
-            self.limits,
+            limits,
             epoch,
             turns=self.config.augment.turns,
             buckets=self.buckets,
@@ -94,6 +98,7 @@ class _Tally:
     loss: float = 0.0
     right: float = 0.0
     data_wait_s: float = 0.0
+    shortages: float = 0.0
     stop: float = 0.0
     failed: float = 0.0
 
@@ -126,7 +131,9 @@ def run_epochs(session: Session, state: TrainState) -> TrainState:
 
 def _run_epoch(session: Session, state: TrainState, epoch: int, request: StopRequest) -> TrainState:
     config, engine = session.config, session.engine
-    plan = session.plan(epoch)
+    if state.step_of_epoch == 0:
+        state = replace(state, planned_pixels=state.ceiling_pixels)
+    plan = session.plan(epoch, state.planned_pixels)
     rates = learning_rates(config.learning_rate, plan.images_per_step.tolist(), epoch, config.optimizer.epochs)
     rank = engine.fabric.global_rank
     remaining = plan.steps[state.step_of_epoch :]
@@ -136,8 +143,15 @@ def _run_epoch(session: Session, state: TrainState, epoch: int, request: StopReq
     try:
         for position in range(state.step_of_epoch, len(plan.steps)):
             step = plan.steps[position]
-            row, stop = _run_step(session, state, step, batches, rates[position], request)
-            state = replace(state, step=state.step + 1, step_of_epoch=position + 1, time_s=session.watch.now_s())
+            row, stop, ceiling = _run_step(session, state, step, batches, rates[position], request)
+            state = replace(
+                state,
+                step=state.step + 1,
+                step_of_epoch=position + 1,
+                time_s=session.watch.now_s(),
+                ceiling_pixels=ceiling.pixels,
+                ceiling_steps=ceiling.quiet_steps,
+            )
             row["real_pixels"] = int(plan.sizes[_images(step)].prod(axis=1).sum())
             row |= {"epoch": epoch + (position + 1) / len(plan.steps), "time_s": state.time_s}
             if session.is_main:
@@ -174,9 +188,10 @@ def _run_step(
     batches: Batches,
     learning_rate: float,
     request: StopRequest,
-) -> tuple[dict[str, Any], bool]:
-    """One optimizer update over all ranks; a row of the metrics, and whether any rank was asked to stop."""
-    engine = session.engine
+) -> tuple[dict[str, Any], bool, Ceiling]:
+    """One optimizer update over all ranks: a row of the metrics, whether any rank was asked to stop, the ceiling."""
+    engine, recovery = session.engine, session.recovery
+    recovery.ceiling, recovery.shortages, recovery.measured = state.ceiling_pixels, 0, []
     started = time.perf_counter()
     own = _Tally()
     error: UnsquareError | None = None
@@ -184,6 +199,7 @@ def _run_step(
         _accumulate(session, state, step, batches, own)
     except UnsquareError as caught:
         error, own.failed = caught, 1.0
+    own.shortages = float(recovery.shortages)
     own.stop = float(request.signal_number != 0)
     tally = own.reduce(engine)
     if not math.isfinite(tally.loss) and not tally.failed:
@@ -195,6 +211,11 @@ def _run_step(
         engine.forget_gradients()
         save(session, state)
         raise error or RunError("Another rank stopped the run; its message says why.")
+    ceiling = Ceiling(state.ceiling_pixels, state.ceiling_steps).after(
+        engine.min_over_ranks(recovery.ceiling) if tally.shortages else state.ceiling_pixels,
+        int(tally.shortages),
+        session.limits.budget_pixels,
+    )
     engine.reduce_gradients()
     norm = engine.update(learning_rate)
     micro_batches = step.micro_batches
@@ -207,10 +228,12 @@ def _run_step(
         "num_micro_batches": len(micro_batches),
         "computed_pixels": sum(each.computed_pixels for each in micro_batches),
         "data_wait_s": tally.data_wait_s / engine.fabric.world_size,
+        "shortages": int(tally.shortages),
         "step_s": time.perf_counter() - started,
         "micro_batches": [[len(each.images), *each.canvas] for each in micro_batches],
+        "measured": recovery.measured,
     }
-    return row, bool(tally.stop)
+    return row, bool(tally.stop), ceiling
 
 
 def _accumulate(session: Session, state: TrainState, step: Step, batches: Batches, tally: _Tally) -> None:
@@ -219,25 +242,15 @@ def _accumulate(session: Session, state: TrainState, step: Step, batches: Batche
     before = sum(len(micro_batches) for micro_batches in step.ranks[:rank])
     for number, micro_batch in enumerate(step.ranks[rank], before):
         waiting = time.perf_counter()
+        session.engine.phase = "data"
         batch = next(batches)
         tally.data_wait_s += time.perf_counter() - waiting
-        _make_room(session, micro_batch)
-        session.watch.mark(state.step + 1, len(micro_batch.images), micro_batch.computed_pixels)
+        session.watch.mark(state.step + 1, len(micro_batch.images), micro_batch.canvas)
         torch.manual_seed(_seed(session.config.plan.seed, state.step, number))
-        loss, right = session.engine.accumulate(batch, 1 / step.num_images)
-        session.watch.mark(state.step + 1, 0, 0)
+        loss, right = session.recovery.accumulate(batch, 1 / step.num_images)
+        session.watch.mark(state.step + 1, 0, Shape(0, 0))
         tally.loss += loss
         tally.right += right
-
-
-def _make_room(session: Session, micro_batch: MicroBatch) -> None:
-    """Give back what earlier shapes left in the C library's heap where the next micro-batch would need it."""
-    capacity = session.bounds.capacity
-    if capacity is None or session.engine.device.type != "cpu":
-        return
-    growth = capacity.memory.peak_bytes(micro_batch.computed_pixels) - capacity.memory.fixed_bytes
-    if resident_bytes() + growth > capacity.usable_bytes:
-        release_unused()
 
 
 def _images(step: Step) -> npt.NDArray[np.int64]:

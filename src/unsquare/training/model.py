@@ -17,10 +17,12 @@ from safetensors.torch import load_file
 from torch import nn
 
 from unsquare.errors import ConfigError
+from unsquare.exact.chain import Chain, map_elements_per_pixel
 from unsquare.exact.convert import known_method, make_exact, output_regions, side_multiple
 from unsquare.exact.norm_swaps import freeze_batch_norms, group_norms_instead
 from unsquare.exact.pooling import PoolKind, RegionPool
 from unsquare.exact.pyramid import SpatialPyramidPool
+from unsquare.memory.way import PLAIN, Way
 from unsquare.torchvision_guard import import_timm
 
 timm = import_timm()
@@ -101,24 +103,54 @@ class Classifier(nn.Module):
         for name in ("mean", "std"):
             values = torch.tensor(backbone.pretrained_cfg[name], dtype=torch.float32) * 255
             self.register_buffer(name, values.view(3, 1, 1), persistent=False)
+        self._chain: Chain | None = None
 
-    def forward(self, pixels: torch.Tensor, sizes: torch.Tensor) -> torch.Tensor:
-        """Logits, (N, num_classes) fp32, of pixels (N, 3, H, W) uint8 with regions `sizes` (N, 2), on the host."""
-        features, regions = self.features((pixels - self.mean) / self.std, sizes)
+    def forward(
+        self, pixels: torch.Tensor, sizes: torch.Tensor, way: Way = PLAIN, folder: Path | None = None
+    ) -> torch.Tensor:
+        """Logits, (N, num_classes) fp32, of pixels (N, 3, H, W) uint8 with regions `sizes` (N, 2), on the host.
+
+        `way` says how the backbone is run, and `folder` where a CPU keeps what it keeps elsewhere.
+        """
+        if way.is_plain:
+            features, regions = self.features(self.normalised(pixels), sizes)
+        else:
+            features = self._channels_first(self.chain().run(way, pixels, sizes, folder))
+            regions = output_regions(self.backbone, sizes, self._method)
         pooled = self.pool(features, regions)  # (N, C * bins)
         with torch.autocast(pixels.device.type, enabled=False):
             # Adam moves each weight alike, so a vector of b bins would move the logits b times as far as plain
             # pooling does; normalised and divided by b, the usual learning rates hold.
             return self.head(self.dropout(self.norm(pooled.to(self.head.weight.dtype))) / self.pool.num_bins)
 
+    def normalised(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Pixels uint8 as the backbone expects them."""
+        return (pixels - self.mean) / self.std
+
+    def chain(self) -> Chain:
+        """The backbone as a chain of steps.
+
+        Raises:
+            ExactError: it is none.
+        """
+        if self._chain is None:
+            self._chain = Chain(self.backbone, self._method, self.normalised)
+        return self._chain
+
+    def map_elements(self) -> float:
+        """Elements of the backbone's largest map for each pixel of the image."""
+        return map_elements_per_pixel(self.backbone, self._method)
+
     def features(self, pixels: torch.Tensor, sizes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Feature maps (N, C, h, w) of normalised pixels, and each image's region (N, 2) in them."""
         backbone = self.backbone
         features = (backbone if self._method == "forward" else backbone.forward_features)(pixels, sizes)
-        returned = known_method(backbone, self._method).returned
-        if returned is not None and returned.axes == (1, 2):
-            features = features.permute(0, 3, 1, 2)
-        return features, output_regions(backbone, sizes, self._method)
+        return self._channels_first(features), output_regions(backbone, sizes, self._method)
+
+    def _channels_first(self, features: torch.Tensor) -> torch.Tensor:
+        """The backbone's map as (N, C, h, w)."""
+        returned = known_method(self.backbone, self._method).returned
+        return features.permute(0, 3, 1, 2) if returned is not None and returned.axes == (1, 2) else features
 
     def _check_sides(self, name: str) -> None:
         multiple = side_multiple(self.backbone)
@@ -127,10 +159,6 @@ class Classifier(nn.Module):
                 f"The backbone {name!r} takes only images whose sides are multiples of {multiple}, while pictures come "
                 "in every size; choose another, such as resnet50 or convnext_tiny."
             )
-
-    def checkpoint_activations(self) -> None:
-        """Recompute the backbone's activations in the backward pass instead of keeping them."""
-        self.backbone.set_grad_checkpointing(True)
 
 
 def create_pool(config: ModelConfig) -> SpatialPyramidPool | RegionPool:

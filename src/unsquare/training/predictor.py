@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from unsquare.data.gate import DECODE_BYTES
 from unsquare.data.loader import UndecodableError, decoding_bytes
 from unsquare.errors import ConfigError, ImageError, SourceError
 from unsquare.index.header import read_header
@@ -16,17 +17,19 @@ from unsquare.index.scan import scan_source
 from unsquare.index.table import Problem, ShapeIndex, strings
 from unsquare.index.trainable import check_trainable
 from unsquare.memory.budget import budget_bytes
-from unsquare.plan.config import Limits
+from unsquare.memory.cache import MeasurementCache, cache_folder
 from unsquare.shapes import Shape
 from unsquare.training import checkpoint
-from unsquare.training.capacity import Need, evaluation_limits
+from unsquare.training.bounds import Bounds, identity
 from unsquare.training.config import TrainConfig, from_toml
 from unsquare.training.console import Console
 from unsquare.training.engine import Engine, launch
 from unsquare.training.evaluate import Evaluator, check_side
 from unsquare.training.loop import BEST
+from unsquare.training.measure import Frame, Prober, measure_evaluation
 from unsquare.training.metrics import Evaluation
 from unsquare.training.model import Classifier
+from unsquare.training.probing import Need
 from unsquare.training.run import RunFolder
 
 
@@ -68,7 +71,7 @@ class Predictor:
         model = Classifier(self._config.model, len(self.classes), load=False)
         checkpoint.load_model(self._weights(), model)
         self._engine = Engine(fabric, model, self._config.optimizer)
-        self._limits: Limits | None = None
+        self._bounds: Bounds | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -140,18 +143,28 @@ class Predictor:
 
     def _evaluator(self, index: ShapeIndex) -> Evaluator:
         largest = int(self._config.geometry.resize(index.sizes).prod(axis=1).max())
-        if self._limits is None or self._limits.budget_pixels < largest:
-            self._limits = self._measure(index)
-        return Evaluator(self._engine, index, self._config.geometry, self._limits, self._device.workers)
+        if self._bounds is None or self._bounds.limits(1, evaluation=True).largest_pixels < largest:
+            self._bounds = self._measure(index)
+        return Evaluator(self._engine, index, self._config.geometry, self._bounds, self._device.workers)
 
-    def _measure(self, index: ShapeIndex) -> Limits:
+    def _measure(self, index: ShapeIndex) -> Bounds:
         """What a micro-batch may hold: as pinned, or as probes of these images' sizes show."""
-        if self._device.budget_pixels is not None:
-            return Limits(budget_pixels=self._device.budget_pixels, launch_pixels=self._device.launch_pixels)
-        budget = budget_bytes(self._device.memory, self._engine.device, self._engine.num_local_ranks)
-        reserved = decoding_bytes(index, self._config.geometry) if self._engine.device.type == "cpu" else 0
+        device = self._device
+        if device.budget_pixels is not None:
+            return Bounds(budget_pixels=device.budget_pixels, launch_pixels=device.launch_pixels)
+        on_cpu = self._engine.device.type == "cpu"
+        frame = Frame(
+            budget_bytes=budget_bytes(device.memory, self._engine.device, self._engine.num_local_ranks),
+            reserved_bytes=min(decoding_bytes(index, self._config.geometry), DECODE_BYTES) if on_cpu else 0,
+            highest=device.highest_rung,
+            may_keep=True,
+        )
+        cache = MeasurementCache(cache_folder() if device.reuse_probes else None)
+        prober = Prober(self._engine, identity(self._config, len(self.classes)), cache)
         need = Need.of(self._config.geometry.resize(index.sizes), step_images=16)
-        return evaluation_limits(self._engine, budget_bytes=budget, reserved_bytes=reserved, need=need)
+        bounds = Bounds(capacity=measure_evaluation(prober, frame, need))
+        bounds.apply_heap()
+        return bounds
 
     def _with_own_classes(self, index: ShapeIndex) -> ShapeIndex:
         """The index with its labels as positions in the run's classes."""

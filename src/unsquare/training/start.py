@@ -16,7 +16,7 @@ from unsquare.index.holdout import with_validation
 from unsquare.index.scan import scan_source
 from unsquare.index.table import ShapeIndex
 from unsquare.index.trainable import check_trainable
-from unsquare.memory.profile import Watch
+from unsquare.memory.watch import Watch
 from unsquare.plan.buckets import form_buckets
 from unsquare.plan.columns import Columns
 from unsquare.plan.config import Limits
@@ -34,6 +34,7 @@ from unsquare.training.evaluate import Evaluator, check_sides, check_statistics
 from unsquare.training.loop import BEST, Session, run_epochs
 from unsquare.training.metrics import write_evaluation
 from unsquare.training.recipe import Recipe
+from unsquare.training.recovery import Recovery
 from unsquare.training.run import RunFolder
 
 DEFAULT = Recipe()
@@ -64,6 +65,7 @@ def train(
         Stopped: a signal stopped the run after a step; it is saved.
     """
     config = config or TrainConfig()
+    auto_precision = config.device.precision == "auto"
     fabric = launch(config.device)
     console = Console(quiet=quiet or not fabric.is_global_zero)
     run = RunFolder(Path(out))
@@ -75,7 +77,7 @@ def train(
             _trainable_index(Path(source), config, console).write(run.index)
             run.config.write_text(to_toml(config), encoding="utf-8")
         fabric.barrier()
-        session = _prepare(run, config, fabric, console, recipe=recipe)
+        session = _prepare(run, config, fabric, console, recipe=recipe, auto_precision=auto_precision)
     except BaseException:
         run.discard()
         raise
@@ -144,6 +146,7 @@ def _prepare(
     recipe: Recipe = DEFAULT,
     *,
     fresh: bool = True,
+    auto_precision: bool = False,
 ) -> Session:
     """Everything a run works with; measures the device unless `bounds` hold what was measured before.
 
@@ -158,10 +161,10 @@ def _prepare(
     check_sides(train_index, sizes, engine.model.stride)
     check_statistics(train_index, sizes, engine.model)
     console.say(_describe(run, index, config, engine))
+    engine.scratch = run.path
     if bounds is None:
-        bounds = measure_bounds(engine, config, index, sizes, console)
-    if bounds.checkpointing:
-        engine.model.checkpoint_activations()
+        bounds = measure_bounds(engine, config, index, sizes, console, auto_precision=auto_precision)
+    bounds.apply_heap()
     limits = bounds.limits(fabric.world_size)
     with naming(train_index):
         buckets = None
@@ -186,15 +189,15 @@ def _prepare(
         judged=judged,
         judge=_evaluator(engine, config, bounds, judged, recipe),
         bounds=bounds,
+        recovery=Recovery(engine, bounds, config.device.highest_rung, console.say),
         recipe=recipe,
-        watch=Watch(engine.device),
+        watch=Watch(engine.device, lambda: engine.phase),
         console=console,
     )
 
 
 def _evaluator(engine: Engine, config: TrainConfig, bounds: Bounds, index: ShapeIndex, recipe: Recipe) -> Evaluator:
-    limits = bounds.limits(engine.fabric.world_size, evaluation=True)
-    return Evaluator(engine, index, config.geometry, limits, config.device.workers, recipe.plan_in_order)
+    return Evaluator(engine, index, config.geometry, bounds, config.device.workers, recipe.plan_in_order)
 
 
 WRITTEN_STEPS = 8192

@@ -6,9 +6,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 
-from unsquare.memory import profile
-from unsquare.memory.budget import release_unused
-from unsquare.memory.profile import PeakMeter, Watch
+from unsquare.memory import meter as meter_module
+from unsquare.memory import watch as watch_module
+from unsquare.memory.heap import release_unused, return_freed
+from unsquare.memory.meter import PeakMeter, resident_bytes
+from unsquare.memory.watch import Watch
+from unsquare.shapes import Shape
 
 CPU = torch.device("cpu")
 SIZE = 200 << 20
@@ -30,11 +33,11 @@ def test_the_meter_sees_a_peak_that_is_over():
 
 def test_without_the_kernels_mark_a_thread_samples(monkeypatch):
     """Where the high-water mark cannot be reset, sampling finds a peak that lasts some milliseconds."""
-    monkeypatch.setattr(profile, "_reset_high_water_mark", lambda: False)
+    monkeypatch.setattr(meter_module, "_reset_high_water_mark", lambda: False)
     release_unused()
     meter = PeakMeter(CPU)
     meter.start()
-    before = profile.resident_bytes()
+    before = resident_bytes()
     held = np.ones(SIZE, dtype=np.uint8)
     time.sleep(0.1)
     del held
@@ -43,9 +46,9 @@ def test_without_the_kernels_mark_a_thread_samples(monkeypatch):
 
 def test_a_trace_goes_on_after_a_resume(tmp_path):
     """A second watch takes over the samples up to a time, and its own clock goes on from there."""
-    first = Watch(CPU, interval_s=0.01)
+    first = Watch(CPU, lambda: "forward", interval_s=0.01)
     first.start()
-    first.mark(3, 4, 500)
+    first.mark(3, 4, Shape(20, 25))
     time.sleep(0.1)
     first.stop()
     first.write(tmp_path / "memory.parquet")
@@ -58,14 +61,30 @@ def test_a_trace_goes_on_after_a_resume(tmp_path):
     times = pq.read_table(tmp_path / "memory.parquet")["time_s"].to_pylist()
     assert times == sorted(times)
     assert times[0] < 0.05 < times[-1] < 2
-    assert (4, 500) in set(
-        zip(*(pq.read_table(tmp_path / "memory.parquet")[name].to_pylist() for name in ("images", "computed_pixels")))
+    table = pq.read_table(tmp_path / "memory.parquet")
+    assert (3, 4, 20, 25, "forward") in set(
+        zip(*(table[name].to_pylist() for name in ("step", "images", "height", "width", "phase")))
     )
+
+
+def test_a_trace_tells_what_is_in_use_from_what_is_held(tmp_path):
+    """Blocks in use are counted beside resident memory, and fall when they are freed."""
+    return_freed()
+    watch = Watch(CPU, interval_s=0.005)
+    watch.start()
+    held = np.ones(SIZE, dtype=np.uint8)
+    time.sleep(0.05)
+    del held
+    time.sleep(0.05)
+    watch.stop()
+    watch.write(tmp_path / "memory.parquet")
+    used = np.array(pq.read_table(tmp_path / "memory.parquet")["allocated_bytes"].to_pylist())
+    assert used.max() - used[-1] > 0.9 * SIZE
 
 
 def test_a_long_trace_thins_itself(monkeypatch):
     """A trace never keeps more than its limit, and its interval grows instead."""
-    monkeypatch.setattr(profile, "MAX_SAMPLES", 10)
+    monkeypatch.setattr(watch_module, "MAX_SAMPLES", 10)
     watch = Watch(CPU, interval_s=0.001)
     watch.start()
     time.sleep(0.1)

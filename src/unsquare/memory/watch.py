@@ -1,0 +1,146 @@
+"""The trace of a run's memory, sampled in the background and marked with what the run does at the time."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import torch
+
+from unsquare.errors import RunError
+from unsquare.files import replacing
+from unsquare.memory.heap import in_use_bytes
+from unsquare.memory.meter import resident_bytes
+from unsquare.shapes import Shape
+
+MAX_SAMPLES = 20_000
+"""A trace keeps at most this many samples; on reaching it, every other one goes and the interval doubles."""
+
+Phase = Literal["", "data", "forward", "backward", "update"]
+"""What is done at a moment; nothing where it is none of these, as in an evaluation."""
+
+
+@dataclass
+class _Trace:
+    """The samples of a run, a list per column."""
+
+    time_s: list[float] = field(default_factory=list)
+    resident_bytes: list[int] = field(default_factory=list)
+    allocated_bytes: list[int | None] = field(default_factory=list)
+    reserved_bytes: list[int | None] = field(default_factory=list)
+    step: list[int] = field(default_factory=list)
+    images: list[int] = field(default_factory=list)
+    height: list[int] = field(default_factory=list)
+    width: list[int] = field(default_factory=list)
+    phase: list[str] = field(default_factory=list)
+
+    def thin(self) -> None:
+        for column in vars(self).values():
+            del column[::2]
+
+
+_TRACE_SCHEMA = pa.schema(
+    [
+        ("time_s", pa.float64()),
+        ("resident_bytes", pa.int64()),
+        ("allocated_bytes", pa.int64()),  # blocks in use: of the device where there is one, else of the C library
+        ("reserved_bytes", pa.int64()),  # what the device's allocator holds; null on a CPU
+        ("step", pa.int64()),
+        ("images", pa.int64()),
+        ("height", pa.int64()),
+        ("width", pa.int64()),
+        ("phase", pa.string()),
+    ]
+)
+
+
+class Watch:
+    """Samples memory in a background thread from `start` to `stop`.
+
+    Args:
+        device: the device watched beside the process.
+        phase: says what is done at the moment.
+        interval_s: seconds between samples; grows when the run is long.
+    """
+
+    def __init__(self, device: torch.device, phase: Callable[[], Phase] = lambda: "", interval_s: float = 0.1) -> None:
+        self._device = device
+        self._phase = phase
+        self._interval_s = interval_s
+        self._trace = _Trace()
+        self._lock = threading.Lock()
+        self._mark = (0, 0, Shape(0, 0))
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._sample_until_end, daemon=True)
+        self._offset_s = 0.0
+        self._started = time.perf_counter()
+
+    def start(self, offset_s: float = 0.0) -> None:
+        """Begin to sample; `offset_s` is the run's own clock at this moment (above 0 after a resume)."""
+        self._offset_s = offset_s
+        self._started = time.perf_counter()
+        self._thread.start()
+
+    def now_s(self) -> float:
+        """The run's own clock: seconds trained, earlier parts of the run included."""
+        return self._offset_s + time.perf_counter() - self._started
+
+    def load(self, path: Path, until_s: float) -> None:
+        """Take over the samples that an earlier part of the run wrote, up to a time on the run's clock.
+
+        Raises:
+            RunError: the file has other columns.
+        """
+        try:
+            table = pq.read_table(path, schema=_TRACE_SCHEMA)
+        except (pa.ArrowException, ValueError) as error:
+            raise RunError(f"The run's memory trace {path} cannot be read ({error}); move it away.") from error
+        kept = table.filter(pc.less_equal(table["time_s"], until_s))
+        self._trace = _Trace(**{name: kept[name].to_pylist() for name in _TRACE_SCHEMA.names})
+
+    def mark(self, step: int, images: int, canvas: Shape) -> None:
+        """Say what runs from now on: the step, and the micro-batch's images and canvas (0 between them)."""
+        self._mark = (step, images, canvas)
+
+    def write(self, path: Path) -> None:
+        """Write the samples so far to a Parquet file, replacing it whole."""
+        with self._lock:
+            table = pa.table(vars(self._trace), schema=_TRACE_SCHEMA)
+        with replacing(path) as partial:
+            pq.write_table(table, partial)
+
+    def stop(self) -> None:
+        """End the sampling; does nothing the second time."""
+        self._end.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _sample_until_end(self) -> None:
+        while not self._end.is_set():
+            with self._lock:
+                self._take_sample()
+            self._end.wait(self._interval_s)
+
+    def _take_sample(self) -> None:
+        trace = self._trace
+        on_cuda = self._device.type == "cuda"
+        trace.time_s.append(self.now_s())
+        trace.resident_bytes.append(resident_bytes())
+        trace.allocated_bytes.append(int(torch.cuda.memory_allocated(self._device)) if on_cuda else in_use_bytes())
+        trace.reserved_bytes.append(int(torch.cuda.memory_reserved(self._device)) if on_cuda else None)
+        step, images, canvas = self._mark
+        trace.step.append(step)
+        trace.images.append(images)
+        trace.height.append(canvas.height)
+        trace.width.append(canvas.width)
+        trace.phase.append(self._phase())
+        if len(trace.time_s) >= MAX_SAMPLES:
+            trace.thin()
+            self._interval_s *= 2

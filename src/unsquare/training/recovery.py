@@ -1,0 +1,237 @@
+"""What happens when memory runs out all the same: the micro-batch is taken back, halved and run again, no image lost.
+
+Others may take memory while a run goes on, so no plan can promise that it is there. On a GPU the device's allocator
+says so, and the micro-batch that failed leaves no trace (`Engine.accumulate`). On a CPU the kernel would kill the
+process instead, so a guard looks before each micro-batch and refuses it. Either way the halves go on with the same
+weights; an image alone climbs to the next rung of the ladder. Where batch norms take statistics over a micro-batch,
+halves have their own; everything else is the same to rounding.
+
+Ranks need no agreement to halve, since nothing is exchanged within a step. At its end they agree on the lowest ceiling
+of any; larger micro-batches are cut beforehand from then on, and the next epoch of `mixed` is planned below it. After
+`PATIENCE` steps without trouble the ceiling rises by half, until it is gone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import torch
+
+from unsquare.data.loader import PaddedBatch
+from unsquare.errors import ExactError
+from unsquare.memory.budget import format_bytes, free_host_bytes
+from unsquare.memory.cuts import recomputed, streamed
+from unsquare.memory.heap import release_unused
+from unsquare.memory.meter import PeakMeter, resident_bytes
+from unsquare.memory.way import RUNGS, RungName, Way
+from unsquare.training.bounds import Bounds
+from unsquare.training.checkpoint import NO_CEILING
+from unsquare.training.engine import Engine, ShortageError
+
+PATIENCE = 32
+"""Steps without trouble after which larger micro-batches are tried again."""
+RISE = 1.5
+"""How much larger they may be then."""
+WAIT_S = 60.0
+"""How long an image that cannot be divided waits for others to give memory back, before the run is saved and ends."""
+
+
+@dataclass(frozen=True)
+class Ceiling:
+    """The most computed pixels of a micro-batch since memory ran out; the same on all ranks between steps."""
+
+    pixels: int = NO_CEILING
+    quiet_steps: int = 0
+    """Steps since it last moved."""
+
+    def after(self, lowest: int, shortages: int, planned: int) -> Ceiling:
+        """The ceiling after a step.
+
+        Args:
+            lowest: the lowest ceiling of any rank.
+            shortages: how often memory ran out on any rank.
+            planned: what plans hold without a ceiling, at which it is gone.
+        """
+        if shortages:
+            return Ceiling(lowest)
+        if self.pixels == NO_CEILING:
+            return self
+        if self.quiet_steps + 1 < PATIENCE:
+            return replace(self, quiet_steps=self.quiet_steps + 1)
+        risen = int(self.pixels * RISE)
+        return Ceiling() if risen >= planned else Ceiling(risen)
+
+
+class Recovery:
+    """Runs micro-batches, in parts where memory runs out.
+
+    Args:
+        engine: the network on its device.
+        bounds: how micro-batches are run, and what they take.
+        highest: the rung above which nothing climbs.
+        say: told when memory runs out, the first time.
+    """
+
+    def __init__(self, engine: Engine, bounds: Bounds, highest: RungName, say: Callable[[str], None]) -> None:
+        self._engine = engine
+        self._bounds = bounds
+        self._highest = highest
+        self._say = say
+        self._spare: tuple[tuple[str, Way], ...] | None = None
+        self.ceiling = NO_CEILING
+        """The most computed pixels that this rank runs at once."""
+        self.shortages = 0
+        """How often memory ran out on this rank."""
+        self.measured: list[tuple[int, int, int, int, str]] = []
+        """What was run since this was emptied: images, height, width, peak bytes, and the rung's name."""
+        self._meter = PeakMeter(engine.device)
+
+    def accumulate(self, batch: PaddedBatch, weight: float) -> tuple[float, int]:
+        """As `Engine.accumulate`, in as many parts as memory asks for.
+
+        Raises:
+            BudgetError: an image alone fits in no way.
+        """
+        loss, right = 0.0, 0
+        waiting = [batch]
+        while waiting:
+            part = waiting.pop()
+            images, pixels = len(part.images), _pixels(part)
+            if images > 1 and pixels > self.ceiling:
+                waiting += reversed(halves(part))
+                continue
+            try:
+                done = self._run(part, weight)
+            except ShortageError as error:
+                self._note(error)
+                if images == 1:
+                    raise
+                self.ceiling = min(self.ceiling, max(pixels // 2, 1))
+                waiting += reversed(halves(part))
+                continue
+            loss, right = loss + done[0], right + done[1]
+        return loss, right
+
+    def _run(self, part: PaddedBatch, weight: float) -> tuple[float, int]:
+        """Run a part by its rung; an image alone by each rung above, too."""
+        for name, way in self._ways(part):
+            try:
+                self._require_room(part, alone=len(part.images) == 1)
+                self._meter.start()
+                done = self._engine.accumulate(part, weight, way)
+                self.measured.append((len(part.images), *part.pixels.shape[2:], self._meter.stop(), name))
+                return done
+            except ShortageError as error:
+                release_unused()
+                last: ShortageError = error
+                if len(part.images) > 1:
+                    break
+                self._note(error)
+        raise last
+
+    def _ways(self, part: PaddedBatch) -> Iterator[tuple[str, Way]]:
+        """The way of a part's rung, then of those above it, and of those that were never measured, with their names."""
+        capacity = self._bounds.capacity
+        if capacity is None:
+            yield "pinned", self._bounds.way
+        else:
+            ladder = capacity.training
+            rung = ladder.rung(_pixels(part))
+            yield from ((each.name, each.way) for each in ladder.rungs[ladder.rungs.index(rung) :])
+        yield from self._spare_ways()
+
+    def _spare_ways(self) -> tuple[tuple[str, Way], ...]:
+        """Ways for the direst need, found when they are needed."""
+        if self._spare is None:
+            known = [] if self._bounds.capacity is None else [rung.name for rung in self._bounds.capacity.rungs]
+            names = [name for name in RUNGS[: RUNGS.index(self._highest) + 1] if name not in known]
+            self._spare = tuple(_made(self._engine, names))
+        return self._spare
+
+    def _require_room(self, part: PaddedBatch, *, alone: bool) -> None:
+        """Look whether memory is there, on a CPU, where nobody else says no before the kernel kills.
+
+        Raises:
+            ShortageError: it is not.
+        """
+        capacity = self._bounds.capacity
+        if capacity is None or self._engine.device.type != "cpu":
+            return
+        pixels, images = _pixels(part), len(part.images)
+        growth = int(capacity.growth_bytes(capacity.training.rung(pixels), pixels, images))
+        deadline = time.monotonic() + (WAIT_S if alone else 0)
+        while True:
+            if self._has_room(growth):
+                return
+            release_unused()
+            if self._has_room(growth):
+                return
+            if time.monotonic() >= deadline:
+                break
+            time.sleep(1.0)
+        raise ShortageError(
+            f"A micro-batch must find its memory free, but {images} images on {_canvas(part)} take up to "
+            f"{format_bytes(growth)} and {format_bytes(self._free_bytes())} are left; free some, or give less with "
+            "--memory so that plans ask for less."
+        )
+
+    def _has_room(self, growth: int) -> bool:
+        capacity = self._bounds.capacity
+        assert capacity is not None
+        return resident_bytes() + growth <= capacity.budget_bytes and growth <= self._free_bytes()
+
+    def _free_bytes(self) -> int:
+        return free_host_bytes() // self._engine.num_local_ranks
+
+    def _note(self, error: ShortageError) -> None:
+        self.shortages += 1
+        release_unused()
+        if self.shortages == 1:
+            self._say(f"Memory ran out; going on in smaller parts. ({error})")
+
+
+def halves(batch: PaddedBatch) -> list[PaddedBatch]:
+    """Two micro-batches of the images of one, each on the canvas that its own images need."""
+    middle = len(batch.images) // 2
+    return [_part(batch, slice(0, middle)), _part(batch, slice(middle, None))]
+
+
+def _part(batch: PaddedBatch, images: slice) -> PaddedBatch:
+    sizes = batch.sizes[images]
+    height, width = sizes.amax(dim=0).tolist()
+    return PaddedBatch(
+        pixels=batch.pixels[images, :, :height, :width],
+        sizes=sizes,
+        labels=batch.labels[images],
+        images=batch.images[images],
+    )
+
+
+def _pixels(batch: PaddedBatch) -> int:
+    return len(batch.images) * batch.pixels.shape[2] * batch.pixels.shape[3]
+
+
+def _canvas(batch: PaddedBatch) -> str:
+    return f"{batch.pixels.shape[2]} x {batch.pixels.shape[3]}"
+
+
+def _made(engine: Engine, names: list[RungName]) -> Iterator[tuple[str, Way]]:
+    """Ways by name, as frugal as they can be."""
+    try:
+        chain = engine.model.chain()
+    except ExactError:
+        return
+    kept = [buffer.clone() for buffer in engine.model.buffers()]
+    with engine.fabric.autocast():
+        weights = chain.weigh()
+    with torch.no_grad():
+        for buffer, value in zip(engine.model.buffers(), kept):
+            buffer.copy_(value)
+    for name in names:
+        if name in ("checkpoint", "offload"):
+            yield name, recomputed(weights, offload=name == "offload")
+        elif name == "stream":
+            frugal = sorted(streamed(weights), key=lambda each: (each.bytes_per_pixel, each.piece_bytes))
+            yield from ((name, each.way) for each in frugal[:1])
