@@ -29,6 +29,7 @@ _HOMES = {
     "plan_epoch": "unsquare.plan.planner",
     "plan_stream": "unsquare.plan.stream",
     "predict": "unsquare.api",
+    "profile": "unsquare.api",
     "resume": "unsquare.api",
     "scan_source": "unsquare.index.scan",
     "train": "unsquare.api",

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from unsquare.errors import ConfigError, SourceError
-from unsquare.report import write_report
+from unsquare.files import write_text
+from unsquare.report import write_comparison_page, write_profile_page, write_report
+from unsquare.shapes import Shape
+from unsquare.training import profile as profiles
 from unsquare.training import start
 from unsquare.training.config import TrainConfig
 from unsquare.training.metrics import Evaluation
+from unsquare.training.model import ModelConfig, Norm
 from unsquare.training.predictor import Prediction, Predictor
+from unsquare.training.run import RunFolder
 
 
 def train(
@@ -64,6 +70,55 @@ def predict(run: Path | str, paths: Sequence[Path | str], top: int = 5, *, quiet
     if problems:
         raise SourceError(f"Every file must be a picture, but '{problems[0].key}' {problems[0].reason}; leave it out.")
     return predictions
+
+
+def profile(
+    subject: Path | str,
+    canvas: Shape | None = None,
+    out: Path | str | None = None,
+    *,
+    num_classes: int = 10,
+    norm: Norm = "own",
+    say: Callable[[str], None] = lambda line: None,
+    **device: Any,
+) -> tuple[dict[str, Any], Path]:
+    """Where a network's memory goes, and how many images fit.
+
+    Args:
+        subject: a run folder, or a network of timm by name.
+        canvas: the images' shape; None takes that of the run's median micro-batch, or 512 x 512.
+        out: where the page goes; None takes the run's report, or `profile.html` here.
+        num_classes: of a network without a run.
+        norm: the norms of a network without a run.
+        say: told what is found, line by line.
+        **device: settings of the device, such as `memory="4GiB"`, in place of the run's own.
+
+    Returns:
+        The content of `profile.json`, and the page.
+
+    Raises:
+        UnsquareError: something that can be mended; the message says how.
+    """
+    folder = Path(subject)
+    if folder.is_dir():
+        config, num_classes, usual = profiles.subject_of_run(folder)
+    else:
+        model = ModelConfig(backbone=str(subject), norm=norm)
+        config, usual = TrainConfig(model=model), Shape(512, 512)
+    config = replace(config, device=replace(config.device, **device))
+    name = folder.resolve().name if folder.is_dir() else str(subject)
+    found = profiles.profile_network(config, num_classes, canvas or usual, name, say)
+    if folder.is_dir():
+        write_text(RunFolder(folder).profile, json.dumps(found))
+        if out is None:
+            return found, write_report(folder)
+    return found, write_profile_page(found, Path(out or "profile.html"))
+
+
+def compare(before: Path | str, after: Path | str, out: Path | str | None = None) -> tuple[dict[str, Any], Path]:
+    """What the plans of two runs ask of the memory, side by side, and the page that shows it (`comparison.html`)."""
+    found = profiles.compare_plans(Path(before), Path(after))
+    return found, write_comparison_page(found, Path(out or "comparison.html"))
 
 
 def with_settings(config: TrainConfig, settings: dict[str, Any]) -> TrainConfig:

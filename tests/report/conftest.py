@@ -19,6 +19,8 @@ from unsquare.memory.way import PLAIN, Segment, Way
 from unsquare.report import write_report
 
 GIB = 2**30
+PLAIN_PIXELS = 5_300_000
+"""What the first rung holds."""
 
 
 @pytest.fixture(scope="session")
@@ -52,7 +54,7 @@ def _write_run(
     folder.mkdir(parents=True)
     rng = np.random.default_rng(seed)
     index = _index(rng, num_images, classes)
-    batches = _micro_batches(rng, index.of_split("train").sizes)
+    batches = _micro_batches(index.of_split("train").sizes)
     _write_config(folder)
     index.write(folder / "index.parquet")
     _write_json(folder / "models.json", _models())
@@ -85,10 +87,19 @@ def _index(rng: np.random.Generator, num_images: int, classes: Sequence[str]) ->
     )
 
 
-def _micro_batches(rng: np.random.Generator, sizes: npt.NDArray[np.int64]) -> list[list[int]]:
+def _micro_batches(sizes: npt.NDArray[np.int64]) -> list[list[int]]:
+    """Images of like shape together, up to six that the first rung holds, or one alone."""
     order = np.lexsort((sizes[:, 1] / sizes[:, 0], np.floor(np.log2(sizes.prod(axis=1)))))
-    parts = np.array_split(sizes[order], max(1, len(sizes) // 6))
-    return [[len(part), *map(int, part.max(axis=0))] for part in parts]
+    parts: list[list[int]] = []
+    for height, width in sizes[order].tolist():
+        if parts:
+            count, tallest, widest = parts[-1]
+            both = [count + 1, max(height, tallest), max(width, widest)]
+            if count < 6 and np.prod(both) <= PLAIN_PIXELS:
+                parts[-1] = both
+                continue
+        parts.append([1, height, width])
+    return parts
 
 
 def _write_config(folder: Path) -> None:
@@ -122,11 +133,14 @@ def _models() -> dict[str, Any]:
     measured = {
         "budget_bytes": 6 * GIB,
         "reserved_bytes": GIB // 4,
+        "usable_bytes": int(5.57 * GIB),
         "heap": "return",
         "map_elements": 16.0,
         "need": {"largest_image": 5_000_000, "usual_pixels": 4_000_000, "smallest_image": 20_000, "most_images": None},
         "rungs": [plain, frugal],
         "evaluation_rungs": [plain],
+        "held_pixels": {"plain": PLAIN_PIXELS, "checkpoint": 19_000_000},
+        "launch_pixels": 131_072,
     }
     return {"version": 2, "world_size": 1, "measured": measured}
 
@@ -183,10 +197,7 @@ def _metrics(
                 "step_s": step_s,
                 "gradient_norm": 1.0,
                 "shortages": 0,
-                "measured": [
-                    [n, h, w, int(1.1 * GIB + 900 * min(n * h * w, 5_600_000) * rng.uniform(0.9, 1)), "plain"]
-                    for n, h, w in chosen
-                ],
+                "measured": [[*one, int(_peak_bytes(*one) * rng.uniform(0.95, 1)), _rung(*one)] for one in chosen],
                 "micro_batches": chosen,
             }
         )
@@ -223,10 +234,17 @@ def _write_memory(path: Path, rng: np.random.Generator, rows: list[dict[str, Any
         if row["kind"] != "step":
             continue
         begin, parts = row["time_s"] - row["step_s"], row["micro_batches"]
-        for number, (images, height, width) in enumerate(parts):
-            for part, phase in ((0.2, "data"), (0.6, "forward"), (0.9, "backward")):
-                pixels = images * height * width
-                used = 1.1 * GIB + 900 * min(pixels, 5_600_000) * (0.4 + 0.6 * part) * rng.uniform(0.93, 1)
+        for number, each in enumerate(parts):
+            for part, phase in (
+                (0.1, "data"),
+                (0.3, "forward"),
+                (0.5, "forward"),
+                (0.7, "backward"),
+                (0.9, "backward"),
+            ):
+                images, height, width = each if phase != "data" else (0, 0, 0)
+                grown = 0.0 if phase == "data" else 1 - abs(part - 0.6)
+                used = 1.1 * GIB + (_peak_bytes(*each) - 1.1 * GIB) * grown * rng.uniform(0.93, 1)
                 samples["time_s"].append(begin + row["step_s"] * (number + part) / len(parts))
                 samples["resident_bytes"].append(int(used))
                 samples["allocated_bytes"].append(int(used - 0.4 * GIB))
@@ -238,6 +256,91 @@ def _write_memory(path: Path, rng: np.random.Generator, rows: list[dict[str, Any
                 samples["phase"].append(phase)
     table = pa.table({**samples, "reserved_bytes": pa.array(samples["reserved_bytes"], pa.int64())})
     pq.write_table(table, path)
+
+
+def _rung(images: int, height: int, width: int) -> str:
+    return "plain" if images * height * width <= PLAIN_PIXELS else "checkpoint"
+
+
+def _peak_bytes(images: int, height: int, width: int) -> float:
+    pixels = images * height * width
+    return 1.1 * GIB + (900 if pixels <= PLAIN_PIXELS else 225) * pixels
+
+
+@pytest.fixture
+def profile() -> dict[str, Any]:
+    """The content of a profile.json."""
+    per_image, fixed = 384 * 512 * 900.0, 0.9 * GIB
+    counts = (1, 2, 4, 8, 16, 32, 40, 41)
+    rows = [
+        {
+            "images": images,
+            "peak_bytes": int(fixed + per_image * images * (1.01 + 0.02 * (images % 3))),
+            "predicted_bytes": int(fixed + per_image * images),
+            "seconds": 0.02 + 0.06 * images,
+        }
+        for images in counts
+    ]
+    names = [f"backbone.layer{block}.{number}.conv{at}" for block in (1, 2, 3, 4) for number in (0, 1) for at in (1, 2)]
+    layers = [
+        {"name": name, "type": "ExactConv2d", "activations": 90e6 * 0.8**at, "weights": 4e4 * 1.6**at}
+        for at, name in enumerate(["backbone.conv1", *names, "pyramid", "head.classifier"])
+    ]
+    kinds = {"process": 6.1e8, "weights": 4.5e7, "gradients": 4.5e7, "optimizer": 9e7, "activations": 1.4e9}
+    return {
+        "version": 1,
+        "subject": "runs/museum",
+        "backbone": "resnet18",
+        "device": "cpu",
+        "precision": "bf16-mixed",
+        "budget_bytes": 8 * GIB,
+        "sweep": {
+            "canvas": [384, 512],
+            "rung": "plain",
+            "steps_each": 3,
+            "memory": MemoryModel(fixed, 900.0).to_dict(),
+            "limit_bytes": 8.6 * GIB,
+            "rows": rows,
+            "failed_images": 42,
+            "failure": "The process was stopped at 8.6 GiB.",
+            "largest_images": 41,
+            "predicted_images": 43,
+        },
+        "attribution": {
+            "images": 8,
+            "canvas": [384, 512],
+            "rung": "plain",
+            "peak_bytes": 2.4e9,
+            "phase": "backward",
+            "at": "backbone.layer1.0.conv1",
+            "kinds": [*kinds.items(), ("workspace", 1.6e8), ("loader", 5e7)],
+            "layers": layers,
+        },
+    }
+
+
+@pytest.fixture
+def comparison() -> dict[str, Any]:
+    """Two plans of the same images, the second with a quarter of the micro-batches."""
+    rng = np.random.default_rng(5)
+    plans = []
+    for name, count, overhead, seconds in (("runs/before", 400, 0.28, 610.0), ("runs/after", 130, 0.031, 402.0)):
+        batches = [[int(n), 512, 640] for n in rng.integers(1, 17, count)]
+        predicted = [1.1 * GIB + 900 * n * h * w for n, h, w in batches]
+        ledger = {"num_images": 1200, "num_steps": 9, "num_micro_batches": count, "padding_overhead": overhead}
+        plans.append(
+            {
+                "name": name,
+                "budget_bytes": 6 * GIB,
+                "ledger": ledger | {"computed_pixels": 2.2e9 * (1 + overhead), "buckets": []},
+                "micro_batches": batches,
+                "predicted_bytes": predicted,
+                "measured_bytes": [[*batches[0], predicted[0], "plain"]],
+                "fills": [min(n / 16, 1.0) for n, _, _ in batches],
+                "seconds": seconds,
+            }
+        )
+    return {"version": 1, "plans": plans}
 
 
 def _write_evaluation(path: Path, rng: np.random.Generator, index: ShapeIndex) -> None:

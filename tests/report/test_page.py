@@ -88,7 +88,7 @@ def test_the_page_needs_nothing_from_outside(page: str) -> None:
         for name in ("src", "href"):
             assert (attributes.get(name) or "#").startswith(("#", "data:image/svg+xml;base64,")), tag
     assert "url(" not in page
-    assert len(figures(page)) == 6
+    assert len(figures(page)) == 8
 
 
 def test_the_same_run_gives_the_same_page(run: Path) -> None:

@@ -59,11 +59,11 @@ def test_probing_changes_nothing(engine, measured):
     assert all(parameter.grad is None for parameter in engine.model.parameters())
 
 
-def test_probes_grow_by_doubling_and_see_other_shapes(measured):
-    """No probe is more than twice as large as one before it, they reach the need, and shapes and counts differ."""
+def test_probes_grow_step_by_step_and_see_other_shapes(measured):
+    """No probe is more than four times as large as one before it, they reach the need, and shapes and counts differ."""
     probes = measured[1].rungs[0].probes
     pixels = sorted({probe.pixels for probe in probes if probe.pixels & (probe.pixels - 1) == 0})
-    assert all(b == 2 * a for a, b in pairwise(pixels))
+    assert all(a < b <= 4 * a for a, b in pairwise(pixels))
     assert pixels[-1] >= 1_000_000
     assert max(probe.width / probe.height for probe in probes) > 16
     assert max(probe.height / probe.width for probe in probes) > 16

@@ -47,7 +47,7 @@ class DeviceArguments:
     """Where a trained run is used; what is left out is as in the run's own settings."""
 
     memory: str | None = None
-    """The memory budget, such as 4GiB; left out, what is free."""
+    """The memory budget, such as 4GiB or 80%; left out, what is free."""
     accelerator: Literal["auto", "cpu", "cuda", "mps"] | None = None
     """The device."""
     precision: Literal["auto", "bf16-mixed", "32-true"] | None = None

@@ -18,7 +18,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MultipleLocator, NullLocator
 
 BLUE, ORANGE, GREEN, RED, GREY, INK = "#27678f", "#d9792b", "#3d8f6d", "#b8403a", "#9aa3ab", "#2b333b"
+PURPLE, GOLD = "#7b5aa6", "#b8931f"
 LINE = "#dde2e6"
+GIB = 2.0**30
 
 _STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",

@@ -31,6 +31,11 @@ def paragraph(words: str) -> str:
     return f"<p>{words}</p>"
 
 
+def heading(words: str) -> str:
+    """A heading within a section, of plain text."""
+    return f"<h3>{text(words)}</h3>"
+
+
 def note(words: str) -> str:
     """One line in place of what a run does not have yet."""
     return f'<p class="missing">{text(words)}</p>'

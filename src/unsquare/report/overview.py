@@ -9,6 +9,7 @@ import numpy as np
 
 from unsquare.index.table import ShapeIndex
 from unsquare.report import figures, markup, shape_figures, units
+from unsquare.report.ledger_words import ledger_rows, whole
 from unsquare.report.markup import Section
 from unsquare.report.record import Record
 from unsquare.report.statistics import random_batch_overhead, wilson_interval
@@ -155,44 +156,10 @@ def _padding(record: Record) -> str:
             bars.append((f"random batches of {batch_size}", random_batch_overhead(sizes, batch_size)))
     figure = markup.image(shape_figures.padding_bars(bars), "Computed pixels against real pixels")
     body = (
-        markup.paragraph(words) + figure + markup.table(("in the first epoch", ""), _ledger_rows(ledger), numeric=(1,))
+        markup.paragraph(words) + figure + markup.table(("in the first epoch", ""), ledger_rows(ledger), numeric=(1,))
     )
     buckets = ledger.get("buckets") or ()
     return body + (_bucket_table(buckets) if buckets else "")
-
-
-def _ledger_rows(ledger: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The ledger's known entries in words, in a fixed order."""
-    rows = []
-    for name, words, form in _LEDGER:
-        if ledger.get(name) is not None:
-            rows.append((words, form(ledger[name])))
-    return rows
-
-
-def _whole(value: float) -> str:
-    return f"{value:,.0f}"
-
-
-_LEDGER = (
-    ("num_images", "images in an epoch", _whole),
-    ("num_steps", "optimizer steps", _whole),
-    ("num_micro_batches", "micro-batches", _whole),
-    ("num_canvases", "different canvases", _whole),
-    ("real_pixels", "real pixels", units.pixels),
-    ("computed_pixels", "computed pixels", units.pixels),
-    ("padding_overhead", "padding overhead", lambda value: units.percent(value, 2)),
-    ("max_micro_batch_pixels", "pixels of the largest micro-batch", units.pixels),
-    ("mean_fill", "fill of the budget, mean over micro-batches", units.percent),
-    ("median_fill", "fill of the budget, median", units.percent),
-    ("rank_imbalance", "busiest rank against the mean rank", lambda value: f"{value:.3f}"),
-    (
-        "step_class_skew",
-        "class skew of a step (0: as in the dataset, 1: none in common)",
-        lambda value: f"{value:.3f}",
-    ),
-    ("chance_class_skew", "the same by chance alone", lambda value: f"{value:.3f}"),
-)
 
 
 def _bucket_table(buckets: Sequence[Mapping[str, Any]]) -> str:
@@ -222,8 +189,8 @@ def _bucket_row(bucket: Mapping[str, Any]) -> tuple[str, ...]:
     batches = [bucket.get(name) for name in ("smallest_batch", "median_batch", "largest_batch")]
     return (
         f"{height} x {width}",
-        _whole(bucket.get("num_images", 0)),
-        _whole(bucket.get("num_micro_batches", 0)),
+        whole(bucket.get("num_images", 0)),
+        whole(bucket.get("num_micro_batches", 0)),
         " / ".join(f"{value:g}" for value in batches if value is not None),
         "" if overhead is None else units.percent(overhead),
         "" if skew is None else f"{skew:.2f}",

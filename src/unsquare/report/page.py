@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from unsquare.errors import RunError
-from unsquare.files import write_text
 from unsquare.report.outcome import evaluation_sections
 from unsquare.report.overview import closing_sections, overview_sections
 from unsquare.report.progress import progress_sections
 from unsquare.report.record import Record, read_record
-from unsquare.report.shell import page_of
+from unsquare.report.shell import page_of, write_page
 
 FILE_NAME = "report.html"
 
@@ -24,13 +22,7 @@ def write_report(run: Path) -> Path:
         RunError: the folder is missing, is not a run, holds a broken file, or cannot be written to.
     """
     run = Path(run)
-    page = render_page(read_record(run))
-    path = run / FILE_NAME
-    try:
-        write_text(path, page)
-    except OSError as error:
-        raise RunError(f"{path} cannot be written ({error.strerror}); make the run folder writable.") from error
-    return path
+    return write_page(run / FILE_NAME, render_page(read_record(run)))
 
 
 def render_page(record: Record) -> str:

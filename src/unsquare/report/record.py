@@ -28,6 +28,8 @@ Floats = npt.NDArray[np.float64]
 
 _FILES = ("config.toml", "index.parquet", "models.json", "plan.json", "metrics.jsonl", "memory.parquet")
 
+MODELS_VERSION, PROFILE_VERSION = 2, 1
+
 T = TypeVar("T")
 
 
@@ -81,6 +83,8 @@ class Record:
     """The evaluation of the weights that were kept, after training."""
     memory: MemoryTrace | None
     evaluation: Evaluation | None
+    profile: Mapping[str, Any] | None = None
+    """What `unsquare profile` wrote."""
 
     def setting(self, table: str, name: str) -> Any:
         """A setting, or None where the settings lack it."""
@@ -123,14 +127,28 @@ def read_record(run: Path) -> Record:
         name=run.resolve().name,
         config=_read(run / "config.toml", lambda path: tomllib.loads(path.read_text(encoding="utf-8"))) or {},
         index=_read(run / "index.parquet", ShapeIndex.read),
-        models=_read(run / "models.json", _read_json),
+        models=_read(run / "models.json", lambda path: _read_versioned(path, MODELS_VERSION)),
         plan=_read(run / "plan.json", _read_json),
         steps=_latest([row for row in rows if row.get("kind") == "step"]),
         evals=_latest([row for row in rows if row.get("kind") == "eval"]),
         final=final[-1] if final else None,
         memory=_read(run / "memory.parquet", _read_memory),
         evaluation=_read(run / "evaluation.parquet", _read_evaluation),
+        profile=_read(run / "profile.json", lambda path: _read_versioned(path, PROFILE_VERSION)),
     )
+
+
+def require_version(values: Mapping[str, Any], version: int, name: str) -> None:
+    """Refuse what another release wrote.
+
+    Raises:
+        RunError: the version is another.
+    """
+    if values.get("version") != version:
+        raise RunError(
+            f"{name} has version {values.get('version')}, but this release reads version {version}; have this release "
+            "write it anew, or move it away to report without it."
+        )
 
 
 def _read(path: Path, reader: Callable[[Path], T]) -> T | None:
@@ -152,6 +170,12 @@ def _read_json(path: Path) -> Mapping[str, Any]:
     return value
 
 
+def _read_versioned(path: Path, version: int) -> Mapping[str, Any]:
+    values = _read_json(path)
+    require_version(values, version, str(path))
+    return values
+
+
 def _read_rows(path: Path) -> list[Row]:
     """The rows; a last line without its end, where a run was killed while writing, is not one."""
     text = path.read_text(encoding="utf-8")
@@ -166,25 +190,36 @@ def _latest(rows: list[Row]) -> list[Row]:
 
 def _read_memory(path: Path) -> MemoryTrace | None:
     table = pq.read_table(path)
-    if table.num_rows == 0:
+    return trace_of({name: table[name].to_pylist() for name in table.column_names})
+
+
+def trace_of(columns: Mapping[str, list[Any]]) -> MemoryTrace | None:
+    """The trace in columns as `memory.parquet` has them; None of no samples.
+
+    Raises:
+        KeyError: a column is missing.
+    """
+    if not columns["time_s"]:
         return None
-    reserved = _floats(table["reserved_bytes"])
+    reserved = _floats(columns["reserved_bytes"])
     on_device = bool(np.isfinite(reserved).any())
-    used = reserved if on_device else _floats(table["resident_bytes"])
+    used = reserved if on_device else _floats(columns["resident_bytes"])
     kept = np.isfinite(used)
     return MemoryTrace(
-        time_s=_floats(table["time_s"])[kept],
+        time_s=_floats(columns["time_s"])[kept],
         used_bytes=used[kept],
-        allocated_bytes=_floats(table["allocated_bytes"])[kept],
-        images=np.nan_to_num(_floats(table["images"])[kept]).astype(np.int64),
-        sizes=np.stack([np.nan_to_num(_floats(table[side])[kept]) for side in ("height", "width")], 1).astype(np.int64),
-        phase=np.array([value or "" for value in table["phase"].to_pylist()])[kept],
+        allocated_bytes=_floats(columns["allocated_bytes"])[kept],
+        images=np.nan_to_num(_floats(columns["images"])[kept]).astype(np.int64),
+        sizes=np.stack([np.nan_to_num(_floats(columns[side])[kept]) for side in ("height", "width")], 1).astype(
+            np.int64
+        ),
+        phase=np.array([value or "" for value in columns["phase"]])[kept],
         on_device=on_device,
     )
 
 
-def _floats(column: pa.ChunkedArray) -> Floats:
-    return np.array([np.nan if value is None else value for value in column.to_pylist()], dtype=np.float64)
+def _floats(column: list[float | None]) -> Floats:
+    return np.array([np.nan if value is None else value for value in column], dtype=np.float64)
 
 
 def _read_evaluation(path: Path) -> Evaluation | None:

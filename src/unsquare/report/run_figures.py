@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from unsquare.report import figures, units
-from unsquare.report.figures import BLUE, GREEN, GREY, ORANGE, RED
+from unsquare.report.figures import BLUE, GIB, GREEN, GREY, ORANGE, RED
 from unsquare.report.record import MemoryTrace, Row
 from unsquare.report.statistics import smooth
 
@@ -29,14 +29,14 @@ def memory_over_time(trace: MemoryTrace, budget_bytes: float | None, steps: Sequ
     def paint(figure: Figure) -> None:
         top, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
         time_s, used = figures.highest_per_bin(trace.time_s, trace.used_bytes, _MOST_PEAKS)
-        gib = 2.0**30
-        top.fill_between(time_s, used / gib, color=BLUE, alpha=0.15, linewidth=0)
-        top.plot(time_s, used / gib, color=BLUE, linewidth=1.2, label="in use")
+        top.fill_between(time_s, used / GIB, color=BLUE, alpha=0.15, linewidth=0)
+        top.plot(time_s, used / GIB, color=BLUE, linewidth=1.2, label="in use")
         if budget_bytes:
-            top.axhline(budget_bytes / gib, color=RED, linewidth=1.5, label=f"budget, {units.size(budget_bytes)}")
-        top.set_ylim(0, 1.15 * max(used.max(), budget_bytes or 0) / gib)
+            top.axhline(budget_bytes / GIB, color=RED, linewidth=1.5, label=f"budget, {units.size(budget_bytes)}")
+        top.set_ylim(0, 1.15 * max(used.max(), budget_bytes or 0) / GIB)
         top.set_ylabel("memory, GiB")
-        top.legend(loc="lower right", ncols=2)
+        low = used.max() < 0.3 * (budget_bytes or 0)
+        top.legend(loc="center right" if low else "lower right", ncols=2)
         _draw_batch_sizes(below, trace, steps)
         below.set_xlabel("time since the start")
         figures.ticks_by_clock(below, float(trace.time_s.max()), _clock)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
+from unsquare.errors import RunError
+from unsquare.files import write_text
 from unsquare.report import markup
 from unsquare.report.markup import Section
 
@@ -15,6 +18,7 @@ body { margin: 0; background: #f4f6f7; color: var(--ink);
 main { max-width: 1040px; margin: 0 auto; padding: 2rem 1.25rem 4rem; }
 h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 .4rem; overflow-wrap: anywhere; }
 h2 { font-size: 1.25rem; margin: 0 0 .6rem; }
+h3 { font-size: 1.02rem; margin: 1.4rem 0 .3rem; }
 p { margin: .5rem 0; max-width: 78ch; }
 nav { margin: 1rem 0 1.5rem; font-size: .92rem; }
 nav a { color: var(--blue); margin-right: .9rem; text-decoration: none; white-space: nowrap; }
@@ -79,3 +83,17 @@ def page_of(title: str, head: str, sections: Sequence[Section], footer: str) -> 
         f"{head}<nav>{links}</nav>{bodies}<footer>{footer}</footer>"
         "</main></body></html>\n"
     )
+
+
+def write_page(path: Path, page: str) -> Path:
+    """Write a page, whole or not at all, and return its path; its folder is made.
+
+    Raises:
+        RunError: the file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, page)
+    except OSError as error:
+        raise RunError(f"{path} cannot be written ({error.strerror}); choose another place for it.") from error
+    return path

@@ -271,17 +271,19 @@ def _naming(batch: PaddedBatch) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if not _is_shortage(error):
             raise
+        reason = (str(error) or "no more memory").splitlines()[0]
         traceback.clear_frames(error.__traceback__)  # they hold the activations
     # Outside the handler: an error that hangs on another keeps all its frames.
     images, _, height, width = batch.pixels.shape
     raise ShortageError(
-        f"A micro-batch must fit the device, but {images} images on {height} x {width} ran out of memory; "
-        "something else takes it now, or the budget promises too much: give less with --memory."
+        f"A micro-batch must fit the device, but {images} images on {height} x {width} ran out of memory "
+        f"({reason}); something else takes it now, or the budget promises too much: give less with --memory."
     )
 
 
 def _is_shortage(error: Exception) -> bool:
-    """Whether an error says that memory ran out; the CPU's allocator has no class of its own."""
+    """Whether an error says that memory ran out; the CPU's allocators have no class of their own."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
-    return any(words in str(error) for words in ("can't allocate memory", "bad_alloc", "out of memory"))
+    said = ("can't allocate memory", "bad_alloc", "out of memory", "could not create a primitive")  # oneDNN the last
+    return any(words in str(error) for words in said)

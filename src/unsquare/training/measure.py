@@ -21,12 +21,14 @@ from unsquare.training.capacity import Capacity, MeasuredRung
 from unsquare.training.engine import Engine
 from unsquare.training.probing import (
     FIRST_PIXELS,
+    PROBING,
     Need,
     Probe,
     Run,
     climb,
     fit_memory,
     fit_time,
+    held_bytes,
     run_evaluation,
     run_training,
     untouched,
@@ -36,7 +38,7 @@ from unsquare.version import __version__
 
 Kind = Literal["train", "evaluate"]
 
-PROBE_SECONDS: dict[Kind, float] = {"train": 9.0, "evaluate": 3.0}
+PROBE_SECONDS: dict[Kind, float] = {"train": 12.0, "evaluate": 3.0}
 """After so long no further probe of a rung starts: lines need no more, and a start should not take minutes."""
 FARTHEST_PIXELS = 1 << 26
 """No probe is larger."""
@@ -85,9 +87,8 @@ class Prober:
         self.engine = engine
         self._identity = {**identity, **_machine(engine)}
         self._cache = cache
-        self._warm: set[Kind] = set()
-        heap.release_unused()
-        self._base = resident_bytes() if engine.device.type == "cpu" else 0
+        self._settled: dict[Kind, int] = {}
+        self._base = held_bytes(engine)
 
     def rung(
         self, kind: Kind, name: RungName, way: Way, need: Need, budget: int, first_pixels: int = FIRST_PIXELS
@@ -100,16 +101,24 @@ class Prober:
         # Rounded, so that another dataset or a budget that is a little different finds what is known.
         far = min(1 << (need.usual_pixels - 1).bit_length(), FARTHEST_PIXELS)
         half = 1 << (budget.bit_length() - 1)
-        key = {**self._identity, "kind": kind, "way": way.to_dict(), "far": far, "half": half, "first": first_pixels}
+        key = {
+            **self._identity,
+            "probing": PROBING,
+            "kind": kind,
+            "way": way.to_dict(),
+            "far": far,
+            "half": half,
+            "first": first_pixels,
+        }
         growth = self._cache.get(key)
         if growth is None:
-            if kind not in self._warm:
-                warm_up(self.engine, _RUNS[kind], PLAIN)
-                self._warm.add(kind)
+            if kind not in self._settled:
+                self._settled[kind] = warm_up(self.engine, _RUNS[kind], PLAIN)
             found = climb(
                 self.engine,
                 _RUNS[kind],
                 way,
+                settled_bytes=self._settled[kind],
                 budget=half,
                 need=replace(need, usual_pixels=far),
                 seconds=PROBE_SECONDS[kind],
@@ -184,7 +193,8 @@ def _climb_ladder(prober: Prober, kind: Kind, frame: Frame, need: Need) -> list[
         names = tuple(name for name in RUNGS if name == "plain" or (name == "stream" and name == frame.highest))
     for name in names:
         for way, first_pixels in _ways(prober.engine, name, frame, need, rungs):
-            rungs.append(prober.rung(kind, name, way, need, frame.budget_bytes, first_pixels))
+            found = prober.rung(kind, name, way, need, frame.budget_bytes, first_pixels)
+            rungs = [*(rung for rung in rungs if rung.name != name), found]  # a later try takes less than one before
             capacity = _capacity(prober.engine, frame, need, rungs, rungs)
             if capacity.training.largest_pixels >= need.largest_image or not capacity.holds_anything:
                 return rungs

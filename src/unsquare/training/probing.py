@@ -1,12 +1,16 @@
 """Probe steps of the real network on this device: what micro-batches of made-up pixels take.
 
-Probes grow by doubling from a small canvas, so that none is ever much larger than one known to fit. A wide, a tall and
-many small images are among them, so that shapes and counts are seen too. Before the first, small images of many shapes
-fill what libraries keep for each (compiled kernels), which is held from then on and must not look like growth.
+Probes grow from a small canvas, by doubling and then fourfold where the line through them says that there is room. A
+wide, a tall and many small images are among them, so that shapes and counts are seen too.
+
+A library that compiles kernels for each shape it meets holds more and more, until it has met most kinds of them: with
+oneDNN some 60 shapes and 90 MB. So small images of many shapes come first; what is still to come after them is worked
+out, and a probe counts as what it adds to memory that has settled.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,14 +27,22 @@ from unsquare.memory.way import Way
 from unsquare.shapes import Shape, Sizes
 from unsquare.training.engine import Engine
 
+PROBING = 2
+"""Changes when probes are chosen or measured otherwise, so that what earlier ones showed is not used."""
 FIRST_PIXELS = 1 << 16
-WARM_SHAPES = 32
-"""Small shapes run first, at the most; libraries' caches are full after about twenty."""
-WARM_SECONDS = 4.0
-FLAT_BYTES = 1 << 20
-"""Growth over four shapes below which the caches count as full."""
-SHAPED_PIXELS = 1 << 19
-"""Pixels of the probes that are wide, tall, and many small ones."""
+WARM_SHAPES = 64
+"""Small shapes run first, at the most."""
+WARM_SECONDS = 5.0
+WARM_STRIDE = 4
+"""Shapes between two looks at the memory."""
+FLAT_BYTES = 1 << 19
+"""Growth between two looks below which memory counts as settled."""
+SETTLING_SHAPES = 20.0
+"""Shapes in which what is still to come falls to 1/e of it; 17 to 25 were measured."""
+SHAPED_PIXELS = 1 << 18
+"""Pixels of the probes that are wide and tall; the one of many small images has twice as many."""
+STRIDE = 4
+"""How many times larger a probe is than the one before, once there are three."""
 
 LONG_PROBE_S = 2.0
 """A probe that takes longer is run once."""
@@ -108,41 +120,80 @@ def synthetic(images: int, canvas: Shape) -> PaddedBatch:
     )
 
 
-def warm_up(engine: Engine, run: Run, way: Way) -> None:
-    """Run small images of new shapes until memory no longer grows: kernels are chosen, the optimizer has its state."""
+def warm_up(engine: Engine, run: Run, way: Way) -> int:
+    """Run small images of new shapes: kernels are chosen, the optimizer has its state.
+
+    Returns:
+        The bytes that the process will hold between micro-batches once memory has settled; 0 on another device than
+        the CPU, whose allocator holds no kernels.
+    """
     started, rng = time.perf_counter(), np.random.default_rng(0)
-    before = 0
-    for number in range(WARM_SHAPES):
-        height, width = rng.integers(64, 161, 2)
-        run(engine, 1, Shape(int(height), int(width)), way)
-        if number % 4 == 3:
-            release_unused()
-            now = resident_bytes()
-            if now - before < FLAT_BYTES or time.perf_counter() - started > WARM_SECONDS:
-                return
-            before = now
+    held: list[int] = []
+    while len(held) * WARM_STRIDE < WARM_SHAPES and (
+        len(held) < 3 or (held[-1] - held[-2] > FLAT_BYTES and time.perf_counter() - started < WARM_SECONDS)
+    ):
+        for height, width in rng.integers(48, 145, (WARM_STRIDE, 2)).tolist():
+            run(engine, 1, Shape(height, width), way)
+        held.append(held_bytes(engine))
+    return held[-1] + _still_to_come(held)
 
 
-def measure(engine: Engine, run: Run, images: int, canvas: Shape, way: Way) -> Probe:
-    """A micro-batch's peak and time."""
-    meter = PeakMeter(engine.device)
+def _still_to_come(held: list[int]) -> int:
+    """What memory that settles exponentially will still grow by, from its growth over the later half of the looks."""
+    half = len(held) // 2
+    grown = max(0, held[-1] - held[-1 - half])
+    return int(grown / math.expm1(half * WARM_STRIDE / SETTLING_SHAPES))
+
+
+def held_bytes(engine: Engine) -> int:
+    """What the process holds between micro-batches; 0 on another device than the CPU."""
+    if engine.device.type != "cpu":
+        return 0
     release_unused()  # what an earlier probe left behind would be counted as fixed
+    return resident_bytes()
+
+
+def measure(engine: Engine, run: Run, images: int, canvas: Shape, way: Way, settled_bytes: int | None = None) -> Probe:
+    """A micro-batch's peak and time.
+
+    Args:
+        engine: the network on its device.
+        run: what is probed.
+        images: of the micro-batch.
+        canvas: of the micro-batch.
+        way: how it is run.
+        settled_bytes: the peak is what the micro-batch adds to this; None takes what is held now.
+    """
+    meter = PeakMeter(engine.device)
+    held = held_bytes(engine)
     meter.start()
     seconds = [run(engine, images, canvas, way)]
     if seconds[0] < LONG_PROBE_S:  # the first run also pays for choosing kernels of this shape
+        held = held_bytes(engine)
+        meter.start()
         seconds.append(run(engine, images, canvas, way))
-    return Probe(images, canvas.height, canvas.width, meter.stop(), min(seconds))
+    peak = meter.stop() - held + (held if settled_bytes is None else settled_bytes)
+    return Probe(images, canvas.height, canvas.width, peak, min(seconds))
 
 
 def climb(
-    engine: Engine, run: Run, way: Way, *, budget: int, need: Need, seconds: float, first_pixels: int = FIRST_PIXELS
+    engine: Engine,
+    run: Run,
+    way: Way,
+    *,
+    settled_bytes: int,
+    budget: int,
+    need: Need,
+    seconds: float,
+    first_pixels: int = FIRST_PIXELS,
 ) -> list[Probe]:
-    """Probes of doubling pixels, at least three so that a line can be drawn, and some of other shapes.
+    """Probes of growing pixels, at least three so that a line can be drawn, and some of other shapes.
 
     Args:
         engine: the network on its device.
         run: what is probed.
         way: how it is run.
+        settled_bytes: what peaks add to.
         budget: bytes; half of it bounds the probes.
         need: pixels beyond which no probe tells anything.
         seconds: after so long no further probe starts.
@@ -153,14 +204,14 @@ def climb(
     pixels = first_pixels
     while len(probes) < 3 or (
         pixels < 2 * need.usual_pixels
-        and time.perf_counter() - started + 3 * probes[-1].seconds < seconds
-        and _next_peak(probes) < budget // 2
+        and time.perf_counter() - started + _expected_s(probes, pixels) < seconds
+        and _expected_peak(probes, pixels) < budget // 2
     ):
         canvas = _canvas(pixels)
-        probes.append(measure(engine, run, max(1, pixels // canvas.pixels), canvas, way))
-        pixels *= 2
-        if pixels == SHAPED_PIXELS and first_pixels == FIRST_PIXELS:
-            probes += _shaped(engine, run, way)
+        probes.append(measure(engine, run, max(1, pixels // canvas.pixels), canvas, way, settled_bytes))
+        pixels *= 2 if len(probes) < 3 else STRIDE
+    if first_pixels == FIRST_PIXELS:
+        probes += _shaped(engine, run, way, settled_bytes)
     return probes
 
 
@@ -170,16 +221,23 @@ def _canvas(pixels: int) -> Shape:
     return Shape(side, side) if side * side == pixels else Shape(side, min(side, 512))
 
 
-def _shaped(engine: Engine, run: Run, way: Way) -> list[Probe]:
+def _shaped(engine: Engine, run: Run, way: Way, settled_bytes: int) -> list[Probe]:
     shapes = [(1, Shape(128, SHAPED_PIXELS // 128)), (1, Shape(SHAPED_PIXELS // 128, 128))]
-    shapes.append((SHAPED_PIXELS // 96**2, Shape(96, 96)))
-    return [measure(engine, run, images, canvas, way) for images, canvas in shapes]
+    shapes.append((2 * SHAPED_PIXELS // 96**2, Shape(96, 96)))
+    return [measure(engine, run, images, canvas, way, settled_bytes) for images, canvas in shapes]
 
 
-def _next_peak(probes: list[Probe]) -> int:
-    """The peak of twice the last probe's pixels, if its last growth goes on."""
-    doubled = sorted(probes, key=lambda probe: probe.pixels)[-2:]
-    return doubled[1].peak_bytes + 2 * max(0, doubled[1].peak_bytes - doubled[0].peak_bytes)
+def _expected_peak(probes: list[Probe], pixels: int) -> float:
+    """The peak of a probe of so many pixels, if the growth between the last two goes on."""
+    before, last = probes[-2:]
+    per_pixel = max(0, last.peak_bytes - before.peak_bytes) / (last.pixels - before.pixels)
+    return last.peak_bytes + per_pixel * (pixels - last.pixels)
+
+
+def _expected_s(probes: list[Probe], pixels: int) -> float:
+    """How long such a probe would take, its second run included."""
+    seconds = probes[-1].seconds * pixels / probes[-1].pixels
+    return seconds if seconds >= LONG_PROBE_S else 2 * seconds
 
 
 def fit_memory(probes: list[Probe] | tuple[Probe, ...]) -> MemoryModel:

@@ -15,7 +15,7 @@ from unsquare.files import write_text
 _LOCK = "run.lock"
 _NAMES = {
     *("config.toml", "index.parquet", "models.json", "plan.json", "metrics.jsonl", "memory.parquet"),
-    *("evaluation.parquet", "report.html", "checkpoints", _LOCK),
+    *("evaluation.parquet", "profile.json", "report.html", "checkpoints", _LOCK),
 }
 
 
@@ -32,6 +32,7 @@ class RunFolder:
         self.memory = path / "memory.parquet"
         self.evaluation = path / "evaluation.parquet"
         self.checkpoints = path / "checkpoints"
+        self.profile = path / "profile.json"
         self.report = path / "report.html"
         self._lock: IO[str] | None = None
         self._made = False

@@ -1,0 +1,148 @@
+"""`unsquare profile`: where the memory goes, and how large a batch really fits."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from unsquare.api import compare, profile
+from unsquare.cli.parsing import DeviceArguments, parse, print_json
+from unsquare.errors import ConfigError
+from unsquare.memory.budget import format_bytes
+from unsquare.memory.way import RungName
+from unsquare.shapes import Shape
+from unsquare.training.model import Norm
+
+EXAMPLE = "unsquare profile resnet18 --memory 4GiB --canvas 768x1024"
+
+_LAYERS_SHOWN = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProfileArguments:
+    """Show where a network's memory goes and how many images fit; or compare what two runs' plans ask of the memory.
+
+    The network runs in a process of its own, which may run out of memory: the batch is doubled every three steps until
+    it fails, and the largest that fits is looked for. Of a run the pictures go into its report."""
+
+    subject: tyro.conf.Positional[str]
+    """A run folder, or a network of timm such as resnet18."""
+    against: Path | None = None
+    """Another run folder: compare its plan with that of the run given first, and run nothing."""
+    canvas: str | None = None
+    """Height and width of the images, such as 768x1024; left out, of the run's median micro-batch, or 512x512."""
+    out: Path | None = None
+    """Where the page goes; left out, the run's report, or profile.html or comparison.html here."""
+    json: bool = False
+    """Print one JSON object on standard output and nothing else there."""
+    num_classes: int = 10
+    """Classes of a network that has no run."""
+    norm: Norm = "own"
+    """The norms of a network that has no run, as for `unsquare train`."""
+    lowest_rung: RungName | None = None
+    """Run the network this way: plain, bf16, checkpoint, offload or stream."""
+    device: DeviceArguments = field(default_factory=DeviceArguments)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command."""
+    given = parse(ProfileArguments, arguments, command="profile", example=EXAMPLE)
+    if given.against is not None:
+        found, page = compare(Path(given.subject), given.against, given.out)
+        show = _print_comparison
+    else:
+        device = given.device.given() | ({"lowest_rung": given.lowest_rung} if given.lowest_rung else {})
+        found, page = profile(
+            given.subject,
+            _canvas(given.canvas),
+            given.out,
+            num_classes=given.num_classes,
+            norm=given.norm,
+            say=lambda line: print(line, file=sys.stderr),
+            **device,
+        )
+        show = _print_profile
+    if given.json:
+        print_json(found)
+    else:
+        show(found)
+    print(f"The pictures are in {page}.", file=sys.stderr if given.json else sys.stdout)
+    return 0
+
+
+def _canvas(text: str | None) -> Shape | None:
+    match = re.fullmatch(r"(\d+)x(\d+)", text or "1x1")
+    if match is None or not int(match[1]) or not int(match[2]):
+        raise ConfigError(f"A canvas is a height and a width such as 768x1024, but got {text!r}.")
+    return None if text is None else Shape(int(match[1]), int(match[2]))
+
+
+def _print_profile(found: Mapping[str, Any]) -> None:
+    console = Console()
+    sweep, attribution = found["sweep"], found["attribution"]
+    table = Table("images", "peak", "predicted", "off", "s a step", box=None)
+    for column in table.columns:
+        column.justify = "right"
+    for row in sweep["rows"]:
+        table.add_row(
+            f"{row['images']:,}",
+            format_bytes(row["peak_bytes"]),
+            format_bytes(row["predicted_bytes"]),
+            f"{row['predicted_bytes'] / row['peak_bytes'] - 1:+.1%}",
+            f"{row['seconds']:.2f}",
+        )
+    console.print(table)
+    height, width = sweep["canvas"]
+    console.print(
+        f"\nUp to {sweep['largest_images']:,} images of {height} x {width} fit {format_bytes(found['budget_bytes'])}; "
+        f"{sweep['predicted_images']:,} were predicted."
+    )
+    if attribution is None:
+        return
+    console.print(
+        f"\nThe peak of {attribution['images']:,} images, {format_bytes(attribution['peak_bytes'])}, is reached "
+        f"{'between passes' if not attribution['phase'] else 'in ' + attribution['phase']} at "
+        f"{attribution['at'] or 'the input'}:"
+    )
+    kinds = Table(show_header=False, box=None)
+    for name, num_bytes in attribution["kinds"]:
+        kinds.add_row(name, format_bytes(num_bytes), f"{num_bytes / attribution['peak_bytes']:.0%}")
+    console.print(kinds)
+    layers = Table("layer", "type", "activations", "weights", box=None)
+    for layer in attribution["layers"][:_LAYERS_SHOWN]:
+        numbers = [format_bytes(layer[name]) for name in ("activations", "weights")]
+        layers.add_row(layer["name"], layer["type"], *numbers)
+    console.print()
+    console.print(layers)
+
+
+def _print_comparison(found: Mapping[str, Any]) -> None:
+    before, after = found["plans"]
+    table = Table("", before["name"], after["name"], box=None)
+    for words, values in (
+        ("budget", [_bytes(plan["budget_bytes"]) for plan in (before, after)]),
+        ("micro-batches", [f"{len(plan['micro_batches']):,}" for plan in (before, after)]),
+        ("padding", [f"{plan['ledger']['padding_overhead']:.2%}" for plan in (before, after)]),
+        ("median fill", [f"{sorted(plan['fills'])[len(plan['fills']) // 2]:.0%}" for plan in (before, after)]),
+        ("highest predicted peak", [_bytes(max(plan["predicted_bytes"] or [0])) for plan in (before, after)]),
+        ("highest measured peak", [_bytes(_highest(plan)) for plan in (before, after)]),
+        ("predicted seconds of an epoch", [f"{plan['seconds']:.1f}" for plan in (before, after)]),
+    ):
+        table.add_row(words, *values)
+    Console().print(table)
+
+
+def _highest(plan: Mapping[str, Any]) -> int:
+    return max((row[3] for row in plan["measured_bytes"]), default=0)
+
+
+def _bytes(number: int | None) -> str:
+    return format_bytes(number) if number else "not measured"

@@ -1,0 +1,287 @@
+"""The section on memory: what was foreseen beside what was measured, true and never without an answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from unsquare.errors import RunError
+from unsquare.report import memory_figures, write_report
+from unsquare.report.memory import memory_section, way_words
+from unsquare.report.memory_facts import KEPT_FACTOR, Measured, MicroBatches, close_up
+from unsquare.report.record import MemoryTrace, Record, read_record
+
+GIB = 2**30
+
+
+def change_models(run: Path, **changes: Any) -> dict[str, Any]:
+    """Other measurements in models.json; returns all of them."""
+    models = json.loads((run / "models.json").read_text())
+    models["measured"] |= changes
+    (run / "models.json").write_text(json.dumps(models))
+    measured: dict[str, Any] = models["measured"]
+    return measured
+
+
+def change_steps(run: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Apply a change to every row of kind step."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    for row in rows:
+        if row["kind"] == "step":
+            change(row)
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def words_of(run: Path) -> str:
+    """The section, each space a plain one."""
+    return memory_section(read_record(run)).replace("\u00a0", " ")
+
+
+def trace_of(used: list[float], phase: list[str], images: list[int], gap_s: float = 0.1) -> MemoryTrace:
+    """Samples at even times, all on one canvas while at work."""
+    count = np.array(images, dtype=np.int64)
+    return MemoryTrace(
+        time_s=gap_s * np.arange(len(used)),
+        used_bytes=np.array(used, dtype=np.float64),
+        allocated_bytes=np.full(len(used), np.nan),
+        sizes=np.where(count[:, None] > 0, np.array([[40, 30]]), 0),
+        phase=np.array(phase),
+        images=count,
+        on_device=False,
+    )
+
+
+def test_rungs_stand_in_a_table(run: Path) -> None:
+    """Each way with what it holds and costs, and how many micro-batches took it; the probes are folded below."""
+    words = words_of(run)
+    for cell in ("as it is", "activations computed again", "5.3 MP", "19 MP", "900", "250", "1.29", "0.34 s"):
+        assert f">{cell}<" in words
+    taken = [each[4] for row in read_record(run).steps for each in row["measured"]]
+    assert f">{taken.count('plain')}<" in words
+    assert f">{taken.count('checkpoint')}<" in words
+    assert "8 probes of training" in words
+    assert "4 probes of evaluation" in words
+
+
+def test_a_rung_that_holds_no_more_is_not_used(run: Path) -> None:
+    """What the ladder left out has no pixels to hold."""
+    change_models(run, held_pixels={"plain": 5_300_000})
+    assert ">not used<" in words_of(run)
+
+
+def test_rungs_of_one_name_are_numbered(run: Path) -> None:
+    """Several streamed ways may be measured."""
+    plain, frugal = change_models(run)["rungs"]
+    stream = frugal | {"name": "stream"}
+    change_models(run, rungs=[plain, stream, stream])
+    words = words_of(run)
+    assert ">piece by piece<" in words
+    assert ">piece by piece (2)<" in words
+
+
+def test_errors_are_those_of_the_lines(run: Path) -> None:
+    """Peaks 10 % above their line are told as such, median and 95 % alike."""
+    measured = Measured.of(change_models(run))
+
+    def ten_percent_above(row: dict[str, Any]) -> None:
+        row["measured"] = [[2, 100, 100, 1.1 * float(measured.peak_bytes(measured.rungs[0], 2e4, 2.0)), "plain"]]
+
+    change_steps(run, ten_percent_above)
+    words = words_of(run)
+    assert "Peaks lie 10.0 % from what was foreseen (median), and 95 % of them within 10.0 %" in words
+    assert "12 of 12 took more than foreseen, by up to 10.0 %" in words
+    assert "None took more than the budget." in words
+    assert "far above" not in words
+
+
+def test_a_budget_far_above_is_told_not_drawn(run: Path) -> None:
+    """Beside hundreds of GiB no peak could be told from another."""
+    change_models(run, budget_bytes=500 * GIB)
+    assert "The budget, 500 GiB, lies far above what is drawn." in words_of(run)
+
+
+def test_images_count_in_what_is_foreseen(run: Path) -> None:
+    """A model with bytes for each image foresees more of as many pixels in more images."""
+    values = change_models(run)
+    values["rungs"][0]["memory"] |= {"bytes_per_image": 1000.0}
+    measured = Measured.of(values)
+    few, many = measured.predicted(MicroBatches.of_rows([[1, 40, 40, 1, "plain"], [4, 20, 20, 1, "plain"]]))
+    assert many - few == pytest.approx(3000)
+
+
+def test_a_micro_batch_has_the_first_rung_of_its_name_that_holds_it(run: Path) -> None:
+    """Where two have one name, the second counts for what the first does not hold; unknown names have none."""
+    values = change_models(run)
+    cheap = values["rungs"][1] | {"name": "plain"}
+    measured = Measured.of(values | {"rungs": [values["rungs"][0], cheap]})
+    rows = [[1, 1000, 1000, 1, "plain"], [1, 4000, 4000, 1, "plain"], [1, 10, 10, 1, "offload"]]
+    small, large, unknown = measured.predicted(MicroBatches.of_rows(rows))
+    assert small == pytest.approx(1.1 * GIB + 900e6)
+    assert large == pytest.approx(1.1 * GIB + 250 * 16e6)
+    assert np.isnan(unknown)
+
+
+def test_kept_heaps_have_bounds(run: Path) -> None:
+    """Twice the slope, as the planner counts, and no error: a peak there is no measure."""
+    from unsquare.training import capacity
+
+    assert capacity.KEPT_FACTOR == KEPT_FACTOR
+    values = change_models(run, heap="keep")
+    measured = Measured.of(values)
+    rung = measured.rungs[0]
+    assert measured.peak_bytes(rung, 1e6, 1.0) - rung.memory.fixed_bytes == pytest.approx(2 * 900e6)
+    words = words_of(run)
+    assert "twice the slope" in words
+    assert "none lie above it" in words
+    assert "from what was foreseen" not in words
+
+
+def test_shortages_are_told(run: Path) -> None:
+    """How often, and where first; without any, not a word."""
+    assert "ran out" not in words_of(run)
+
+    def short(row: dict[str, Any]) -> None:
+        row["shortages"] = {4: 2, 9: 1}.get(row["step"], 0)
+
+    change_steps(run, short)
+    assert "Memory ran out 3 times (in 2 steps, first in 4)" in words_of(run)
+
+
+def test_pinned_bounds_say_that_nothing_was_measured(run: Path) -> None:
+    """The bounds in words, the dots without lines, no table of rungs."""
+    pinned = {"budget_pixels": 4_000_000, "launch_pixels": 0, "way": {"segments": [], "offload": False, "bf16": True}}
+    (run / "models.json").write_text(json.dumps({"version": 2, "world_size": 1, "pinned": pinned}))
+    words = words_of(run)
+    assert "Nothing was measured before training" in words
+    assert "up to 4 MP computed in a micro-batch, run as it is, in bf16" in words
+    assert "Nothing was foreseen" in words
+    assert "probes" not in words
+
+
+@pytest.mark.parametrize(
+    ("how", "offload", "words"),
+    [
+        ("recompute", False, "with activations computed again"),
+        ("recompute", True, "with activations kept elsewhere"),
+        ("stream", True, "piece by piece"),
+    ],
+)
+def test_ways_have_words(how: str, offload: bool, words: str) -> None:
+    """By what they do that takes least memory."""
+    segments = [{"start": 0, "stop": 3, "how": "keep"}, {"start": 3, "stop": 5, "how": how}]
+    assert way_words({"segments": segments, "offload": offload, "bf16": False}) == words
+
+
+def test_other_ranks_are_not_shown(run: Path) -> None:
+    """Only the first writes what it measured, which is said where there are more."""
+    models = json.loads((run / "models.json").read_text())
+    (run / "models.json").write_text(json.dumps(models | {"world_size": 4}))
+    assert "Each dot is a micro-batch of the first of 4 ranks, 72 in all." in words_of(run)
+
+
+def test_rows_without_measurements_are_a_note(run: Path) -> None:
+    """The lines and probes are shown all the same."""
+    change_steps(run, lambda row: row.pop("measured"))
+    words = words_of(run)
+    assert "No micro-batch of the run was measured" in words
+    assert "against its computed pixels" in words
+    assert ">unknown<" in words
+
+
+def test_another_version_of_the_bounds_is_refused(run: Path) -> None:
+    """With both versions and what to do."""
+    (run / "models.json").write_text(json.dumps({"version": 1, "budget_bytes": GIB}))
+    with pytest.raises(RunError, match=r"models\.json has version 1, but this release reads version 2; .*move it away"):
+        write_report(run)
+
+
+def test_incomplete_measurements_are_refused(run: Path) -> None:
+    """By what is missing."""
+    models = json.loads((run / "models.json").read_text())
+    del models["measured"]["usable_bytes"]
+    (run / "models.json").write_text(json.dumps(models))
+    with pytest.raises(RunError, match=r"models\.json cannot be read \('usable_bytes'\)"):
+        write_report(run)
+
+
+def test_hostile_rungs_stay_names(run: Path) -> None:
+    """Names of rungs come from a file."""
+
+    def rename(row: dict[str, Any]) -> None:
+        row["measured"] = [[*each[:4], "<script>$x"] for each in row["measured"]]
+
+    change_steps(run, rename)
+    plain, frugal = change_models(run)["rungs"]
+    change_models(run, rungs=[plain | {"name": "<script>$x"}, frugal])
+    words = words_of(run)
+    assert "<script>" not in words
+    assert "&lt;script&gt;$x" in words
+
+
+def test_sizes_far_apart_can_be_drawn(run: Path) -> None:
+    """Thumbnails beside a picture of hundreds of megapixels; names that are not known have a colour too."""
+    values = change_models(run)
+    rows = [[8, 32, 32, GIB, "plain"]] * 20 + [[1, 20_000, 18_000, 5 * GIB, "stream"]]
+    figure = memory_figures.foreseen_and_measured(MicroBatches.of_rows(rows), Measured.of(values), {})
+    assert figure.startswith("data:image/svg+xml;base64,")
+
+
+def test_the_close_up_is_around_the_peak(run: Path) -> None:
+    """A few steps, the highest sample among them; what was done then is what the trace says."""
+    record = read_record(run)
+    near = close_up(record.memory, record.steps)
+    assert near is not None
+    at = int(record.memory.used_bytes.argmax())
+    assert near.used_bytes[near.time_s == 0].tolist() == [record.memory.used_bytes.max()]
+    assert len(near.time_s) < len(record.memory.time_s)
+    assert near.peak.phase == record.memory.phase[at]
+    assert near.peak.images == record.memory.images[at]
+
+
+def test_phases_and_micro_batches_are_stretches() -> None:
+    """Two micro-batches alike, one after the other, are two; what is between steps is no phase."""
+    phase = ["data", "forward", "backward", "forward", "backward", "update", ""]
+    near = close_up(trace_of([1, 2, 5, 3, 4, 2, 1], phase, [0, 4, 4, 4, 4, 0, 0]), [])
+    assert near is not None
+    assert [one.phase for one in near.phases] == phase[:-1]
+    assert [(one.images, one.canvas) for one in near.micro_batches] == [(4, (40, 30)), (4, (40, 30))]
+    first, second = near.micro_batches
+    assert first.end_s == second.start_s
+    assert (near.phases[0].start_s, near.phases[0].end_s) == pytest.approx((-0.3, -0.15))
+
+
+def test_a_band_does_not_fill_a_gap() -> None:
+    """Where samples are missing, nothing is known of what was done."""
+    trace = trace_of([1, 2, 3, 2], ["forward", "backward", "data", "data"], [1, 1, 0, 0])
+    gap = replace(trace, time_s=np.array([0.0, 0.1, 5.0, 5.1]))
+    near = close_up(gap, [])
+    assert near is not None
+    assert near.phases[1].end_s - near.phases[1].start_s == pytest.approx(0.15)
+
+
+def test_a_seldom_sampled_trace_has_enough_to_show() -> None:
+    """Samples ten seconds apart: more than twenty seconds are shown."""
+    near = close_up(trace_of([1.0] * 50 + [2.0] + [1.0] * 50, ["forward"] * 101, [1] * 101, gap_s=10.0), [])
+    assert near is not None
+    assert len(near.time_s) == 41
+
+
+def test_two_samples_have_no_close_up() -> None:
+    """There is nothing to look at closely."""
+    assert close_up(trace_of([1, 2], ["", ""], [0, 0]), []) is None
+
+
+def test_a_flat_trace_can_be_drawn(run: Path) -> None:
+    """Memory that never changes, and no phase at all."""
+    record = read_record(run)
+    flat = trace_of([GIB] * 5, [""] * 5, [0] * 5)
+    fields = {name: getattr(record, name) for name in Record.__dataclass_fields__}
+    section = memory_section(Record(**(fields | {"memory": flat, "steps": [], "models": None})))
+    assert "was taken between steps" in section
+    assert "no bounds (models.json)" in section
