@@ -33,6 +33,8 @@ from unsquare.memory.way import Segment, Way
 
 _LARGE_SIDE = 4096
 """Side of an image beside whose maps weights are small; nothing of it is computed."""
+_WEIGHED_IMAGES = 2
+"""Batch norms want more than one number for each channel, wherever they are."""
 _WEIGHED_SIDES = (192, 320)
 """Sides of the images by which steps are weighed: what they keep beside pixels, such as weights, cancels."""
 
@@ -43,6 +45,7 @@ class _Call:
 
     path: str
     given: _Seen | None = None
+    in_place: bool = False
     returned: _Seen | None = None
     calls: list[_Call] = field(default_factory=list)
 
@@ -52,6 +55,11 @@ class _Seen(NamedTuple):
 
     tensor: Tensor
     version: int
+
+    @property
+    def is_unchanged(self) -> bool:
+        """Whether nothing was written into it since."""
+        return self.version == self.tensor._version
 
     def is_same(self, other: _Seen | None) -> bool:
         """Whether nothing was done in between."""
@@ -66,6 +74,8 @@ class Step:
     """The module's."""
     channels: int
     """Of the map given."""
+    in_place: bool
+    """Whether it writes into the map given, which is then copied where a part begins with it."""
 
 
 def find_steps(model: nn.Module, method: str = "forward") -> tuple[Step, ...]:
@@ -88,7 +98,9 @@ def find_steps(model: nn.Module, method: str = "forward") -> tuple[Step, ...]:
         return hook
 
     def leaving(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        stack.pop().returned = _seen(output)
+        call = stack.pop()
+        call.returned = _seen(output)
+        call.in_place = call.given is not None and not call.given.is_unchanged
 
     for path, module in shadow.named_modules():
         if path:
@@ -105,7 +117,7 @@ def find_steps(model: nn.Module, method: str = "forward") -> tuple[Step, ...]:
     maps = [call.given.tensor if call.given is not None else images for call in calls]
     if any(x.ndim != 4 for x in maps):
         return ()
-    return tuple(Step(call.path, x.shape[1]) for call, x in zip(calls, maps))
+    return tuple(Step(call.path, x.shape[1], call.in_place) for call, x in zip(calls, maps))
 
 
 def _seen(value: Any) -> _Seen | None:
@@ -217,13 +229,16 @@ class Chain:
 
     def _run_segment(self, segment: Segment, x: Tensor, sizes: Tensor, batch: Batch) -> Tensor:
         modules = [self.module(step) for step in range(segment.start, segment.stop)]
+        copied = segment.start > 0 and self.steps[segment.start].in_place
         if segment.how == "stream":
-            enter = self._enter if segment.start == 0 else None
+            enter = self._enter if segment.start == 0 else torch.clone if copied else None
             return Stream(self._part(segment), modules, self._model.passes, enter, segment.piece_side)(x, sizes)
 
         def run(x: Tensor) -> Tensor:
             if segment.start == 0:
                 x = entered(self._enter(x), batch)
+            elif copied:
+                x = x.clone()
             for module in modules:
                 x = module(x)
             return x
@@ -238,15 +253,24 @@ class Chain:
         return Part(reaches)  # type: ignore[arg-type]
 
     def weigh(self) -> tuple[StepWeight, ...]:
-        """What each step costs for each pixel of an image, found by running two small ones as in training."""
-        small, large = (self._weigh(side) for side in _WEIGHED_SIDES)
-        num_pixels = _WEIGHED_SIDES[1] ** 2 - _WEIGHED_SIDES[0] ** 2
+        """What each step costs for each pixel of an image, found by running small ones as in training.
+
+        Statistics and random numbers are as before.
+        """
+        device = next(self._model.parameters()).device
+        before = [buffer.clone() for buffer in self._model.buffers()]
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            small, large = (self._weigh(side) for side in _WEIGHED_SIDES)
+        with torch.no_grad():
+            for buffer, value in zip(self._model.buffers(), before):
+                buffer.copy_(value)
+        num_pixels = _WEIGHED_IMAGES * (_WEIGHED_SIDES[1] ** 2 - _WEIGHED_SIDES[0] ** 2)
         weights, given_stride = [], 1.0
-        for one, other, found in zip(small, large, self.reaches()):
+        for step, one, other, found in zip(self.steps, small, large, self.reaches()):
             reaches = () if isinstance(found, NotLocalError) else found
             weights.append(
                 StepWeight(
-                    given_bytes=max(other[0] - one[0], 0) / num_pixels,
+                    given_bytes=max(other[0] - one[0], 0) / num_pixels * (2 if step.in_place else 1),
                     kept_bytes=max(other[1] - one[1], 0) / num_pixels,
                     given_stride=given_stride,
                     stride=max((reach.stride for reach in reaches), default=0),
@@ -257,9 +281,10 @@ class Chain:
         return tuple(weights)
 
     def _weigh(self, side: int) -> list[tuple[int, int, float]]:
-        """For each step on an image of so many pixels a side: bytes given, bytes kept, and the stride of its output."""
+        """For each step on images of so many pixels a side: bytes given, bytes kept, and the stride of its output."""
         device = next(self._model.parameters()).device
-        pixels = torch.randint(0, 256, (1, self.steps[0].channels, side, side), dtype=torch.uint8, device=device)
+        shape = (_WEIGHED_IMAGES, self.steps[0].channels, side, side)
+        pixels = torch.randint(0, 256, shape, dtype=torch.uint8, device=device)
         found: list[tuple[int, int, float]] = []
 
         def through(batch: Batch) -> Tensor:
@@ -274,7 +299,7 @@ class Chain:
             return x
 
         seen_bytes: list[int] = []
-        self._model.run_within(self._method, through, pixels, torch.tensor([[side, side]]))
+        self._model.run_within(self._method, through, pixels, torch.tensor([[side, side]] * _WEIGHED_IMAGES))
         return found
 
 

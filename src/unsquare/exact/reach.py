@@ -2,14 +2,16 @@
 
 What a NaN touches becomes NaN, in every convolution, pool and norm. So a map whose rows from some row on are NaN shows
 after a step which rows it spoilt, and thereby how far the step looks; run from both sides, along both axes, at every
-phase of the stride. That asks nothing of the step's code. Where all is spoilt however large the map is, the step looks
-at whole images (batch norm in training, squeeze-and-excite) and cannot be run tile by tile.
+phase of the stride, of the map's length and of its spoilt part. That asks nothing of the step's code. Where all is
+spoilt however large the map is, the step looks at whole images (batch norm in training, squeeze-and-excite) and cannot
+be run tile by tile.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -18,11 +20,13 @@ from unsquare.errors import ExactError
 from unsquare.exact import layers, norm_layers
 from unsquare.exact.convert import undo_exact
 from unsquare.exact.registry import exact_class, stock_class
+from unsquare.exact.trace import on_meta
 
 _LENGTHS = (48, 256)
 """Lengths of the maps looked at, one after another while all is spoilt; whole stages look far."""
-_STEP = 48
-"""Pixels by which a length grows to tell the stride: strides of 1, 2, 3, 4, 6, 8, 12 and 16 divide it."""
+_LONGEST_STRIDE = 48
+_FAR = (71, 97)
+"""Lengths beyond the shortest at which a stride must hold, too."""
 _ACROSS = 40
 """Length along the other axis: whatever windows need."""
 _LOCAL_LAYERS = (
@@ -73,8 +77,11 @@ def find_reach(step: nn.Module, channels: int, path: str) -> Reaches:
         where = ".".join(part for part in (path, name) if part)
         _require_local(module, where)
     stock = undo_exact(step)
+    _, device = _type_and_place(stock)
     try:
-        height, width = (_first(_along(stock, channels, axis, length) for length in _LENGTHS) for axis in (0, 1))
+        # Stochastic depth draws random numbers, of which the run's own are none.
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            height, width = (_first(_along(stock, channels, axis, length) for length in _LENGTHS) for axis in (0, 1))
     except RuntimeError as error:
         raise NotLocalError(f"{path} ({type(stock).__name__}) takes only some sizes ({error})") from error
     if height is None or width is None:
@@ -98,31 +105,59 @@ def _require_local(module: nn.Module, where: str) -> None:
 
 
 def _along(stock: nn.Module, channels: int, axis: int, length: int) -> Reach | None:
-    """The reach along an axis; None where all is spoilt."""
-    grown = len(_spoilt(stock, channels, axis, length + _STEP)) - len(_spoilt(stock, channels, axis, length))
-    if grown < 1 or _STEP % grown:
+    """The reach along an axis; None where all is spoilt, or lengths follow no stride."""
+    found = _stride_and_offset(stock, channels, axis, length)
+    if found is None:
         return None
-    stride = _STEP // grown
-    offsets, before, after = [], [], []
-    for phase in range(stride):
-        size, edge = length + phase, length // 2 // stride * stride + phase
-        low = _spoilt(stock, channels, axis, size, slice(edge, None))
-        high = _spoilt(stock, channels, axis, size, slice(0, edge))
-        if low.all() or high.all():
+    stride, offset = found
+    before, after = [], []
+    edges = range(length // 2, length // 2 + stride)
+    for size in range(length, length + stride):
+        low = _spoilt(stock, channels, axis, size, [slice(edge, None) for edge in edges])
+        high = _spoilt(stock, channels, axis, size, [slice(0, edge) for edge in edges])
+        if low.all(dim=1).any() or high.all(dim=1).any():
             return None
-        offsets.append(len(low) * stride - size)
-        after.append(edge - int(low.nonzero()[0]) * stride)
-        before.append(int(high.nonzero()[-1]) * stride - (edge - 1))
-    return Reach(stride=stride, offset=max(offsets), before=max(before), after=max(after))
+        for edge, from_edge, to_edge in zip(edges, low, high):
+            after.append(edge - int(from_edge.nonzero()[0]) * stride)
+            before.append(int(to_edge.nonzero()[-1]) * stride - (edge - 1))
+    return Reach(stride=stride, offset=offset, before=max(before), after=max(after))
 
 
-def _spoilt(stock: nn.Module, channels: int, axis: int, length: int, rows: slice = slice(0, 0)) -> Tensor:
-    """Which rows (or columns) of the returned map are spoilt, (rows,), where those of a map so long are NaN."""
+def _stride_and_offset(stock: nn.Module, channels: int, axis: int, shortest: int) -> tuple[int, int] | None:
+    """The s and o for which each length n becomes floor((n + o) / s); None where there are none."""
+    shadow = on_meta(stock)
+    dtype, _ = _type_and_place(stock)
+
+    @cache
+    def returned(length: int) -> int:
+        shape = (length, _ACROSS) if axis == 0 else (_ACROSS, length)
+        x = torch.empty((1, channels, *shape), dtype=dtype, device="meta")
+        return int(shadow(x).shape[2 + axis])
+
+    for stride in range(1, _LONGEST_STRIDE + 1):
+        lengths = [*range(shortest, shortest + 2 * stride + 1), *(shortest + far for far in _FAR)]
+        offset = max(returned(length) * stride - length for length in lengths)
+        if all((length + offset) // stride == returned(length) for length in lengths):
+            return stride, offset
+    return None
+
+
+def _type_and_place(stock: nn.Module) -> tuple[torch.dtype, torch.device]:
+    """Of a module's numbers."""
+    for part in (*stock.parameters(), *stock.buffers()):
+        if part.is_floating_point():
+            return part.dtype, part.device
+    return torch.float32, torch.device("cpu")
+
+
+def _spoilt(stock: nn.Module, channels: int, axis: int, length: int, spoilt: list[slice]) -> Tensor:
+    """Which rows (or columns) of maps returned are spoilt, (maps, rows), where these of maps so long are NaN."""
     shape = (length, _ACROSS) if axis == 0 else (_ACROSS, length)
-    weights = next(stock.parameters(), torch.empty(0))
-    x = torch.rand(1, channels, *shape, dtype=weights.dtype, device=weights.device)
+    dtype, device = _type_and_place(stock)
+    x = torch.ones((len(spoilt), channels, *shape), dtype=dtype, device=device)
     x = x.contiguous(memory_format=torch.channels_last)
-    x.movedim(2 + axis, 0)[rows] = float("nan")
+    for image, rows in zip(x, spoilt):
+        image.movedim(1 + axis, 0)[rows] = float("nan")
     with torch.no_grad():
         y = stock(x)
-    return y.isnan().movedim(2 + axis, 0).flatten(1).any(dim=1).cpu()
+    return y.isnan().movedim(2 + axis, 1).flatten(2).any(dim=2).cpu()

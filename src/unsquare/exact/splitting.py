@@ -154,12 +154,15 @@ def _bands(x: Tensor, y: Tensor, weight: Tensor, windows: Windows, rows: int) ->
             bottom = min(top + step, out_height)
             start = top * windows.stride[0] - windows.padding[0]
             end = (bottom - 1) * windows.stride[0] - windows.padding[0] + reach + 1
+            first_row, last_row = min(max(start, 0), height), max(min(end, height), 0)
+            inside = max(last_row - first_row, 0)
+            above = min(max(-start, 0), end - start)
             yield _Band(
                 images=images,
                 rows=slice(top, bottom),
-                given_rows=slice(max(start, 0), min(end, height)),
-                above=max(-start, 0),
-                below=max(end - height, 0),
+                given_rows=slice(first_row, first_row + inside),
+                above=above,
+                below=end - start - inside - above,
                 padding=(0, windows.padding[1]),
             )
 

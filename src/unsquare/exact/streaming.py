@@ -176,7 +176,9 @@ class _Streamed(torch.autograd.Function):
                 ctx.states[-1].restore()
                 tile = stream.run(x[image : image + 1, :, given[0], given[1]])[:, :, inside[0], inside[1]]
                 if y is None:
-                    y = tile.new_zeros(len(x), *stream.shape(x), tile.shape[1]).permute(0, 3, 1, 2)
+                    shape = (len(x), tile.shape[1], *stream.shape(x))
+                    y = torch.empty(shape, dtype=tile.dtype, device=tile.device, memory_format=torch.channels_last)
+                    y.zero_()
                 y[image : image + 1, :, whole[0], whole[1]] = tile
         assert y is not None, "a micro-batch has images"
         return y
@@ -205,7 +207,7 @@ class _Streamed(torch.autograd.Function):
                 for place, part in enumerate(found):
                     if part is not None:
                         before = totals[place]
-                        totals[place] = part if before is None else before.add_(part)
+                        totals[place] = part if before is None else before + part  # two may share one tensor
         leave.restore()
         return None, grad_x, None, *totals
 

@@ -60,8 +60,8 @@ def profile_network(config: TrainConfig, num_classes: int, canvas: Shape, name: 
         rows, failed, failure = _sweep(bench, say)
         if not rows:
             raise BudgetError(
-                f"The budget must hold the process and one image, but {format_bytes(facts['budget_bytes'])} do not hold "
-                f"one of {canvas} ({failure}); give more with --memory, smaller images, or a higher --lowest-rung."
+                f"The budget must hold the process and one image, but {format_bytes(facts['budget_bytes'])} do not "
+                f"hold one of {canvas} ({failure}); give more with --memory, smaller images, or a higher --lowest-rung."
             )
         largest = max(row["images"] for row in rows)
         attribution = _attribution(bench, max(1, int(largest * ATTRIBUTED)))

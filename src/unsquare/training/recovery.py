@@ -17,8 +17,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-import torch
-
 from unsquare.data.loader import PaddedBatch
 from unsquare.errors import ExactError
 from unsquare.memory.budget import format_bytes, free_host_bytes
@@ -223,12 +221,8 @@ def _made(engine: Engine, names: list[RungName]) -> Iterator[tuple[str, Way]]:
         chain = engine.model.chain()
     except ExactError:
         return
-    kept = [buffer.clone() for buffer in engine.model.buffers()]
     with engine.fabric.autocast():
         weights = chain.weigh()
-    with torch.no_grad():
-        for buffer, value in zip(engine.model.buffers(), kept):
-            buffer.copy_(value)
     for name in names:
         if name in ("checkpoint", "offload"):
             yield name, recomputed(weights, offload=name == "offload")
