@@ -122,6 +122,8 @@ class Recovery:
                 self.measured.append((len(part.images), *part.pixels.shape[2:], self._meter.stop(), name))
                 return done
             except ShortageError as error:
+                # An error keeps the frames that it came through, and these keep the activations.
+                error.__traceback__ = error.__context__ = None
                 release_unused()
                 last: ShortageError = error
                 if len(part.images) > 1:

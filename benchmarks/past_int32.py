@@ -1,0 +1,273 @@
+"""Layers whose maps pass 2^31 bytes and 2^31 elements: are they right, and as quick per pixel as on small maps?
+
+Every kind of layer runs forward and backward over one channels-last map, each case in a process of its own that is
+given up after a while. Values and the map's gradient at the far end are compared with a crop of the map run alone;
+gradients of weights by the adjoint identity <g, f(x)> = <w, dw> + <b, db>, with f(x) summed in float64; norms with
+statistics summed in float64. The price is seconds per pixel over those of the small map, the least of three runs each.
+"cut" are the same layers as the package runs them, where that differs from the stock call (`unsquare.exact.splitting`).
+
+    python benchmarks/past_int32.py --out benchmarks/results/past_int32-DATE.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line sets them
+os.environ.setdefault("GOMP_SPINCOUNT", "5000")
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from unsquare.exact.pyramid import SpatialPyramidPool
+from unsquare.exact.splitting import CutConvolutions
+from unsquare.memory.heap import keep_freed
+
+CHANNELS, WIDTH = 64, 4096
+SIZES = {  # elements of the map given, by name; the middle one depends on the bytes of an element
+    "small": lambda size: 1 << 27,
+    "2^31 bytes -": lambda size: int(0.97 * 2**31) // size,
+    "2^31 bytes +": lambda size: int(1.05 * 2**31) // size,
+    "2^31 elements -": lambda size: int(0.97 * 2**31),
+    "2^31 elements +": lambda size: int(1.03 * 2**31),
+}
+CASES = {
+    "float32": ("small", "2^31 bytes -", "2^31 bytes +"),
+    "bfloat16": ("small", "2^31 bytes +", "2^31 elements -", "2^31 elements +"),
+}
+TIMEOUT_S = 150.0
+CROP = 64
+"""Rows at the far end that are compared."""
+HALO = 8
+
+
+class Pyramid(nn.Module):
+    """The package's pyramid pool over the whole map."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool = SpatialPyramidPool((1, 2, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pool(x, torch.tensor([x.shape[2:]]))
+
+
+class Scaled(nn.Module):
+    """Interpolation to twice or half the size; half gives a map that memory holds."""
+
+    def __init__(self, mode: str) -> None:
+        super().__init__()
+        self.mode = mode
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.interpolate(x, scale_factor=0.5, mode=self.mode)
+
+
+C = CHANNELS
+LAYERS: dict[str, Callable[[], nn.Module]] = {
+    "conv 3x3": lambda: nn.Conv2d(C, C, 3, padding=1),
+    "conv 3x3 /2": lambda: nn.Conv2d(C, C, 3, 2, 1),
+    "conv 2x2 /2": lambda: nn.Conv2d(C, C, 2, 2),
+    "conv 1x1": lambda: nn.Conv2d(C, C, 1),
+    "depthwise 3x3": lambda: nn.Conv2d(C, C, 3, padding=1, groups=C),
+    "depthwise 7x7": lambda: nn.Conv2d(C, C, 7, padding=3, groups=C),
+    "batch norm": lambda: nn.BatchNorm2d(C),
+    "group norm": lambda: nn.GroupNorm(8, C),
+    "max pool": lambda: nn.MaxPool2d(3, 2, 1),
+    "average pool": lambda: nn.AvgPool2d(2),
+    "pyramid pool": Pyramid,
+    "bilinear /2": lambda: Scaled("bilinear"),
+    "nearest /2": lambda: Scaled("nearest"),
+    "relu": nn.ReLU,
+    "gelu": nn.GELU,
+}
+CUT = ("conv 3x3", "conv 3x3 /2", "conv 2x2 /2", "depthwise 7x7")
+GLOBAL = ("batch norm", "group norm", "pyramid pool")
+
+
+def filled(height: int, dtype: torch.dtype) -> Tensor:
+    """A map (1, C, H, W) of numbers in [-1, 1), written in pieces."""
+    x = torch.empty((1, C, height, WIDTH), dtype=dtype, memory_format=torch.channels_last)
+    rows = x.permute(0, 2, 3, 1)[0]
+    block = (torch.rand(64, WIDTH, C) * 2 - 1).to(dtype)
+    for top in range(0, height, 64):
+        part = rows[top : top + 64]
+        part.copy_(block[: len(part)].roll(top // 64 % 61, dims=1))
+    return x
+
+
+def ones_like(y: Tensor) -> Tensor:
+    """A gradient of ones that takes no memory where one number will do."""
+    return torch.ones((), dtype=y.dtype).expand(y.shape)
+
+
+def total(y: Tensor) -> float:
+    """The sum in float64, in pieces."""
+    if y.ndim != 4:
+        return float(y.double().sum())
+    return sum(float(y[:, :, top : top + 64].double().sum()) for top in range(0, y.shape[2], 64))
+
+
+def moments(x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance of each group of channels, in float64."""
+    sums = torch.zeros(2, C, dtype=torch.float64)
+    for top in range(0, x.shape[2], 64):
+        part = x[:, :, top : top + 64].double()
+        sums[0] += part.sum((0, 2, 3))
+        sums[1] += part.square().sum((0, 2, 3))
+    sums = sums.view(2, groups, -1).mean(2) / (x.shape[2] * x.shape[3])
+    return sums[0], sums[1] - sums[0].square()
+
+
+def difference(found: Tensor, wanted: Tensor) -> float:
+    """The largest difference over the largest wanted value."""
+    wanted = wanted.double()
+    return float((found.double() - wanted).abs().max() / wanted.abs().max().clamp_min(1e-9))
+
+
+def errors(kind: str, layer: nn.Module, x: Tensor, y: Tensor, grad: Tensor) -> dict[str, float]:
+    """How far values and gradients are from what a crop, or sums in float64, say."""
+    found = {}
+    with torch.no_grad():
+        if kind == "batch norm" or kind == "group norm":
+            groups = C if kind == "batch norm" else 8
+            mean, variance = (part.repeat_interleave(C // groups).view(1, C, 1, 1) for part in moments(x, groups))
+            end = x[:, :, -CROP:].double()
+            found["value"] = difference(y[:, :, -CROP:], (end - mean) / (variance + 1e-5).sqrt())
+        elif kind == "pyramid pool":
+            quarter = torch.stack([x[0, :, top : top + 64].amax((1, 2)) for top in range(0, x.shape[2], 64)]).amax(0)
+            found["value"] = difference(y.view(-1)[:: y.numel() // C][:C], quarter) if y.numel() == C else 0.0
+            found["value"] = difference(y.amax(), quarter.amax())
+    if kind not in GLOBAL:
+        end = x.detach()[:, :, -(CROP + 2 * HALO) :].clone(memory_format=torch.channels_last).requires_grad_()
+        alone = layer(end)
+        rows = CROP * alone.shape[2] // end.shape[2]
+        found["value"] = difference(y.detach()[:, :, -rows:], alone.detach()[:, :, -rows:])
+        alone.backward(torch.ones_like(alone))
+        assert end.grad is not None
+        found["gradient"] = difference(grad[:, :, -CROP:], end.grad[:, :, -CROP:])
+    return found
+
+
+def print_case(kind: str, dtype_name: str, size: str, cut: bool) -> None:
+    """The child's part."""
+    keep_freed()  # pages that come back are not taken again
+    torch.manual_seed(0)
+    dtype = getattr(torch, dtype_name)
+    height = SIZES[size](dtype.itemsize) // (C * WIDTH) // 2 * 2
+    layer = LAYERS[kind]().to(dtype).to(memory_format=torch.channels_last)
+    x = filled(height, dtype).requires_grad_()
+    seconds, grad, adjoint = [], None, None
+    for run in range(3):
+        layer.zero_grad()
+        x.grad = None
+        grad = None
+        started = time.perf_counter()
+        with CutConvolutions() if cut else nullcontext():
+            y = layer(x)
+        forward = time.perf_counter() - started
+        if run == 2:  # what is checked is what is timed
+            summed = total(y.detach())
+            kept = y.detach()[:, :, -CROP:].clone() if y.ndim == 4 else y.detach()
+        g = ones_like(y)
+        if kind not in ("relu", "gelu", "conv 1x1", "max pool"):
+            g = g.contiguous(memory_format=torch.channels_last) if y.ndim == 4 else g.contiguous()
+        started = time.perf_counter()
+        y.backward(g)
+        seconds.append(forward + time.perf_counter() - started)
+        del y, g
+    grad = x.grad
+    assert grad is not None
+    if isinstance(layer, nn.Conv2d) and layer.weight.grad is not None and layer.bias is not None:
+        by_weights = float((layer.weight.double() * layer.weight.grad.double()).sum())
+        by_weights += float((layer.bias.double() * layer.bias.grad.double()).sum())  # type: ignore[union-attr]
+        adjoint = abs(by_weights - summed) / max(abs(summed), 1e-3 * x.numel() ** 0.5)
+    layer.zero_grad()
+    found = errors(kind, layer, x.detach(), kept, grad)
+    print(
+        json.dumps(
+            {
+                "elements": x.numel(),
+                "megapixels": height * WIDTH / 1e6,
+                "seconds": min(seconds),
+                **({"adjoint": adjoint} if adjoint is not None else {}),
+                **found,
+            }
+        )
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("kinds", nargs="*", default=list(LAYERS))
+    parser.add_argument("--dtypes", nargs="*", default=list(CASES))
+    parser.add_argument("--out", type=Path, help="keep the numbers here, as JSON; rows there already are kept")
+    parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.child:
+        kind, dtype, size, cut = given.child
+        print_case(kind, dtype, size, cut == "True")
+        return
+    results: dict[str, Any] = {"rows": {}}
+    if given.out is not None and given.out.exists():
+        results = json.loads(given.out.read_text())
+    results["setting"] = {
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+        "torch": torch.__version__,
+        "channels": CHANNELS,
+        "timeout_s": TIMEOUT_S,
+    }
+    print(f"{'layer':16} {'dtype':9} {'map':16}   MP/s  price  value    gradient adjoint")
+    for kind in given.kinds:
+        for dtype in given.dtypes:
+            for cut in (False, True) if kind in CUT else (False,):
+                small = None
+                for size in CASES[dtype]:
+                    found = case(kind, dtype, size, cut)
+                    if size == "small":
+                        small = found
+                    rate = found["megapixels"] / found["seconds"] if "seconds" in found else 0.0
+                    if small is not None and "seconds" in small and rate:
+                        found["price"] = small["megapixels"] / small["seconds"] / rate
+                    results["rows"][f"{kind}{', cut' if cut else ''} | {dtype} | {size}"] = found
+                    show(kind + (", cut" if cut else ""), dtype, size, rate, found)
+                    if given.out is not None:
+                        given.out.write_text(json.dumps(results, indent=1) + "\n")
+
+
+def show(kind: str, dtype: str, size: str, rate: float, found: dict[str, Any]) -> None:
+    if "failed" in found:
+        print(f"{kind:16} {dtype:9} {size:16} {found['failed']}", flush=True)
+        return
+    numbers = [f"{found[name]:8.1e}" if name in found else " " * 8 for name in ("value", "gradient", "adjoint")]
+    print(f"{kind:16} {dtype:9} {size:16} {rate:6.1f} {found.get('price', 1):6.2f} {' '.join(numbers)}", flush=True)
+
+
+def case(kind: str, dtype: str, size: str, cut: bool) -> dict[str, Any]:
+    """What one process finds, or why it finds nothing."""
+    words = [sys.executable, __file__, "--child", kind, dtype, size, str(cut)]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        return {"failed": f"not done after {TIMEOUT_S:.0f} s"}
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        killed = "killed (out of memory)" if done.returncode == -9 else reason[:120]
+        return {"failed": killed}
+    return json.loads(done.stdout.splitlines()[-1])  # type: ignore[no-any-return]
+
+
+if __name__ == "__main__":
+    main()

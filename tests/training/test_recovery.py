@@ -1,0 +1,301 @@
+"""Running out of memory loses nothing: what fails is taken back, halved and run again, on one rank or on several."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unsquare.data.loader import PaddedBatch
+from unsquare.memory.model import MemoryModel, TimeModel
+from unsquare.memory.way import PLAIN
+from unsquare.plan.config import below
+from unsquare.training import recovery as module
+from unsquare.training.bounds import Bounds
+from unsquare.training.capacity import Capacity, MeasuredRung
+from unsquare.training.checkpoint import NO_CEILING
+from unsquare.training.config import DeviceConfig, OptimizerConfig
+from unsquare.training.engine import Engine, ShortageError, launch
+from unsquare.training.model import Classifier, ModelConfig
+from unsquare.training.probing import Need
+from unsquare.training.recovery import PATIENCE, Ceiling, Recovery, halves
+
+from .conftest import environment, losses
+from .short_of_memory import FAILURE
+
+PINNED = Bounds(budget_pixels=1 << 30, launch_pixels=1)
+SCRIPT = Path(__file__).with_name("short_of_memory.py")
+TRAINED = (
+    *("--backbone", "test_convnext", "--epochs", "2", "--step-images", "12", "--budget-pixels", "200000"),
+    *("--precision", "32-true", "--min-side", "33"),
+)
+
+
+def make_engine(backbone: str) -> Engine:
+    """A network of three classes, in float32."""
+    torch.manual_seed(0)
+    fabric = launch(DeviceConfig(accelerator="cpu", precision="32-true"))
+    return Engine(fabric, Classifier(ModelConfig(backbone=backbone), 3), OptimizerConfig())
+
+
+@pytest.fixture(scope="module")
+def engine():
+    """A network whose norms do not cross images, so that halves add up to the whole."""
+    return make_engine("test_convnext")
+
+
+@pytest.fixture
+def recovery(engine):
+    """Recovery with pinned bounds, and a clean network."""
+    engine.forget_gradients()
+    return Recovery(engine, PINNED, "stream", lambda text: None)
+
+
+def batch_of(sizes: list[tuple[int, int]]) -> PaddedBatch:
+    """Noise in these sizes, padded with zeros."""
+    rng = np.random.default_rng(1)
+    canvas = np.max(sizes, axis=0)
+    pixels = torch.zeros((len(sizes), 3, *canvas), dtype=torch.uint8)
+    for number, (height, width) in enumerate(sizes):
+        pixels[number, :, :height, :width] = torch.from_numpy(rng.integers(0, 256, (3, height, width), dtype=np.uint8))
+    return PaddedBatch(
+        pixels=pixels.contiguous(memory_format=torch.channels_last),
+        sizes=torch.tensor(sizes),
+        labels=torch.arange(len(sizes)) % 3,
+        images=np.arange(len(sizes)),
+    )
+
+
+BATCH = batch_of([(64, 80), (70, 72), (66, 90), (40, 96), (80, 64), (50, 50), (64, 64)])
+
+
+def gradient(engine: Engine) -> torch.Tensor:
+    """All parameters' gradients, one after another."""
+    return torch.cat([p.grad.flatten() for p in engine.model.parameters() if p.grad is not None])
+
+
+def fails_above(engine: Engine, monkeypatch, images: int, *, plain_only: bool = False) -> list[int]:
+    """Let forward passes of more images fail; returns the images of all that were tried."""
+    forward, tried = engine.model.forward, []
+
+    def failing(pixels, sizes, way=PLAIN, folder=None):
+        tried.append(len(pixels))
+        if len(pixels) > images and (way.is_plain or not plain_only):
+            raise RuntimeError(FAILURE)
+        return forward(pixels, sizes, way, folder)
+
+    monkeypatch.setattr(engine.model, "forward", failing)
+    return tried
+
+
+@given(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=2, max_size=9))
+def test_halves_hold_every_image_once_and_whole(sizes):
+    """Cut in two, each image is in one half, with all its pixels, on the canvas that the half needs."""
+    whole = batch_of(sizes)
+    parts = halves(whole)
+    assert [image for part in parts for image in part.images] == list(whole.images)
+    for part in parts:
+        assert part.pixels.shape[2:] == tuple(part.sizes.amax(dim=0).tolist())
+        for row, image in enumerate(part.images):
+            height, width = sizes[image]
+            assert torch.equal(part.pixels[row, :, :height, :width], whole.pixels[image, :, :height, :width])
+
+
+def test_halved_until_it_fits_the_gradient_is_that_of_the_whole(engine, recovery, monkeypatch):
+    """Parts of two images at the most give the loss, the hits and the gradient of the micro-batch that failed."""
+    whole = engine.accumulate(BATCH, 1 / 7)
+    wanted = gradient(engine)
+    engine.forget_gradients()
+    tried = fails_above(engine, monkeypatch, 2)
+    loss, right = recovery.accumulate(BATCH, 1 / 7)
+    assert (round(loss, 4), right) == (round(whole[0], 4), whole[1])
+    torch.testing.assert_close(gradient(engine), wanted, rtol=1e-4, atol=1e-6)
+    assert max(tried) == 7
+    assert recovery.shortages == sum(images > 2 for images in tried)
+    assert recovery.ceiling < 7 * 80 * 96
+    assert sum(images for images, *_ in recovery.measured) == 7
+
+
+def test_the_next_micro_batch_is_cut_beforehand(engine, recovery, monkeypatch):
+    """What failed once is not tried again at that size within the step."""
+    tried = fails_above(engine, monkeypatch, 2)
+    recovery.accumulate(BATCH, 1)
+    shortages = recovery.shortages
+    del tried[:]
+    recovery.accumulate(BATCH, 1)
+    assert recovery.shortages == shortages
+    assert max(tried) <= 2
+
+
+@pytest.mark.parametrize("reached", [0.1, 0.5, 0.9])
+def test_failing_within_backward_leaves_no_trace(reached):
+    """Gradients of earlier micro-batches and running statistics are bit for bit what they were."""
+    engine = make_engine("test_resnet")
+    engine.accumulate(BATCH, 1 / 7)
+    gradients = [p.grad.clone() for p in engine.model.parameters()]
+    buffers = [buffer.clone() for buffer in engine.model.buffers()]
+    parameters = list(engine.model.parameters())
+
+    def fail(_):
+        raise RuntimeError(FAILURE)
+
+    handle = parameters[int(reached * len(parameters))].register_hook(fail)
+    with pytest.raises(ShortageError, match="ran out of memory"):
+        engine.accumulate(BATCH, 1 / 7)
+    handle.remove()
+    assert all(torch.equal(p.grad, before) for p, before in zip(parameters, gradients))
+    assert all(torch.equal(now, before) for now, before in zip(engine.model.buffers(), buffers))
+    engine.accumulate(BATCH, 1 / 7)
+    assert not torch.equal(parameters[0].grad, gradients[0])
+
+
+def test_an_image_alone_climbs_the_ladder(engine, recovery, monkeypatch):
+    """Where the plain way does not hold one image, a way that was never measured is taken, with the same gradient."""
+    single = batch_of([(96, 128)])
+    engine.accumulate(single, 1)
+    wanted = gradient(engine)
+    engine.forget_gradients()
+    fails_above(engine, monkeypatch, 0, plain_only=True)
+    recovery.accumulate(single, 1)
+    torch.testing.assert_close(gradient(engine), wanted, rtol=1e-4, atol=1e-6)
+    assert [name for *_, name in recovery.measured] == ["checkpoint"]
+
+
+def test_an_image_that_fits_in_no_way_says_so(engine, recovery, monkeypatch):
+    """The last rung fails as well: an error that the loop saves the run at, and no gradient left."""
+    fails_above(engine, monkeypatch, 0)
+    with pytest.raises(ShortageError, match="--memory"):
+        recovery.accumulate(batch_of([(64, 64)]), 1)
+    assert all(p.grad is None for p in engine.model.parameters())
+
+
+def test_other_errors_are_not_swallowed(engine, recovery, monkeypatch):
+    """A defect is a defect however memory is."""
+
+    def broken(*_):
+        raise RuntimeError("size mismatch")
+
+    monkeypatch.setattr(engine.model, "forward", broken)
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        recovery.accumulate(BATCH, 1)
+
+
+@given(st.lists(st.booleans(), max_size=200), st.integers(1000, 10**9))
+def test_the_ceiling_falls_at_once_and_rises_with_patience(troubles, planned):
+    """A shortage sets it, so many quiet steps raise it by half, and at what plans hold it is gone."""
+    ceiling, quiet = Ceiling(), 0
+    for trouble in troubles:
+        before = ceiling
+        lowest = max(1, min(before.pixels, planned) // 2)
+        ceiling = before.after(lowest if trouble else before.pixels, int(trouble), planned)
+        quiet = 0 if trouble else quiet + 1
+        if trouble:
+            assert ceiling.pixels == lowest
+        elif before.pixels == NO_CEILING:
+            assert ceiling == before
+        elif ceiling.pixels != before.pixels:
+            assert quiet % PATIENCE == 0
+            assert ceiling.pixels > before.pixels or before.pixels == 1
+        assert ceiling.pixels == NO_CEILING or ceiling.pixels < max(planned, 2)
+
+
+def measured(budget: int) -> Bounds:
+    """Bounds as probes would give them: 1 kB a pixel on top of nothing."""
+    rung = MeasuredRung(name="plain", way=PLAIN, memory=MemoryModel(0, 1000), time=TimeModel(0, 1e-6), probes=())
+    need = Need(10_000, 50_000, 100, None)
+    capacity = Capacity(
+        budget_bytes=budget,
+        reserved_bytes=0,
+        heap="return",
+        map_elements=16.0,
+        need=need,
+        rungs=(rung,),
+        evaluation_rungs=(rung,),
+    )
+    return Bounds(capacity=capacity)
+
+
+def test_the_guard_stops_what_the_machine_no_longer_holds(engine, monkeypatch):
+    """On a CPU a micro-batch whose growth is not free is not begun, but halved, before the kernel kills anything."""
+    engine.forget_gradients()
+    recovery = Recovery(engine, measured(1 << 50), "plain", lambda text: None)
+    tried = fails_above(engine, monkeypatch, 100)
+    monkeypatch.setattr(module, "free_host_bytes", lambda: 2 * 80 * 96 * 1000)
+    recovery.accumulate(BATCH, 1)
+    assert max(tried) <= 2
+    assert sum(tried) == 7
+    assert recovery.shortages
+
+
+def test_the_guard_waits_for_an_image_alone_and_then_gives_up(engine, monkeypatch):
+    """Others may give memory back; if they do not, the message says how much is missing."""
+    engine.forget_gradients()
+    recovery = Recovery(engine, measured(1 << 50), "plain", lambda text: None)
+    free = iter([10, 10, 10, *[1 << 40] * 9])
+    monkeypatch.setattr(module, "free_host_bytes", lambda: next(free))
+    recovery.accumulate(batch_of([(64, 64)]), 1)
+    monkeypatch.setattr(module, "free_host_bytes", lambda: 10)
+    monkeypatch.setattr(module, "WAIT_S", 0.0)
+    with pytest.raises(ShortageError, match="are left; free some"):
+        recovery.accumulate(batch_of([(64, 64)]), 1)
+
+
+def test_a_real_limit_is_met_and_survived():
+    """Within the operating system's own limit a batch that is too large is halved, and the process lives."""
+    program = """
+import resource, sys, torch
+from tests.training.test_recovery import PINNED, batch_of, make_engine
+from unsquare.training.recovery import Recovery
+engine = make_engine("resnet10t")
+recovery = Recovery(engine, PINNED, "plain", lambda text: None)
+small = batch_of([(256, 256)])
+recovery.accumulate(small, 1)
+taken = int(open("/proc/self/statm").read().split()[5]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_DATA, (taken + (300 << 20), resource.RLIM_INFINITY))
+loss, _ = recovery.accumulate(batch_of([(512, 512)] * 8), 1 / 8)
+print(recovery.shortages, [images for images, *_ in recovery.measured], loss)
+"""
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=root, env=environment(), timeout=200
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    shortages, rest = done.stdout.split(maxsplit=1)
+    assert int(shortages) >= 1
+    assert sum(json.loads(rest[: rest.index("]") + 1])) == 9
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_shortage_on_one_of_two_ranks_changes_nothing(pictures, unsquare, tmp_path, rank):
+    """Memory runs out on one rank, in forward and in backward; the ranks go on together and the losses are the same."""
+    whole = unsquare("train", pictures, "--out", tmp_path / "whole", *TRAINED)
+    assert whole.returncode == 0, whole.stderr
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    command = [sys.executable, *launcher, SCRIPT, str(rank), "1", "5", "train", pictures, "--out", tmp_path / "run"]
+    path = f"{Path(__file__).parents[2]}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    done = subprocess.run(
+        [*map(str, command), *TRAINED],
+        capture_output=True,
+        text=True,
+        env=environment() | {"PYTHONPATH": path},
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    np.testing.assert_allclose(losses(tmp_path / "run"), losses(tmp_path / "whole"), rtol=1e-5)
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert sum(row.get("shortages", 0) for row in rows) >= 1
+
+
+def test_a_plan_below_a_ceiling_still_holds_the_largest_image():
+    """Micro-batches of several images stay below it; an image alone may take what it took before."""
+    limits = measured(1 << 30).limits(1)
+    lowered = below(limits, 1000)
+    assert lowered.budget_pixels == 1000
+    assert lowered.largest_pixels == limits.largest_pixels
+    assert lowered.priced(np.array([5000])) == 5000
