@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from unsquare.cli.parsing import parse, print_json, progress_bar
-from unsquare.errors import SourceError
+from unsquare.errors import RunError, SourceError
 from unsquare.index.scan import scan_source
 from unsquare.index.table import ShapeIndex
 from unsquare.plan.columns import Columns
@@ -42,6 +43,9 @@ class PlanArguments:
     """Which epoch; another one has another order."""
     turns: bool = False
     """Plan for random quarter turns."""
+    limits_of: Path | None = None
+    """Take the limits that this run's machine was measured to have, rungs for larger images included; flags for limits
+    do not count then."""
     json: bool = False
     """Print one JSON object on standard output and nothing else there."""
     html: Path | None = None
@@ -54,6 +58,8 @@ class PlanArguments:
 def run(arguments: Sequence[str]) -> int:
     """Run the command."""
     given = parse(PlanArguments, arguments, command="plan", example=EXAMPLE)
+    if given.limits_of is not None:
+        given = replace(given, limits=_limits_of(given.limits_of))
     with progress_bar("reading headers") as progress:
         index = scan_source(given.index, progress=progress)
     split = given.split or ("train" if np.any(index.splits == "train") else None)
@@ -83,6 +89,15 @@ def run(arguments: Sequence[str]) -> int:
     if page is not None:
         print(f"The plan's page is {page}", file=sys.stderr if given.json else sys.stdout)
     return 0
+
+
+def _limits_of(run: Path) -> Limits:
+    try:
+        return Limits.from_dict(json.loads((run / "plan.json").read_text(encoding="utf-8"))["limits"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(
+            f"Limits are read from a run's plan.json, but {run} has none that can be read ({error})."
+        ) from error
 
 
 def _write_page(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -134,6 +134,11 @@ class Limits:
         _require_at_least(1, "pixels_per_s", self.pixels_per_s)
         _require_at_least(1, "world_size", self.world_size)
         _require_at_most(MOST_RANKS, "world_size", self.world_size)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Limits:
+        """The limits of a `plan.json`."""
+        return cls(**{**values, "ladder": tuple(Rung(**rung) for rung in values["ladder"])})
 
     @property
     def largest_pixels(self) -> int:

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from unsquare.errors import BudgetError, ConfigError
 from unsquare.index.table import ShapeIndex
 from unsquare.memory.budget import format_bytes
-from unsquare.plan.config import Limits, Rung
+from unsquare.plan.config import Limits
 from unsquare.shapes import Shape
 from unsquare.training.bounds import Bounds
 from unsquare.training.config import TrainConfig, from_toml
@@ -118,7 +118,7 @@ def compare_plans(before: Path, after: Path) -> dict[str, Any]:
 def _facts_of_plan(path: Path) -> dict[str, Any]:
     run = RunFolder.open(path)
     plan, bounds = run.read_json(run.plan), Bounds.from_dict(run.read_json(run.models))
-    limits = Limits(**{**plan["limits"], "ladder": tuple(Rung(**rung) for rung in plan["limits"]["ladder"])})
+    limits = Limits.from_dict(plan["limits"])
     batches = np.array(plan["micro_batches"])
     pixels = batches.prod(axis=1)
     capacity, predicted = bounds.capacity, None

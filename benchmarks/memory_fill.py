@@ -1,0 +1,149 @@
+"""How full micro-batches are, and whether any is over the budget: MAMe's shapes, planned and then really run.
+
+First the fill in pixels. A micro-batch "should be full" where the same step planned without a budget would have made it
+larger than the budget, that is where time asks for more than memory gives. Beside its fill stands what whole images of
+its canvas could fill at the most. Then a network is probed within a budget in bytes, an epoch is planned, and its
+largest micro-batches and random ones are trained on: the highest resident memory of each over the budget.
+
+    python benchmarks/memory_fill.py shared/data/mame/MAMe_dataset.csv --out benchmarks/results/memory_fill-DATE.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line sets them
+os.environ.setdefault("GOMP_SPINCOUNT", "5000")
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+
+import numpy as np
+import torch
+
+from unsquare.index.scan import scan_source
+from unsquare.memory.budget import parse_bytes
+from unsquare.memory.cache import MeasurementCache, cache_folder
+from unsquare.plan.columns import Columns
+from unsquare.plan.config import Limits, PlanConfig, StepForm
+from unsquare.plan.planner import plan_epoch
+from unsquare.shapes import Geometry, Shape, Sizes
+from unsquare.training.config import DeviceConfig, OptimizerConfig
+from unsquare.training.engine import Engine, launch
+from unsquare.training.measure import Frame, Prober, measure_training
+from unsquare.training.model import Classifier, ModelConfig
+from unsquare.training.probing import Need, measure, run_training
+
+CAPS = (250_000, 1_000_000, 4_000_000, 16_000_000)
+BUDGETS = (4_000_000, 8_000_000, 16_000_000, 32_000_000, 64_000_000)
+UNBOUNDED = 1 << 50
+
+
+def fills(sizes: Sizes, budget: int, launch_pixels: int) -> dict[str, Any]:
+    """Fill in `mixed` of what should be full, and of all."""
+    limits = Limits(budget_pixels=budget, launch_pixels=launch_pixels)
+    free = replace(limits, budget_pixels=UNBOUNDED)
+    config = PlanConfig(step_images=256)
+    bound, unbound = (Columns.of(plan_epoch(sizes, config, each, 0), each) for each in (limits, free))
+    wished = np.zeros(len(sizes))
+    wished[unbound.images] = unbound.computed[unbound.batch_of_image]
+    should = np.maximum.reduceat(wished[bound.images], bound.start) > budget
+    canvas = bound.canvas.prod(axis=1)
+    fill, possible = limits.fill(bound.computed), budget // canvas * canvas / budget
+    return {
+        "micro_batches": len(fill),
+        "should_be_full": float(should.mean()),
+        "median_fill": float(np.median(fill[should])) if should.any() else None,
+        "median_possible": float(np.median(possible[should])) if should.any() else None,
+        "median_share_of_possible": float(np.median((fill / possible)[should])) if should.any() else None,
+        "highest_fill": float(fill.max()),
+    }
+
+
+def peaks(sizes: Sizes, backbone: str, budget: int, steps: StepForm, number: int) -> dict[str, Any]:
+    """Real peaks of an epoch's largest micro-batches and of random ones, over the budget."""
+    torch.manual_seed(0)
+    engine = Engine(launch(DeviceConfig()), Classifier(ModelConfig(backbone=backbone), 29), OptimizerConfig())
+    prober = Prober(engine, {"benchmark": "fill", "model": backbone}, MeasurementCache(cache_folder()))
+    need = Need.of(sizes, 256, most_images=256 if steps == "mixed" else None)
+    capacity = measure_training(prober, Frame(budget_bytes=budget, reserved_bytes=0), need, need)
+    limits = capacity.training.limits(capacity.launch_pixels, 1)
+    columns = Columns.of(plan_epoch(sizes, PlanConfig(steps=steps), limits, 0), limits)
+    order = np.argsort(-limits.fill(columns.computed), kind="stable")
+    rng = np.random.default_rng(5)
+    chosen = [*order[: number // 2], *rng.choice(len(order), number - number // 2, replace=False)]
+    engine.model.train()
+    rows = []
+    for place in chosen:
+        canvas, images = Shape(*map(int, columns.canvas[place])), int(columns.count[place])
+        rung = capacity.training.rung(images * canvas.pixels)
+        probe = measure(engine, run_training, images, canvas, rung.way)
+        predicted = rung.memory.peak_bytes(probe.pixels, images)
+        rows.append({**asdict(probe), "rung": rung.name, "predicted_bytes": predicted})
+    shares = np.array([row["peak_bytes"] for row in rows]) / budget
+    errors = np.array([row["predicted_bytes"] / row["peak_bytes"] - 1 for row in rows])
+    return {
+        "backbone": backbone,
+        "steps": steps,
+        "budget_bytes": budget,
+        "limits": asdict(limits),
+        "median_fill": float(np.median(limits.fill(columns.computed))),
+        "highest_peak": float(shares.max()),
+        "median_peak_of_largest": float(np.median(shares[: number // 2])),
+        "p95_error": float(np.quantile(abs(errors), 0.95)),
+        "rows": rows,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("metadata", type=Path, help="MAMe's table of shapes")
+    parser.add_argument("--memory", default="6GiB")
+    parser.add_argument("--backbone", default="resnet18")
+    parser.add_argument("--cap", type=int, default=4_000_000, help="pixels of the largest image that is really run")
+    parser.add_argument("--number", type=int, default=32, help="micro-batches that are really run")
+    parser.add_argument("--out", type=Path, help="keep the numbers here, as JSON")
+    given = parser.parse_args()
+    shapes = scan_source(given.metadata).of_split("train").sizes
+    results: dict[str, Any] = {
+        "setting": {"machine": f"{platform.machine()}, {torch.get_num_threads()} threads", "torch": torch.__version__},
+        "fills": [],
+        "peaks": [],
+    }
+    print("   cap   launch   budget  should be full   fill  possible  share  highest")
+    for cap in CAPS:
+        sizes = Geometry(max_pixels=cap).resize(shapes)
+        for launch_pixels in (1 << 17, 1 << 20):
+            for budget in BUDGETS:
+                if budget < sizes.prod(axis=1).max():
+                    continue
+                found = fills(sizes, budget, launch_pixels)
+                results["fills"].append({"cap": cap, "launch_pixels": launch_pixels, "budget_pixels": budget, **found})
+                if found["should_be_full"] >= 0.01:
+                    print(
+                        f"{cap / 1e6:6.2f} {launch_pixels / 1e6:8.2f} {budget / 1e6:8.0f} "
+                        f"{found['should_be_full']:15.0%} "
+                        f"{found['median_fill']:6.2f} {found['median_possible']:9.2f} "
+                        f"{found['median_share_of_possible']:6.2f} {found['highest_fill']:8.4f}",
+                        flush=True,
+                    )
+    sizes = Geometry(max_pixels=given.cap).resize(shapes)
+    for steps in ("b2b", "mixed"):
+        found = peaks(sizes, given.backbone, parse_bytes(given.memory), steps, given.number)  # type: ignore[arg-type]
+        results["peaks"].append(found)
+        print(
+            f"{given.backbone}, {steps}, {given.memory}: median fill {found['median_fill']:.2f}; highest peak "
+            f"{found['highest_peak']:.3f} of the budget, median of the largest {found['median_peak_of_largest']:.3f}; "
+            f"error p95 {found['p95_error']:.2%}",
+            flush=True,
+        )
+    if given.out is not None:
+        given.out.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
