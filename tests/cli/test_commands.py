@@ -53,7 +53,7 @@ def refused(result, *parts):
         assert part in last
 
 
-@pytest.mark.parametrize("name", ["demo", "scan", "plan", "train", "evaluate", "predict", "report"])
+@pytest.mark.parametrize("name", ["demo", "scan", "plan", "train", "evaluate", "predict", "profile", "report"])
 def test_help_ends_with_an_example(command, name):
     """Each command explains its settings, and the last line can be run."""
     status, out, _ = command(name, "--help")
@@ -142,6 +142,41 @@ def test_a_run_can_be_evaluated_and_asked(command, trained):
     status, out, _ = command("report", trained / "run")
     assert status == 0
     assert out.strip().endswith("report.html")
+
+
+def test_a_run_is_profiled_into_its_report(command, trained):
+    """The canvas is the run's, standard output is one object, and the report shows the sweep."""
+    status, out, err = command("profile", trained / "run", "--memory", "1GiB", "--canvas", "96x128", "--json")
+    assert status == 0, err
+    values = json.loads(out)
+    assert values["sweep"]["canvas"] == [96, 128]
+    assert values["sweep"]["largest_images"] >= 64
+    assert json.loads((trained / "run" / "profile.json").read_text()) == values
+    assert 'id="sweep"' in (trained / "run" / "report.html").read_text()
+
+
+def test_two_plans_are_compared(command, trained, tmp_path):
+    """Side by side, with a page; a folder that is no run is named."""
+    page = tmp_path / "comparison.html"
+    status, out, _ = command("profile", trained / "run", "--against", trained / "run", "--out", page)
+    assert status == 0
+    assert "micro-batches" in out
+    assert page.is_file()
+    refused(command("profile", trained / "run", "--against", tmp_path), "config.toml")
+
+
+def test_plans_take_the_limits_that_a_run_measured(command, trained, tmp_path):
+    """The run's budget is the plan's; where there is no plan, the message says so."""
+    status, out, _ = command("plan", trained / "pictures", "--min-side", "33", "--limits-of", trained / "run", "--json")
+    assert status == 0
+    assert json.loads(out)["max_micro_batch_pixels"] <= 60_000
+    refused(command("plan", trained / "pictures", "--limits-of", tmp_path), "plan.json")
+
+
+@pytest.mark.parametrize("canvas", ["0x5", "5", "axb"])
+def test_a_canvas_is_two_numbers(command, canvas):
+    """What is no canvas is quoted back."""
+    refused(command("profile", "resnet18", "--canvas", canvas), canvas)
 
 
 def test_prediction_goes_on_past_a_bad_file(command, trained, tmp_path):

@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 import torch
 
+from unsquare.data import loader as loader_module
 from unsquare.data.augment import AugmentConfig
-from unsquare.data.decode import decode
+from unsquare.data.decode import decode, decode_peak_bytes
 from unsquare.data.gate import ByteGate
 from unsquare.data.loader import BatchLoader
 from unsquare.errors import PlanError, SourceError
 from unsquare.index.scan import scan_source
 from unsquare.plan.config import Limits, PlanConfig
 from unsquare.plan.planner import plan_epoch
-from unsquare.shapes import Geometry
+from unsquare.shapes import Geometry, Shape
 
 NATIVE = Geometry()
 CONFIG, LIMITS = PlanConfig(step_images=5), Limits(budget_pixels=20_000, launch_pixels=500)
@@ -47,6 +48,46 @@ def test_each_picture_stands_at_the_top_left_with_zeros_around(make_folder):
             assert not pixels[:, width:].any()
             assert batch.sizes[slot].tolist() == [height, width]
             assert batch.labels[slot] == index.labels[image]
+
+
+def test_a_giant_is_decoded_when_it_is_asked_for(make_folder, monkeypatch):
+    """A picture that needs more than all decoders may take is not decoded while others are computed; all else is."""
+    index = scan_source(make_folder(num_images=6))
+    needs = [decode_peak_bytes(Shape(*size), Shape(*size)) for size in index.sizes.tolist()]
+    monkeypatch.setattr(loader_module, "DECODE_BYTES", sorted(needs)[len(needs) // 2])
+    monkeypatch.setattr(loader_module, "_need", lambda path, original, target: decode_peak_bytes(original, target))
+    asked = []
+    pool_decode = loader_module.decode
+    main = threading.get_ident()
+    monkeypatch.setattr(
+        loader_module,
+        "decode",
+        lambda *given, **settings: asked.append(threading.get_ident() == main) or pool_decode(*given, **settings),
+    )
+    _, batches = _load(index)
+    assert sum(asked) == sum(need > loader_module.DECODE_BYTES for need in needs) > 0
+    for batch in batches:
+        for slot, image in enumerate(batch.images):
+            height, width = index.sizes[image]
+            pixels = batch.pixels[slot].permute(1, 2, 0).numpy()[:height, :width]
+            assert np.array_equal(pixels, decode(index.path(image)))
+
+
+def test_a_decoder_without_memory_tries_again_when_nothing_else_runs(make_folder, monkeypatch):
+    """Ahead of time there was none; when the batch is asked for there is."""
+    index = scan_source(make_folder(num_images=3))
+    place, failed = BatchLoader._place, set()
+
+    def short(self, target, plan, image):
+        if image not in failed:
+            failed.add(image)
+            raise MemoryError
+        return place(self, target, plan, image)
+
+    monkeypatch.setattr(BatchLoader, "_place", short)
+    _, batches = _load(index)
+    assert sum(len(batch.images) for batch in batches) == len(index) == len(failed)
+    assert all(batch.pixels.any() for batch in batches)
 
 
 @pytest.mark.parametrize("turns", [False, True])

@@ -65,8 +65,13 @@ class Subject:
             env={**defaults, **os.environ},
         )
         settings = {"config": to_toml(config), "num_classes": num_classes, "canvas": canvas, "trace": str(trace)}
-        self.facts = self.ask(settings)
+        self.facts: dict[str, Any] = {}
         """The device, the precision, the budget, and the rung that probes showed."""
+        try:
+            self.facts = self.ask(settings)
+        except BaseException:
+            self.close()
+            raise
 
     def ask(self, question: dict[str, Any]) -> dict[str, Any]:
         """The answer to a question.
