@@ -84,7 +84,7 @@ def _watch(found: Profile) -> str:
     over_time = run_figures.memory_over_time(trace, found.budget_bytes, ())
     closer = memory_figures.around_the_peak(near, found.budget_bytes)
     return (
-        markup.paragraph("The same steps against time: first doubled until the batch fails, then between the last two.")
+        markup.paragraph("The same steps against time, doubled until the batch failed.")
         + markup.image(over_time, "Memory and images of the batches over time")
         + markup.paragraph("Close to the highest moment, with what was done then.")
         + markup.image(closer, "Memory around its highest, by phase")
@@ -130,7 +130,10 @@ def _sweep_words(sweep: Sweep) -> str:
         words += f" {sweep.failure.rstrip('.')}." if sweep.failure else ""
     errors = [abs(row.peak_bytes / row.predicted_bytes - 1) for row in sweep.rows if row.predicted_bytes]
     if errors:
-        words += f" No peak is more than {units.percent(max(errors))} from what was foreseen."
+        words += (
+            f" No peak is more than {units.percent(max(errors))} from what was foreseen, which also counts the kernels "
+            "that libraries keep for other canvases."
+        )
     return words
 
 

@@ -142,7 +142,7 @@ def _facts_of_plan(path: Path) -> dict[str, Any]:
 
 
 class _Bench:
-    """A subject that is started again when it dies."""
+    """A subject that is started again when it fails or dies."""
 
     def __init__(self, config: TrainConfig, num_classes: int, canvas: Shape) -> None:
         self._start = lambda trace: Subject(config, num_classes, canvas, trace)
@@ -162,12 +162,14 @@ class _Bench:
                 self._stop()
 
     def ask(self, do: str, images: int) -> dict[str, Any]:
-        """The answer; dying is one, too."""
+        """The answer; dying is one, too. A subject that ran out of memory is not asked again: libraries keep traces."""
         try:
-            return self._alive().ask({"do": do, "images": images})
+            answer = self._alive().ask({"do": do, "images": images})
         except SubjectDied as death:
+            answer = {"images": images, "failure": str(death)}
+        if "failure" in answer:
             self._stop()
-            return {"images": images, "failure": f"{images} images: {death}."}
+        return answer
 
     def trace(self) -> dict[str, list[Any]] | None:
         """Memory against time of the first subject: the doubling."""
@@ -184,7 +186,9 @@ class _Bench:
             try:
                 self._subject = self._start(self._folder / f"{self._starts}.parquet")
             except SubjectDied as death:
-                raise ConfigError(f"The network could not be run at all: {death}; give more with --memory.") from death
+                raise ConfigError(
+                    f"The network must run with one image, but did not ({death}); give more with --memory."
+                ) from death
         return self._subject
 
     def _stop(self) -> None:
@@ -201,7 +205,7 @@ def _sweep(bench: _Bench, say: Say) -> tuple[list[dict[str, Any]], int | None, s
     while images <= MOST_IMAGES:
         answer = bench.ask("steps", images)
         if _fails(bench, answer):
-            failed, failure = images, answer.get("failure") or "more than the budget was taken"
+            failed, failure = images, answer.get("failure") or "It took more than the budget"
             break
         rows.append(answer)
         say(_words(answer))

@@ -95,10 +95,10 @@ class Subject:
                 return answer
         status = self._process.wait()
         if status < 0:
-            raise SubjectDied(f"the process was killed by {signal.Signals(-status).name}")
+            raise SubjectDied(f"The process was killed by {signal.Signals(-status).name}")
         self._errors.seek(0)
         last = (self._errors.read().strip().splitlines() or ["it says nothing"])[-1]
-        raise SubjectDied(f"the process ended with status {status} ({last})")
+        raise SubjectDied(f"The process ended with status {status} ({last})")
 
     def close(self) -> None:
         """End the process."""
@@ -185,9 +185,8 @@ class _Network:
                 found = attribute(self._engine, images, self._canvas, self._rung.way, self._rung.name)
                 return found.to_dict()
             return self._steps(images)
-        except ShortageError as error:
-            self._engine.forget_gradients()
-            return {"images": images, "failure": str(error)}
+        except ShortageError:
+            return {"images": images, "failure": "Memory ran out"}
         finally:
             self._watch.mark(self._num_steps, 0, Shape(0, 0))
             self._watch.write(self._trace)
