@@ -24,7 +24,7 @@ from unsquare.training.config import DeviceConfig, OptimizerConfig
 from unsquare.training.engine import Engine, ShortageError, launch
 from unsquare.training.model import Classifier, ModelConfig
 from unsquare.training.probing import Need
-from unsquare.training.recovery import PATIENCE, Ceiling, Recovery, halves
+from unsquare.training.recovery import PATIENCE, Ceiling, Recovery, halves, predict
 
 from .conftest import environment, losses
 from .short_of_memory import FAILURE
@@ -244,6 +244,16 @@ def test_the_guard_waits_for_an_image_alone_and_then_gives_up(engine, monkeypatc
     monkeypatch.setattr(module, "WAIT_S", 0.0)
     with pytest.raises(ShortageError, match="are left; free some"):
         recovery.accumulate(batch_of([(64, 64)]), 1)
+
+
+def test_evaluation_is_halved_as_well(engine, monkeypatch):
+    """Probabilities come in the order of the images, whatever parts they were computed in."""
+    whole = engine.predict(BATCH)
+    fails_above(engine, monkeypatch, 2)
+    torch.testing.assert_close(predict(engine, BATCH, PLAIN), whole, rtol=1e-4, atol=1e-6)
+    fails_above(engine, monkeypatch, 0)
+    with pytest.raises(ShortageError):
+        predict(engine, BATCH, PLAIN)
 
 
 def test_a_real_limit_is_met_and_survived():

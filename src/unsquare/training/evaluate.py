@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from unsquare.data.loader import BatchLoader
-from unsquare.errors import ImageError, SourceError
+from unsquare.errors import ImageError, RunError, SourceError, UnsquareError
 from unsquare.index.table import ShapeIndex
 from unsquare.plan.columns import Progress
 from unsquare.plan.config import Limits
@@ -22,6 +22,7 @@ from unsquare.training.bounds import Bounds
 from unsquare.training.engine import Engine
 from unsquare.training.metrics import Evaluation, summarise
 from unsquare.training.model import Classifier
+from unsquare.training.recovery import predict
 
 
 class Evaluator:
@@ -64,7 +65,7 @@ class Evaluator:
         try:
             for micro_batch, batch in zip(micro_batches, loader.load(self._plan, micro_batches)):
                 way = self._bounds.way_for(micro_batch.computed_pixels, evaluation=True)
-                yield torch.from_numpy(batch.images), self._engine.predict(batch, way)
+                yield torch.from_numpy(batch.images), predict(self._engine, batch, way)
                 done += len(batch.images)
                 if progress is not None:
                     progress(done, len(self._index))
@@ -76,10 +77,17 @@ class Evaluator:
         started = time.perf_counter()
         labels = torch.from_numpy(self._index.labels.astype(np.int64))
         outcome = torch.zeros(len(self._index), 3, dtype=torch.float64)  # loss, predicted, probability
-        for images, probabilities in self.probabilities(progress):
-            highest, predicted = probabilities.max(1)
-            own = probabilities.gather(1, labels[images, None])[:, 0]
-            outcome[images] = torch.stack([-own.clamp_min(1e-300).log(), predicted.double(), highest], dim=1)
+        error: UnsquareError | None = None
+        try:
+            for images, probabilities in self.probabilities(progress):
+                highest, predicted = probabilities.max(1)
+                own = probabilities.gather(1, labels[images, None])[:, 0]
+                outcome[images] = torch.stack([-own.clamp_min(1e-300).log(), predicted.double(), highest], dim=1)
+        except UnsquareError as caught:
+            error = caught
+        # The others wait for this rank's part: all learn that one failed before any of them ends.
+        if self._engine.min_over_ranks(int(error is None)) == 0:
+            raise error or RunError("Another rank could not evaluate; its message says why.")
         outcome = self._engine.sum_over_ranks(outcome)
         return summarise(outcome, self._index.labels, len(self._index.classes), time.perf_counter() - started)
 

@@ -17,6 +17,8 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
+import torch
+
 from unsquare.data.loader import PaddedBatch
 from unsquare.errors import ExactError
 from unsquare.memory.budget import format_bytes, free_host_bytes
@@ -190,6 +192,27 @@ class Recovery:
         release_unused()
         if self.shortages == 1:
             self._say(f"Memory ran out; going on in smaller parts. ({error})")
+
+
+def predict(engine: Engine, batch: PaddedBatch, way: Way) -> torch.Tensor:
+    """As `Engine.predict`, in as many parts as memory asks for.
+
+    Raises:
+        ShortageError: an image alone does not fit.
+    """
+    found: list[torch.Tensor] = []
+    waiting = [batch]
+    while waiting:
+        part = waiting.pop()
+        try:
+            found.append(engine.predict(part, way))
+        except ShortageError as error:
+            error.__traceback__ = error.__context__ = None
+            release_unused()
+            if len(part.images) == 1:
+                raise
+            waiting += reversed(halves(part))
+    return torch.cat(found)
 
 
 def halves(batch: PaddedBatch) -> list[PaddedBatch]:
