@@ -137,6 +137,12 @@ def _models() -> dict[str, Any]:
         "heap": "return",
         "map_elements": 16.0,
         "need": {"largest_image": 5_000_000, "usual_pixels": 4_000_000, "smallest_image": 20_000, "most_images": None},
+        "evaluation_need": {
+            "largest_image": 5_000_000,
+            "usual_pixels": 4_000_000,
+            "smallest_image": 20_000,
+            "most_images": None,
+        },
         "rungs": [plain, frugal],
         "evaluation_rungs": [plain],
         "held_pixels": {"plain": PLAIN_PIXELS, "checkpoint": 19_000_000},

@@ -1,9 +1,11 @@
 """Running out of memory loses nothing: what fails is taken back, halved and run again, on one rank or on several."""
 
+import errno
 import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unsquare.data.loader import PaddedBatch
+from unsquare.memory.cuts import recomputed
 from unsquare.memory.model import MemoryModel, TimeModel
 from unsquare.memory.way import PLAIN
 from unsquare.plan.config import below
@@ -215,6 +218,7 @@ def measured(budget: int) -> Bounds:
         heap="return",
         map_elements=16.0,
         need=need,
+        evaluation_need=need,
         rungs=(rung,),
         evaluation_rungs=(rung,),
     )
@@ -254,6 +258,33 @@ def test_evaluation_is_halved_as_well(engine, monkeypatch):
     fails_above(engine, monkeypatch, 0)
     with pytest.raises(ShortageError):
         predict(engine, BATCH, PLAIN)
+
+
+def test_the_guard_climbs_where_a_higher_rung_has_room(engine, monkeypatch):
+    """What is free holds an image by another way: that is taken at once, without waiting."""
+    engine.forget_gradients()
+    bounds = measured(1 << 50)
+    assert bounds.capacity is not None
+    plain = bounds.capacity.rungs[0]
+    engine.model.train()
+    frugal = replace(plain, name="checkpoint", way=recomputed(engine.model.chain().weigh()), memory=MemoryModel(0, 100))
+    ladder = replace(bounds.capacity, rungs=(plain, frugal), budget_bytes=1 << 33)
+    recovery = Recovery(engine, Bounds(capacity=ladder), "plain", lambda text: None)
+    monkeypatch.setattr(module, "free_host_bytes", lambda: 500 * 64 * 64)
+    monkeypatch.setattr(module, "WAIT_S", 1e9)
+    recovery.accumulate(batch_of([(64, 64)]), 1)
+    assert [name for *_, name in recovery.measured] == ["checkpoint"]
+
+
+def test_a_full_disk_is_a_shortage(engine, recovery, monkeypatch):
+    """Where activations cannot be kept elsewhere, the micro-batch is taken back like any other."""
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(engine.model, "forward", full)
+    with pytest.raises(ShortageError, match="No space left"):
+        recovery.accumulate(batch_of([(64, 64)]), 1)
 
 
 def test_a_real_limit_is_met_and_survived():

@@ -22,6 +22,11 @@ LEAST_BYTES = 1 << 20
 _CHUNK = 64 << 20
 
 
+def can_offload(device: torch.device) -> bool:
+    """Whether tensors of a device can be kept elsewhere."""
+    return device.type in ("cpu", "cuda")
+
+
 def kept_elsewhere(device: torch.device, folder: Path | None) -> AbstractContextManager[Any]:
     """Within its block, large tensors saved for backward are kept elsewhere.
 
@@ -54,8 +59,9 @@ def _to_file(tensor: Tensor, folder: Path | None) -> Tensor | _Elsewhere:
         return tensor
     file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - closed with the tensor
     data = _bytes_of(in_order.detach())
-    for start in range(0, len(data), _CHUNK):
-        file.write(data[start : start + _CHUNK])
+    written = 0
+    while written < len(data):
+        written += file.write(data[written : written + _CHUNK])  # may write only a part; a full disk raises
     return _Elsewhere(file, tensor.shape, tensor.stride(), tensor.dtype)
 
 

@@ -81,6 +81,12 @@ def streamed(weights: Sequence[StepWeight]) -> list[Estimate]:
     return sorted(found, key=lambda each: (each.work, each.bytes_per_pixel, each.piece_bytes))
 
 
+def most_frugal(weights: Sequence[StepWeight]) -> Way | None:
+    """The streamed way that is estimated to take least for large images; None where nothing can stream."""
+    found = streamed(weights)
+    return min(found, key=lambda each: (each.bytes_per_pixel, each.piece_bytes)).way if found else None
+
+
 def _best_cuts(weights: Sequence[StepWeight], *, free_cuts: bool = False) -> list[int]:
     """First steps of the parts with the least sum of what crosses cuts and the largest part."""
     kept = np.concatenate([[0.0], np.cumsum([weight.kept_bytes for weight in weights])])

@@ -47,6 +47,11 @@ def release_unused() -> None:
     """Give memory that was freed, but is kept for later, back: the C library's (glibc) and the CUDA allocator's."""
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
+    trim()
+
+
+def trim() -> None:
+    """Give the C library's freed memory back, down to single pages between small blocks; does nothing without glibc."""
     if hasattr(_LIBC, "malloc_trim"):
         _LIBC.malloc_trim(0)
 

@@ -11,13 +11,13 @@ from itertools import islice
 from typing import Any
 
 from unsquare.data.gate import DECODE_BYTES
-from unsquare.data.loader import decoding_bytes
+from unsquare.data.loader import READ_AHEAD, decoding_bytes
 from unsquare.errors import BudgetError, ExactError, PlanError, RunError
 from unsquare.index.table import ShapeIndex
 from unsquare.memory.budget import budget_bytes, format_bytes
 from unsquare.memory.cache import MeasurementCache, cache_folder
-from unsquare.memory.cuts import recomputed
-from unsquare.memory.heap import keep_freed, return_freed
+from unsquare.memory.cuts import most_frugal, recomputed
+from unsquare.memory.heap import keep_freed, release_unused, return_freed, trim
 from unsquare.memory.way import PLAIN, Way
 from unsquare.plan.config import Limits
 from unsquare.plan.epoch import MicroBatch
@@ -27,7 +27,7 @@ from unsquare.training.capacity import Capacity
 from unsquare.training.config import TrainConfig
 from unsquare.training.console import Console
 from unsquare.training.engine import Engine, ShortageError
-from unsquare.training.measure import Frame, Prober, measure_training
+from unsquare.training.measure import SMALL, Frame, Prober, measure_training
 from unsquare.training.probing import Need, fit_memory, measure, run_training, untouched
 
 VERSION = 2
@@ -49,6 +49,8 @@ class Bounds:
     """How micro-batches are run, where pinned."""
     world_size: int = 1
     """Ranks that they are for."""
+    auto_precision: bool = False
+    """Whether the user left the precision open, so that another number of ranks may measure the same rungs."""
 
     def limits(self, world_size: int, *, evaluation: bool = False) -> Limits:
         """The limits of a plan."""
@@ -65,14 +67,20 @@ class Bounds:
 
     def apply_heap(self) -> None:
         """Have the C library's heap work as was measured."""
+        release_unused()
         if self.capacity is None or self.capacity.heap == "keep":
             keep_freed()
         else:
             return_freed()
 
+    def tidy_heap(self) -> None:
+        """Where the heap returns what is freed, return small blocks as well, which nobody else does."""
+        if self.capacity is not None and self.capacity.heap == "return":
+            trim()
+
     def to_dict(self) -> dict[str, Any]:
         """The content of `models.json`."""
-        values = {"version": VERSION, "world_size": self.world_size}
+        values = {"version": VERSION, "world_size": self.world_size, "auto_precision": self.auto_precision}
         if self.capacity is not None:
             return values | {"measured": self.capacity.to_dict()}
         pinned = {"budget_pixels": self.budget_pixels, "launch_pixels": self.launch_pixels, "way": self.way.to_dict()}
@@ -92,11 +100,12 @@ class Bounds:
             )
         try:
             if "measured" in values:
-                return cls(capacity=Capacity.from_dict(values["measured"]), world_size=values["world_size"])
-            pinned = values["pinned"]
-            return cls(**(pinned | {"way": Way.from_dict(pinned["way"])}), world_size=values["world_size"])
-        except (KeyError, TypeError) as error:
-            raise RunError(f"The run's models.json lacks {error}; start the run anew.") from error
+                found: dict[str, Any] = {"capacity": Capacity.from_dict(values["measured"])}
+            else:
+                found = values["pinned"] | {"way": Way.from_dict(values["pinned"]["way"])}
+            return cls(**found, world_size=values["world_size"], auto_precision=values["auto_precision"])
+        except (KeyError, TypeError, AssertionError) as error:
+            raise RunError(f"The run's models.json cannot be used ({error!r}); start the run anew.") from error
 
 
 def measure_bounds(
@@ -119,6 +128,7 @@ def measure_bounds(
             launch_pixels=device.launch_pixels,
             way=_pinned_way(engine, config),
             world_size=engine.fabric.world_size,
+            auto_precision=auto_precision,
         )
     budget = budget_bytes(device.memory, engine.device, engine.num_local_ranks)
     console.say(f"Measuring memory and time within {format_bytes(budget)} ...")
@@ -127,7 +137,7 @@ def measure_bounds(
     capacity = Capacity.from_dict(engine.fabric.broadcast(capacity.to_dict()))
     for line in describe(capacity):
         console.say(line)
-    return Bounds(capacity=capacity, world_size=engine.fabric.world_size)
+    return Bounds(capacity=capacity, world_size=engine.fabric.world_size, auto_precision=auto_precision)
 
 
 def describe(capacity: Capacity) -> list[str]:
@@ -161,9 +171,13 @@ def _pinned_way(engine: Engine, config: TrainConfig) -> Way:
         chain = engine.model.chain()
     except ExactError as error:
         raise BudgetError(f"--lowest-rung {lowest} cannot be had: {error}") from error
-    with untouched(engine), engine.fabric.autocast():
+    with engine.fabric.autocast():
         engine.model.train()
-        return recomputed(chain.weigh(), offload=lowest == "offload")
+        weights = chain.weigh()
+    way = most_frugal(weights) if lowest == "stream" else recomputed(weights, offload=lowest == "offload")
+    if way is None:
+        raise BudgetError("--lowest-rung stream needs a first layer that looks at a neighbourhood; try --norm frozen.")
+    return way
 
 
 def _measure(
@@ -184,9 +198,11 @@ def _measure(
     most_images = config.plan.most_images(len(sizes))
     whole = config.geometry.resize(index.sizes)
     precision = engine.fabric.strategy.precision.precision
+    # Whatever is read ahead of a small micro-batch may be large; what takes more to decode is not read ahead.
+    ahead = min(3 * int(whole.prod(axis=1).max()), DECODE_BYTES) * READ_AHEAD if decoding else 0
     frame = Frame(
         budget_bytes=budget,
-        reserved_bytes=min(decoding, DECODE_BYTES),
+        reserved_bytes=min(decoding, DECODE_BYTES) + ahead,
         lowest=device.lowest_rung,
         highest=device.highest_rung,
         may_use_bf16=auto_precision and precision == "32-true",
@@ -238,13 +254,19 @@ def verify_largest(engine: Engine, capacity: Capacity, images: int, canvas: Shap
     if expected_s > 20:
         console.say(f"Running the largest image once, {canvas}, by {rung.name}: about {expected_s / 60:.0f} min ...")
     with untouched(engine):
+        engine.model.train()
+        run_training(engine, 1, SMALL, PLAIN)  # the optimizer has its state
         try:
             probe = measure(engine, run_training, images, canvas, rung.way)
         except ShortageError:
             # How much it would have taken is not known; half as much again brings the next rung into play.
             return capacity.with_memory(rung, replace(rung.memory, bytes_per_pixel=1.5 * rung.memory.bytes_per_pixel))
     if capacity.heap == "keep":  # its peaks are bounds, no measure of what is in use
-        return capacity if probe.peak_bytes <= capacity.usable_bytes else replace(capacity, heap="return")
+        if probe.peak_bytes <= capacity.usable_bytes:
+            return capacity
+        return_freed()
+        release_unused()
+        return replace(capacity, heap="return")
     return capacity.with_probe(rung, probe, fit_memory((*rung.probes, probe)))
 
 

@@ -87,11 +87,6 @@ class Ladder:
         """The lowest rung that holds so many pixels; the last where none does."""
         return next((rung for rung, held in zip(self.rungs, self.held) if pixels <= held), self.rungs[-1])
 
-    def above(self, rung: MeasuredRung) -> MeasuredRung | None:
-        """The next rung; None above the last."""
-        place = self.rungs.index(rung) + 1
-        return self.rungs[place] if place < len(self.rungs) else None
-
     def limits(self, launch_pixels: int, world_size: int) -> plan.Limits:
         """What the planner is told."""
         speed = self.base.time.s_per_pixel
@@ -120,6 +115,7 @@ class Capacity:
     map_elements: float
     """Elements of the network's largest map for each pixel."""
     need: Need
+    evaluation_need: Need
     rungs: tuple[MeasuredRung, ...]
     """Of training, from the first that is used."""
     evaluation_rungs: tuple[MeasuredRung, ...]
@@ -127,12 +123,12 @@ class Capacity:
     @property
     def training(self) -> Ladder:
         """The ladder of training."""
-        return self._ladder(self.rungs)
+        return self._ladder(self.rungs, self.need)
 
     @property
     def evaluation(self) -> Ladder:
         """The ladder of evaluation."""
-        return self._ladder(self.evaluation_rungs)
+        return self._ladder(self.evaluation_rungs, self.evaluation_need)
 
     @property
     def usable_bytes(self) -> int:
@@ -160,17 +156,17 @@ class Capacity:
     def _factor(self, rung: MeasuredRung) -> float:
         return KEPT_FACTOR if self.heap == "keep" else 1.0
 
-    def _ladder(self, rungs: tuple[MeasuredRung, ...]) -> Ladder:
+    def _ladder(self, rungs: tuple[MeasuredRung, ...], need: Need) -> Ladder:
         kept: list[MeasuredRung] = []
         held: list[int] = []
         for rung in rungs:
-            pixels = self.pixels(rung)
+            pixels = self._held(rung, need)
             if not kept or pixels > held[-1]:
                 kept.append(rung)
                 held.append(pixels)
         return Ladder(rungs=tuple(kept), held=tuple(held))
 
-    def pixels(self, rung: MeasuredRung) -> int:
+    def _held(self, rung: MeasuredRung, need: Need) -> int:
         """The most computed pixels of a rung's micro-batch; 0 where not even one fits."""
         # Each pixel of a micro-batch also stands in the batches read ahead, three bytes each.
         factor = self._factor(rung)
@@ -180,9 +176,9 @@ class Capacity:
             bytes_per_image=rung.memory.bytes_per_image * factor,
         )
         most = memory.largest_pixels(self.usable_bytes, images=1)
-        images = max(1, most // self.need.smallest_image)
-        if self.need.most_images is not None:
-            images = min(images, self.need.most_images)
+        images = max(1, most // need.smallest_image)
+        if need.most_images is not None:
+            images = min(images, need.most_images)
         pixels = memory.largest_pixels(self.usable_bytes, images)
         return pixels if rung.way.streams else min(pixels, int(MAP_ELEMENTS / self.map_elements))
 
@@ -204,6 +200,7 @@ class Capacity:
             "heap": self.heap,
             "map_elements": self.map_elements,
             "need": asdict(self.need),
+            "evaluation_need": asdict(self.evaluation_need),
             "rungs": [rung.to_dict() for rung in self.rungs],
             "evaluation_rungs": [rung.to_dict() for rung in self.evaluation_rungs],
             "held_pixels": dict(zip((rung.name for rung in self.training.rungs), self.training.held)),
@@ -224,11 +221,14 @@ class Capacity:
                 heap=values["heap"],
                 map_elements=float(values["map_elements"]),
                 need=Need(**values["need"]),
+                evaluation_need=Need(**values["evaluation_need"]),
                 rungs=tuple(map(MeasuredRung.from_dict, values["rungs"])),
                 evaluation_rungs=tuple(map(MeasuredRung.from_dict, values["evaluation_rungs"])),
             )
-        except (KeyError, TypeError) as error:
-            raise RunError(f"The measurements in models.json lack {error}; start the run anew.") from error
+        except (KeyError, TypeError, ValueError, AssertionError) as error:
+            raise RunError(
+                f"The measurements in models.json cannot be used ({error!r}); start the run anew."
+            ) from error
 
 
 def _price(rung: MeasuredRung, base: MeasuredRung) -> float:

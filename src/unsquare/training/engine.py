@@ -7,6 +7,7 @@ more micro-batches than its neighbour, or none.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import logging
 import os
@@ -131,7 +132,8 @@ class Engine:
             ShortageError: the device has not enough memory; gradients and statistics are as before.
         """
         self.model.train()
-        before = _Kept.of(self.model)
+        buffers = [buffer.clone() for buffer in self.model.buffers()]
+        before = _Kept.of(self.model, buffers)
         try:
             with _naming(batch):
                 self.phase = "forward"
@@ -237,12 +239,12 @@ class _Kept:
     buffers: list[torch.Tensor]
 
     @classmethod
-    def of(cls, model: torch.nn.Module) -> _Kept:
+    def of(cls, model: torch.nn.Module, buffers: list[torch.Tensor]) -> _Kept:
         """Set the gradients aside, so that those of a micro-batch that fails can be told from them."""
         gradients = [parameter.grad for parameter in model.parameters()]
         for parameter in model.parameters():
             parameter.grad = None
-        return cls(model, gradients, [buffer.clone() for buffer in model.buffers()])
+        return cls(model, gradients, buffers)
 
     def add(self) -> None:
         """Add what was set aside to the gradients there are."""
@@ -268,7 +270,7 @@ def _naming(batch: PaddedBatch) -> Iterator[None]:
     try:
         yield
         return
-    except (MemoryError, RuntimeError) as error:
+    except (MemoryError, RuntimeError, OSError) as error:
         if not _is_shortage(error):
             raise
         reason = (str(error) or "no more memory").splitlines()[0]
@@ -285,5 +287,7 @@ def _is_shortage(error: Exception) -> bool:
     """Whether an error says that memory ran out; the CPU's allocators have no class of their own."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
-    said = ("can't allocate memory", "bad_alloc", "out of memory", "could not create a primitive")  # oneDNN the last
+    if isinstance(error, OSError):  # the disk that activations are kept on
+        return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOMEM)
+    said = ("can't allocate memory", "bad_alloc", "out of memory", "could not create a primitive", "ALLOC_FAILED")
     return any(words in str(error) for words in said)

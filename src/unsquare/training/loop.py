@@ -218,6 +218,7 @@ def _run_step(
     )
     engine.reduce_gradients()
     norm = engine.update(learning_rate)
+    session.bounds.tidy_heap()
     micro_batches = step.micro_batches
     row = {
         "loss": tally.loss / step.num_images,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -10,18 +11,22 @@ from typing import Any, Literal
 
 import torch
 
-from unsquare.errors import ExactError
+from unsquare.errors import BudgetError, ExactError
+from unsquare.exact.offload import can_offload
 from unsquare.memory import heap
 from unsquare.memory.cache import MeasurementCache
 from unsquare.memory.cuts import Estimate, recomputed, streamed
+from unsquare.memory.heap import release_unused
 from unsquare.memory.meter import resident_bytes
 from unsquare.memory.way import PLAIN, RUNGS, RungName, Way
 from unsquare.shapes import Shape
+from unsquare.torchvision_guard import import_timm
 from unsquare.training.capacity import Capacity, MeasuredRung
-from unsquare.training.engine import Engine
+from unsquare.training.engine import Engine, ShortageError
 from unsquare.training.probing import (
     FIRST_PIXELS,
     PROBING,
+    STRIDE,
     Need,
     Probe,
     Run,
@@ -36,6 +41,8 @@ from unsquare.training.probing import (
 )
 from unsquare.version import __version__
 
+timm = import_timm()
+
 Kind = Literal["train", "evaluate"]
 
 PROBE_SECONDS: dict[Kind, float] = {"train": 12.0, "evaluate": 3.0}
@@ -46,10 +53,13 @@ PIECES_PROBED = 4
 """Pieces of the smallest image by which streaming is probed."""
 ROOM = 1.2
 """How much more than estimated a streamed way is expected to take at the most."""
+HOPEFUL = 1.5
+"""Where no way is estimated to fit, the best is measured if it is estimated to take no more than so many times."""
 TRIES = 3
 """Streamed ways that are measured, each with less memory than the one before, until the largest image fits."""
 RETIMED_PIXELS = 1 << 20
 """Probes up to which times are taken anew where the heap keeps what is freed."""
+SMALL = Shape(96, 96)
 LAUNCHES = 32
 """A heap that keeps what is freed halves the budget; launches so many times smaller than that do not show."""
 
@@ -87,6 +97,7 @@ class Prober:
         self.engine = engine
         self._identity = {**identity, **_machine(engine)}
         self._cache = cache
+        heap.return_freed()
         self._settled: dict[Kind, int] = {}
         self._base = held_bytes(engine)
 
@@ -105,6 +116,7 @@ class Prober:
             **self._identity,
             "probing": PROBING,
             "kind": kind,
+            "trained": kind == "train" or bool(self.engine.optimizer.state),  # which is held in evaluation, too
             "way": way.to_dict(),
             "far": far,
             "half": half,
@@ -157,9 +169,10 @@ def measure_training(prober: Prober, frame: Frame, need: Need, evaluation_need: 
     with untouched(engine):
         engine.model.train()
         rungs = _climb_ladder(prober, "train", frame, need)
+        run_training(engine, 1, SMALL, PLAIN)  # evaluation between epochs finds the optimizer's state held
         engine.model.eval()
         evaluation = _climb_ladder(prober, "evaluate", frame, evaluation_need)
-        capacity = _capacity(engine, frame, need, rungs, evaluation)
+        capacity = _capacity(engine, frame, need, rungs, evaluation, evaluation_need)
         return _keeping(prober, "train", capacity, need) if frame.may_keep else capacity
 
 
@@ -167,12 +180,17 @@ def measure_evaluation(prober: Prober, frame: Frame, need: Need) -> Capacity:
     """Probe evaluation with a network that is not trained here; the capacity's training rungs are the same."""
     prober.engine.model.eval()
     rungs = _climb_ladder(prober, "evaluate", frame, need)
-    capacity = _capacity(prober.engine, frame, need, rungs, rungs)
+    capacity = _capacity(prober.engine, frame, need, rungs, rungs, need)
     return _keeping(prober, "evaluate", capacity, need) if frame.may_keep else capacity
 
 
 def _capacity(
-    engine: Engine, frame: Frame, need: Need, rungs: list[MeasuredRung], evaluation: list[MeasuredRung]
+    engine: Engine,
+    frame: Frame,
+    need: Need,
+    rungs: list[MeasuredRung],
+    evaluation: list[MeasuredRung],
+    evaluation_need: Need,
 ) -> Capacity:
     return Capacity(
         budget_bytes=frame.budget_bytes,
@@ -180,6 +198,7 @@ def _capacity(
         heap="return",
         map_elements=engine.model.map_elements(),
         need=need,
+        evaluation_need=evaluation_need,
         rungs=tuple(rungs),
         evaluation_rungs=tuple(evaluation),
     )
@@ -193,11 +212,20 @@ def _climb_ladder(prober: Prober, kind: Kind, frame: Frame, need: Need) -> list[
         names = tuple(name for name in RUNGS if name == "plain" or (name == "stream" and name == frame.highest))
     for name in names:
         for way, first_pixels in _ways(prober.engine, name, frame, need, rungs):
-            found = prober.rung(kind, name, way, need, frame.budget_bytes, first_pixels)
+            try:
+                found = prober.rung(kind, name, way, need, frame.budget_bytes, first_pixels)
+            except ShortageError:  # a way that takes more than was estimated
+                release_unused()
+                continue
             rungs = [*(rung for rung in rungs if rung.name != name), found]  # a later try takes less than one before
-            capacity = _capacity(prober.engine, frame, need, rungs, rungs)
+            capacity = _capacity(prober.engine, frame, need, rungs, rungs, need)
             if capacity.training.largest_pixels >= need.largest_image or not capacity.holds_anything:
                 return rungs
+    if not rungs:
+        raise BudgetError(
+            f"The network must run by one of the rungs {', '.join(names)}, but can by none of them within the budget; "
+            "leave --lowest-rung out, or choose a network that is a chain of blocks, such as resnet50."
+        )
     return rungs
 
 
@@ -220,7 +248,7 @@ def _ways(
             weights = chain.weigh()
         if name == "stream":
             yield from _streamed_ways(streamed(weights), frame, need, below, bf16)
-        else:
+        elif name == "checkpoint" or can_offload(engine.device):
             yield replace(recomputed(weights, offload=name == "offload"), bf16=bf16), FIRST_PIXELS
 
 
@@ -233,14 +261,15 @@ def _streamed_ways(
     for _ in range(TRIES):
         fitting = [each for each in estimates if _total(each, need.largest_image) * ROOM <= room]
         if not fitting and estimates:
-            fitting = [min(estimates, key=lambda each: _total(each, need.largest_image))]
+            best = min(estimates, key=lambda each: _total(each, need.largest_image))
+            fitting = [best] if _total(best, need.largest_image) <= HOPEFUL * room else []
         if not fitting:
             return
         quickest = min(each.work for each in fitting)
         chosen = min((each for each in fitting if each.work <= 1.02 * quickest), key=lambda each: each.piece_bytes)
         side = max(chosen.way.segments[0].piece_side, 256)
-        first_pixels = 1 << (PIECES_PROBED * side * side).bit_length() // 2 * 2
-        yield replace(chosen.way, bf16=bf16), min(first_pixels, FARTHEST_PIXELS)
+        wished = min(PIECES_PROBED * side * side, need.largest_image // STRIDE, FARTHEST_PIXELS)
+        yield replace(chosen.way, bf16=bf16), max(1 << wished.bit_length() // 2 * 2, FIRST_PIXELS)
         total = _total(chosen, need.largest_image)
         estimates = [each for each in estimates if _total(each, need.largest_image) < 0.8 * total]
 
@@ -254,7 +283,7 @@ def _keeping(prober: Prober, kind: Kind, capacity: Capacity, need: Need) -> Capa
     keeping = replace(capacity, heap="keep")
     held = keeping.training.held
     enough = max(need.largest_image, min(need.usual_pixels, LAUNCHES * capacity.launch_pixels))
-    evaluated = keeping.evaluation.held[0] >= need.largest_image
+    evaluated = keeping.evaluation.held[0] >= capacity.evaluation_need.largest_image
     tunable = prober.engine.device.type == "cpu" and heap.is_tunable()
     if not tunable or len(capacity.rungs) > 1 or held[0] < enough or not evaluated:
         return capacity
@@ -270,6 +299,9 @@ def _machine(engine: Engine) -> dict[str, Any]:
     return {
         "unsquare": __version__,
         "torch": torch.__version__,
+        "timm": timm.__version__,
+        "network": type(engine.model).__name__,
+        "huge_pages": os.environ.get("THP_MEM_ALLOC_ENABLE"),
         "device": f"{device.type}: {name}",
         "threads": torch.get_num_threads(),
         "processes": engine.num_local_ranks,

@@ -21,6 +21,7 @@ from unsquare.memory.cache import MeasurementCache, cache_folder
 from unsquare.shapes import Shape
 from unsquare.training import checkpoint
 from unsquare.training.bounds import Bounds, identity
+from unsquare.training.capacity import Capacity
 from unsquare.training.config import TrainConfig, from_toml
 from unsquare.training.console import Console
 from unsquare.training.engine import Engine, launch
@@ -162,7 +163,9 @@ class Predictor:
         cache = MeasurementCache(cache_folder() if device.reuse_probes else None)
         prober = Prober(self._engine, identity(self._config, len(self.classes)), cache)
         need = Need.of(self._config.geometry.resize(index.sizes), step_images=16)
-        bounds = Bounds(capacity=measure_evaluation(prober, frame, need))
+        capacity = measure_evaluation(prober, frame, need)
+        # One rank's measurements decide, so that all make the same plan.
+        bounds = Bounds(capacity=Capacity.from_dict(self._engine.fabric.broadcast(capacity.to_dict())))
         bounds.apply_heap()
         return bounds
 

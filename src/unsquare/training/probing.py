@@ -27,7 +27,7 @@ from unsquare.memory.way import Way
 from unsquare.shapes import Shape, Sizes
 from unsquare.training.engine import Engine
 
-PROBING = 2
+PROBING = 3
 """Changes when probes are chosen or measured otherwise, so that what earlier ones showed is not used."""
 FIRST_PIXELS = 1 << 16
 WARM_SHAPES = 64
@@ -91,6 +91,9 @@ class Probe:
 def run_training(engine: Engine, images: int, canvas: Shape, way: Way) -> float:
     """Seconds of forward and backward; the update, which a step pays once however it is cut, is not timed."""
     batch = synthetic(images, canvas)
+    for parameter in engine.model.parameters():  # as in a step's later micro-batches, which add to gradients
+        if parameter.requires_grad:
+            parameter.grad = torch.zeros_like(parameter)
     started = time.perf_counter()
     engine.accumulate(batch, 1 / images, way)  # returns the loss as a number, so the device has finished
     seconds = time.perf_counter() - started
@@ -147,10 +150,8 @@ def _still_to_come(held: list[int]) -> int:
 
 def held_bytes(engine: Engine) -> int:
     """What the process holds between micro-batches; 0 on another device than the CPU."""
-    if engine.device.type != "cpu":
-        return 0
     release_unused()  # what an earlier probe left behind would be counted as fixed
-    return resident_bytes()
+    return resident_bytes() if engine.device.type == "cpu" else 0
 
 
 def measure(engine: Engine, run: Run, images: int, canvas: Shape, way: Way, settled_bytes: int | None = None) -> Probe:
@@ -187,14 +188,14 @@ def climb(
     seconds: float,
     first_pixels: int = FIRST_PIXELS,
 ) -> list[Probe]:
-    """Probes of growing pixels, at least three so that a line can be drawn, and some of other shapes.
+    """Probes of growing pixels, three for a line where the budget holds them, and some of other shapes.
 
     Args:
         engine: the network on its device.
         run: what is probed.
         way: how it is run.
         settled_bytes: what peaks add to.
-        budget: bytes; half of it bounds the probes.
+        budget: bytes; half of it bounds the probes after the third.
         need: pixels beyond which no probe tells anything.
         seconds: after so long no further probe starts.
         first_pixels: of the first.
@@ -202,10 +203,14 @@ def climb(
     started = time.perf_counter()
     probes: list[Probe] = []
     pixels = first_pixels
-    while len(probes) < 3 or (
-        pixels < 2 * need.usual_pixels
-        and time.perf_counter() - started + _expected_s(probes, pixels) < seconds
-        and _expected_peak(probes, pixels) < budget // 2
+    while len(probes) < 2 or (
+        _expected_peak(probes, pixels) < (budget if len(probes) < 3 else budget // 2)
+        and (
+            len(probes) < 3
+            or (
+                pixels < 2 * need.usual_pixels and time.perf_counter() - started + _expected_s(probes, pixels) < seconds
+            )
+        )
     ):
         canvas = _canvas(pixels)
         probes.append(measure(engine, run, max(1, pixels // canvas.pixels), canvas, way, settled_bytes))

@@ -4,7 +4,7 @@ Others may take memory while a run goes on, so no plan can promise that it is th
 says so, and the micro-batch that failed leaves no trace (`Engine.accumulate`). On a CPU the kernel would kill the
 process instead, so a guard looks before each micro-batch and refuses it. Either way the halves go on with the same
 weights; an image alone climbs to the next rung of the ladder. Where batch norms take statistics over a micro-batch,
-halves have their own; everything else is the same to rounding.
+halves have their own, and dropout draws for each half anew; everything else is the same to rounding.
 
 Ranks need no agreement to halve, since nothing is exchanged within a step. At its end they agree on the lowest ceiling
 of any; larger micro-batches are cut beforehand from then on, and the next epoch of `mixed` is planned below it. After
@@ -16,13 +16,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 
 from unsquare.data.loader import PaddedBatch
 from unsquare.errors import ExactError
+from unsquare.exact.offload import can_offload
 from unsquare.memory.budget import format_bytes, free_host_bytes
-from unsquare.memory.cuts import recomputed, streamed
+from unsquare.memory.cuts import most_frugal, recomputed
 from unsquare.memory.heap import release_unused
 from unsquare.memory.meter import PeakMeter, resident_bytes
 from unsquare.memory.way import RUNGS, RungName, Way
@@ -104,8 +106,7 @@ class Recovery:
                 continue
             try:
                 done = self._run(part, weight)
-            except ShortageError as error:
-                self._note(error)
+            except ShortageError:
                 if images == 1:
                     raise
                 self.ceiling = min(self.ceiling, max(pixels // 2, 1))
@@ -115,10 +116,17 @@ class Recovery:
         return loss, right
 
     def _run(self, part: PaddedBatch, weight: float) -> tuple[float, int]:
-        """Run a part by its rung; an image alone by each rung above, too."""
-        for name, way in self._ways(part):
+        """Run a part by its rung; an image alone by each rung above, too, with the same random numbers."""
+        alone = len(part.images) == 1
+        ways = self._ways(part)
+        chance = _RandomState.now(self._engine.device)
+        name, way, growth = next(ways)
+        while True:
+            following = None
             try:
-                self._require_room(part, alone=len(part.images) == 1)
+                # Waiting for others to give memory back is the last resort.
+                following = next(ways, None) if alone else None
+                self._require_room(part, growth, wait=alone and following is None)
                 self._meter.start()
                 done = self._engine.accumulate(part, weight, way)
                 self.measured.append((len(part.images), *part.pixels.shape[2:], self._meter.stop(), name))
@@ -126,44 +134,44 @@ class Recovery:
             except ShortageError as error:
                 # An error keeps the frames that it came through, and these keep the activations.
                 error.__traceback__ = error.__context__ = None
-                release_unused()
-                last: ShortageError = error
-                if len(part.images) > 1:
-                    break
                 self._note(error)
-        raise last
+                if following is None:
+                    raise
+            chance.restore()
+            name, way, growth = following
 
-    def _ways(self, part: PaddedBatch) -> Iterator[tuple[str, Way]]:
-        """The way of a part's rung, then of those above it, and of those that were never measured, with their names."""
+    def _ways(self, part: PaddedBatch) -> Iterator[tuple[str, Way, int | None]]:
+        """The way of a part's rung, then of those above it, and of those that were never measured.
+
+        With each its name, and the bytes by which it is known to grow.
+        """
         capacity = self._bounds.capacity
         if capacity is None:
-            yield "pinned", self._bounds.way
+            yield "pinned", self._bounds.way, None
         else:
-            ladder = capacity.training
-            rung = ladder.rung(_pixels(part))
-            yield from ((each.name, each.way) for each in ladder.rungs[ladder.rungs.index(rung) :])
-        yield from self._spare_ways()
+            ladder, pixels = capacity.training, _pixels(part)
+            for rung in ladder.rungs[ladder.rungs.index(ladder.rung(pixels)) :]:
+                yield rung.name, rung.way, int(capacity.growth_bytes(rung, pixels, len(part.images)))
+        yield from ((name, way, None) for name, way in self._spare_ways())
 
     def _spare_ways(self) -> tuple[tuple[str, Way], ...]:
         """Ways for the direst need, found when they are needed."""
         if self._spare is None:
-            known = [] if self._bounds.capacity is None else [rung.name for rung in self._bounds.capacity.rungs]
+            capacity = self._bounds.capacity
+            known = [] if capacity is None else [rung.name for rung in capacity.training.rungs]
             names = [name for name in RUNGS[: RUNGS.index(self._highest) + 1] if name not in known]
             self._spare = tuple(_made(self._engine, names))
         return self._spare
 
-    def _require_room(self, part: PaddedBatch, *, alone: bool) -> None:
+    def _require_room(self, part: PaddedBatch, growth: int | None, *, wait: bool) -> None:
         """Look whether memory is there, on a CPU, where nobody else says no before the kernel kills.
 
         Raises:
             ShortageError: it is not.
         """
-        capacity = self._bounds.capacity
-        if capacity is None or self._engine.device.type != "cpu":
+        if growth is None or self._engine.device.type != "cpu":
             return
-        pixels, images = _pixels(part), len(part.images)
-        growth = int(capacity.growth_bytes(capacity.training.rung(pixels), pixels, images))
-        deadline = time.monotonic() + (WAIT_S if alone else 0)
+        deadline = time.monotonic() + (WAIT_S if wait else 0)
         while True:
             if self._has_room(growth):
                 return
@@ -174,18 +182,15 @@ class Recovery:
                 break
             time.sleep(1.0)
         raise ShortageError(
-            f"A micro-batch must find its memory free, but {images} images on {_canvas(part)} take up to "
-            f"{format_bytes(growth)} and {format_bytes(self._free_bytes())} are left; free some, or give less with "
+            f"A micro-batch must find its memory free, but {len(part.images)} images on {_canvas(part)} take up to "
+            f"{format_bytes(growth)} and {format_bytes(free_host_bytes())} are left; free some, or give less with "
             "--memory so that plans ask for less."
         )
 
     def _has_room(self, growth: int) -> bool:
         capacity = self._bounds.capacity
         assert capacity is not None
-        return resident_bytes() + growth <= capacity.budget_bytes and growth <= self._free_bytes()
-
-    def _free_bytes(self) -> int:
-        return free_host_bytes() // self._engine.num_local_ranks
+        return resident_bytes() + growth <= capacity.budget_bytes and growth <= free_host_bytes()
 
     def _note(self, error: ShortageError) -> None:
         self.shortages += 1
@@ -240,17 +245,35 @@ def _canvas(batch: PaddedBatch) -> str:
     return f"{batch.pixels.shape[2]} x {batch.pixels.shape[3]}"
 
 
+class _RandomState(NamedTuple):
+    """Where the generators stand that dropout and stochastic depth draw from."""
+
+    device: torch.device
+    host: torch.Tensor
+    on_device: torch.Tensor | None
+
+    @classmethod
+    def now(cls, device: torch.device) -> _RandomState:
+        on_device = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+        return cls(device, torch.get_rng_state(), on_device)
+
+    def restore(self) -> None:
+        torch.set_rng_state(self.host)
+        if self.on_device is not None:
+            torch.cuda.set_rng_state(self.on_device, self.device)
+
+
 def _made(engine: Engine, names: list[RungName]) -> Iterator[tuple[str, Way]]:
-    """Ways by name, as frugal as they can be."""
+    """Ways by name, as frugal as they can be; none for a network, or a device, that cannot be run so."""
+    engine.model.train()
     try:
         chain = engine.model.chain()
-    except ExactError:
+        with engine.fabric.autocast():
+            weights = chain.weigh()
+    except (ExactError, MemoryError, RuntimeError):  # with so little memory even weighing may fail
         return
-    with engine.fabric.autocast():
-        weights = chain.weigh()
     for name in names:
-        if name in ("checkpoint", "offload"):
+        if name == "checkpoint" or (name == "offload" and can_offload(engine.device)):
             yield name, recomputed(weights, offload=name == "offload")
-        elif name == "stream":
-            frugal = sorted(streamed(weights), key=lambda each: (each.bytes_per_pixel, each.piece_bytes))
-            yield from ((name, each.way) for each in frugal[:1])
+        elif name == "stream" and (found := most_frugal(weights)) is not None:
+            yield name, found

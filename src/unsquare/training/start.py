@@ -97,15 +97,16 @@ def resume(path: Path | str, *, quiet: bool = False) -> Path:
     if fabric.is_global_zero:
         run.lock()
     latest = checkpoint.latest(run.checkpoints)
-    bounds: Bounds | None = Bounds.from_dict(run.read_json(run.models))
-    if bounds is not None and bounds.world_size != fabric.world_size:
+    before = Bounds.from_dict(run.read_json(run.models))
+    bounds: Bounds | None = before
+    if before.world_size != fabric.world_size:
         if config.plan.steps == "b2b":
             raise RunError(
                 f"In b2b the steps of an epoch depend on the number of processes, and {run.path} was started on "
-                f"{bounds.world_size}, not {fabric.world_size}; resume it on as many."
+                f"{before.world_size}, not {fabric.world_size}; resume it on as many."
             )
         bounds = None  # mixed steps are the same on any number; each one's share of the memory is not
-    session = _prepare(run, config, fabric, console, bounds, fresh=False)
+    session = _prepare(run, config, fabric, console, bounds, fresh=False, auto_precision=before.auto_precision)
     checkpoint.load_model(latest, session.engine.model)
     state = checkpoint.load_training(latest, session.engine.optimizer)
     if fabric.is_global_zero:

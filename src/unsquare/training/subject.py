@@ -7,6 +7,7 @@ end of the process, which `Subject` tells its caller and survives.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -104,7 +105,8 @@ class Subject:
         """End the process."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):  # killed before it read what was written
+            self._process.stdin.close()
         self._process.terminate()
         self._process.wait()
         self._process.stdout.close()
