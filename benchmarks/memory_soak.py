@@ -68,6 +68,29 @@ def growth(values: np.ndarray, part: float = 0.1) -> float:
     return float(np.median(values[-each:]) - np.median(values[each : 2 * each]))
 
 
+def draw(heaps: dict[str, dict[str, list[Any]]], path: Path) -> None:
+    """Resident memory after each micro-batch, and the highest during it, for each heap."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 3.6), layout="constrained")
+    axes = figure.subplots()
+    names = {"return": "what is freed is returned", "keep": "all is kept", "default": "the C library as it comes"}
+    for colour, name in (("tab:blue", "return"), ("tab:orange", "keep"), ("tab:gray", "default")):
+        if name not in heaps:
+            continue
+        shown = slice(None, None, max(1, len(heaps[name]["resident"]) // 500))
+        place = np.arange(len(heaps[name]["resident"]))[shown]
+        peak, resident = (np.array(heaps[name][column])[shown] / 2**20 for column in ("peak", "resident"))
+        axes.plot(place, peak, ",", color=colour, alpha=0.6)
+        axes.plot(place, resident, color=colour, linewidth=1.3, label=names[name])
+    axes.set_xlabel("micro-batch, each on a canvas of its own")
+    axes.set_ylabel("memory, MiB")
+    axes.set_ylim(bottom=0)
+    axes.legend(loc="lower right", title="after each (lines), highest during each (dots)")
+    axes.grid(alpha=0.3)
+    figure.savefig(path, metadata={"Date": None})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("metadata", type=Path, help="MAMe's table of shapes")
@@ -75,6 +98,7 @@ def main() -> None:
     parser.add_argument("--number", type=int, default=2000)
     parser.add_argument("--heap", choices=("return", "keep", "default"), default="return")
     parser.add_argument("--out", type=Path, help="keep the numbers here, as JSON; other heaps' there are kept")
+    parser.add_argument("--figure", type=Path, help="draw what --out holds, as SVG")
     given = parser.parse_args()
     torch.manual_seed(0)
     if given.heap == "default":
@@ -117,6 +141,8 @@ def main() -> None:
         }
         results["heaps"][given.heap] = columns
         given.out.write_text(json.dumps(results) + "\n")
+        if given.figure is not None:
+            draw(results["heaps"], given.figure)
 
 
 if __name__ == "__main__":

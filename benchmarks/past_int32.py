@@ -4,7 +4,7 @@ Every kind of layer runs forward and backward over one channels-last map, each c
 given up when it takes four times as long as it should. Values and the map's gradient at the far end are compared with a
 crop of the map run alone; gradients of weights by the adjoint identity <g, f(x)> = <w, dw> + <b, db>, with f(x) summed
 in float64; norms with statistics summed in float64. The price is seconds per pixel over those of the small map, the
-lesser of two runs each. "cut" are the same layers as the package runs them, where that differs from the stock call.
+least of two to four runs each. "cut" are the same layers as the package runs them, where that is not the stock call.
 
     python benchmarks/past_int32.py --out benchmarks/results/past_int32-DATE.json
 """
@@ -50,7 +50,8 @@ TIMES_SMALL = 4.0
 """A case is given up when it takes so many times as long as the small one per pixel, and half a minute more."""
 LARGE_MEMORY = ("conv 3x3", "conv 3x3 /2", "depthwise 7x7")
 """Kinds that take more than 24 GiB at 2^31 elements, forward and backward; the plan makes no such maps."""
-RUNS = 2
+SLOW = ("conv 3x3", "conv 3x3 /2", "depthwise 7x7", "pyramid pool")
+"""Kinds that compute more than they move; the others show best what they take once their memory was touched."""
 CROP = 64
 """Rows at the far end that are compared."""
 HALO = 8
@@ -174,7 +175,8 @@ def print_case(kind: str, dtype_name: str, size: str, cut: bool) -> None:
     layer = LAYERS[kind]().to(dtype).to(memory_format=torch.channels_last)
     x = filled(height, dtype).requires_grad_()
     seconds, grad, adjoint = [], None, None
-    for run in range(RUNS):
+    runs = 2 if kind in SLOW else 4
+    for run in range(runs):
         layer.zero_grad()
         x.grad = None
         grad = None
@@ -182,7 +184,7 @@ def print_case(kind: str, dtype_name: str, size: str, cut: bool) -> None:
         with CutConvolutions() if cut else nullcontext():
             y = layer(x)
         forward = time.perf_counter() - started
-        if run == RUNS - 1:  # what is checked is what is timed
+        if run == runs - 1:  # what is checked is what is timed
             summed = total(y.detach())
             kept = y.detach()[:, :, -CROP:].clone() if y.ndim == 4 else y.detach()
         g = ones_like(y)
@@ -265,7 +267,7 @@ def timeout_s(dtype: str, size: str, small: dict[str, Any] | None) -> float:
     if small is None or "seconds" not in small:
         return 120.0
     larger = SIZES[size](getattr(torch, dtype).itemsize) / SIZES["small"](0)
-    return RUNS * TIMES_SMALL * larger * float(small["seconds"]) + 30.0
+    return 2 * TIMES_SMALL * larger * float(small["seconds"]) + 30.0
 
 
 def case(kind: str, dtype: str, size: str, cut: bool, timeout: float) -> dict[str, Any]:

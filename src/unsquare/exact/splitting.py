@@ -22,6 +22,8 @@ from torch.overrides import TorchFunctionMode
 
 MAP_BYTES = 1 << 31
 """From this size of a map on, calls are cut."""
+BAND_BYTES = 1 << 27
+"""Of a band's map: what is computed of it takes little memory, which is used again for the next."""
 WIDENED_BYTES = 4 << 20
 """Bfloat16 bytes of a wide depthwise convolution's map that are computed in float32 at once, for its weights."""
 
@@ -102,7 +104,7 @@ class _Convolution(torch.autograd.Function):
             return F.conv2d(x, weight, bias, *windows)
         shape = (len(x), len(weight), height, width)
         y = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
-        rows = _rows_within(MAP_BYTES // 2, x, y)
+        rows = _rows_within(min(BAND_BYTES, MAP_BYTES // 2), x, y)
         for band in _bands(x, y, weight, windows, rows):
             y[band.images, :, band.rows] = F.conv2d(
                 band.given(x), weight, bias, *windows._replace(padding=band.padding)
@@ -118,7 +120,9 @@ class _Convolution(torch.autograd.Function):
             return *_gradients(grad, x, weight, ctx.windows, wanted), None
         grad = grad.contiguous(memory_format=torch.channels_last)
         if max(_num_bytes(x), _num_bytes(grad)) >= MAP_BYTES:
-            return *_banded(grad, x, weight, ctx.windows, wanted, _rows_within(MAP_BYTES // 2, x, grad)), None
+            return *_banded(
+                grad, x, weight, ctx.windows, wanted, _rows_within(min(BAND_BYTES, MAP_BYTES // 2), x, grad)
+            ), None
         if x.dtype != torch.bfloat16 or not _is_heavy(weight.shape[2:], ctx.windows.groups, x.shape[1]):
             return *_gradients(grad, x, weight, ctx.windows, wanted), None
         grad_x = _gradients(grad, x, weight, ctx.windows, [wanted[0], False, False])[0]
@@ -172,7 +176,8 @@ def _banded(
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """Gradients summed over bands, in the weights' type; those of the weights in float32 at least."""
     wide = torch.promote_types(weight.dtype, torch.float32)
-    grad_x = torch.zeros_like(x, memory_format=torch.channels_last) if wanted[0] else None
+    grad_x = torch.empty_like(x, memory_format=torch.channels_last) if wanted[0] else None
+    written = 0
     grad_weight = torch.zeros_like(weight, dtype=wide) if wanted[1] else None
     grad_bias = weight.new_zeros(len(weight), dtype=wide) if wanted[2] else None
     for band in _bands(x, grad, weight, windows, rows):
@@ -180,8 +185,10 @@ def _banded(
         own = grad[band.images, :, band.rows].to(weight.dtype)
         parts = _gradients(own, piece, weight, windows._replace(padding=band.padding), wanted)
         if grad_x is not None and parts[0] is not None:
-            inner = slice(band.above, piece.shape[2] - band.below)
-            grad_x[band.images, :, band.given_rows] += parts[0][:, :, inner]
+            own_x = parts[0][:, :, band.above : piece.shape[2] - band.below]
+            written = _lay(own_x, grad_x[band.images], band.given_rows.start, 0 if band.rows.start == 0 else written)
+            if band.rows.stop == grad.shape[2]:
+                grad_x[band.images, :, written:] = 0
         for total, part in ((grad_weight, parts[1]), (grad_bias, parts[2])):
             if total is not None and part is not None:
                 total += part
@@ -190,6 +197,22 @@ def _banded(
         None if grad_weight is None else grad_weight.to(x.dtype),
         None if grad_bias is None else grad_bias.to(x.dtype),
     )
+
+
+def _lay(rows: Tensor, whole: Tensor, start: int, written: int) -> int:
+    """Put rows (N, C, h, W) into a map from a row on: added to the first `written` rows, written to those beyond.
+
+    Returns:
+        How many of the map's rows are written now.
+    """
+    end = start + rows.shape[2]
+    both = min(max(written - start, 0), rows.shape[2])
+    if both:
+        whole[:, :, start : start + both] += rows[:, :, :both]
+    if start > written:
+        whole[:, :, written:start] = 0
+    whole[:, :, start + both : end] = rows[:, :, both:]
+    return max(written, end)
 
 
 def _gradients(
