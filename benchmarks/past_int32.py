@@ -219,6 +219,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("kinds", nargs="*", default=list(LAYERS))
     parser.add_argument("--dtypes", nargs="*", default=list(CASES))
+    parser.add_argument("--cut", action="store_true", help="where a layer is cut, leave out the stock call")
     parser.add_argument("--out", type=Path, help="keep the numbers here, as JSON; rows there already are kept")
     parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -237,7 +238,7 @@ def main() -> None:
     print(f"{'layer':16} {'dtype':9} {'map':16}   MP/s  price  value    gradient adjoint")
     for kind in given.kinds:
         for dtype in given.dtypes:
-            for cut in CUT.get((kind, dtype), (False,)):
+            for cut in CUT.get((kind, dtype), (False,))[-1 if given.cut else 0 :]:
                 small = None
                 for size in CASES[dtype]:
                     if "elements" in size and kind in LARGE_MEMORY:

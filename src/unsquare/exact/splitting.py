@@ -22,7 +22,7 @@ from torch.overrides import TorchFunctionMode
 
 MAP_BYTES = 1 << 31
 """From this size of a map on, calls are cut."""
-BAND_BYTES = 1 << 27
+BAND_BYTES = 1 << 29
 """Of a band's map: what is computed of it takes little memory, which is used again for the next."""
 WIDENED_BYTES = 4 << 20
 """Bfloat16 bytes of a wide depthwise convolution's map that are computed in float32 at once, for its weights."""
