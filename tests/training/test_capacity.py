@@ -109,6 +109,22 @@ def test_more_memory_holds_more_pixels_and_reserves_hold_fewer(measured):
     assert capacity.launch_pixels == 2 ** int(np.log2(capacity.launch_pixels))
 
 
+@pytest.mark.parametrize("most_images", [None, 3, 40, 10_000])
+@pytest.mark.parametrize("smallest", [100, 5_000, 1_000_000])
+def test_thumbnails_are_counted_one_by_one(measured, most_images, smallest):
+    """However many of the smallest images a micro-batch may have, what is held fits, and about no more would."""
+    capacity = measured[1]
+    memory = MemoryModel(fixed_bytes=1e9, bytes_per_pixel=300.0, bytes_per_image=2e5)
+    rung = replace(capacity.rungs[0], memory=memory)
+    need = replace(NEED, smallest_image=smallest, most_images=most_images)
+    held = replace(capacity, rungs=(rung,), need=need).training.held[0]
+    count = min(most_images or held, max(1, held // smallest))
+    assert memory.peak_bytes(held, count) <= capacity.usable_bytes
+    more = min(most_images or held, max(1, int(1.1 * held) // smallest))
+    limited = held == int(MAP_ELEMENTS / capacity.map_elements)
+    assert limited or memory.peak_bytes(int(1.1 * held), more) > 0.98 * capacity.usable_bytes
+
+
 def test_no_map_has_more_elements_than_kernels_count(measured):
     """However much memory there is, the largest map stays below 2^31 elements."""
     capacity = replace(measured[1], budget_bytes=1 << 50)

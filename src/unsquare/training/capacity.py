@@ -175,11 +175,11 @@ class Capacity:
             bytes_per_pixel=rung.memory.bytes_per_pixel * factor + 3 * READ_AHEAD,
             bytes_per_image=rung.memory.bytes_per_image * factor,
         )
-        most = memory.largest_pixels(self.usable_bytes, images=1)
-        images = max(1, most // need.smallest_image)
+        # At worst all images are as small as the smallest, so that what each takes counts for so many pixels.
+        small = replace(memory, bytes_per_pixel=memory.bytes_per_pixel + memory.bytes_per_image / need.smallest_image)
+        pixels = small.largest_pixels(self.usable_bytes)
         if need.most_images is not None:
-            images = min(images, need.most_images)
-        pixels = memory.largest_pixels(self.usable_bytes, images)
+            pixels = max(pixels, memory.largest_pixels(self.usable_bytes, need.most_images))
         return pixels if rung.way.streams else min(pixels, int(MAP_ELEMENTS / self.map_elements))
 
     def with_memory(self, rung: MeasuredRung, memory: MemoryModel) -> Capacity:
