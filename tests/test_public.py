@@ -30,6 +30,7 @@ def test_the_public_names_are_these():
         "plan_epoch",
         "plan_stream",
         "predict",
+        "profile",
         "resume",
         "scan_source",
         "train",
