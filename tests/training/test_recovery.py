@@ -170,6 +170,14 @@ def test_an_image_alone_climbs_the_ladder(engine, recovery, monkeypatch):
     assert [name for *_, name in recovery.measured] == ["checkpoint"]
 
 
+def test_what_fits_looks_for_no_other_way(engine, monkeypatch):
+    """Ways for the direst need are found when they are needed: weighing a network takes seconds."""
+    engine.forget_gradients()
+    monkeypatch.setattr(module, "_made", lambda *_: pytest.fail("no other way was asked for"))
+    for bounds in (PINNED, measured(1 << 50)):
+        Recovery(engine, bounds, "stream", lambda text: None).accumulate(batch_of([(64, 64)]), 1)
+
+
 def test_an_image_that_fits_in_no_way_says_so(engine, recovery, monkeypatch):
     """The last rung fails as well: an error that the loop saves the run at, and no gradient left."""
     fails_above(engine, monkeypatch, 0)

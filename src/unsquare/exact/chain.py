@@ -23,6 +23,7 @@ from torch.utils.checkpoint import checkpoint
 from unsquare.errors import ExactError
 from unsquare.exact.convert import entered
 from unsquare.exact.offload import kept_elsewhere
+from unsquare.exact.random_state import undrawn
 from unsquare.exact.reach import NotLocalError, Reaches, find_reach
 from unsquare.exact.regions import Batch
 from unsquare.exact.registry import stock_class
@@ -246,11 +247,12 @@ class Chain:
         return checkpoint(run, x, use_reentrant=False) if segment.how == "recompute" else run(x)
 
     def _part(self, segment: Segment) -> Part:
-        reaches = self.reaches()[segment.start : segment.stop]
-        for reach in reaches:
-            if isinstance(reach, NotLocalError):
-                raise reach
-        return Part(reaches)  # type: ignore[arg-type]
+        reaches: list[Reaches] = []
+        for found in self.reaches()[segment.start : segment.stop]:
+            if isinstance(found, NotLocalError):
+                raise found
+            reaches.append(found)
+        return Part(tuple(reaches))
 
     def weigh(self) -> tuple[StepWeight, ...]:
         """What each step costs for each pixel of an image, found by running small ones as in training.
@@ -259,7 +261,7 @@ class Chain:
         """
         device = next(self._model.parameters()).device
         before = [buffer.clone() for buffer in self._model.buffers()]
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        with undrawn(device):
             small, large = (self._weigh(side) for side in _WEIGHED_SIDES)
         with torch.no_grad():
             for buffer, value in zip(self._model.buffers(), before):

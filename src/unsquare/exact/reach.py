@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from unsquare.errors import ExactError
 from unsquare.exact import layers, norm_layers
 from unsquare.exact.convert import undo_exact
+from unsquare.exact.random_state import undrawn
 from unsquare.exact.registry import exact_class, stock_class
 from unsquare.exact.trace import on_meta
 
@@ -80,7 +81,7 @@ def find_reach(step: nn.Module, channels: int, path: str) -> Reaches:
     _, device = _type_and_place(stock)
     try:
         # Stochastic depth draws random numbers, of which the run's own are none.
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        with undrawn(device):
             height, width = (_first(_along(stock, channels, axis, length) for length in _LENGTHS) for axis in (0, 1))
     except RuntimeError as error:
         raise NotLocalError(f"{path} ({type(stock).__name__}) takes only some sizes ({error})") from error

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from unsquare.exact.random_state import RandomState
 from unsquare.exact.reach import Reach, Reaches
 from unsquare.exact.regions import Batch, Passes
 
@@ -171,7 +172,7 @@ class _Streamed(torch.autograd.Function):
         ctx.save_for_backward(x)
         y: Tensor | None = None
         for image, size in enumerate(sizes.tolist()):
-            ctx.states.append(_RandomState.now(x.device))
+            ctx.states.append(RandomState.now(x.device))
             for given, inside, whole in stream.pieces(size):
                 ctx.states[-1].restore()
                 tile = stream.run(x[image : image + 1, :, given[0], given[1]])[:, :, inside[0], inside[1]]
@@ -192,7 +193,7 @@ class _Streamed(torch.autograd.Function):
         wants_x = ctx.needs_input_grad[1]
         grad_x = torch.zeros_like(x, memory_format=torch.channels_last) if wants_x else None
         totals: list[Tensor | None] = [None] * len(parameters)
-        leave = _RandomState.now(x.device)
+        leave = RandomState.now(x.device)
         for image, size in enumerate(ctx.sizes.tolist()):
             for given, inside, whole in stream.pieces(size):
                 ctx.states[image].restore()
@@ -225,21 +226,3 @@ class _Autocast(NamedTuple):
 
     def again(self) -> torch.autocast:
         return torch.autocast(self.kind, dtype=self.dtype, enabled=self.enabled)
-
-
-class _RandomState(NamedTuple):
-    """Where the generators stand, of the host and of the device."""
-
-    host: Tensor
-    device: torch.device
-    on_device: Tensor | None
-
-    @classmethod
-    def now(cls, device: torch.device) -> _RandomState:
-        on_device = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-        return cls(torch.get_rng_state(), device, on_device)
-
-    def restore(self) -> None:
-        torch.set_rng_state(self.host)
-        if self.on_device is not None:
-            torch.cuda.set_rng_state(self.on_device, self.device)

@@ -16,13 +16,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import torch
 
 from unsquare.data.loader import PaddedBatch
 from unsquare.errors import ExactError
 from unsquare.exact.offload import can_offload
+from unsquare.exact.random_state import RandomState
 from unsquare.memory.budget import format_bytes, free_host_bytes
 from unsquare.memory.cuts import most_frugal, recomputed
 from unsquare.memory.heap import release_unused
@@ -117,28 +117,35 @@ class Recovery:
 
     def _run(self, part: PaddedBatch, weight: float) -> tuple[float, int]:
         """Run a part by its rung; an image alone by each rung above, too, with the same random numbers."""
-        alone = len(part.images) == 1
-        ways = self._ways(part)
-        chance = _RandomState.now(self._engine.device)
-        name, way, growth = next(ways)
-        while True:
-            following = None
+        chance = RandomState.now(self._engine.device)
+        known: list[tuple[str, Way, int]] = []
+        for name, way, growth in self._ways(part):
             try:
-                # Waiting for others to give memory back is the last resort.
-                following = next(ways, None) if alone else None
-                self._require_room(part, growth, wait=alone and following is None)
-                self._meter.start()
-                done = self._engine.accumulate(part, weight, way)
-                self.measured.append((len(part.images), *part.pixels.shape[2:], self._meter.stop(), name))
-                return done
+                return self._attempt(part, weight, name, way, growth)
             except ShortageError as error:
                 # An error keeps the frames that it came through, and these keep the activations.
                 error.__traceback__ = error.__context__ = None
                 self._note(error)
-                if following is None:
-                    raise
+                last = error
+            if len(part.images) > 1:
+                break  # its halves are better off than the whole by a slower way
             chance.restore()
-            name, way, growth = following
+            if growth is not None:
+                known.append((name, way, growth))
+        else:
+            if known:  # nothing else is left: others may give memory back
+                name, way, growth = min(known, key=lambda each: each[2])
+                self._wait_for_room(growth)
+                return self._attempt(part, weight, name, way, growth)
+        raise last
+
+    def _attempt(self, part: PaddedBatch, weight: float, name: str, way: Way, growth: int | None) -> tuple[float, int]:
+        """Run a part in a way that is known to grow by so many bytes, if it finds room."""
+        self._require_room(part, growth)
+        self._meter.start()
+        done = self._engine.accumulate(part, weight, way)
+        self.measured.append((len(part.images), *part.pixels.shape[2:], self._meter.stop(), name))
+        return done
 
     def _ways(self, part: PaddedBatch) -> Iterator[tuple[str, Way, int | None]]:
         """The way of a part's rung, then of those above it, and of those that were never measured.
@@ -163,33 +170,33 @@ class Recovery:
             self._spare = tuple(_made(self._engine, names))
         return self._spare
 
-    def _require_room(self, part: PaddedBatch, growth: int | None, *, wait: bool) -> None:
+    def _require_room(self, part: PaddedBatch, growth: int | None) -> None:
         """Look whether memory is there, on a CPU, where nobody else says no before the kernel kills.
 
         Raises:
             ShortageError: it is not.
         """
-        if growth is None or self._engine.device.type != "cpu":
+        if growth is None or self._has_room(growth):
             return
-        deadline = time.monotonic() + (WAIT_S if wait else 0)
-        while True:
-            if self._has_room(growth):
-                return
-            release_unused()
-            if self._has_room(growth):
-                return
-            if time.monotonic() >= deadline:
-                break
-            time.sleep(1.0)
+        release_unused()
+        if self._has_room(growth):
+            return
         raise ShortageError(
             f"A micro-batch must find its memory free, but {len(part.images)} images on {_canvas(part)} take up to "
             f"{format_bytes(growth)} and {format_bytes(free_host_bytes())} are left; free some, or give less with "
             "--memory so that plans ask for less."
         )
 
+    def _wait_for_room(self, growth: int) -> None:
+        """Wait until so much is free, but no longer than `WAIT_S`."""
+        deadline = time.monotonic() + WAIT_S
+        while not self._has_room(growth) and time.monotonic() < deadline:
+            time.sleep(1.0)
+
     def _has_room(self, growth: int) -> bool:
         capacity = self._bounds.capacity
-        assert capacity is not None
+        if capacity is None or self._engine.device.type != "cpu":
+            return True
         return resident_bytes() + growth <= capacity.budget_bytes and growth <= free_host_bytes()
 
     def _note(self, error: ShortageError) -> None:
@@ -243,24 +250,6 @@ def _pixels(batch: PaddedBatch) -> int:
 
 def _canvas(batch: PaddedBatch) -> str:
     return f"{batch.pixels.shape[2]} x {batch.pixels.shape[3]}"
-
-
-class _RandomState(NamedTuple):
-    """Where the generators stand that dropout and stochastic depth draw from."""
-
-    device: torch.device
-    host: torch.Tensor
-    on_device: torch.Tensor | None
-
-    @classmethod
-    def now(cls, device: torch.device) -> _RandomState:
-        on_device = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-        return cls(device, torch.get_rng_state(), on_device)
-
-    def restore(self) -> None:
-        torch.set_rng_state(self.host)
-        if self.on_device is not None:
-            torch.cuda.set_rng_state(self.on_device, self.device)
 
 
 def _made(engine: Engine, names: list[RungName]) -> Iterator[tuple[str, Way]]:
