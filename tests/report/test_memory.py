@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from unsquare.errors import RunError
+from unsquare.memory.model import KEPT_FACTOR
 from unsquare.report import memory_figures, write_report
 from unsquare.report.memory import memory_section, way_words
-from unsquare.report.memory_facts import KEPT_FACTOR, Measured, MicroBatches, close_up
+from unsquare.report.memory_facts import Measured, MicroBatches, close_up
 from unsquare.report.record import MemoryTrace, Record, read_record
 
 GIB = 2**30
@@ -129,13 +130,10 @@ def test_a_micro_batch_has_the_first_rung_of_its_name_that_holds_it(run: Path) -
 
 def test_kept_heaps_have_bounds(run: Path) -> None:
     """Twice the slope, as the planner counts, and no error: a peak there is no measure."""
-    from unsquare.training import capacity
-
-    assert capacity.KEPT_FACTOR == KEPT_FACTOR
     values = change_models(run, heap="keep")
     measured = Measured.of(values)
     rung = measured.rungs[0]
-    assert measured.peak_bytes(rung, 1e6, 1.0) - rung.memory.fixed_bytes == pytest.approx(2 * 900e6)
+    assert measured.peak_bytes(rung, 1e6, 1.0) - rung.memory.fixed_bytes == pytest.approx(KEPT_FACTOR * 900e6)
     words = words_of(run)
     assert "twice the slope" in words
     assert "none lie above it" in words

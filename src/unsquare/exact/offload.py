@@ -6,11 +6,12 @@ disk otherwise. The file has no name, so nothing is left however the process end
 
 from __future__ import annotations
 
+import io
 import tempfile
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -43,7 +44,7 @@ def kept_elsewhere(device: torch.device, folder: Path | None) -> AbstractContext
 class _Elsewhere:
     """A tensor in a file, which goes when the graph lets go of it."""
 
-    file: IO[bytes]
+    file: io.FileIO
     shape: torch.Size
     stride: tuple[int, ...]
     dtype: torch.dtype
@@ -85,6 +86,6 @@ def _from_file(kept: Tensor | _Elsewhere) -> Tensor:
     kept.file.seek(0)
     for start in range(0, len(data), _CHUNK):
         part = data[start : start + _CHUNK]
-        if kept.file.readinto(part) != len(part):  # type: ignore[attr-defined]
+        if kept.file.readinto(part) != len(part):
             raise OSError("a file of activations was cut short")
     return tensor

@@ -221,8 +221,10 @@ def _gradients(
     """The stock gradients of map, weights and bias, those that are wanted."""
     if not any(wanted):
         return None, None, None
-    found = _backward(grad, x, weight, [len(weight)], *windows[:3], False, (0, 0), windows.groups, wanted)
-    return tuple(each if want else None for each, want in zip(found, wanted))  # type: ignore[return-value]
+    x_grad, weight_grad, bias_grad = _backward(
+        grad, x, weight, [len(weight)], *windows[:3], False, (0, 0), windows.groups, wanted
+    )
+    return x_grad if wanted[0] else None, weight_grad if wanted[1] else None, bias_grad if wanted[2] else None
 
 
 def _rows_within(num_bytes: int, x: Tensor, y: Tensor) -> int:

@@ -10,12 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from unsquare.errors import RunError
-from unsquare.memory.model import MemoryModel, TimeModel
+from unsquare.memory.model import KEPT_FACTOR, MemoryModel, TimeModel
 from unsquare.report.record import Floats, MemoryTrace, Row
 from unsquare.shapes import Sizes
-
-KEPT_FACTOR = 2.0
-"""As `training.capacity.KEPT_FACTOR`, which cannot be had without torch."""
 
 FAR = 2.5
 """A budget so many times the highest peak is not drawn beside it."""

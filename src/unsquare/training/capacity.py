@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from unsquare.data.loader import READ_AHEAD
 from unsquare.errors import RunError
-from unsquare.memory.model import MemoryModel, TimeModel
+from unsquare.memory.model import KEPT_FACTOR, MemoryModel, TimeModel
 from unsquare.memory.way import RungName, Way
 from unsquare.plan import config as plan
 from unsquare.training.probing import Need, Probe
@@ -23,8 +23,6 @@ Heap = Literal["return", "keep"]
 HEADROOM = 0.03
 """Part of the budget that no plan uses. Held-out peaks lie within 5 % of the lines through probes; a run's largest
 micro-batch is measured itself before training (docs/experiments.md)."""
-KEPT_FACTOR = 2.0
-"""Growth of a micro-batch where the heap keeps what is freed, over that where it does not; measured up to 1.41."""
 MAP_ELEMENTS = (1 << 31) - 1
 """Elements of the largest map. Kernels that count in 32 bits fail or crawl beyond; see benchmarks/past_int32.py."""
 
@@ -151,9 +149,10 @@ class Capacity:
 
     def growth_bytes(self, rung: MeasuredRung, pixels: int, images: int) -> float:
         """What a micro-batch may add to the memory that is held between two."""
-        return rung.memory.growth_bytes(pixels, images) * self._factor(rung)
+        return rung.memory.growth_bytes(pixels, images) * self._factor
 
-    def _factor(self, rung: MeasuredRung) -> float:
+    @property
+    def _factor(self) -> float:
         return KEPT_FACTOR if self.heap == "keep" else 1.0
 
     def _ladder(self, rungs: tuple[MeasuredRung, ...], need: Need) -> Ladder:
@@ -169,7 +168,7 @@ class Capacity:
     def _held(self, rung: MeasuredRung, need: Need) -> int:
         """The most computed pixels of a rung's micro-batch; 0 where not even one fits."""
         # Each pixel of a micro-batch also stands in the batches read ahead, three bytes each.
-        factor = self._factor(rung)
+        factor = self._factor
         memory = replace(
             rung.memory,
             bytes_per_pixel=rung.memory.bytes_per_pixel * factor + 3 * READ_AHEAD,

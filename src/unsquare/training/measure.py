@@ -16,7 +16,6 @@ from unsquare.exact.offload import can_offload
 from unsquare.memory import heap
 from unsquare.memory.cache import MeasurementCache
 from unsquare.memory.cuts import Estimate, recomputed, streamed
-from unsquare.memory.heap import release_unused
 from unsquare.memory.meter import resident_bytes
 from unsquare.memory.way import PLAIN, RUNGS, RungName, Way
 from unsquare.shapes import Shape
@@ -60,6 +59,7 @@ TRIES = 3
 RETIMED_PIXELS = 1 << 20
 """Probes up to which times are taken anew where the heap keeps what is freed."""
 SMALL = Shape(96, 96)
+"""A canvas to run before what is measured, for the optimizer to have its state."""
 LAUNCHES = 32
 """A heap that keeps what is freed halves the budget; launches so many times smaller than that do not show."""
 
@@ -215,7 +215,7 @@ def _climb_ladder(prober: Prober, kind: Kind, frame: Frame, need: Need) -> list[
             try:
                 found = prober.rung(kind, name, way, need, frame.budget_bytes, first_pixels)
             except ShortageError:  # a way that takes more than was estimated
-                release_unused()
+                heap.release_unused()
                 continue
             rungs = [*(rung for rung in rungs if rung.name != name), found]  # a later try takes less than one before
             capacity = _capacity(prober.engine, frame, need, rungs, rungs, need)
