@@ -15,6 +15,7 @@ import json
 import os
 import platform
 from dataclasses import asdict, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -43,15 +44,18 @@ BUDGETS = (4_000_000, 8_000_000, 16_000_000, 32_000_000, 64_000_000)
 UNBOUNDED = 1 << 50
 
 
-def fills(sizes: Sizes, budget: int, launch_pixels: int) -> dict[str, Any]:
-    """Fill in `mixed` of what should be full, and of all."""
+def fills(sizes: Sizes, steps: StepForm, budget: int, launch_pixels: int) -> dict[str, Any]:
+    """Fill of what should be full, and of all; in `b2b`, where memory alone ends a batch, all should."""
     limits = Limits(budget_pixels=budget, launch_pixels=launch_pixels)
-    free = replace(limits, budget_pixels=UNBOUNDED)
-    config = PlanConfig(step_images=256)
-    bound, unbound = (Columns.of(plan_epoch(sizes, config, each, 0), each) for each in (limits, free))
-    wished = np.zeros(len(sizes))
-    wished[unbound.images] = unbound.computed[unbound.batch_of_image]
-    should = np.maximum.reduceat(wished[bound.images], bound.start) > budget
+    config = PlanConfig(steps=steps, step_images=256 if steps == "mixed" else None)
+    bound = Columns.of(plan_epoch(sizes, config, limits, 0), limits)
+    should = np.ones(len(bound.count), dtype=bool)
+    if steps == "mixed":
+        free = replace(limits, budget_pixels=UNBOUNDED)
+        unbound = Columns.of(plan_epoch(sizes, config, free, 0), free)
+        wished = np.zeros(len(sizes))
+        wished[unbound.images] = unbound.computed[unbound.batch_of_image]
+        should = np.maximum.reduceat(wished[bound.images], bound.start) > budget
     canvas = bound.canvas.prod(axis=1)
     fill, possible = limits.fill(bound.computed), budget // canvas * canvas / budget
     return {
@@ -114,23 +118,22 @@ def main() -> None:
         "fills": [],
         "peaks": [],
     }
-    print("   cap   launch   budget  should be full   fill  possible  share  highest")
-    for cap in CAPS:
+    print("steps   cap   launch   budget  should be full   fill  possible  share  highest")
+    for steps, cap, launch_pixels, budget in product(("mixed", "b2b"), CAPS, (1 << 17, 1 << 20), BUDGETS):
         sizes = Geometry(max_pixels=cap).resize(shapes)
-        for launch_pixels in (1 << 17, 1 << 20):
-            for budget in BUDGETS:
-                if budget < sizes.prod(axis=1).max():
-                    continue
-                found = fills(sizes, budget, launch_pixels)
-                results["fills"].append({"cap": cap, "launch_pixels": launch_pixels, "budget_pixels": budget, **found})
-                if found["should_be_full"] >= 0.01:
-                    print(
-                        f"{cap / 1e6:6.2f} {launch_pixels / 1e6:8.2f} {budget / 1e6:8.0f} "
-                        f"{found['should_be_full']:15.0%} "
-                        f"{found['median_fill']:6.2f} {found['median_possible']:9.2f} "
-                        f"{found['median_share_of_possible']:6.2f} {found['highest_fill']:8.4f}",
-                        flush=True,
-                    )
+        if budget < sizes.prod(axis=1).max():
+            continue
+        found = fills(sizes, steps, budget, launch_pixels)  # type: ignore[arg-type]
+        setting = {"steps": steps, "cap": cap, "launch_pixels": launch_pixels, "budget_pixels": budget}
+        results["fills"].append({**setting, **found})
+        if found["should_be_full"] >= 0.01:
+            print(
+                f"{steps:5} {cap / 1e6:6.2f} {launch_pixels / 1e6:8.2f} {budget / 1e6:8.0f} "
+                f"{found['should_be_full']:15.0%} "
+                f"{found['median_fill']:6.2f} {found['median_possible']:9.2f} "
+                f"{found['median_share_of_possible']:6.2f} {found['highest_fill']:8.4f}",
+                flush=True,
+            )
     sizes = Geometry(max_pixels=given.cap).resize(shapes)
     for steps in ("b2b", "mixed"):
         found = peaks(sizes, given.backbone, parse_bytes(given.memory), steps, given.number)  # type: ignore[arg-type]

@@ -3,8 +3,9 @@
 Every kind of layer runs forward and backward over one channels-last map, each case in a process of its own that is
 given up when it takes four times as long as it should. Values and the map's gradient at the far end are compared with a
 crop of the map run alone; gradients of weights by the adjoint identity <g, f(x)> = <w, dw> + <b, db>, with f(x) summed
-in float64; norms with statistics summed in float64. The price is seconds per pixel over those of the small map, the
-least of two to four runs each. "cut" are the same layers as the package runs them, where that is not the stock call.
+in float64; norms with statistics summed in float64. The price is seconds per pixel over those of a small map, which
+runs before and after in the same process: the least of two to four runs of each. "cut" are the same layers as the
+package runs them, where that is not the stock call.
 
     python benchmarks/past_int32.py --out benchmarks/results/past_int32-DATE.json
 """
@@ -33,7 +34,7 @@ from torch.nn import functional as F
 
 from unsquare.exact.pyramid import SpatialPyramidPool
 from unsquare.exact.splitting import CutConvolutions
-from unsquare.memory.heap import keep_freed
+from unsquare.memory.heap import keep_freed, release_unused
 
 CHANNELS, WIDTH = 64, 4096
 SIZES = {  # elements of the map given, by name, given the bytes of an element
@@ -42,14 +43,13 @@ SIZES = {  # elements of the map given, by name, given the bytes of an element
     "2^31 elements -": lambda size: int(0.97 * 2**31),
     "2^31 elements +": lambda size: int(1.03 * 2**31),
 }
-CASES = {
-    "float32": ("small", "2^31 bytes +"),
-    "bfloat16": ("small", "2^31 bytes +", "2^31 elements -", "2^31 elements +"),
-}
+DTYPES = ("float32", "bfloat16")
 TIMES_SMALL = 4.0
-"""A case is given up when it takes so many times as long as the small one per pixel, and half a minute more."""
-LARGE_MEMORY = ("conv 3x3", "conv 3x3 /2", "depthwise 7x7")
-"""Kinds that take more than 24 GiB at 2^31 elements, forward and backward; the plan makes no such maps."""
+"""A case is given up when it takes so many times as long as the small one per pixel, and a minute more."""
+SHRINKING = ("conv 3x3 /2", "conv 2x2 /2", "average pool", "bilinear /2", "nearest /2", "pyramid pool")
+"""Kinds whose maps fit into 24 GiB in float32 at 2^31 elements, forward and backward."""
+KEEPS_OUTPUT = ("relu",)
+"""Kinds whose backward pass looks at the map returned, so that its memory cannot serve for the gradient."""
 SLOW = ("conv 3x3", "conv 3x3 /2", "depthwise 7x7", "pyramid pool")
 """Kinds that compute more than they move; the others show best what they take once their memory was touched."""
 CROP = 64
@@ -97,7 +97,9 @@ LAYERS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
     "gelu": nn.GELU,
 }
-CUT = {(kind, "float32"): (False, True) for kind in ("conv 3x3", "conv 3x3 /2", "conv 2x2 /2")}
+WINDOWED = ("conv 3x3", "conv 3x3 /2", "conv 2x2 /2", "depthwise 3x3")
+CUT = {(kind, dtype): (False, True) for kind in WINDOWED for dtype in DTYPES}
+CUT[("depthwise 7x7", "float32")] = (False, True)
 CUT[("depthwise 7x7", "bfloat16")] = (True,)  # whole, its workspace alone is 33 times the map
 GLOBAL = ("batch norm", "group norm", "pyramid pool")
 
@@ -111,11 +113,6 @@ def filled(height: int, dtype: torch.dtype) -> Tensor:
         part = rows[top : top + 64]
         part.copy_(block[: len(part)].roll(top // 64 % 61, dims=1))
     return x
-
-
-def ones_like(y: Tensor) -> Tensor:
-    """A gradient of ones that takes no memory where one number will do."""
-    return torch.ones((), dtype=y.dtype).expand(y.shape)
 
 
 def total(y: Tensor) -> float:
@@ -166,59 +163,88 @@ def errors(kind: str, layer: nn.Module, x: Tensor, y: Tensor, grad: Tensor) -> d
     return found
 
 
-def print_case(kind: str, dtype_name: str, size: str, cut: bool) -> None:
-    """The child's part."""
-    keep_freed()  # pages that come back are not taken again
+def make(kind: str, dtype: torch.dtype) -> nn.Module:
     torch.manual_seed(0)
-    dtype = getattr(torch, dtype_name)
-    height = SIZES[size](dtype.itemsize) // (C * WIDTH) // 2 * 2
-    layer = LAYERS[kind]().to(dtype).to(memory_format=torch.channels_last)
-    x = filled(height, dtype).requires_grad_()
-    seconds, grad, adjoint = [], None, None
-    runs = 2 if kind in SLOW else 4
+    return LAYERS[kind]().to(dtype).to(memory_format=torch.channels_last)
+
+
+def height_of(size: str, dtype: torch.dtype) -> int:
+    return SIZES[size](dtype.itemsize) // (C * WIDTH) // 2 * 2
+
+
+def gradient_of(y: Tensor, kind: str) -> Tensor:
+    """A gradient of ones, in the memory of the map returned where nobody looks at that again."""
+    if kind in KEEPS_OUTPUT:
+        return torch.ones((), dtype=y.dtype).expand(y.shape)
+    with torch.no_grad():
+        return y.detach().fill_(1.0)
+
+
+def timed(kind: str, layer: nn.Module, x: Tensor, cut: bool, runs: int) -> tuple[float, Tensor, float]:
+    """The least seconds of forward and backward; the end of the map returned, and its sum."""
+    seconds = []
     for run in range(runs):
         layer.zero_grad()
         x.grad = None
-        grad = None
         started = time.perf_counter()
         with CutConvolutions() if cut else nullcontext():
             y = layer(x)
         forward = time.perf_counter() - started
         if run == runs - 1:  # what is checked is what is timed
             summed = total(y.detach())
-            kept = y.detach()[:, :, -CROP:].clone() if y.ndim == 4 else y.detach()
-        g = ones_like(y)
-        if kind not in ("relu", "gelu", "conv 1x1", "max pool"):
-            g = g.contiguous(memory_format=torch.channels_last) if y.ndim == 4 else g.contiguous()
+            kept = y.detach()[:, :, -CROP:].clone() if y.ndim == 4 else y.detach().clone()
+        gradient = gradient_of(y, kind)
         started = time.perf_counter()
-        y.backward(g)
+        y.backward(gradient)
         seconds.append(forward + time.perf_counter() - started)
-        del y, g
-    grad = x.grad
-    assert grad is not None
-    if isinstance(layer, nn.Conv2d) and layer.weight.grad is not None and layer.bias is not None:
-        by_weights = float((layer.weight.double() * layer.weight.grad.double()).sum())
-        by_weights += float((layer.bias.double() * layer.bias.grad.double()).sum())  # type: ignore[union-attr]
-        adjoint = abs(by_weights - summed) / max(abs(summed), 1e-3 * x.numel() ** 0.5)
+        del y, gradient
+    return min(seconds), kept, summed
+
+
+def small_seconds(kind: str, dtype: torch.dtype, cut: bool) -> float:
+    """Seconds per row of the small map."""
+    height = height_of("small", dtype)
+    return timed(kind, make(kind, dtype), filled(height, dtype).requires_grad_(), cut, 4)[0] / height
+
+
+def print_case(kind: str, dtype_name: str, size: str, cut: bool) -> None:
+    """The child's part."""
+    keep_freed()  # pages that come back are not taken again
+    dtype = getattr(torch, dtype_name)
+    height = height_of(size, dtype)
+    before = small_seconds(kind, dtype, cut)
+    print(json.dumps({"small_seconds": before * height}), flush=True)  # the parent may lose patience
+    release_unused()
+    layer = make(kind, dtype)
+    x = filled(height, dtype).requires_grad_()
+    seconds, kept, summed = timed(kind, layer, x, cut, 2 if kind in SLOW else 4)
+    found: dict[str, Any] = {"elements": x.numel(), "megapixels": height * WIDTH / 1e6, "seconds": seconds}
+    if isinstance(layer, nn.Conv2d):
+        weight, bias = layer.weight, layer.bias
+        assert weight.grad is not None
+        assert bias is not None
+        assert bias.grad is not None
+        by_weights = float((weight.double() * weight.grad.double()).sum() + (bias.double() * bias.grad.double()).sum())
+        found["adjoint"] = abs(by_weights - summed) / max(abs(summed), 1e-3 * x.numel() ** 0.5)
     layer.zero_grad()
-    found = errors(kind, layer, x.detach(), kept, grad)
-    print(
-        json.dumps(
-            {
-                "elements": x.numel(),
-                "megapixels": height * WIDTH / 1e6,
-                "seconds": min(seconds),
-                **({"adjoint": adjoint} if adjoint is not None else {}),
-                **found,
-            }
-        )
-    )
+    assert x.grad is not None
+    found |= errors(kind, layer, x.detach(), kept, x.grad)
+    del x
+    release_unused()
+    after = small_seconds(kind, dtype, cut)
+    print(json.dumps({**found, "small_seconds": min(before, after) * height}))
+
+
+def sizes_of(kind: str, dtype: str) -> list[str]:
+    """The maps of a kind that this machine holds."""
+    fits = dtype == "bfloat16" or kind in SHRINKING
+    return ["2^31 bytes +", *(["2^31 elements -", "2^31 elements +"] if fits else [])]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("kinds", nargs="*", default=list(LAYERS))
-    parser.add_argument("--dtypes", nargs="*", default=list(CASES))
+    parser.add_argument("--dtypes", nargs="*", default=DTYPES)
     parser.add_argument("--cut", action="store_true", help="where a layer is cut, leave out the stock call")
     parser.add_argument("--out", type=Path, help="keep the numbers here, as JSON; rows there already are kept")
     parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
@@ -239,50 +265,41 @@ def main() -> None:
     for kind in given.kinds:
         for dtype in given.dtypes:
             for cut in CUT.get((kind, dtype), (False,))[-1 if given.cut else 0 :]:
-                small = None
-                for size in CASES[dtype]:
-                    if "elements" in size and kind in LARGE_MEMORY:
-                        continue
-                    found = case(kind, dtype, size, cut, timeout_s(dtype, size, small))
-                    if size == "small":
-                        small = found
-                    rate = found["megapixels"] / found["seconds"] if "seconds" in found else 0.0
-                    if small is not None and "seconds" in small and rate:
-                        found["price"] = small["megapixels"] / small["seconds"] / rate
+                for size in sizes_of(kind, dtype):
+                    found = case(kind, dtype, size, cut)
                     results["rows"][f"{kind}{', cut' if cut else ''} | {dtype} | {size}"] = found
-                    show(kind + (", cut" if cut else ""), dtype, size, rate, found)
+                    show(kind + (", cut" if cut else ""), dtype, size, found)
                     if given.out is not None:
                         given.out.write_text(json.dumps(results, indent=1) + "\n")
 
 
-def show(kind: str, dtype: str, size: str, rate: float, found: dict[str, Any]) -> None:
+def show(kind: str, dtype: str, size: str, found: dict[str, Any]) -> None:
     if "failed" in found:
         print(f"{kind:16} {dtype:9} {size:16} {found['failed']}", flush=True)
         return
     numbers = [f"{found[name]:8.1e}" if name in found else " " * 8 for name in ("value", "gradient", "adjoint")]
-    print(f"{kind:16} {dtype:9} {size:16} {rate:6.1f} {found.get('price', 1):6.2f} {' '.join(numbers)}", flush=True)
+    rate = found["megapixels"] / found["seconds"]
+    print(f"{kind:16} {dtype:9} {size:16} {rate:6.1f} {found['price']:6.2f} {' '.join(numbers)}", flush=True)
 
 
-def timeout_s(dtype: str, size: str, small: dict[str, Any] | None) -> float:
-    """How long a case may take."""
-    if small is None or "seconds" not in small:
-        return 120.0
-    larger = SIZES[size](getattr(torch, dtype).itemsize) / SIZES["small"](0)
-    return 2 * TIMES_SMALL * larger * float(small["seconds"]) + 30.0
-
-
-def case(kind: str, dtype: str, size: str, cut: bool, timeout: float) -> dict[str, Any]:
+def case(kind: str, dtype: str, size: str, cut: bool) -> dict[str, Any]:
     """What one process finds, or why it finds nothing."""
     words = [sys.executable, __file__, "--child", kind, dtype, size, str(cut)]
+    child = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    first = child.stdout.readline()
+    patience = 60.0 + 2 * TIMES_SMALL * json.loads(first)["small_seconds"] if first else None
     try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=timeout)
+        printed, complaints = child.communicate(timeout=patience)
     except subprocess.TimeoutExpired:
-        return {"failed": f"not done after {timeout:.0f} s"}
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        killed = "killed (out of memory)" if done.returncode == -9 else reason[:120]
-        return {"failed": killed}
-    return json.loads(done.stdout.splitlines()[-1])  # type: ignore[no-any-return]
+        child.kill()
+        child.communicate()
+        return {"failed": f"not done after {patience:.0f} s"}
+    if child.returncode:
+        reason = (complaints.strip().splitlines() or ["no message"])[-1]
+        return {"failed": "killed (out of memory)" if child.returncode == -9 else reason[:120]}
+    found: dict[str, Any] = json.loads(printed.splitlines()[-1])
+    return {**found, "price": found["seconds"] / found["small_seconds"]}
 
 
 if __name__ == "__main__":

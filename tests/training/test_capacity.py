@@ -19,7 +19,7 @@ from unsquare.training.console import Console
 from unsquare.training.engine import Engine, launch
 from unsquare.training.measure import PROBE_SECONDS, Frame, Prober, measure_training
 from unsquare.training.model import Classifier, ModelConfig
-from unsquare.training.probing import Need, run_training
+from unsquare.training.probing import Need, Probe, run_training
 
 GIB = 1 << 30
 NEED = Need(largest_image=1_000_000, usual_pixels=1_000_000, smallest_image=10_000, most_images=None)
@@ -83,6 +83,22 @@ def test_peaks_of_other_shapes_are_near_the_prediction(engine, measured, images,
     predicted = rung.memory.growth_bytes(images * canvas.pixels, images)
     assert 0.85 * predicted < growth < 1.1 * predicted
     engine.reset_optimizer()
+
+
+def test_the_copy_that_puts_weights_back_is_not_counted(engine, tmp_path, monkeypatch):
+    """Measuring holds the weights twice; training does not, and nothing of it stays in what is predicted."""
+    counted = []
+
+    def climb(*given, settled_bytes, **settings):
+        counted.append(settled_bytes)
+        return [Probe(1, 100, 100, settled_bytes + 1, 0.1)]
+
+    monkeypatch.setattr("unsquare.training.measure.warm_up", lambda *given: GIB)
+    monkeypatch.setattr("unsquare.training.measure.climb", climb)
+    prober = Prober(engine, {}, MeasurementCache(tmp_path))
+    measure_training(prober, Frame(budget_bytes=8 * GIB, reserved_bytes=0), NEED, NEED)
+    weights = sum(value.nbytes for value in engine.model.state_dict().values())
+    assert counted == [GIB - weights] * 2
 
 
 def test_what_is_known_is_not_probed_again(engine, cache, measured, monkeypatch):

@@ -44,7 +44,7 @@ timm = import_timm()
 
 Kind = Literal["train", "evaluate"]
 
-PROBE_SECONDS: dict[Kind, float] = {"train": 12.0, "evaluate": 3.0}
+PROBE_SECONDS: dict[Kind, float] = {"train": 18.0, "evaluate": 3.0}
 """After so long no further probe of a rung starts: lines need no more, and a start should not take minutes."""
 FARTHEST_PIXELS = 1 << 26
 """No probe is larger."""
@@ -99,6 +99,8 @@ class Prober:
         self._cache = cache
         heap.return_freed()
         self._settled: dict[Kind, int] = {}
+        self.copy_bytes = 0
+        """Of a copy of the weights that a run does not hold, but these measurements do."""
         self._base = held_bytes(engine)
 
     def rung(
@@ -125,7 +127,7 @@ class Prober:
         growth = self._cache.get(key)
         if growth is None:
             if kind not in self._settled:
-                self._settled[kind] = warm_up(self.engine, _RUNS[kind], PLAIN)
+                self._settled[kind] = warm_up(self.engine, _RUNS[kind], PLAIN) - self.copy_bytes
             found = climb(
                 self.engine,
                 _RUNS[kind],
@@ -166,7 +168,7 @@ def measure_training(prober: Prober, frame: Frame, need: Need, evaluation_need: 
         evaluation_need: of evaluation.
     """
     engine = prober.engine
-    with untouched(engine):
+    with untouched(engine) as prober.copy_bytes:
         engine.model.train()
         rungs = _climb_ladder(prober, "train", frame, need)
         run_training(engine, 1, SMALL, PLAIN)  # evaluation between epochs finds the optimizer's state held

@@ -27,7 +27,7 @@ from unsquare.memory.way import Way
 from unsquare.shapes import Shape, Sizes
 from unsquare.training.engine import Engine
 
-PROBING = 3
+PROBING = 4
 """Changes when probes are chosen or measured otherwise, so that what earlier ones showed is not used."""
 FIRST_PIXELS = 1 << 16
 WARM_SHAPES = 64
@@ -195,7 +195,7 @@ def climb(
         run: what is probed.
         way: how it is run.
         settled_bytes: what peaks add to.
-        budget: bytes; half of it bounds the probes after the third.
+        budget: bytes; three quarters of it bound the probes after the third.
         need: pixels beyond which no probe tells anything.
         seconds: after so long no further probe starts.
         first_pixels: of the first.
@@ -204,7 +204,7 @@ def climb(
     probes: list[Probe] = []
     pixels = first_pixels
     while len(probes) < 2 or (
-        _expected_peak(probes, pixels) < (budget if len(probes) < 3 else budget // 2)
+        _expected_peak(probes, pixels) < (budget if len(probes) < 3 else 3 * budget // 4)
         and (
             len(probes) < 3
             or (
@@ -256,11 +256,15 @@ def fit_time(probes: list[Probe] | tuple[Probe, ...]) -> TimeModel:
 
 
 @contextmanager
-def untouched(engine: Engine) -> Iterator[None]:
-    """Put back weights, running statistics and the optimizer after probe steps."""
+def untouched(engine: Engine) -> Iterator[int]:
+    """Put back weights, running statistics and the optimizer after probe steps.
+
+    Yields:
+        The bytes of the copy that is held meanwhile, where peaks of the engine's device count them.
+    """
     state = {name: value.to("cpu", copy=True) for name, value in engine.model.state_dict().items()}
     try:
-        yield
+        yield sum(value.nbytes for value in state.values()) if engine.device.type == "cpu" else 0
     finally:
         engine.forget_gradients()
         engine.model.load_state_dict(state)
