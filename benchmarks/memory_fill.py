@@ -14,6 +14,8 @@ import argparse
 import json
 import os
 import platform
+import subprocess
+import sys
 from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
@@ -42,6 +44,7 @@ from unsquare.training.probing import Need, measure, run_training
 CAPS = (250_000, 1_000_000, 4_000_000, 16_000_000)
 BUDGETS = (4_000_000, 8_000_000, 16_000_000, 32_000_000, 64_000_000)
 UNBOUNDED = 1 << 50
+FORMS: tuple[StepForm, ...] = ("mixed", "b2b")
 
 
 def fills(sizes: Sizes, steps: StepForm, budget: int, launch_pixels: int) -> dict[str, Any]:
@@ -111,19 +114,24 @@ def main() -> None:
     parser.add_argument("--cap", type=int, default=4_000_000, help="pixels of the largest image that is really run")
     parser.add_argument("--number", type=int, default=32, help="micro-batches that are really run")
     parser.add_argument("--out", type=Path, help="keep the numbers here, as JSON")
+    parser.add_argument("--child", choices=FORMS, help=argparse.SUPPRESS)
     given = parser.parse_args()
     shapes = scan_source(given.metadata).of_split("train").sizes
+    if given.child:
+        sizes = Geometry(max_pixels=given.cap).resize(shapes)
+        print(json.dumps(peaks(sizes, given.backbone, parse_bytes(given.memory), given.child, given.number)))
+        return
     results: dict[str, Any] = {
         "setting": {"machine": f"{platform.machine()}, {torch.get_num_threads()} threads", "torch": torch.__version__},
         "fills": [],
         "peaks": [],
     }
     print("steps   cap   launch   budget  should be full   fill  possible  share  highest")
-    for steps, cap, launch_pixels, budget in product(("mixed", "b2b"), CAPS, (1 << 17, 1 << 20), BUDGETS):
+    for steps, cap, launch_pixels, budget in product(FORMS, CAPS, (1 << 17, 1 << 20), BUDGETS):
         sizes = Geometry(max_pixels=cap).resize(shapes)
         if budget < sizes.prod(axis=1).max():
             continue
-        found = fills(sizes, steps, budget, launch_pixels)  # type: ignore[arg-type]
+        found = fills(sizes, steps, budget, launch_pixels)
         setting = {"steps": steps, "cap": cap, "launch_pixels": launch_pixels, "budget_pixels": budget}
         results["fills"].append({**setting, **found})
         if found["should_be_full"] >= 0.01:
@@ -134,9 +142,10 @@ def main() -> None:
                 f"{found['median_share_of_possible']:6.2f} {found['highest_fill']:8.4f}",
                 flush=True,
             )
-    sizes = Geometry(max_pixels=given.cap).resize(shapes)
-    for steps in ("b2b", "mixed"):
-        found = peaks(sizes, given.backbone, parse_bytes(given.memory), steps, given.number)  # type: ignore[arg-type]
+    for steps in FORMS:  # each in a process of its own, in which nothing was before
+        words = [sys.executable, __file__, *sys.argv[1:], "--child", steps]
+        done = subprocess.run(words, check=True, capture_output=True, text=True)
+        found = json.loads(done.stdout.splitlines()[-1])
         results["peaks"].append(found)
         print(
             f"{given.backbone}, {steps}, {given.memory}: median fill {found['median_fill']:.2f}; highest peak "

@@ -19,6 +19,7 @@ from unsquare.exact.reach import NotLocalError, Reach, find_reach
 from unsquare.exact.regions import Passes
 from unsquare.exact.streaming import Part, Stream
 from unsquare.memory.cuts import recomputed, streamed
+from unsquare.memory.heap import in_use_bytes
 from unsquare.memory.way import PLAIN, Segment, Way
 from unsquare.training.model import Classifier, ModelConfig
 
@@ -294,6 +295,21 @@ def test_ways_keep_less() -> None:
     plain, again, pieces = (_saved_bytes(model, batch, way) for way in (PLAIN, ways["recompute"], ways["stream"]))
     assert again < plain / 3
     assert pieces < again
+
+
+def test_weighing_keeps_nothing() -> None:
+    """The graphs of the small pictures that are run go with them, although no backward pass comes."""
+    model = _classifier("resnet10t", torch.float32).train()
+    chain = model.chain()
+    weights = chain.weigh()
+    before = in_use_bytes()
+    if before is None:
+        pytest.skip("the C library does not say how much is in use")
+    for _ in range(3):
+        assert chain.weigh() == weights
+    after = in_use_bytes()
+    assert after is not None
+    assert after - before < 2 * 320**2 * sum(weight.kept_bytes for weight in weights) / 4  # of what one run keeps
 
 
 def test_planned_ways_give_the_same() -> None:

@@ -44,6 +44,16 @@ def test_images_that_seem_to_save_memory_cost_none():
     assert model.peak_bytes(2_000_000, 200) >= 2e9
 
 
+def test_a_line_that_bends_goes_on_as_steep_as_it_ended():
+    """What a piece takes hides what grows until that is more; beyond the probes the growth goes on."""
+    pixels = np.array([4e6, 8e6, 16e6])
+    peaks = np.maximum(1.1e9, 0.8e9 + 45 * pixels)
+    straight, bent = (MemoryModel.fit(pixels, [1, 1, 1], peaks, bends=bends) for bends in (False, True))
+    truth = 0.8e9 + 45 * 64e6
+    assert straight.peak_bytes(64_000_000) < 0.9 * truth
+    assert truth <= bent.peak_bytes(64_000_000) < 1.05 * truth
+
+
 def test_one_probe_errs_upwards_beyond_it():
     """A single pixel count gives the line through the origin, above any line with a fixed part."""
     model = MemoryModel.fit([1_000_000, 1_000_000], [1, 1], [5e8, 6e8])

@@ -306,9 +306,13 @@ class Chain:
 
 
 def _note(tensor: Tensor, seen: set[int], sizes: list[int]) -> Tensor:
-    """Note the bytes of a tensor's memory, the first time that it is saved."""
+    """Note the bytes of a tensor's memory, the first time that it is saved; what the graph is to save of it.
+
+    That is its values alone: a map that a graph saves with its own history keeps both alive for good where no backward
+    pass comes.
+    """
     storage = tensor.untyped_storage()
     if storage.data_ptr() not in seen:
         seen.add(storage.data_ptr())
         sizes.append(storage.nbytes())
-    return tensor
+    return tensor.detach()

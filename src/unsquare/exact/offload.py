@@ -57,7 +57,7 @@ def _to_file(tensor: Tensor, folder: Path | None) -> Tensor | _Elsewhere:
     order = _in_memory(tensor)
     in_order = tensor.permute(order)
     if tensor.numel() * tensor.element_size() < LEAST_BYTES or not in_order.is_contiguous():
-        return tensor
+        return tensor.detach()  # saved with its history, it would live on where no backward pass comes
     file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - closed with the tensor
     data = _bytes_of(in_order.detach())
     written = 0

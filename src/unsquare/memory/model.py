@@ -63,7 +63,9 @@ class MemoryModel:
         return max(pixels, 1)
 
     @classmethod
-    def fit(cls, pixels: npt.ArrayLike, images: npt.ArrayLike, peak_bytes: npt.ArrayLike) -> MemoryModel:
+    def fit(
+        cls, pixels: npt.ArrayLike, images: npt.ArrayLike, peak_bytes: npt.ArrayLike, *, bends: bool = False
+    ) -> MemoryModel:
         """The least-squares plane through measured peaks, lifted until no measured point lies above it.
 
         Lifted rather than tilted (as the upper convex hull would be), because the largest micro-batches lie
@@ -74,11 +76,15 @@ class MemoryModel:
             pixels: computed pixels of each probe, (n,).
             images: images of each probe, (n,).
             peak_bytes: its measured peak, (n,).
+            bends: whether peaks may grow faster from some size on, as the largest of several lines does; then the
+                slope is at least that between the two largest pixel counts.
         """
         x, y = _measured(pixels, peak_bytes)
         count = np.asarray(images, dtype=np.float64)
         assert count.shape == x.shape, "one number of images for each pixel count"
         per_pixel, per_image = _slopes(x, count, y)
+        if bends:
+            per_pixel = max(per_pixel, _last_slope(x, y))
         per_pixel = max(per_pixel, INPUT_BYTES_PER_PIXEL)
         fixed = max(0.0, float((y - per_pixel * x - per_image * count).max()))
         return cls(fixed_bytes=fixed, bytes_per_pixel=per_pixel, bytes_per_image=per_image)
@@ -166,6 +172,14 @@ def _slopes(x: Values, count: Values, y: Values) -> tuple[float, float]:
             return float(per_pixel), float(per_image)
     centred = x - x.mean()
     return float((centred * (y - y.mean())).sum() / (centred**2).sum()), 0.0
+
+
+def _last_slope(x: Values, y: Values) -> float:
+    """The slope between the highest values at the two largest of x; 0 where there is one."""
+    if not np.ptp(x):
+        return 0.0
+    before, last = np.unique(x)[-2:]
+    return float((y[x == last].max() - y[x == before].max()) / (last - before))
 
 
 def _measured(pixels: npt.ArrayLike, values: npt.ArrayLike) -> tuple[Values, Values]:

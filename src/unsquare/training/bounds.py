@@ -268,7 +268,7 @@ def verify_largest(engine: Engine, capacity: Capacity, images: int, canvas: Shap
         return_freed()
         release_unused()
         return replace(capacity, heap="return")
-    return capacity.with_probe(rung, probe, fit_memory((*rung.probes, probe)))
+    return capacity.with_probe(rung, probe, fit_memory((*rung.probes, probe), rung.way))
 
 
 def _largest_micro_batches(

@@ -108,7 +108,9 @@ class Prober:
     ) -> MeasuredRung:
         """A rung, from its probes."""
         probes = self._probes(kind, way, need, budget, first_pixels)
-        return MeasuredRung(name=name, way=way, memory=fit_memory(probes), time=fit_time(probes), probes=tuple(probes))
+        return MeasuredRung(
+            name=name, way=way, memory=fit_memory(probes, way), time=fit_time(probes), probes=tuple(probes)
+        )
 
     def _probes(self, kind: Kind, way: Way, need: Need, budget: int, first_pixels: int) -> list[Probe]:
         # Rounded, so that another dataset or a budget that is a little different finds what is known.

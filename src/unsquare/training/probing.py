@@ -245,9 +245,14 @@ def _expected_s(probes: list[Probe], pixels: int) -> float:
     return seconds if seconds >= LONG_PROBE_S else 2 * seconds
 
 
-def fit_memory(probes: list[Probe] | tuple[Probe, ...]) -> MemoryModel:
-    """The plane through probes' peaks."""
-    return MemoryModel.fit([p.pixels for p in probes], [p.images for p in probes], [p.peak_bytes for p in probes])
+def fit_memory(probes: list[Probe] | tuple[Probe, ...], way: Way) -> MemoryModel:
+    """The plane through the peaks of probes run in a way.
+
+    What a piece takes is constant, and what crosses from part to part grows: a streamed way's peak is the largest of
+    several lines.
+    """
+    images, peaks = [probe.images for probe in probes], [probe.peak_bytes for probe in probes]
+    return MemoryModel.fit([probe.pixels for probe in probes], images, peaks, bends=way.streams)
 
 
 def fit_time(probes: list[Probe] | tuple[Probe, ...]) -> TimeModel:
