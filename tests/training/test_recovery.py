@@ -20,6 +20,7 @@ from unsquare.memory.model import MemoryModel, TimeModel
 from unsquare.memory.way import PLAIN
 from unsquare.plan.config import below
 from unsquare.training import recovery as module
+from unsquare.training import room
 from unsquare.training.bounds import Bounds
 from unsquare.training.capacity import Capacity, MeasuredRung
 from unsquare.training.checkpoint import NO_CEILING
@@ -238,7 +239,7 @@ def test_the_guard_stops_what_the_machine_no_longer_holds(engine, monkeypatch):
     engine.forget_gradients()
     recovery = Recovery(engine, measured(1 << 50), "plain", lambda text: None)
     tried = fails_above(engine, monkeypatch, 100)
-    monkeypatch.setattr(module, "free_host_bytes", lambda: 2 * 80 * 96 * 1000)
+    monkeypatch.setattr(room, "free_host_bytes", lambda: 2 * 80 * 96 * 1000)
     recovery.accumulate(BATCH, 1)
     assert max(tried) <= 2
     assert sum(tried) == 7
@@ -250,10 +251,10 @@ def test_the_guard_waits_for_an_image_alone_and_then_gives_up(engine, monkeypatc
     engine.forget_gradients()
     recovery = Recovery(engine, measured(1 << 50), "plain", lambda text: None)
     free = iter([10, 10, 10, *[1 << 40] * 9])
-    monkeypatch.setattr(module, "free_host_bytes", lambda: next(free))
+    monkeypatch.setattr(room, "free_host_bytes", lambda: next(free))
     recovery.accumulate(batch_of([(64, 64)]), 1)
-    monkeypatch.setattr(module, "free_host_bytes", lambda: 10)
-    monkeypatch.setattr(module, "WAIT_S", 0.0)
+    monkeypatch.setattr(room, "free_host_bytes", lambda: 10)
+    monkeypatch.setattr(room, "WAIT_S", 0.0)
     with pytest.raises(ShortageError, match="are left; free some"):
         recovery.accumulate(batch_of([(64, 64)]), 1)
 
@@ -262,10 +263,25 @@ def test_evaluation_is_halved_as_well(engine, monkeypatch):
     """Probabilities come in the order of the images, whatever parts they were computed in."""
     whole = engine.predict(BATCH)
     fails_above(engine, monkeypatch, 2)
-    torch.testing.assert_close(predict(engine, BATCH, PLAIN), whole, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(predict(engine, BATCH, PINNED), whole, rtol=1e-4, atol=1e-6)
     fails_above(engine, monkeypatch, 0)
     with pytest.raises(ShortageError):
-        predict(engine, BATCH, PLAIN)
+        predict(engine, BATCH, PINNED)
+
+
+def test_the_guard_stops_evaluation_too(engine, monkeypatch):
+    """What the machine no longer holds is asked in parts; an image alone waits, and then says what is missing."""
+    whole = engine.predict(BATCH)
+    tried = fails_above(engine, monkeypatch, 100)
+    monkeypatch.setattr(room, "free_host_bytes", lambda: 2 * 80 * 96 * 1000)
+    found = predict(engine, BATCH, measured(1 << 50))
+    torch.testing.assert_close(found, whole, rtol=1e-4, atol=1e-6)
+    assert max(tried) <= 2
+    assert sum(tried) == 7
+    monkeypatch.setattr(room, "free_host_bytes", lambda: 10)
+    monkeypatch.setattr(room, "WAIT_S", 0.0)
+    with pytest.raises(ShortageError, match="are left; free some"):
+        predict(engine, BATCH, measured(1 << 50))
 
 
 def test_the_guard_climbs_where_a_higher_rung_has_room(engine, monkeypatch):
@@ -278,8 +294,8 @@ def test_the_guard_climbs_where_a_higher_rung_has_room(engine, monkeypatch):
     frugal = replace(plain, name="checkpoint", way=recomputed(engine.model.chain().weigh()), memory=MemoryModel(0, 100))
     ladder = replace(bounds.capacity, rungs=(plain, frugal), budget_bytes=1 << 33)
     recovery = Recovery(engine, Bounds(capacity=ladder), "plain", lambda text: None)
-    monkeypatch.setattr(module, "free_host_bytes", lambda: 500 * 64 * 64)
-    monkeypatch.setattr(module, "WAIT_S", 1e9)
+    monkeypatch.setattr(room, "free_host_bytes", lambda: 500 * 64 * 64)
+    monkeypatch.setattr(room, "WAIT_S", 1e9)
     recovery.accumulate(batch_of([(64, 64)]), 1)
     assert [name for *_, name in recovery.measured] == ["checkpoint"]
 

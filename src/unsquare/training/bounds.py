@@ -65,6 +65,12 @@ class Bounds:
             return PLAIN if evaluation else self.way
         return (self.capacity.evaluation if evaluation else self.capacity.training).rung(pixels).way
 
+    def evaluation_growth_bytes(self, pixels: int, images: int) -> int | None:
+        """What a micro-batch of evaluation may add to the memory held before it; None where nothing was measured."""
+        if self.capacity is None:
+            return None
+        return int(self.capacity.growth_bytes(self.capacity.evaluation.rung(pixels), pixels, images))
+
     def apply_heap(self) -> None:
         """Have the C library's heap work as was measured."""
         release_unused()

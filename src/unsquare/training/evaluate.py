@@ -63,9 +63,8 @@ class Evaluator:
         loader = BatchLoader(self._index, self._geometry, workers=self._workers)
         done = 0
         try:
-            for micro_batch, batch in zip(micro_batches, loader.load(self._plan, micro_batches)):
-                way = self._bounds.way_for(micro_batch.computed_pixels, evaluation=True)
-                yield torch.from_numpy(batch.images), predict(self._engine, batch, way)
+            for batch in loader.load(self._plan, micro_batches):
+                yield torch.from_numpy(batch.images), predict(self._engine, batch, self._bounds)
                 done += len(batch.images)
                 if progress is not None:
                     progress(done, len(self._index))

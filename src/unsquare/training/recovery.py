@@ -13,7 +13,6 @@ of any; larger micro-batches are cut beforehand from then on, and the next epoch
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -23,21 +22,19 @@ from unsquare.data.loader import PaddedBatch
 from unsquare.errors import ExactError
 from unsquare.exact.offload import can_offload
 from unsquare.exact.random_state import RandomState
-from unsquare.memory.budget import format_bytes, free_host_bytes
 from unsquare.memory.cuts import most_frugal, recomputed
 from unsquare.memory.heap import release_unused
-from unsquare.memory.meter import PeakMeter, resident_bytes
+from unsquare.memory.meter import PeakMeter
 from unsquare.memory.way import RUNGS, RungName, Way
 from unsquare.training.bounds import Bounds
 from unsquare.training.checkpoint import NO_CEILING
 from unsquare.training.engine import Engine, ShortageError
+from unsquare.training.room import Room
 
 PATIENCE = 32
 """Steps without trouble after which larger micro-batches are tried again."""
 RISE = 1.5
 """How much larger they may be then."""
-WAIT_S = 60.0
-"""How long an image that cannot be divided waits for others to give memory back, before the run is saved and ends."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +76,7 @@ class Recovery:
     def __init__(self, engine: Engine, bounds: Bounds, highest: RungName, say: Callable[[str], None]) -> None:
         self._engine = engine
         self._bounds = bounds
+        self._room = Room(engine, bounds)
         self._highest = highest
         self._say = say
         self._spare: tuple[tuple[str, Way], ...] | None = None
@@ -135,13 +133,13 @@ class Recovery:
         else:
             if known:  # nothing else is left: others may give memory back
                 name, way, growth = min(known, key=lambda each: each[2])
-                self._wait_for_room(growth)
+                self._room.wait(growth)
                 return self._attempt(part, weight, name, way, growth)
         raise last
 
     def _attempt(self, part: PaddedBatch, weight: float, name: str, way: Way, growth: int | None) -> tuple[float, int]:
         """Run a part in a way that is known to grow by so many bytes, if it finds room."""
-        self._require_room(part, growth)
+        self._room.require(part, growth)
         self._meter.start()
         done = self._engine.accumulate(part, weight, way)
         self.measured.append((len(part.images), *part.pixels.shape[2:], self._meter.stop(), name))
@@ -170,35 +168,6 @@ class Recovery:
             self._spare = tuple(_made(self._engine, names))
         return self._spare
 
-    def _require_room(self, part: PaddedBatch, growth: int | None) -> None:
-        """Look whether memory is there, on a CPU, where nobody else says no before the kernel kills.
-
-        Raises:
-            ShortageError: it is not.
-        """
-        if growth is None or self._has_room(growth):
-            return
-        release_unused()
-        if self._has_room(growth):
-            return
-        raise ShortageError(
-            f"A micro-batch must find its memory free, but {len(part.images)} images on {_canvas(part)} take up to "
-            f"{format_bytes(growth)} and {format_bytes(free_host_bytes())} are left; free some, or give less with "
-            "--memory so that plans ask for less."
-        )
-
-    def _wait_for_room(self, growth: int) -> None:
-        """Wait until so much is free, but no longer than `WAIT_S`."""
-        deadline = time.monotonic() + WAIT_S
-        while not self._has_room(growth) and time.monotonic() < deadline:
-            time.sleep(1.0)
-
-    def _has_room(self, growth: int) -> bool:
-        capacity = self._bounds.capacity
-        if capacity is None or self._engine.device.type != "cpu":
-            return True
-        return resident_bytes() + growth <= capacity.budget_bytes and growth <= free_host_bytes()
-
     def _note(self, error: ShortageError) -> None:
         self.shortages += 1
         release_unused()
@@ -206,22 +175,28 @@ class Recovery:
             self._say(f"Memory ran out; going on in smaller parts. ({error})")
 
 
-def predict(engine: Engine, batch: PaddedBatch, way: Way) -> torch.Tensor:
+def predict(engine: Engine, batch: PaddedBatch, bounds: Bounds) -> torch.Tensor:
     """As `Engine.predict`, in as many parts as memory asks for.
 
     Raises:
         ShortageError: an image alone does not fit.
     """
+    room = Room(engine, bounds)
     found: list[torch.Tensor] = []
     waiting = [batch]
     while waiting:
         part = waiting.pop()
+        images, pixels = len(part.images), _pixels(part)
+        growth = bounds.evaluation_growth_bytes(pixels, images)
         try:
-            found.append(engine.predict(part, way))
+            if growth is not None and images == 1:  # nothing else is left: others may give memory back
+                room.wait(growth)
+            room.require(part, growth)
+            found.append(engine.predict(part, bounds.way_for(pixels, evaluation=True)))
         except ShortageError as error:
             error.__traceback__ = error.__context__ = None
             release_unused()
-            if len(part.images) == 1:
+            if images == 1:
                 raise
             waiting += reversed(halves(part))
     return torch.cat(found)
@@ -246,10 +221,6 @@ def _part(batch: PaddedBatch, images: slice) -> PaddedBatch:
 
 def _pixels(batch: PaddedBatch) -> int:
     return len(batch.images) * batch.pixels.shape[2] * batch.pixels.shape[3]
-
-
-def _canvas(batch: PaddedBatch) -> str:
-    return f"{batch.pixels.shape[2]} x {batch.pixels.shape[3]}"
 
 
 def _made(engine: Engine, names: list[RungName]) -> Iterator[tuple[str, Way]]:
