@@ -4,7 +4,7 @@ Every kind of layer runs forward and backward over one channels-last map, each c
 given up when it takes four times as long as it should. Values and the map's gradient at the far end are compared with a
 crop of the map run alone; gradients of weights by the adjoint identity <g, f(x)> = <w, dw> + <b, db>, with f(x) summed
 in float64; norms with statistics summed in float64. The price is seconds per pixel over those of a small map, which
-runs before and after in the same process: the least of two to four runs of each. "cut" are the same layers as the
+runs before and after in the same process: the least of four runs of each. "cut" are the same layers as the
 package runs them, where that is not the stock call.
 
     python benchmarks/past_int32.py --out benchmarks/results/past_int32-DATE.json
@@ -50,8 +50,8 @@ SHRINKING = ("conv 3x3 /2", "conv 2x2 /2", "average pool", "bilinear /2", "neare
 """Kinds whose maps fit into 24 GiB in float32 at 2^31 elements, forward and backward."""
 KEEPS_OUTPUT = ("relu",)
 """Kinds whose backward pass looks at the map returned, so that its memory cannot serve for the gradient."""
-SLOW = ("conv 3x3", "conv 3x3 /2", "depthwise 7x7", "pyramid pool")
-"""Kinds that compute more than they move; the others show best what they take once their memory was touched."""
+RUNS = 4
+"""Of which the quickest counts: the first ones touch fresh memory, which is slow on some machines."""
 CROP = 64
 """Rows at the far end that are compared."""
 HALO = 8
@@ -180,17 +180,17 @@ def gradient_of(y: Tensor, kind: str) -> Tensor:
         return y.detach().fill_(1.0)
 
 
-def timed(kind: str, layer: nn.Module, x: Tensor, cut: bool, runs: int) -> tuple[float, Tensor, float]:
+def timed(kind: str, layer: nn.Module, x: Tensor, cut: bool) -> tuple[float, Tensor, float]:
     """The least seconds of forward and backward; the end of the map returned, and its sum."""
     seconds = []
-    for run in range(runs):
+    for run in range(RUNS):
         layer.zero_grad()
         x.grad = None
         started = time.perf_counter()
         with CutConvolutions() if cut else nullcontext():
             y = layer(x)
         forward = time.perf_counter() - started
-        if run == runs - 1:  # what is checked is what is timed
+        if run == RUNS - 1:  # what is checked is what is timed
             summed = total(y.detach())
             kept = y.detach()[:, :, -CROP:].clone() if y.ndim == 4 else y.detach().clone()
         gradient = gradient_of(y, kind)
@@ -204,7 +204,7 @@ def timed(kind: str, layer: nn.Module, x: Tensor, cut: bool, runs: int) -> tuple
 def small_seconds(kind: str, dtype: torch.dtype, cut: bool) -> float:
     """Seconds per row of the small map."""
     height = height_of("small", dtype)
-    return timed(kind, make(kind, dtype), filled(height, dtype).requires_grad_(), cut, 4)[0] / height
+    return timed(kind, make(kind, dtype), filled(height, dtype).requires_grad_(), cut)[0] / height
 
 
 def print_case(kind: str, dtype_name: str, size: str, cut: bool) -> None:
@@ -217,7 +217,7 @@ def print_case(kind: str, dtype_name: str, size: str, cut: bool) -> None:
     release_unused()
     layer = make(kind, dtype)
     x = filled(height, dtype).requires_grad_()
-    seconds, kept, summed = timed(kind, layer, x, cut, 2 if kind in SLOW else 4)
+    seconds, kept, summed = timed(kind, layer, x, cut)
     found: dict[str, Any] = {"elements": x.numel(), "megapixels": height * WIDTH / 1e6, "seconds": seconds}
     if isinstance(layer, nn.Conv2d):
         weight, bias = layer.weight, layer.bias
@@ -288,7 +288,7 @@ def case(kind: str, dtype: str, size: str, cut: bool) -> dict[str, Any]:
     child = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert child.stdout is not None
     first = child.stdout.readline()
-    patience = 60.0 + 2 * TIMES_SMALL * json.loads(first)["small_seconds"] if first else None
+    patience = 60.0 + RUNS * TIMES_SMALL * json.loads(first)["small_seconds"] if first else None
     try:
         printed, complaints = child.communicate(timeout=patience)
     except subprocess.TimeoutExpired:
