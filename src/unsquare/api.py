@@ -100,7 +100,7 @@ def profile(
         UnsquareError: something that can be mended; the message says how.
     """
     folder = Path(subject)
-    if folder.is_dir():
+    if folder.is_dir() or len(folder.parts) > 1:  # no network's name has a slash
         config, num_classes, usual = profiles.subject_of_run(folder)
     else:
         model = ModelConfig(backbone=str(subject), norm=norm)
@@ -108,6 +108,7 @@ def profile(
     config = replace(config, device=replace(config.device, **device))
     name = folder.resolve().name if folder.is_dir() else str(subject)
     found = profiles.profile_network(config, num_classes, canvas or usual, name, say)
+    found["run"] = profiles.capacity_of_run(folder) if folder.is_dir() else None
     if folder.is_dir():
         write_text(RunFolder(folder).profile, json.dumps(found))
         if out is None:

@@ -61,7 +61,16 @@ def trace_of(used: list[float], phase: list[str], images: list[int], gap_s: floa
 def test_rungs_stand_in_a_table(run: Path) -> None:
     """Each way with what it holds and costs, and how many micro-batches took it; the probes are folded below."""
     words = words_of(run)
-    for cell in ("as it is", "activations computed again", "5.3 MP", "19 MP", "900", "250", "1.29", "0.34 s"):
+    for cell in (
+        "plain: as it is",
+        "checkpoint: activations computed again",
+        "5.3 MP",
+        "19 MP",
+        "900",
+        "250",
+        "1.29",
+        "0.34 s",
+    ):
         assert f">{cell}<" in words
     taken = [each[4] for row in read_record(run).steps for each in row["measured"]]
     assert f">{taken.count('plain')}<" in words
@@ -82,8 +91,8 @@ def test_rungs_of_one_name_are_numbered(run: Path) -> None:
     stream = frugal | {"name": "stream"}
     change_models(run, rungs=[plain, stream, stream])
     words = words_of(run)
-    assert ">piece by piece<" in words
-    assert ">piece by piece (2)<" in words
+    assert ">stream: piece by piece<" in words
+    assert ">stream: piece by piece (2)<" in words
 
 
 def test_errors_are_those_of_the_lines(run: Path) -> None:
@@ -136,7 +145,7 @@ def test_kept_heaps_have_bounds(run: Path) -> None:
     assert measured.peak_bytes(rung, 1e6, 1.0) - rung.memory.fixed_bytes == pytest.approx(KEPT_FACTOR * 900e6)
     words = words_of(run)
     assert "twice the slope" in words
-    assert "none lie above it" in words
+    assert "below the bound of the largest" in words
     assert "from what was foreseen" not in words
 
 

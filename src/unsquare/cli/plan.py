@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from unsquare.cli.parsing import parse, print_json, progress_bar
-from unsquare.errors import RunError, SourceError
+from unsquare.errors import ConfigError, RunError, SourceError
 from unsquare.index.scan import scan_source
 from unsquare.index.table import ShapeIndex
 from unsquare.plan.columns import Columns
@@ -44,8 +44,8 @@ class PlanArguments:
     turns: bool = False
     """Plan for random quarter turns."""
     limits_of: Path | None = None
-    """Take the limits that this run's machine was measured to have, rungs for larger images included; flags for limits
-    do not count then."""
+    """Take the limits that this run's machine was measured to have, rungs for larger images included, instead of
+    flags for limits."""
     json: bool = False
     """Print one JSON object on standard output and nothing else there."""
     html: Path | None = None
@@ -59,6 +59,8 @@ def run(arguments: Sequence[str]) -> int:
     """Run the command."""
     given = parse(PlanArguments, arguments, command="plan", example=EXAMPLE)
     if given.limits_of is not None:
+        if given.limits != Limits():
+            raise ConfigError("Limits come from --limits-of or from flags of their own, but got both; leave one out.")
         given = replace(given, limits=_limits_of(given.limits_of))
     with progress_bar("reading headers") as progress:
         index = scan_source(given.index, progress=progress)
@@ -73,7 +75,8 @@ def run(arguments: Sequence[str]) -> int:
     weights = class_weights(index.labels) if given.plan.sampling == "balanced" else None
     if weights is not None and index.labels.max() < 0:
         raise SourceError("Balanced sampling needs labels, but these images have none; leave --sampling out.")
-    with naming(index):
+    raised = "raise --budget-pixels" if given.limits_of is None else "train the run with more --memory"
+    with naming(index, lambda pixels: raised):
         plan = plan_epoch(sizes, given.plan, given.limits, given.epoch, turns=given.turns, weights=weights)
     with progress_bar("planning") as progress:
         columns = Columns.of(plan, given.limits, progress)
@@ -92,6 +95,8 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _limits_of(run: Path) -> Limits:
+    if not (run / "plan.json").is_file():
+        raise RunError(f"Limits are read from a run's plan.json, but {run} has none; give the folder that --out named.")
     try:
         return Limits.from_dict(json.loads((run / "plan.json").read_text(encoding="utf-8"))["limits"])
     except (OSError, ValueError, KeyError, TypeError) as error:

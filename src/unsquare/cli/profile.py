@@ -18,6 +18,7 @@ from unsquare.cli.parsing import DeviceArguments, parse, print_json
 from unsquare.errors import ConfigError
 from unsquare.memory.budget import format_bytes
 from unsquare.memory.way import RungName
+from unsquare.report import units
 from unsquare.shapes import Shape
 from unsquare.training.model import Norm
 
@@ -105,12 +106,15 @@ def _print_profile(found: Mapping[str, Any]) -> None:
         f"\nUp to {sweep['largest_images']:,} images of {height} x {width} fit {format_bytes(found['budget_bytes'])}; "
         f"{sweep['predicted_images']:,} were predicted."
     )
+    if found["run"]:
+        console.print(_of_run(found["run"], height * width))
     if attribution is None:
         return
     console.print(
-        f"\nThe peak of {attribution['images']:,} images, {format_bytes(attribution['peak_bytes'])}, is reached "
+        f"\nTaken apart with {units.plural(attribution['images'], 'image')}, about half of what fits, since looking "
+        f"takes memory, too: the peak, {format_bytes(attribution['peak_bytes'])}, is reached "
         f"{'between passes' if not attribution['phase'] else 'in ' + attribution['phase']} at "
-        f"{attribution['at'] or 'the input'}:"
+        f"{attribution['at'] or 'the input'}."
     )
     kinds = Table(show_header=False, box=None)
     for name, num_bytes in attribution["kinds"]:
@@ -122,6 +126,18 @@ def _print_profile(found: Mapping[str, Any]) -> None:
         layers.add_row(layer["name"], layer["type"], *numbers)
     console.print()
     console.print(layers)
+
+
+def _of_run(run: Mapping[str, Any], pixels: int) -> str:
+    """What the run's plans hold, which is less than what fits, and why."""
+    most = run["held_pixels"]
+    kept = (
+        ", and its heap keeps what is freed, which is quicker and takes twice the memory" if run["keeps_heap"] else ""
+    )
+    return (
+        f"The run's plans go up to {most // pixels:,} at once ({most / 1e6:.1f} MP) within "
+        f"{format_bytes(run['budget_bytes'])}: {format_bytes(run['reserved_bytes'])} are for decoding{kept}."
+    )
 
 
 def _print_comparison(found: Mapping[str, Any]) -> None:

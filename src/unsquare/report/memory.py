@@ -114,8 +114,11 @@ def _describe_errors(batches: MicroBatches, measured: Measured | None, num_ranks
     known = np.isfinite(predicted)
     over = int((batches.peak_bytes > measured.budget_bytes).sum())
     if known.any():
-        error = batches.peak_bytes[known] / predicted[known] - 1
-        words += _kept_words(error) if measured.keeps_heap else _error_words(error)
+        if measured.keeps_heap:
+            bound = float(predicted[known].max()) + measured.reserved_bytes
+            words += _kept_words(float(batches.peak_bytes[known].max()), bound)
+        else:
+            words += _error_words(batches.peak_bytes[known] / predicted[known] - 1)
     if (~known).any():
         words += f" {units.plural(int((~known).sum()), 'micro-batch', 'micro-batches')} took ways never measured."
     words += f" {_count(over, num)} took more than the budget."
@@ -136,13 +139,13 @@ def _error_words(error: np.ndarray[Any, np.dtype[np.float64]]) -> str:
     return words.replace("95 %", "95\u00a0%")
 
 
-def _kept_words(error: np.ndarray[Any, np.dtype[np.float64]]) -> str:
-    above = int((error > 0).sum())
+def _kept_words(highest: float, bound: float) -> str:
+    off = highest / bound - 1
     return (
-        "The heap kept what was freed, which is quicker, so that a peak counts memory that was free again: it is a "
-        "bound, not a measure. The lines are bounds as well, with twice the slope through the probes. "
-        f"Peaks lie {units.percent(float(-np.median(error)))} below their bound (median); "
-        f"{_count(above, len(error)).lower()} lie{'s' if above == 1 else ''} above it."
+        "The heap kept what was freed, which is quicker: a peak counts memory that is free again, so that small "
+        "micro-batches stand as high as larger ones before them, and the highest alone tells something. It is "
+        f"{units.size(highest)}, {units.percent(abs(off))} {'above' if off > 0 else 'below'} the bound of the largest "
+        "micro-batch, decoding included. The lines are these bounds, with twice the slope through the probes."
     )
 
 
@@ -219,10 +222,10 @@ def _probes(kind: str, rungs: Sequence[Rung]) -> str:
 
 
 def _names(rungs: Sequence[Rung]) -> list[str]:
-    """Words for each rung; those of one name are numbered."""
+    """Name and words of each rung; those of one name are numbered."""
     names: list[str] = []
     for number, rung in enumerate(rungs):
-        words = RUNG_WORDS.get(rung.name, rung.name)
+        words = f"{rung.name}: {RUNG_WORDS[rung.name]}" if rung.name in RUNG_WORDS else rung.name
         before = sum(other.name == rung.name for other in rungs[:number])
         names.append(f"{words} ({before + 1})" if before else words)
     return names

@@ -74,7 +74,7 @@ class Measured:
             ) from error
 
     def peak_bytes(self, rung: Rung, pixels: Floats, images: Floats | float) -> Floats:
-        """What micro-batches were foreseen to take by a rung."""
+        """What micro-batches were foreseen to take by a rung; a bound where the heap is kept."""
         factor = KEPT_FACTOR if self.keeps_heap else 1.0
         growth = rung.memory.bytes_per_pixel * pixels + rung.memory.bytes_per_image * images
         return rung.memory.fixed_bytes + factor * growth

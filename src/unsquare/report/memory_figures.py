@@ -125,7 +125,8 @@ def foreseen_and_measured(batches: MicroBatches, measured: Measured | None, word
             _draw_points(axes, batches, name, words.get(name, name))
         for number, rung in enumerate(rungs):
             assert measured is not None
-            _draw_line(axes, measured, rung, (float(x.min()), float(x.max())), batches, first=number == 0)
+            label = words.get(rung.name, rung.name)
+            _draw_line(axes, measured, rung, (float(x.min()), float(x.max())), batches, label, first=number == 0)
         if measured and budget:
             axes.axhline(budget / GIB, color=RED, linewidth=1.5, label="budget")
             axes.axhline(
@@ -161,14 +162,21 @@ def _draw_points(axes: Axes, batches: MicroBatches, name: str, label: str) -> No
 
 
 def _draw_line(
-    axes: Axes, measured: Measured, rung: Rung, span: tuple[float, float], batches: MicroBatches, *, first: bool
+    axes: Axes,
+    measured: Measured,
+    rung: Rung,
+    span: tuple[float, float],
+    batches: MicroBatches,
+    label: str,
+    *,
+    first: bool,
 ) -> None:
     """The line of one image, a band up to that of the most images of the run, and the probes."""
     colour = _RUNG_COLOURS.get(rung.name, GREY)
     most_images = float(batches.images[batches.rungs == rung.name].max(initial=1.0))
     x: Floats = np.geomspace(*span, 300)
     low = measured.peak_bytes(rung, x, 1.0) / GIB
-    axes.plot(x, low, color=colour, linewidth=1.4, label="foreseen" if first else None)
+    axes.plot(x, low, color=colour, linewidth=1.4, label=f"foreseen: {label}")
     axes.fill_between(x, low, measured.peak_bytes(rung, x, most_images) / GIB, color=colour, alpha=0.15, linewidth=0)
     axes.plot(
         [one["images"] * one["height"] * one["width"] for one in rung.probes],

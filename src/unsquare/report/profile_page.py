@@ -68,7 +68,7 @@ def _headlines(found: Profile) -> list[tuple[str, str, str]]:
         tiles.append((f"{sweep.largest_images:,}", "images fit" if sweep.largest_images != 1 else "image fits", remark))
     if found.attribution is not None:
         one = found.attribution
-        tiles.append((units.size(one.peak_bytes), "peak memory", f"of {_batch(one)}"))
+        tiles.append((units.size(one.peak_bytes), "peak taken apart", f"of {_batch(one)}"))
         if one.kinds and one.peak_bytes:
             name, held = max(one.kinds, key=lambda kind: kind[1])
             remark = f"{units.size(held)}: {KIND_WORDS.get(name, name)}"
@@ -84,7 +84,7 @@ def _watch(found: Profile) -> str:
     over_time = run_figures.memory_over_time(trace, found.budget_bytes, ())
     closer = memory_figures.around_the_peak(near, found.budget_bytes)
     return (
-        markup.paragraph("The same steps against time, doubled until the batch failed.")
+        markup.paragraph("Memory against time while the batch was doubled, until it failed.")
         + markup.image(over_time, "Memory and images of the batches over time")
         + markup.paragraph("Close to the highest moment, with what was done then.")
         + markup.image(closer, "Memory around its highest, by phase")
@@ -103,13 +103,13 @@ def _sweep(found: Profile) -> str:
             f"{row.images:,}",
             units.size(row.peak_bytes),
             units.size(row.predicted_bytes),
-            _signed(row.peak_bytes / row.predicted_bytes - 1) if row.predicted_bytes else "",
+            _signed(row.predicted_bytes / row.peak_bytes - 1),
             units.duration(row.seconds),
         )
         for row in sweep.rows
     ]
     table = markup.table(
-        ("images", "peak memory", "foreseen", "measured over foreseen", "time"), rows, numeric=range(5)
+        ("images", "peak memory", "foreseen", "foreseen over measured", "time"), rows, numeric=range(5)
     )
     return (
         markup.paragraph(markup.text(_sweep_words(sweep)))
@@ -128,12 +128,11 @@ def _sweep_words(sweep: Sweep) -> str:
     if sweep.failed_images is not None:
         words += f" {units.plural(sweep.failed_images, 'image')} failed."
         words += f" {sweep.failure.rstrip('.')}." if sweep.failure else ""
-    errors = [abs(row.peak_bytes / row.predicted_bytes - 1) for row in sweep.rows if row.predicted_bytes]
-    if errors:
-        words += (
-            f" No peak is more than {units.percent(max(errors))} from what was foreseen, which also counts the kernels "
-            "that libraries keep for other canvases."
-        )
+    errors = [abs(row.predicted_bytes / row.peak_bytes - 1) for row in sweep.rows]
+    words += (
+        f" What was foreseen is no more than {units.percent(max(errors))} from any peak; it also counts the kernels "
+        "that libraries keep for other canvases."
+    )
     return words
 
 
@@ -147,7 +146,8 @@ def _attribution(found: Profile) -> str:
         return markup.note("Memory was not attributed: this profile has no attribution.")
     when = PHASE_WORDS.get(one.phase, f"in the phase {one.phase}" if one.phase else "between steps")
     words = f"Memory is highest {when}" + (f", at the layer {one.at}" if one.at else "")
-    words += f": {units.size(one.peak_bytes)} for {_batch(one)}, run {rung_phrase(one.rung)}."
+    words += f": {units.size(one.peak_bytes)} for {_batch(one)}, run {rung_phrase(one.rung)}"
+    words += "; about half of what fits, since looking takes memory, too."
     body = markup.paragraph(markup.text(words))
     kinds = [kind for kind in one.kinds if kind[1] > 0]
     if kinds:

@@ -6,6 +6,7 @@ again, a clock's noise would make another plan.
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from typing import Any
@@ -31,6 +32,8 @@ from unsquare.training.measure import SMALL, Frame, Prober, measure_training
 from unsquare.training.probing import Need, fit_memory, measure, run_training, untouched
 
 VERSION = 2
+LEAST_PIXELS = 1 << 20
+"""Of an image that a budget which holds none should hold, so that there is something to work with."""
 VERIFIED_STEPS = 1024
 """Steps of the first epoch whose largest micro-batch is run before training; all are within the same budget."""
 
@@ -150,16 +153,29 @@ def describe(capacity: Capacity) -> list[str]:
     """What was measured, in a line, and a line for each rung above."""
     ladder = capacity.training
     base, held = ladder.base, ladder.held[0]
+    kept = capacity.heap == "keep"
+    per_pixel = capacity.growth_bytes(base, 1, 0)
     lines = [
-        f"A micro-batch holds up to {held / 1e6:.1f} MP: {format_bytes(base.memory.fixed_bytes)} "
-        f"and {base.memory.bytes_per_pixel:.0f} bytes per pixel, {1e-6 / base.time.s_per_pixel:.2f} MP/s"
-        f"{', with the heap kept' if capacity.heap == 'keep' else ''}."
+        f"A micro-batch holds up to {held / 1e6:.1f} MP: {format_bytes(base.memory.fixed_bytes)}, "
+        f"{format_bytes(capacity.reserved_bytes)} for decoding and {'up to ' if kept else ''}{per_pixel:.0f} bytes per "
+        f"pixel, {1e-6 / base.time.s_per_pixel:.2f} MP/s."
     ]
+    if kept:
+        lines.append("That much holds all that saves time, so the heap keeps what is freed: quicker, twice the memory.")
     for rung, limit in zip(ladder.limits(capacity.launch_pixels, 1).ladder, ladder.held[1:]):
         lines.append(
             f"Larger images go alone, by {rung.name}: up to {limit / 1e6:.1f} MP at {rung.price:.2f} times the time."
         )
     return lines
+
+
+def memory_for(engine: Engine, capacity: Capacity, pixels: int) -> str | None:
+    """The flag that has an image of so many pixels fit one of the rungs; None where no memory does."""
+    num_bytes = capacity.least_budget_bytes(pixels)
+    if num_bytes is None:
+        return None
+    shared = engine.num_local_ranks if engine.device.type == "cpu" else 1  # a CPU's memory is given for all ranks
+    return f"--memory {math.ceil(1.02 * num_bytes * shared / (1 << 20))}MiB"  # measured anew, it is never the same
 
 
 def identity(config: TrainConfig, num_classes: int) -> dict[str, Any]:
@@ -218,18 +234,18 @@ def _measure(
     prober = Prober(engine, identity(config, len(index.classes)), cache)
     need = Need.of(padded, most_images, most_images=most_images if mixed else None)
     capacity = measure_training(prober, frame, need, Need.of(whole, most_images))
-    _require_room(capacity, decoding)
+    _require_room(engine, capacity, decoding)
     return _verify(engine, config, padded, capacity, console)
 
 
-def _require_room(capacity: Capacity, decoding: int) -> None:
+def _require_room(engine: Engine, capacity: Capacity, decoding: int) -> None:
     """Refuse a budget that does not hold the process, or the largest picture's decoding, for which the rest waits."""
     fixed = int(capacity.rungs[0].memory.fixed_bytes)
     if capacity.training.largest_pixels < 1:
         raise BudgetError(
             "The budget must hold the process and one picture, but the process and the decoders take up to "
             f"{format_bytes(fixed + capacity.reserved_bytes)} of {format_bytes(capacity.budget_bytes)} before any; "
-            "give more than that with --memory."
+            f"give {memory_for(engine, capacity, min(capacity.need.largest_image, LEAST_PIXELS))} or more."
         )
     if fixed + decoding > capacity.budget_bytes:
         raise BudgetError(
@@ -258,7 +274,8 @@ def verify_largest(engine: Engine, capacity: Capacity, images: int, canvas: Shap
     rung = capacity.training.rung(pixels)
     expected_s = rung.time.seconds(pixels)
     if expected_s > 20:
-        console.say(f"Running the largest image once, {canvas}, by {rung.name}: about {expected_s / 60:.0f} min ...")
+        how_long = f"{expected_s:.0f} s" if expected_s < 90 else f"{expected_s / 60:.0f} min"
+        console.say(f"Running the largest image once, {canvas}, by {rung.name}: about {how_long} ...")
     with untouched(engine) as copy_bytes:
         engine.model.train()
         run_training(engine, 1, SMALL, PLAIN)  # the optimizer has its state

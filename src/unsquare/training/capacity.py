@@ -147,6 +147,15 @@ class Capacity:
         pixels = min(max(self.rungs[0].time.launch_pixels, LEAST_LAUNCH_PIXELS), MOST_LAUNCH_PIXELS)
         return int(2 ** round(math.log2(pixels)))
 
+    def least_budget_bytes(self, pixels: int) -> int | None:
+        """The smallest budget in which a measured rung holds an image of so many pixels; None where none ever does."""
+        found = []
+        for rung in self.rungs:
+            if rung.way.streams or pixels * self.map_elements <= MAP_ELEMENTS:
+                peak = self._with_batches_ahead(rung.memory, self.need, 1.0).peak_bytes(pixels, 0)
+                found.append(math.ceil((peak + self.reserved_bytes + 1) / (1 - HEADROOM)))
+        return min(found, default=None)
+
     def growth_bytes(self, rung: MeasuredRung, pixels: int, images: int) -> float:
         """What a micro-batch may add to the memory that is held between two."""
         return rung.memory.growth_bytes(pixels, images) * self._factor
@@ -167,19 +176,23 @@ class Capacity:
 
     def _held(self, rung: MeasuredRung, need: Need) -> int:
         """The most computed pixels of a rung's micro-batch; 0 where not even one fits."""
-        # Each pixel of a micro-batch also stands in the batches read ahead, three bytes each.
-        factor = self._factor
-        memory = replace(
-            rung.memory,
-            bytes_per_pixel=rung.memory.bytes_per_pixel * factor + 3 * READ_AHEAD,
-            bytes_per_image=rung.memory.bytes_per_image * factor,
-        )
-        # At worst all images are as small as the smallest, so that what each takes counts for so many pixels.
-        small = replace(memory, bytes_per_pixel=memory.bytes_per_pixel + memory.bytes_per_image / need.smallest_image)
-        pixels = small.largest_pixels(self.usable_bytes)
+        pixels = self._with_batches_ahead(rung.memory, need, self._factor).largest_pixels(self.usable_bytes)
         if need.most_images is not None:
+            memory = self._with_batches_ahead(rung.memory, None, self._factor)
             pixels = max(pixels, memory.largest_pixels(self.usable_bytes, need.most_images))
         return pixels if rung.way.streams else min(pixels, int(MAP_ELEMENTS / self.map_elements))
+
+    @staticmethod
+    def _with_batches_ahead(memory: MemoryModel, need: Need | None, factor: float) -> MemoryModel:
+        """What micro-batches take with those read ahead, whose pixels take three bytes each.
+
+        Given a need, what each image takes counts as pixels: at worst all are as small as the smallest.
+        """
+        per_pixel = memory.bytes_per_pixel * factor + 3 * READ_AHEAD
+        per_image = memory.bytes_per_image * factor
+        if need is not None:
+            per_pixel, per_image = per_pixel + per_image / need.smallest_image, 0.0
+        return MemoryModel(memory.fixed_bytes, per_pixel, per_image)
 
     def with_memory(self, rung: MeasuredRung, memory: MemoryModel) -> Capacity:
         """The capacity with another memory model for a rung of training."""

@@ -106,6 +106,20 @@ def subject_of_run(path: Path) -> tuple[TrainConfig, int, Shape]:
     return config, len(ShapeIndex.read(run.index).classes), Shape(int(height), int(width))
 
 
+def capacity_of_run(path: Path) -> dict[str, Any] | None:
+    """What a run's plans were told that micro-batches may take; None where it was pinned, or is not known yet."""
+    run = RunFolder.open(path)
+    capacity = Bounds.from_dict(run.read_json(run.models)).capacity if run.models.is_file() else None
+    if capacity is None:
+        return None
+    return {
+        "budget_bytes": capacity.budget_bytes,
+        "reserved_bytes": capacity.reserved_bytes,
+        "keeps_heap": capacity.heap == "keep",
+        "held_pixels": capacity.training.held[0],
+    }
+
+
 def compare_plans(before: Path, after: Path) -> dict[str, Any]:
     """What the plans of two runs ask of the memory, side by side.
 
@@ -206,6 +220,7 @@ def _sweep(bench: _Bench, say: Say) -> tuple[list[dict[str, Any]], int | None, s
         answer = bench.ask("steps", images)
         if _fails(bench, answer):
             failed, failure = images, answer.get("failure") or "It took more than the budget"
+            say(_unfit(images))
             break
         rows.append(answer)
         say(_words(answer))
@@ -217,7 +232,7 @@ def _sweep(bench: _Bench, say: Say) -> tuple[list[dict[str, Any]], int | None, s
         answer = bench.ask("steps", middle)
         if _fails(bench, answer):
             most, failure = middle, answer.get("failure") or failure
-            say(f"{middle} images do not fit.")
+            say(_unfit(middle))
         else:
             least = middle
             rows.append(answer)
@@ -231,7 +246,12 @@ def _fails(bench: _Bench, answer: dict[str, Any]) -> bool:
 
 def _words(row: dict[str, Any]) -> str:
     off = row["predicted_bytes"] / row["peak_bytes"] - 1
-    return f"{row['images']} images: {format_bytes(row['peak_bytes'])}, {off:+.1%} predicted, {row['seconds']:.2f} s"
+    images = "1 image" if row["images"] == 1 else f"{row['images']} images"
+    return f"{images}: {format_bytes(row['peak_bytes'])}, {off:+.1%} predicted, {row['seconds']:.2f} s"
+
+
+def _unfit(images: int) -> str:
+    return "1 image does not fit." if images == 1 else f"{images} images do not fit."
 
 
 def _attribution(bench: _Bench, images: int) -> dict[str, Any] | None:

@@ -25,7 +25,7 @@ from unsquare.plan.ledger import ledger
 from unsquare.plan.naming import naming
 from unsquare.plan.repeats import class_weights
 from unsquare.training import checkpoint
-from unsquare.training.bounds import Bounds, measure_bounds
+from unsquare.training.bounds import Bounds, measure_bounds, memory_for
 from unsquare.training.checkpoint import TrainState
 from unsquare.training.config import TrainConfig, from_toml, to_toml
 from unsquare.training.console import Console
@@ -167,7 +167,7 @@ def _prepare(
         bounds = measure_bounds(engine, config, index, sizes, console, auto_precision=auto_precision)
     bounds.apply_heap()
     limits = bounds.limits(fabric.world_size)
-    with naming(train_index):
+    with naming(train_index, lambda pixels: _remedies(pixels, engine, bounds)):
         buckets = None
         if config.plan.needs_buckets:
             buckets = form_buckets(sizes, config.plan, limits, turns=config.augment.turns)
@@ -195,6 +195,21 @@ def _prepare(
         watch=Watch(engine.device, lambda: engine.phase),
         console=console,
     )
+
+
+def _remedies(pixels: int, engine: Engine, bounds: Bounds) -> str:
+    """What helps an image of so many pixels that does not fit."""
+    capacity = bounds.capacity
+    if capacity is None:
+        return "raise --budget-pixels"
+    found = []
+    if flag := memory_for(engine, capacity, pixels):
+        found.append(f"give {flag}")
+    if not any(rung.way.streams for rung in capacity.rungs):
+        found.append("try a network that can run piece by piece (--norm frozen, or convnext_tiny)")
+    if str(engine.fabric.strategy.precision.precision) == "32-true":
+        found.append("try --precision bf16-mixed")
+    return ", ".join(found) or "try another network"
 
 
 def _evaluator(engine: Engine, config: TrainConfig, bounds: Bounds, index: ShapeIndex, recipe: Recipe) -> Evaluator:
