@@ -144,7 +144,7 @@ def main() -> None:
             )
     for steps in FORMS:  # each in a process of its own, in which nothing was before
         words = [sys.executable, __file__, *sys.argv[1:], "--child", steps]
-        done = subprocess.run(words, check=True, capture_output=True, text=True)
+        done = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True)
         found = json.loads(done.stdout.splitlines()[-1])
         results["peaks"].append(found)
         print(

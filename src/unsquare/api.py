@@ -102,13 +102,15 @@ def profile(
     folder = Path(subject)
     if folder.is_dir() or len(folder.parts) > 1:  # no network's name has a slash
         config, num_classes, usual = profiles.subject_of_run(folder)
+        held = profiles.capacity_of_run(folder)
     else:
+        held = None
         model = ModelConfig(backbone=str(subject), norm=norm)
         config, usual = TrainConfig(model=model), Shape(512, 512)
     config = replace(config, device=replace(config.device, **device))
     name = folder.resolve().name if folder.is_dir() else str(subject)
     found = profiles.profile_network(config, num_classes, canvas or usual, name, say)
-    found["run"] = profiles.capacity_of_run(folder) if folder.is_dir() else None
+    found["run"] = held
     if folder.is_dir():
         write_text(RunFolder(folder).profile, json.dumps(found))
         if out is None:

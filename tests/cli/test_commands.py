@@ -170,7 +170,8 @@ def test_plans_take_the_limits_that_a_run_measured(command, trained, tmp_path):
     status, out, _ = command("plan", trained / "pictures", "--min-side", "33", "--limits-of", trained / "run", "--json")
     assert status == 0
     assert json.loads(out)["max_micro_batch_pixels"] <= 60_000
-    refused(command("plan", trained / "pictures", "--limits-of", tmp_path), "plan.json")
+    refused(command("plan", trained / "pictures", "--limits-of", tmp_path), "has none; give the folder")
+    refused(command("plan", trained / "pictures", "--limits-of", trained / "run", "--budget-pixels", "9e6"), "got both")
 
 
 @pytest.mark.parametrize("canvas", ["0x5", "5", "axb"])

@@ -156,6 +156,7 @@ def test_which_convolutions_must_be_cut(monkeypatch: pytest.MonkeyPatch) -> None
     assert splitting.must_cut(nn.Conv2d(3, 32, 3), small)  # its output is eight times as large
     assert not splitting.must_cut(nn.Conv2d(3, 8, 3, stride=2), small)
     assert not splitting.must_cut(nn.Conv2d(3, 3, 3), large.bfloat16())  # in half precision elements count
+    assert not splitting.must_cut(nn.Conv2d(3, 3, 3, groups=3), large)  # narrow depthwise ones alike
     assert splitting.must_cut(nn.Conv2d(3, 3, 3), torch.cat([large, large]).bfloat16())
     assert splitting.must_cut(nn.Conv2d(3, 3, 7, groups=3), small[:, :, :9, :9])
     assert splitting.must_cut(nn.Conv2d(3, 3, (1, 5), groups=3), small[:, :, :9, :9])

@@ -54,6 +54,15 @@ def test_a_line_that_bends_goes_on_as_steep_as_it_ended():
     assert truth <= bent.peak_bytes(64_000_000) < 1.05 * truth
 
 
+def test_a_near_point_does_not_bend_the_line():
+    """A run of the largest image may lie beside the last probe: what differs between the two is noise."""
+    pixels = np.array([4e6, 8e6, 16e6, 16.1e6])
+    peaks = 0.8e9 + 45 * pixels + np.array([0, 0, 0, 50e6])
+    model = MemoryModel.fit(pixels, np.ones(4), peaks, bends=True)
+    assert model.bytes_per_pixel < 52
+    assert model.peak_bytes(16_100_000) < 1.02 * peaks[-1]
+
+
 def test_one_probe_errs_upwards_beyond_it():
     """A single pixel count gives the line through the origin, above any line with a fixed part."""
     model = MemoryModel.fit([1_000_000, 1_000_000], [1, 1], [5e8, 6e8])

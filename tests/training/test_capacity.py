@@ -12,6 +12,7 @@ from unsquare.memory.heap import return_freed
 from unsquare.memory.meter import PeakMeter, resident_bytes
 from unsquare.memory.model import MemoryModel
 from unsquare.shapes import Shape
+from unsquare.training import bounds
 from unsquare.training.bounds import Bounds, verify_largest
 from unsquare.training.capacity import MAP_ELEMENTS
 from unsquare.training.config import DeviceConfig, OptimizerConfig
@@ -174,11 +175,32 @@ def test_a_run_that_takes_more_than_foreseen_corrects_the_model(engine, measured
     assert corrected.memory.bytes_per_pixel > 12
 
 
+def test_the_run_of_the_largest_micro_batch_counts_no_copy(engine, measured, monkeypatch):
+    """The weights that are put back afterwards are no part of what training takes."""
+    monkeypatch.setattr(bounds, "measure", lambda *given: Probe(2, 512, 512, 3 * GIB, 1.0))
+    last = verify_largest(engine, measured[1], 2, Shape(512, 512), QUIET).rungs[0].probes[-1]
+    assert last.peak_bytes == 3 * GIB - sum(value.nbytes for value in engine.model.state_dict().values())
+
+
+@pytest.mark.parametrize("most_images", [None, 8])
+@pytest.mark.parametrize("pixels", [1_000, 300_000, 5_000_000])
+def test_the_least_budget_is_the_least(measured, pixels, most_images):
+    """In the budget that is named an image fits, and in one a hundredth smaller it does not."""
+    memory = MemoryModel(fixed_bytes=5e8, bytes_per_pixel=300, bytes_per_image=2e5)
+    need = replace(NEED, most_images=most_images)
+    rung = replace(measured[1].rungs[0], memory=memory)
+    capacity = replace(measured[1], rungs=(rung,), heap="return", need=need, reserved_bytes=10_000_000)
+    least = capacity.least_budget_bytes(pixels)
+    assert replace(capacity, budget_bytes=least).training.largest_pixels >= pixels
+    assert replace(capacity, budget_bytes=int(0.99 * least)).training.largest_pixels < pixels
+    assert capacity.least_budget_bytes(1 << 40) is None  # a map of too many elements, whatever the memory
+
+
 def test_bounds_survive_their_file(measured):
     """What is written to models.json gives the same limits back."""
-    bounds = Bounds(capacity=measured[1])
-    again = Bounds.from_dict(bounds.to_dict())
-    assert again == bounds
-    assert again.limits(3) == bounds.limits(3)
+    known = Bounds(capacity=measured[1])
+    again = Bounds.from_dict(known.to_dict())
+    assert again == known
+    assert again.limits(3) == known.limits(3)
     pinned = Bounds(budget_pixels=5, launch_pixels=2)
     assert Bounds.from_dict(pinned.to_dict()) == pinned

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from unsquare.data.loader import PaddedBatch
 from unsquare.memory.cuts import recomputed
+from unsquare.memory.meter import resident_bytes
 from unsquare.memory.model import MemoryModel, TimeModel
 from unsquare.memory.way import PLAIN
 from unsquare.plan.config import below
@@ -278,10 +279,34 @@ def test_the_guard_stops_evaluation_too(engine, monkeypatch):
     torch.testing.assert_close(found, whole, rtol=1e-4, atol=1e-6)
     assert max(tried) <= 2
     assert sum(tried) == 7
+    slept = []
+    monkeypatch.setattr(room.time, "sleep", slept.append)
+    monkeypatch.setattr(room, "free_host_bytes", lambda: 1 << 40 if len(slept) > 2 else 10)
+    torch.testing.assert_close(predict(engine, BATCH, measured(1 << 50)), whole, rtol=1e-4, atol=1e-6)
+    assert len(slept) == 3
     monkeypatch.setattr(room, "free_host_bytes", lambda: 10)
     monkeypatch.setattr(room, "WAIT_S", 0.0)
     with pytest.raises(ShortageError, match="are left; free some"):
         predict(engine, BATCH, measured(1 << 50))
+
+
+def test_nobody_waits_for_a_budget_to_grow(engine, monkeypatch):
+    """Where the budget itself is too small, others cannot help: the message says what does."""
+    monkeypatch.setattr(room.time, "sleep", lambda seconds: pytest.fail("waited"))
+    with pytest.raises(ShortageError, match="of the budget are left; give more with --memory"):
+        predict(engine, batch_of([(64, 64)]), measured(resident_bytes() + 1_000_000))
+
+
+def test_evaluation_climbs_as_well(engine, monkeypatch):
+    """An image alone that its rung does not hold takes the next, and its answer is the same."""
+    bounds = measured(1 << 50)
+    assert bounds.capacity is not None
+    frugal = replace(bounds.capacity.rungs[0], name="stream", memory=MemoryModel(0, 100))
+    ladder = replace(bounds.capacity, evaluation_rungs=(bounds.capacity.rungs[0], frugal), budget_bytes=1 << 33)
+    tried = fails_above(engine, monkeypatch, 100)
+    monkeypatch.setattr(room, "free_host_bytes", lambda: 500 * 64 * 64)
+    predict(engine, batch_of([(64, 64)]), Bounds(capacity=ladder))
+    assert tried == [1]
 
 
 def test_the_guard_climbs_where_a_higher_rung_has_room(engine, monkeypatch):

@@ -75,7 +75,7 @@ def run(arguments: Sequence[str]) -> int:
     weights = class_weights(index.labels) if given.plan.sampling == "balanced" else None
     if weights is not None and index.labels.max() < 0:
         raise SourceError("Balanced sampling needs labels, but these images have none; leave --sampling out.")
-    raised = "raise --budget-pixels" if given.limits_of is None else "train the run with more --memory"
+    raised = "raise --budget-pixels" if given.limits_of is None else "give that run more memory"
     with naming(index, lambda pixels: raised):
         plan = plan_epoch(sizes, given.plan, given.limits, given.epoch, turns=given.turns, weights=weights)
     with progress_bar("planning") as progress:

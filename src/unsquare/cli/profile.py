@@ -18,9 +18,9 @@ from unsquare.cli.parsing import DeviceArguments, parse, print_json
 from unsquare.errors import ConfigError
 from unsquare.memory.budget import format_bytes
 from unsquare.memory.way import RungName
-from unsquare.report import units
 from unsquare.shapes import Shape
 from unsquare.training.model import Norm
+from unsquare.training.profile import MOST_IMAGES
 
 EXAMPLE = "unsquare profile resnet18 --memory 4GiB --canvas 768x1024"
 
@@ -111,7 +111,7 @@ def _print_profile(found: Mapping[str, Any]) -> None:
     if attribution is None:
         return
     console.print(
-        f"\nTaken apart with {units.plural(attribution['images'], 'image')}, about half of what fits, since looking "
+        f"\nTaken apart with {attribution['images']:,} of the {sweep['largest_images']:,} that fit, since looking "
         f"takes memory, too: the peak, {format_bytes(attribution['peak_bytes'])}, is reached "
         f"{'between passes' if not attribution['phase'] else 'in ' + attribution['phase']} at "
         f"{attribution['at'] or 'the input'}."
@@ -130,14 +130,16 @@ def _print_profile(found: Mapping[str, Any]) -> None:
 
 def _of_run(run: Mapping[str, Any], pixels: int) -> str:
     """What the run's plans hold, which is less than what fits, and why."""
-    most = run["held_pixels"]
-    kept = (
-        ", and its heap keeps what is freed, which is quicker and takes twice the memory" if run["keeps_heap"] else ""
+    images = min(run["held_pixels"] // pixels, run["most_images"] or MOST_IMAGES)
+    number = (
+        f"go up to {images:,} such images at once" if images else "run such an image alone, in a way that takes less"
     )
-    return (
-        f"The run's plans go up to {most // pixels:,} at once ({most / 1e6:.1f} MP) within "
-        f"{format_bytes(run['budget_bytes'])}: {format_bytes(run['reserved_bytes'])} are for decoding{kept}."
-    )
+    found = [f"The run's plans {number}, within {format_bytes(run['budget_bytes'])}"]
+    if run["reserved_bytes"]:
+        found.append(f"{format_bytes(run['reserved_bytes'])} of it are for decoding")
+    if run["keeps_heap"]:
+        found.append("its heap keeps what is freed, which is quicker and may take twice the memory")
+    return "; ".join(found) + "."
 
 
 def _print_comparison(found: Mapping[str, Any]) -> None:

@@ -21,7 +21,8 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 MAP_BYTES = 1 << 31
-"""From this size of a map on, calls are cut; in half precision, which stays fast longer, from so many elements."""
+"""From this size of a map on, calls are cut; from so many elements where kernels stay fast longer: in half precision,
+and for narrow depthwise convolutions, which compute so little that copies of bands would show."""
 BAND_BYTES = 1 << 29
 """Of a band's map: what is computed of it takes little memory, which is used again for the next."""
 WIDENED_BYTES = 4 << 20
@@ -47,7 +48,8 @@ def must_cut(module: Any, x: Tensor) -> bool:
         return False
     # The map returned may be the larger one: by channels, less by the stride.
     growth = max(1, module.out_channels // (module.in_channels * module.stride[0] * module.stride[1]) + 1)
-    return _is_large(growth * x.numel(), x.dtype) or _is_heavy(module.kernel_size, module.groups, module.in_channels)
+    kernel, groups, channels = module.kernel_size, module.groups, module.in_channels
+    return _is_large(growth * x.numel(), x.dtype, kernel, groups, channels) or _is_heavy(kernel, groups, channels)
 
 
 def _is_heavy(kernel: Any, groups: int, channels: int) -> bool:
@@ -55,9 +57,10 @@ def _is_heavy(kernel: Any, groups: int, channels: int) -> bool:
     return groups == channels > 1 and max(kernel) > _WIDEST_GOOD_KERNEL
 
 
-def _is_large(num_elements: int, dtype: torch.dtype) -> bool:
+def _is_large(num_elements: int, dtype: torch.dtype, kernel: Any, groups: int, channels: int) -> bool:
     """Whether a map of so many elements is cut."""
-    return num_elements * (dtype.itemsize if dtype.itemsize >= 4 else 1) >= MAP_BYTES
+    is_light = groups == channels > 1 and max(kernel) <= _WIDEST_GOOD_KERNEL
+    return num_elements * (1 if is_light or dtype.itemsize < 4 else dtype.itemsize) >= MAP_BYTES
 
 
 class CutConvolutions(TorchFunctionMode):
@@ -101,7 +104,8 @@ class _Convolution(torch.autograd.Function):
         ctx.windows, ctx.has_bias = windows, bias is not None
         height = _out_length(x.shape[2], weight.shape[2], windows, 0)
         width = _out_length(x.shape[3], weight.shape[3], windows, 1)
-        if not _is_large(max(x.numel(), len(x) * len(weight) * height * width), x.dtype):
+        most = max(x.numel(), len(x) * len(weight) * height * width)
+        if not _is_large(most, x.dtype, weight.shape[2:], windows.groups, x.shape[1]):
             return F.conv2d(x, weight, bias, *windows)
         shape = (len(x), len(weight), height, width)
         y = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
@@ -120,11 +124,12 @@ class _Convolution(torch.autograd.Function):
         if torch.is_grad_enabled():  # a graph of this backward is wanted
             return *_gradients(grad, x, weight, ctx.windows, wanted), None
         grad = grad.contiguous(memory_format=torch.channels_last)
-        if _is_large(max(x.numel(), grad.numel()), x.dtype):
+        kind = (weight.shape[2:], ctx.windows.groups, x.shape[1])
+        if _is_large(max(x.numel(), grad.numel()), x.dtype, *kind):
             return *_banded(
                 grad, x, weight, ctx.windows, wanted, _rows_within(min(BAND_BYTES, MAP_BYTES // 2), x, grad)
             ), None
-        if x.dtype != torch.bfloat16 or not _is_heavy(weight.shape[2:], ctx.windows.groups, x.shape[1]):
+        if x.dtype != torch.bfloat16 or not _is_heavy(*kind):
             return *_gradients(grad, x, weight, ctx.windows, wanted), None
         grad_x = _gradients(grad, x, weight, ctx.windows, [wanted[0], False, False])[0]
         rows = _rows_within(WIDENED_BYTES, x, grad)

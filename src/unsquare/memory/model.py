@@ -77,7 +77,7 @@ class MemoryModel:
             images: images of each probe, (n,).
             peak_bytes: its measured peak, (n,).
             bends: whether peaks may grow faster from some size on, as the largest of several lines does; then the
-                slope is at least that between the two largest pixel counts.
+                slope is at least that to the largest pixel count from the largest of half or less.
         """
         x, y = _measured(pixels, peak_bytes)
         count = np.asarray(images, dtype=np.float64)
@@ -175,10 +175,14 @@ def _slopes(x: Values, count: Values, y: Values) -> tuple[float, float]:
 
 
 def _last_slope(x: Values, y: Values) -> float:
-    """The slope between the highest values at the two largest of x; 0 where there is one."""
-    if not np.ptp(x):
+    """The slope to the highest value at the largest x from that at the largest of half or less; 0 where there is none.
+
+    Noise between two values that lie close together would be a slope of any size.
+    """
+    last = x.max()
+    if not (x <= last / 2).any():
         return 0.0
-    before, last = np.unique(x)[-2:]
+    before = x[x <= last / 2].max()
     return float((y[x == last].max() - y[x == before].max()) / (last - before))
 
 

@@ -11,7 +11,7 @@ from unsquare.plan.planner import ImageOverBudgetError
 
 
 @contextmanager
-def naming(index: ShapeIndex, remedies: Callable[[int], str] = lambda pixels: "raise --memory") -> Iterator[None]:
+def naming(index: ShapeIndex, remedies: Callable[[int], str]) -> Iterator[None]:
     """Within the block, an image that exceeds the budget is named by its key instead of its position.
 
     Args:

@@ -145,7 +145,7 @@ def _kept_words(highest: float, bound: float) -> str:
         "The heap kept what was freed, which is quicker: a peak counts memory that is free again, so that small "
         "micro-batches stand as high as larger ones before them, and the highest alone tells something. It is "
         f"{units.size(highest)}, {units.percent(abs(off))} {'above' if off > 0 else 'below'} the bound of the largest "
-        "micro-batch, decoding included. The lines are these bounds, with twice the slope through the probes."
+        "micro-batch, decoding included. The lines have twice the slope through the probes, and leave decoding out."
     )
 
 

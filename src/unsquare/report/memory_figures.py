@@ -125,7 +125,8 @@ def foreseen_and_measured(batches: MicroBatches, measured: Measured | None, word
             _draw_points(axes, batches, name, words.get(name, name))
         for number, rung in enumerate(rungs):
             assert measured is not None
-            label = words.get(rung.name, rung.name)
+            again = rung.name in {other.name for other in rungs[:number]}
+            label = None if again else f"foreseen: {words.get(rung.name, rung.name)}"
             _draw_line(axes, measured, rung, (float(x.min()), float(x.max())), batches, label, first=number == 0)
         if measured and budget:
             axes.axhline(budget / GIB, color=RED, linewidth=1.5, label="budget")
@@ -167,7 +168,7 @@ def _draw_line(
     rung: Rung,
     span: tuple[float, float],
     batches: MicroBatches,
-    label: str,
+    label: str | None,
     *,
     first: bool,
 ) -> None:
@@ -176,7 +177,7 @@ def _draw_line(
     most_images = float(batches.images[batches.rungs == rung.name].max(initial=1.0))
     x: Floats = np.geomspace(*span, 300)
     low = measured.peak_bytes(rung, x, 1.0) / GIB
-    axes.plot(x, low, color=colour, linewidth=1.4, label=f"foreseen: {label}")
+    axes.plot(x, low, color=colour, linewidth=1.4, label=label)
     axes.fill_between(x, low, measured.peak_bytes(rung, x, most_images) / GIB, color=colour, alpha=0.15, linewidth=0)
     axes.plot(
         [one["images"] * one["height"] * one["width"] for one in rung.probes],

@@ -147,7 +147,7 @@ def _attribution(found: Profile) -> str:
     when = PHASE_WORDS.get(one.phase, f"in the phase {one.phase}" if one.phase else "between steps")
     words = f"Memory is highest {when}" + (f", at the layer {one.at}" if one.at else "")
     words += f": {units.size(one.peak_bytes)} for {_batch(one)}, run {rung_phrase(one.rung)}"
-    words += "; about half of what fits, since looking takes memory, too."
+    words += ". Looking takes memory, too, so that fewer are looked at than fit." if found.sweep else "."
     body = markup.paragraph(markup.text(words))
     kinds = [kind for kind in one.kinds if kind[1] > 0]
     if kinds:

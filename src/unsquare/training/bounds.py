@@ -62,17 +62,12 @@ class Bounds:
         ladder = self.capacity.evaluation if evaluation else self.capacity.training
         return ladder.limits(self.capacity.launch_pixels, world_size)
 
-    def way_for(self, pixels: int, *, evaluation: bool = False) -> Way:
-        """How a micro-batch of so many computed pixels is run."""
+    def ways(self, pixels: int, images: int, *, evaluation: bool = False) -> list[tuple[str, Way, int | None]]:
+        """The ways to run a micro-batch, best first: name, way, and the bytes that it may grow by, where known."""
         if self.capacity is None:
-            return PLAIN if evaluation else self.way
-        return (self.capacity.evaluation if evaluation else self.capacity.training).rung(pixels).way
-
-    def evaluation_growth_bytes(self, pixels: int, images: int) -> int | None:
-        """What a micro-batch of evaluation may add to the memory held before it; None where nothing was measured."""
-        if self.capacity is None:
-            return None
-        return int(self.capacity.growth_bytes(self.capacity.evaluation.rung(pixels), pixels, images))
+            return [("pinned", PLAIN if evaluation else self.way, None)]
+        ladder = self.capacity.evaluation if evaluation else self.capacity.training
+        return [*self.capacity.ways(ladder, pixels, images)]
 
     def apply_heap(self) -> None:
         """Have the C library's heap work as was measured."""
@@ -155,10 +150,10 @@ def describe(capacity: Capacity) -> list[str]:
     base, held = ladder.base, ladder.held[0]
     kept = capacity.heap == "keep"
     per_pixel = capacity.growth_bytes(base, 1, 0)
+    decoding = f"{format_bytes(capacity.reserved_bytes)} for decoding " if capacity.reserved_bytes else ""
     lines = [
-        f"A micro-batch holds up to {held / 1e6:.1f} MP: {format_bytes(base.memory.fixed_bytes)}, "
-        f"{format_bytes(capacity.reserved_bytes)} for decoding and {'up to ' if kept else ''}{per_pixel:.0f} bytes per "
-        f"pixel, {1e-6 / base.time.s_per_pixel:.2f} MP/s."
+        f"A micro-batch holds up to {held / 1e6:.1f} MP: {format_bytes(base.memory.fixed_bytes)}, {decoding}"
+        f"and {'up to ' if kept else ''}{per_pixel:.0f} bytes per pixel, {1e-6 / base.time.s_per_pixel:.2f} MP/s."
     ]
     if kept:
         lines.append("That much holds all that saves time, so the heap keeps what is freed: quicker, twice the memory.")
@@ -169,13 +164,10 @@ def describe(capacity: Capacity) -> list[str]:
     return lines
 
 
-def memory_for(engine: Engine, capacity: Capacity, pixels: int) -> str | None:
-    """The flag that has an image of so many pixels fit one of the rungs; None where no memory does."""
-    num_bytes = capacity.least_budget_bytes(pixels)
-    if num_bytes is None:
-        return None
+def memory_flag(engine: Engine, num_bytes: int) -> str:
+    """The flag that gives a rank so many bytes, and a little more: measured anew, they are never the same."""
     shared = engine.num_local_ranks if engine.device.type == "cpu" else 1  # a CPU's memory is given for all ranks
-    return f"--memory {math.ceil(1.02 * num_bytes * shared / (1 << 20))}MiB"  # measured anew, it is never the same
+    return f"--memory {math.ceil(1.02 * num_bytes * shared / (1 << 20))}MiB"
 
 
 def identity(config: TrainConfig, num_classes: int) -> dict[str, Any]:
@@ -242,16 +234,17 @@ def _require_room(engine: Engine, capacity: Capacity, decoding: int) -> None:
     """Refuse a budget that does not hold the process, or the largest picture's decoding, for which the rest waits."""
     fixed = int(capacity.rungs[0].memory.fixed_bytes)
     if capacity.training.largest_pixels < 1:
+        least = capacity.least_budget_bytes(min(capacity.need.largest_image, LEAST_PIXELS)) or 0
         raise BudgetError(
             "The budget must hold the process and one picture, but the process and the decoders take up to "
             f"{format_bytes(fixed + capacity.reserved_bytes)} of {format_bytes(capacity.budget_bytes)} before any; "
-            f"give {memory_for(engine, capacity, min(capacity.need.largest_image, LEAST_PIXELS))} or more."
+            f"give {memory_flag(engine, max(least, fixed + decoding))} or more."
         )
     if fixed + decoding > capacity.budget_bytes:
         raise BudgetError(
             "The budget must hold the process and the largest picture while it is decoded, but they take "
             f"{format_bytes(fixed)} and up to {format_bytes(decoding)} of {format_bytes(capacity.budget_bytes)}; "
-            "give more with --memory."
+            f"give {memory_flag(engine, fixed + decoding)} or more."
         )
 
 

@@ -21,7 +21,7 @@ from unsquare.training.probing import Need, Probe
 Heap = Literal["return", "keep"]
 
 HEADROOM = 0.03
-"""Part of the budget that no plan uses. Held-out peaks lie within 5 % of the lines through probes; a run's largest
+"""Part of the budget that no plan uses. Held-out peaks lie within 5 % of the lines at p95; a run's largest
 micro-batch is measured itself before training (docs/experiments.md)."""
 MAP_ELEMENTS = (1 << 31) - 1
 """Elements of the largest map. Kernels that count in 32 bits fail or crawl beyond; see benchmarks/past_int32.py."""
@@ -153,8 +153,16 @@ class Capacity:
         for rung in self.rungs:
             if rung.way.streams or pixels * self.map_elements <= MAP_ELEMENTS:
                 peak = self._with_batches_ahead(rung.memory, self.need, 1.0).peak_bytes(pixels, 0)
+                if self.need.most_images is not None:
+                    memory = self._with_batches_ahead(rung.memory, None, 1.0)
+                    peak = min(peak, memory.peak_bytes(pixels, self.need.most_images))
                 found.append(math.ceil((peak + self.reserved_bytes + 1) / (1 - HEADROOM)))
         return min(found, default=None)
+
+    def ways(self, ladder: Ladder, pixels: int, images: int) -> list[tuple[str, Way, int]]:
+        """The rung of a micro-batch and those above it: name, way, and the bytes that it may grow by."""
+        rungs = ladder.rungs[ladder.rungs.index(ladder.rung(pixels)) :]
+        return [(rung.name, rung.way, int(self.growth_bytes(rung, pixels, images))) for rung in rungs]
 
     def growth_bytes(self, rung: MeasuredRung, pixels: int, images: int) -> float:
         """What a micro-batch may add to the memory that is held between two."""

@@ -53,7 +53,8 @@ class Evaluator:
         sizes = geometry.resize(index.sizes)
         check_sides(index, sizes, engine.model.stride)
         self._bounds = bounds
-        with naming(index):
+        remedy = "raise --budget-pixels" if bounds.capacity is None else "give more with --memory"
+        with naming(index, lambda pixels: remedy):
             self._plan = plan(sizes, bounds.limits(engine.fabric.world_size, evaluation=True))
 
     def probabilities(self, progress: Progress | None = None) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

@@ -117,6 +117,7 @@ def capacity_of_run(path: Path) -> dict[str, Any] | None:
         "reserved_bytes": capacity.reserved_bytes,
         "keeps_heap": capacity.heap == "keep",
         "held_pixels": capacity.training.held[0],
+        "most_images": capacity.need.most_images,
     }
 
 

@@ -29,7 +29,7 @@ from unsquare.memory.way import RUNGS, RungName, Way
 from unsquare.training.bounds import Bounds
 from unsquare.training.checkpoint import NO_CEILING
 from unsquare.training.engine import Engine, ShortageError
-from unsquare.training.room import Room
+from unsquare.training.room import Grows, Room
 
 PATIENCE = 32
 """Steps without trouble after which larger micro-batches are tried again."""
@@ -116,47 +116,22 @@ class Recovery:
     def _run(self, part: PaddedBatch, weight: float) -> tuple[float, int]:
         """Run a part by its rung; an image alone by each rung above, too, with the same random numbers."""
         chance = RandomState.now(self._engine.device)
-        known: list[tuple[str, Way, int]] = []
-        for name, way, growth in self._ways(part):
-            try:
-                return self._attempt(part, weight, name, way, growth)
-            except ShortageError as error:
-                # An error keeps the frames that it came through, and these keep the activations.
-                error.__traceback__ = error.__context__ = None
-                self._note(error)
-                last = error
-            if len(part.images) > 1:
-                break  # its halves are better off than the whole by a slower way
+
+        def attempt(name: str, way: Way) -> tuple[float, int]:
+            self._meter.start()
+            done = self._engine.accumulate(part, weight, way)
+            self.measured.append((len(part.images), *part.pixels.shape[2:], self._meter.stop(), name))
+            return done
+
+        def failed(error: ShortageError) -> None:
+            self._note(error)
             chance.restore()
-            if growth is not None:
-                known.append((name, way, growth))
-        else:
-            if known:  # nothing else is left: others may give memory back
-                name, way, growth = min(known, key=lambda each: each[2])
-                self._room.wait(growth)
-                return self._attempt(part, weight, name, way, growth)
-        raise last
 
-    def _attempt(self, part: PaddedBatch, weight: float, name: str, way: Way, growth: int | None) -> tuple[float, int]:
-        """Run a part in a way that is known to grow by so many bytes, if it finds room."""
-        self._room.require(part, growth)
-        self._meter.start()
-        done = self._engine.accumulate(part, weight, way)
-        self.measured.append((len(part.images), *part.pixels.shape[2:], self._meter.stop(), name))
-        return done
+        return self._room.run(part, self._ways(part), attempt, failed)
 
-    def _ways(self, part: PaddedBatch) -> Iterator[tuple[str, Way, int | None]]:
-        """The way of a part's rung, then of those above it, and of those that were never measured.
-
-        With each its name, and the bytes by which it is known to grow.
-        """
-        capacity = self._bounds.capacity
-        if capacity is None:
-            yield "pinned", self._bounds.way, None
-        else:
-            ladder, pixels = capacity.training, _pixels(part)
-            for rung in ladder.rungs[ladder.rungs.index(ladder.rung(pixels)) :]:
-                yield rung.name, rung.way, int(capacity.growth_bytes(rung, pixels, len(part.images)))
+    def _ways(self, part: PaddedBatch) -> Iterator[Grows]:
+        """The way of a part's rung, then of those above it, and of those that were never measured."""
+        yield from self._bounds.ways(_pixels(part), len(part.images))
         yield from ((name, way, None) for name, way in self._spare_ways())
 
     def _spare_ways(self) -> tuple[tuple[str, Way], ...]:
@@ -186,17 +161,13 @@ def predict(engine: Engine, batch: PaddedBatch, bounds: Bounds) -> torch.Tensor:
     waiting = [batch]
     while waiting:
         part = waiting.pop()
-        images, pixels = len(part.images), _pixels(part)
-        growth = bounds.evaluation_growth_bytes(pixels, images)
+        ways = bounds.ways(_pixels(part), len(part.images), evaluation=True)
         try:
-            if growth is not None and images == 1:  # nothing else is left: others may give memory back
-                room.wait(growth)
-            room.require(part, growth)
-            found.append(engine.predict(part, bounds.way_for(pixels, evaluation=True)))
-        except ShortageError as error:
-            error.__traceback__ = error.__context__ = None
-            release_unused()
-            if images == 1:
+            found.append(
+                room.run(part, ways, lambda _, way: engine.predict(part, way), lambda _: release_unused())  # noqa: B023
+            )
+        except ShortageError:
+            if len(part.images) == 1:
                 raise
             waiting += reversed(halves(part))
     return torch.cat(found)

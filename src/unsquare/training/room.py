@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 from unsquare.data.loader import PaddedBatch
 from unsquare.memory.budget import format_bytes, free_host_bytes
 from unsquare.memory.heap import release_unused
 from unsquare.memory.meter import resident_bytes
+from unsquare.memory.way import Way
 from unsquare.training.bounds import Bounds
 from unsquare.training.engine import Engine, ShortageError
 
 WAIT_S = 60.0
 """How long an image that cannot be divided waits for others to give memory back, before the run is saved and ends."""
+
+Grows = tuple[str, Way, int | None]
+"""A way to run a micro-batch: its name, the way, and the bytes that it is known to grow by."""
+T = TypeVar("T")
 
 
 class Room:
@@ -26,30 +33,69 @@ class Room:
     def __init__(self, engine: Engine, bounds: Bounds) -> None:
         self._capacity = bounds.capacity if engine.device.type == "cpu" else None
 
-    def require(self, part: PaddedBatch, growth: int | None) -> None:
-        """Look whether memory is there for a part that is known to grow by so many bytes; None is not known.
+    def run(
+        self,
+        part: PaddedBatch,
+        ways: Iterable[Grows],
+        attempt: Callable[[str, Way], T],
+        failed: Callable[[ShortageError], None],
+    ) -> T:
+        """Run a part by the first way, an image alone by the first that memory holds.
+
+        Args:
+            part: the micro-batch.
+            ways: best first; only as many are asked for as are tried.
+            attempt: runs it in a way.
+            failed: told of each way that memory did not hold.
 
         Raises:
-            ShortageError: it is not.
+            ShortageError: memory holds none of them.
         """
-        if growth is None or self._has(growth):
+        known: list[tuple[str, Way, int]] = []
+        for name, way, growth in ways:
+            try:
+                self._require(part, growth)
+                return attempt(name, way)
+            except ShortageError as error:
+                # An error keeps the frames that it came through, and these keep the activations.
+                error.__traceback__ = error.__context__ = None
+                failed(error)
+                last = error
+            if len(part.images) > 1:
+                raise last  # its halves are better off than the whole by a slower way
+            if growth is not None:
+                known.append((name, way, growth))
+        if not known:
+            raise last
+        name, way, growth = min(known, key=lambda each: each[2])
+        self._wait(growth)
+        self._require(part, growth)
+        return attempt(name, way)
+
+    def _require(self, part: PaddedBatch, growth: int | None) -> None:
+        """Look whether memory is there for a part that is known to grow by so many bytes; None is not known."""
+        if self._capacity is None or growth is None or self._has(growth, self._capacity.budget_bytes):
             return
         release_unused()
-        if self._has(growth):
+        if self._has(growth, self._capacity.budget_bytes):
             return
+        left, budget = free_host_bytes(), self._capacity.budget_bytes - resident_bytes()
+        others = left <= budget
         raise ShortageError(
             f"A micro-batch must find its memory free, but {len(part.images)} images on {part.pixels.shape[2]} x "
-            f"{part.pixels.shape[3]} take up to {format_bytes(growth)} and {format_bytes(free_host_bytes())} are left; "
-            "free some, or give less with --memory so that plans ask for less."
+            f"{part.pixels.shape[3]} take up to {format_bytes(growth)} and {format_bytes(max(min(left, budget), 0))} "
+            + (
+                "are left; free some, or give less with --memory so that plans ask for less."
+                if others
+                else "of the budget are left; give more with --memory."
+            )
         )
 
-    def wait(self, growth: int) -> None:
-        """Wait until so much is free, but no longer than `WAIT_S`."""
-        deadline = time.monotonic() + WAIT_S
-        while not self._has(growth) and time.monotonic() < deadline:
-            time.sleep(1.0)
+    def _has(self, growth: int, budget: int) -> bool:
+        return resident_bytes() + growth <= budget and growth <= free_host_bytes()
 
-    def _has(self, growth: int) -> bool:
-        if self._capacity is None:
-            return True
-        return resident_bytes() + growth <= self._capacity.budget_bytes and growth <= free_host_bytes()
+    def _wait(self, growth: int) -> None:
+        """Wait until others left so much free, but no longer than `WAIT_S`."""
+        deadline = time.monotonic() + WAIT_S
+        while self._capacity is not None and growth > free_host_bytes() and time.monotonic() < deadline:
+            time.sleep(1.0)

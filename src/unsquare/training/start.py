@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from torch import nn
 
 from unsquare.data.loader import BatchLoader
 from unsquare.errors import RunError, SourceError
@@ -25,7 +26,7 @@ from unsquare.plan.ledger import ledger
 from unsquare.plan.naming import naming
 from unsquare.plan.repeats import class_weights
 from unsquare.training import checkpoint
-from unsquare.training.bounds import Bounds, measure_bounds, memory_for
+from unsquare.training.bounds import Bounds, measure_bounds, memory_flag
 from unsquare.training.checkpoint import TrainState
 from unsquare.training.config import TrainConfig, from_toml, to_toml
 from unsquare.training.console import Console
@@ -167,7 +168,7 @@ def _prepare(
         bounds = measure_bounds(engine, config, index, sizes, console, auto_precision=auto_precision)
     bounds.apply_heap()
     limits = bounds.limits(fabric.world_size)
-    with naming(train_index, lambda pixels: _remedies(pixels, engine, bounds)):
+    with naming(train_index, lambda pixels: _remedies(pixels, config, engine, bounds)):
         buckets = None
         if config.plan.needs_buckets:
             buckets = form_buckets(sizes, config.plan, limits, turns=config.augment.turns)
@@ -197,19 +198,23 @@ def _prepare(
     )
 
 
-def _remedies(pixels: int, engine: Engine, bounds: Bounds) -> str:
+def _remedies(pixels: int, config: TrainConfig, engine: Engine, bounds: Bounds) -> str:
     """What helps an image of so many pixels that does not fit."""
     capacity = bounds.capacity
     if capacity is None:
         return "raise --budget-pixels"
     found = []
-    if flag := memory_for(engine, capacity, pixels):
-        found.append(f"give {flag}")
-    if not any(rung.way.streams for rung in capacity.rungs):
-        found.append("try a network that can run piece by piece (--norm frozen, or convnext_tiny)")
-    if str(engine.fabric.strategy.precision.precision) == "32-true":
+    if (least := capacity.least_budget_bytes(pixels)) is not None:
+        found.append(f"give {memory_flag(engine, least)}")
+    if config.device.highest_rung != "stream":
+        found.append("leave --highest-rung out")
+    elif not any(rung.way.streams for rung in capacity.rungs):
+        batch_norms = any(isinstance(module, nn.BatchNorm2d) for module in engine.model.modules())
+        own = batch_norms and config.model.norm == "own"
+        found.append("try --norm frozen" if own else "try a network that can run piece by piece, such as convnext_atto")
+    if _precision_name(engine.fabric) == "32-true" and not any(rung.way.bf16 for rung in capacity.rungs):
         found.append("try --precision bf16-mixed")
-    return ", ".join(found) or "try another network"
+    return ", ".join(found)
 
 
 def _evaluator(engine: Engine, config: TrainConfig, bounds: Bounds, index: ShapeIndex, recipe: Recipe) -> Evaluator:
