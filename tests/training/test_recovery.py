@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -389,3 +390,16 @@ def test_a_plan_below_a_ceiling_still_holds_the_largest_image():
     assert lowered.budget_pixels == 1000
     assert lowered.largest_pixels == limits.largest_pixels
     assert lowered.priced(np.array([5000])) == 5000
+
+
+def test_a_trimmed_heap_grows_less(engine, monkeypatch):
+    """Where the heap is kept, what a micro-batch may add to one just trimmed is less than the bound over many."""
+    kept = measured(1 << 50)
+    assert kept.capacity is not None
+    bounds = Bounds(capacity=replace(kept.capacity, heap="keep"))
+    growth = 2 * 1000 * 64 * 64
+    monkeypatch.setattr(room, "WAIT_S", 0.0)
+    for free, fits in ((0.76 * growth, True), (0.74 * growth, False)):
+        monkeypatch.setattr(room, "free_host_bytes", lambda free=free: int(free))
+        with nullcontext() if fits else pytest.raises(ShortageError):
+            predict(engine, batch_of([(64, 64)]), bounds)
