@@ -284,6 +284,8 @@ def verify_largest(engine: Engine, capacity: Capacity, images: int, canvas: Shap
         return_freed()
         release_unused()
         return replace(capacity, heap="return")
+    if probe.peak_bytes <= rung.memory.peak_bytes(pixels, images):
+        return capacity  # less may be taken because not all kernels that the model counts are held yet
     return capacity.with_probe(rung, probe, fit_memory((*rung.probes, probe), rung.way))
 
 
