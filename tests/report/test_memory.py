@@ -151,13 +151,13 @@ def test_kept_heaps_have_bounds(run: Path) -> None:
 
 def test_shortages_are_told(run: Path) -> None:
     """How often, and where first; without any, not a word."""
-    assert "ran out" not in words_of(run)
+    assert "ran short" not in words_of(run)
 
     def short(row: dict[str, Any]) -> None:
         row["shortages"] = {4: 2, 9: 1}.get(row["step"], 0)
 
     change_steps(run, short)
-    assert "Memory ran out 3 times (in 2 steps, first in 4)" in words_of(run)
+    assert "Memory ran short 3 times (in 2 steps, first in 4)" in words_of(run)
 
 
 def test_pinned_bounds_say_that_nothing_was_measured(run: Path) -> None:

@@ -139,6 +139,27 @@ def test_the_next_micro_batch_is_cut_beforehand(engine, recovery, monkeypatch):
     assert max(tried) <= 2
 
 
+def test_a_micro_batch_over_the_budget_makes_later_ones_smaller(engine, monkeypatch):
+    """What real steps take corrects what the model promised: the next are as small as the excess asks for."""
+    engine.forget_gradients()
+    said = []
+    recovery = Recovery(engine, measured(1 << 40), "plain", said.append)
+    recovery.accumulate(BATCH, 1)
+    assert (recovery.ceiling, recovery.shortages) == (NO_CEILING, 0)
+    pixels, peak = 7 * 80 * 96, recovery.measured[0][3]
+    tight = measured(1 << 40)
+    assert tight.capacity is not None
+    monkeypatch.setattr(room.Room, "_has", lambda *given: True)
+    recovery = Recovery(engine, Bounds(capacity=replace(tight.capacity, budget_bytes=peak // 2)), "plain", said.append)
+    monkeypatch.setattr(recovery._meter, "stop", lambda: peak)
+    recovery.accumulate(BATCH, 1)
+    assert recovery.ceiling == pytest.approx(pixels / 2, rel=1e-3)
+    assert recovery.shortages == 1
+    assert "going on with smaller ones" in said[0]
+    recovery.accumulate(BATCH, 1)
+    assert max(images for images, *_ in recovery.measured[1:]) < 7
+
+
 @pytest.mark.parametrize("reached", [0.1, 0.5, 0.9])
 def test_failing_within_backward_leaves_no_trace(reached):
     """Gradients of earlier micro-batches and running statistics are bit for bit what they were."""

@@ -84,9 +84,10 @@ def _shortages(record: Record) -> str:
     times = {1: "once", 2: "twice"}.get(total, f"{total:,} times")
     return markup.paragraph(
         markup.text(
-            f"Memory ran out {times} ({where}). The micro-batches were halved and computed again, and images that "
-            "were alone took a way with less memory; no image was lost. Others may have taken the memory meanwhile: "
-            "a smaller --memory leaves them more."
+            f"Memory ran short {times} ({where}). Where it ran out, micro-batches were halved and computed again, and "
+            "images that were alone took a way with less memory; where one took more than the budget, later ones were "
+            "made smaller; no image was lost. Others may have taken the memory meanwhile: a smaller --memory leaves "
+            "them more."
         )
     )
 

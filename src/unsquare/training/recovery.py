@@ -7,8 +7,9 @@ weights; an image alone climbs to the next rung of the ladder. Where batch norms
 halves have their own, and dropout draws for each half anew; everything else is the same to rounding.
 
 Ranks need no agreement to halve, since nothing is exchanged within a step. At its end they agree on the lowest ceiling
-of any; larger micro-batches are cut beforehand from then on, and the next epoch of `mixed` is planned below it. After
-`PATIENCE` steps without trouble the ceiling rises by half, until it is gone.
+of any; larger micro-batches are cut beforehand from then on, and the next epoch of `mixed` is planned below it. A
+micro-batch that took more than the budget lowers it in proportion. After `PATIENCE` steps without trouble the ceiling
+rises by half, until it is gone.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from unsquare.data.loader import PaddedBatch
 from unsquare.errors import ExactError
 from unsquare.exact.offload import can_offload
 from unsquare.exact.random_state import RandomState
+from unsquare.memory.budget import format_bytes
 from unsquare.memory.cuts import most_frugal, recomputed
 from unsquare.memory.heap import release_unused
 from unsquare.memory.meter import PeakMeter
@@ -83,7 +85,7 @@ class Recovery:
         self.ceiling = NO_CEILING
         """The most computed pixels that this rank runs at once."""
         self.shortages = 0
-        """How often memory ran out on this rank."""
+        """How often memory ran out on this rank, or a micro-batch took more than the budget."""
         self.measured: list[tuple[int, int, int, int, str]] = []
         """What was run since this was emptied: images, height, width, peak bytes, and the rung's name."""
         self._meter = PeakMeter(engine.device)
@@ -120,7 +122,9 @@ class Recovery:
         def attempt(name: str, way: Way) -> tuple[float, int]:
             self._meter.start()
             done = self._engine.accumulate(part, weight, way)
-            self.measured.append((len(part.images), *part.pixels.shape[2:], self._meter.stop(), name))
+            peak = self._meter.stop()
+            self.measured.append((len(part.images), *part.pixels.shape[2:], peak, name))
+            self._learn(part, peak)
             return done
 
         def failed(error: ShortageError) -> None:
@@ -142,6 +146,21 @@ class Recovery:
             names = [name for name in RUNGS[: RUNGS.index(self._highest) + 1] if name not in known]
             self._spare = tuple(_made(self._engine, names))
         return self._spare
+
+    def _learn(self, part: PaddedBatch, peak: int) -> None:
+        """Have later micro-batches smaller in proportion where one took more than the budget."""
+        capacity = self._bounds.capacity
+        if capacity is None or peak <= capacity.budget_bytes or len(part.images) == 1:
+            return
+        fixed = capacity.training.base.memory.fixed_bytes
+        within = max(capacity.budget_bytes - fixed, 0.0) / max(peak - fixed, 1.0)
+        self.ceiling = min(self.ceiling, max(int(_pixels(part) * within), 1))
+        self.shortages += 1
+        if self.shortages == 1:
+            self._say(
+                f"A micro-batch took {format_bytes(peak)} of a budget of {format_bytes(capacity.budget_bytes)}; going "
+                "on with smaller ones."
+            )
 
     def _note(self, error: ShortageError) -> None:
         self.shortages += 1
