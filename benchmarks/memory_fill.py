@@ -43,6 +43,8 @@ from unsquare.training.probing import Need, measure, run_training
 
 CAPS = (250_000, 1_000_000, 4_000_000, 16_000_000)
 BUDGETS = (4_000_000, 8_000_000, 16_000_000, 32_000_000, 64_000_000)
+FACTORS = (2.3, 3.3, 4.7, 6.6, 9.3, 13.2)
+"""Budgets over the largest image, too: bytes give no round ones."""
 UNBOUNDED = 1 << 50
 FORMS: tuple[StepForm, ...] = ("mixed", "b2b")
 
@@ -127,7 +129,9 @@ def main() -> None:
         "peaks": [],
     }
     print("steps   cap   launch   budget  should be full   fill  possible  share  highest")
-    for steps, cap, launch_pixels, budget in product(FORMS, CAPS, (1 << 17, 1 << 20), BUDGETS):
+    settings = [*product(FORMS, CAPS, (1 << 17, 1 << 20), BUDGETS)]
+    settings += [(steps, cap, 1 << 20, int(factor * cap)) for steps, cap, factor in product(FORMS, CAPS, FACTORS)]
+    for steps, cap, launch_pixels, budget in settings:
         sizes = Geometry(max_pixels=cap).resize(shapes)
         if budget < sizes.prod(axis=1).max():
             continue
