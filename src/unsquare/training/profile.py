@@ -54,9 +54,10 @@ def profile_network(config: TrainConfig, num_classes: int, canvas: Shape, name: 
     Raises:
         BudgetError: not even one image fits.
     """
+    say(f"Measuring {name} in a process of its own ...")
     with _Bench(config, num_classes, canvas).open() as bench:
         facts = bench.facts
-        say(f"{name} on {facts['device']}, {facts['precision']}, canvases of {canvas}: measured, now doubling ...")
+        say(f"{name} on {facts['device']}, {facts['precision']}, canvases of {canvas}: now doubling ...")
         rows, failed, failure = _sweep(bench, say)
         if not rows:
             raise BudgetError(

@@ -119,7 +119,7 @@ class Recovery:
         """Run a part by its rung; an image alone by each rung above, too, with the same random numbers."""
         chance = RandomState.now(self._engine.device)
 
-        def attempt(name: str, way: Way) -> tuple[float, int]:
+        def attempt(part: PaddedBatch, name: str, way: Way) -> tuple[float, int]:
             self._meter.start()
             done = self._engine.accumulate(part, weight, way)
             peak = self._meter.stop()
@@ -175,6 +175,10 @@ def predict(engine: Engine, batch: PaddedBatch, bounds: Bounds) -> torch.Tensor:
     Raises:
         ShortageError: an image alone does not fit.
     """
+
+    def attempt(part: PaddedBatch, _: str, way: Way) -> torch.Tensor:
+        return engine.predict(part, way)
+
     room = Room(engine, bounds)
     found: list[torch.Tensor] = []
     waiting = [batch]
@@ -182,9 +186,7 @@ def predict(engine: Engine, batch: PaddedBatch, bounds: Bounds) -> torch.Tensor:
         part = waiting.pop()
         ways = bounds.ways(_pixels(part), len(part.images), evaluation=True)
         try:
-            found.append(
-                room.run(part, ways, lambda _, way: engine.predict(part, way), lambda _: release_unused())  # noqa: B023
-            )
+            found.append(room.run(part, ways, attempt, lambda _: release_unused()))
         except ShortageError:
             if len(part.images) == 1:
                 raise

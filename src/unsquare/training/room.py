@@ -40,7 +40,7 @@ class Room:
         self,
         part: PaddedBatch,
         ways: Iterable[Grows],
-        attempt: Callable[[str, Way], T],
+        attempt: Callable[[PaddedBatch, str, Way], T],
         failed: Callable[[ShortageError], None],
     ) -> T:
         """Run a part by the first way, an image alone by the first that memory holds.
@@ -48,7 +48,7 @@ class Room:
         Args:
             part: the micro-batch.
             ways: best first; only as many are asked for as are tried.
-            attempt: runs it in a way.
+            attempt: runs it in a way, given with its name.
             failed: told of each way that memory did not hold.
 
         Raises:
@@ -58,7 +58,7 @@ class Room:
         for name, way, growth in ways:
             try:
                 self._require(part, growth)
-                return attempt(name, way)
+                return attempt(part, name, way)
             except ShortageError as error:
                 # An error keeps the frames that it came through, and these keep the activations.
                 error.__traceback__ = error.__context__ = None
@@ -73,7 +73,7 @@ class Room:
         name, way, growth = min(known, key=lambda each: each[2])
         self._wait(growth)
         self._require(part, growth)
-        return attempt(name, way)
+        return attempt(part, name, way)
 
     def _require(self, part: PaddedBatch, growth: int | None) -> None:
         """Look whether memory is there for a part that is known to grow by so many bytes; None is not known."""
