@@ -100,7 +100,8 @@ def profile(
         UnsquareError: something that can be mended; the message says how.
     """
     folder = Path(subject)
-    if folder.is_dir() or len(folder.parts) > 1:  # no network's name has a slash
+    is_run = folder.is_dir() or len(folder.parts) > 1  # no network's name has a slash
+    if is_run:
         config, num_classes, usual = profiles.subject_of_run(folder)
         held = profiles.capacity_of_run(folder)
     else:
@@ -108,10 +109,10 @@ def profile(
         model = ModelConfig(backbone=str(subject), norm=norm)
         config, usual = TrainConfig(model=model), Shape(512, 512)
     config = replace(config, device=replace(config.device, **device))
-    name = folder.resolve().name if folder.is_dir() else str(subject)
+    name = folder.resolve().name if is_run else str(subject)
     found = profiles.profile_network(config, num_classes, canvas or usual, name, say)
     found["run"] = held
-    if folder.is_dir():
+    if is_run:
         write_text(RunFolder(folder).profile, json.dumps(found))
         if out is None:
             return found, write_report(folder)

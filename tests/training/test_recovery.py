@@ -1,10 +1,12 @@
 """Running out of memory loses nothing: what fails is taken back, halved and run again, on one rank or on several."""
 
 import errno
+import gc
 import json
 import os
 import subprocess
 import sys
+import weakref
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -126,6 +128,28 @@ def test_halved_until_it_fits_the_gradient_is_that_of_the_whole(engine, recovery
     assert recovery.shortages == sum(images > 2 for images in tried)
     assert recovery.ceiling < 7 * 80 * 96
     assert sum(images for images, *_ in recovery.measured) == 7
+
+
+def test_parts_that_failed_are_let_go_at_once(engine, recovery, monkeypatch):
+    """No error and frame keep each other, and with them a micro-batch, until the garbage collector comes."""
+    parts = []
+
+    def watched(batch):
+        found = halves(batch)
+        parts.extend(map(weakref.ref, found))
+        return found
+
+    monkeypatch.setattr(module, "halves", watched)
+    fails_above(engine, monkeypatch, 2)
+    gc.collect()
+    gc.disable()
+    try:
+        recovery.accumulate(BATCH, 1)
+        predict(engine, BATCH, PINNED)
+        assert parts
+        assert not any(part() is not None for part in parts)
+    finally:
+        gc.enable()
 
 
 def test_the_next_micro_batch_is_cut_beforehand(engine, recovery, monkeypatch):

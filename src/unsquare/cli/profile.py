@@ -111,8 +111,8 @@ def _print_profile(found: Mapping[str, Any]) -> None:
     if attribution is None:
         return
     console.print(
-        f"\nTaken apart with {attribution['images']:,} of the {sweep['largest_images']:,} that fit, since looking "
-        f"takes memory, too: the peak, {format_bytes(attribution['peak_bytes'])}, is reached "
+        f"\nTaken apart with {attribution['images']:,} of the {sweep['largest_images']:,} that fit (looking takes "
+        f"memory, too): the peak, {format_bytes(attribution['peak_bytes'])}, is reached "
         f"{'between passes' if not attribution['phase'] else 'in ' + attribution['phase']} at "
         f"{attribution['at'] or 'the input'}."
     )

@@ -116,8 +116,7 @@ def _describe_errors(batches: MicroBatches, measured: Measured | None, num_ranks
     over = int((batches.peak_bytes > measured.budget_bytes).sum())
     if known.any():
         if measured.keeps_heap:
-            bound = float(predicted[known].max()) + measured.reserved_bytes
-            words += _kept_words(float(batches.peak_bytes[known].max()), bound)
+            words += _kept_words(float(batches.peak_bytes[known].max()), float(predicted[known].max()))
         else:
             words += _error_words(batches.peak_bytes[known] / predicted[known] - 1)
     if (~known).any():
@@ -146,7 +145,7 @@ def _kept_words(highest: float, bound: float) -> str:
         "The heap kept what was freed, which is quicker: a peak counts memory that is free again, so that small "
         "micro-batches stand as high as larger ones before them, and the highest alone tells something. It is "
         f"{units.size(highest)}, {units.percent(abs(off))} {'above' if off > 0 else 'below'} the bound of the largest "
-        "micro-batch, decoding included. The lines have twice the slope through the probes, and leave decoding out."
+        "micro-batch. The lines are such bounds: twice the slope through the probes, and what decoding may take."
     )
 
 

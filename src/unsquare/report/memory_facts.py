@@ -74,10 +74,11 @@ class Measured:
             ) from error
 
     def peak_bytes(self, rung: Rung, pixels: Floats, images: Floats | float) -> Floats:
-        """What micro-batches were foreseen to take by a rung; a bound where the heap is kept."""
-        factor = KEPT_FACTOR if self.keeps_heap else 1.0
+        """What micro-batches were foreseen to take by a rung; a bound, decoding included, where the heap is kept."""
         growth = rung.memory.bytes_per_pixel * pixels + rung.memory.bytes_per_image * images
-        return rung.memory.fixed_bytes + factor * growth
+        if self.keeps_heap:
+            return rung.memory.fixed_bytes + KEPT_FACTOR * growth + self.reserved_bytes
+        return rung.memory.fixed_bytes + growth
 
     def highest_bytes(self, batches: MicroBatches) -> float:
         """The highest peak of all micro-batches and probes."""

@@ -147,7 +147,8 @@ def _attribution(found: Profile) -> str:
     when = PHASE_WORDS.get(one.phase, f"in the phase {one.phase}" if one.phase else "between steps")
     words = f"Memory is highest {when}" + (f", at the layer {one.at}" if one.at else "")
     words += f": {units.size(one.peak_bytes)} for {_batch(one)}, run {rung_phrase(one.rung)}"
-    words += ". Looking takes memory, too, so that fewer are looked at than fit." if found.sweep else "."
+    fewer = found.sweep is not None and one.images < found.sweep.largest_images
+    words += ". Looking takes memory, too, so that fewer are looked at than fit." if fewer else "."
     body = markup.paragraph(markup.text(words))
     kinds = [kind for kind in one.kinds if kind[1] > 0]
     if kinds:

@@ -24,7 +24,7 @@ from unsquare.plan.config import Limits
 from unsquare.plan.epoch import MicroBatch
 from unsquare.plan.planner import plan_epoch
 from unsquare.shapes import Shape, Sizes
-from unsquare.training.capacity import Capacity
+from unsquare.training.capacity import Capacity, Grows
 from unsquare.training.config import TrainConfig
 from unsquare.training.console import Console
 from unsquare.training.engine import Engine, ShortageError
@@ -62,12 +62,12 @@ class Bounds:
         ladder = self.capacity.evaluation if evaluation else self.capacity.training
         return ladder.limits(self.capacity.launch_pixels, world_size)
 
-    def ways(self, pixels: int, images: int, *, evaluation: bool = False) -> list[tuple[str, Way, int | None]]:
+    def ways(self, pixels: int, images: int, *, evaluation: bool = False) -> list[Grows]:
         """The ways to run a micro-batch, best first: name, way, and the bytes that it may grow by, where known."""
         if self.capacity is None:
             return [("pinned", PLAIN if evaluation else self.way, None)]
         ladder = self.capacity.evaluation if evaluation else self.capacity.training
-        return [*self.capacity.ways(ladder, pixels, images)]
+        return self.capacity.ways(ladder, pixels, images)
 
     def apply_heap(self) -> None:
         """Have the C library's heap work as was measured."""
@@ -150,9 +150,9 @@ def describe(capacity: Capacity) -> list[str]:
     base, held = ladder.base, ladder.held[0]
     kept = capacity.heap == "keep"
     per_pixel = capacity.growth_bytes(base, 1, 0)
-    decoding = f"{format_bytes(capacity.reserved_bytes)} for decoding " if capacity.reserved_bytes else ""
+    decoding = f", {format_bytes(capacity.reserved_bytes)} for decoding" if capacity.reserved_bytes else ""
     lines = [
-        f"A micro-batch holds up to {held / 1e6:.1f} MP: {format_bytes(base.memory.fixed_bytes)}, {decoding}"
+        f"A micro-batch holds up to {held / 1e6:.1f} MP: {format_bytes(base.memory.fixed_bytes)}{decoding} "
         f"and {'up to ' if kept else ''}{per_pixel:.0f} bytes per pixel, {1e-6 / base.time.s_per_pixel:.2f} MP/s."
     ]
     if kept:

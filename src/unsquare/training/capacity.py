@@ -19,6 +19,8 @@ from unsquare.plan import config as plan
 from unsquare.training.probing import Need, Probe
 
 Heap = Literal["return", "keep"]
+Grows = tuple[str, Way, int | None]
+"""A way to run a micro-batch: its name, the way, and the bytes that it is known to grow by."""
 
 HEADROOM = 0.03
 """Part of the budget that no plan uses. Held-out peaks lie within 5 % of the lines at p95; a run's largest
@@ -152,14 +154,12 @@ class Capacity:
         found = []
         for rung in self.rungs:
             if rung.way.streams or pixels * self.map_elements <= MAP_ELEMENTS:
-                peak = self._with_batches_ahead(rung.memory, self.need, 1.0).peak_bytes(pixels, 0)
-                if self.need.most_images is not None:
-                    memory = self._with_batches_ahead(rung.memory, None, 1.0)
-                    peak = min(peak, memory.peak_bytes(pixels, self.need.most_images))
+                worst = _worst_cases(rung.memory, self.need, 1.0)
+                peak = min(memory.peak_bytes(pixels, images) for memory, images in worst)
                 found.append(math.ceil((peak + self.reserved_bytes + 1) / (1 - HEADROOM)))
         return min(found, default=None)
 
-    def ways(self, ladder: Ladder, pixels: int, images: int) -> list[tuple[str, Way, int]]:
+    def ways(self, ladder: Ladder, pixels: int, images: int) -> list[Grows]:
         """The rung of a micro-batch and those above it: name, way, and the bytes that it may grow by."""
         rungs = ladder.rungs[ladder.rungs.index(ladder.rung(pixels)) :]
         return [(rung.name, rung.way, int(self.growth_bytes(rung, pixels, images))) for rung in rungs]
@@ -167,6 +167,11 @@ class Capacity:
     def growth_bytes(self, rung: MeasuredRung, pixels: int, images: int) -> float:
         """What a micro-batch may add to the memory that is held between two."""
         return rung.memory.growth_bytes(pixels, images) * self._factor
+
+    def bound_bytes(self, rung: MeasuredRung, pixels: int, images: int) -> float:
+        """What the process may hold at the peak of a micro-batch; with what decoding left where the heap is kept."""
+        left = self.reserved_bytes if self.heap == "keep" else 0
+        return rung.memory.fixed_bytes + self.growth_bytes(rung, pixels, images) + left
 
     @property
     def _factor(self) -> float:
@@ -184,23 +189,9 @@ class Capacity:
 
     def _held(self, rung: MeasuredRung, need: Need) -> int:
         """The most computed pixels of a rung's micro-batch; 0 where not even one fits."""
-        pixels = self._with_batches_ahead(rung.memory, need, self._factor).largest_pixels(self.usable_bytes)
-        if need.most_images is not None:
-            memory = self._with_batches_ahead(rung.memory, None, self._factor)
-            pixels = max(pixels, memory.largest_pixels(self.usable_bytes, need.most_images))
+        worst = _worst_cases(rung.memory, need, self._factor)
+        pixels = max(memory.largest_pixels(self.usable_bytes, images) for memory, images in worst)
         return pixels if rung.way.streams else min(pixels, int(MAP_ELEMENTS / self.map_elements))
-
-    @staticmethod
-    def _with_batches_ahead(memory: MemoryModel, need: Need | None, factor: float) -> MemoryModel:
-        """What micro-batches take with those read ahead, whose pixels take three bytes each.
-
-        Given a need, what each image takes counts as pixels: at worst all are as small as the smallest.
-        """
-        per_pixel = memory.bytes_per_pixel * factor + 3 * READ_AHEAD
-        per_image = memory.bytes_per_image * factor
-        if need is not None:
-            per_pixel, per_image = per_pixel + per_image / need.smallest_image, 0.0
-        return MemoryModel(memory.fixed_bytes, per_pixel, per_image)
 
     def with_memory(self, rung: MeasuredRung, memory: MemoryModel) -> Capacity:
         """The capacity with another memory model for a rung of training."""
@@ -249,6 +240,20 @@ class Capacity:
             raise RunError(
                 f"The measurements in models.json cannot be used ({error!r}); start the run anew."
             ) from error
+
+
+def _worst_cases(memory: MemoryModel, need: Need, factor: float) -> list[tuple[MemoryModel, int]]:
+    """What micro-batches take at the most, and the images to count; each bound holds, so the laxer one does.
+
+    Either all images are as small as the smallest, or there are as many as there may be. With them stand the batches
+    read ahead, whose pixels take three bytes each.
+    """
+    per_pixel = memory.bytes_per_pixel * factor + 3 * READ_AHEAD
+    per_image = memory.bytes_per_image * factor
+    cases = [(MemoryModel(memory.fixed_bytes, per_pixel + per_image / need.smallest_image), 0)]
+    if need.most_images is not None:
+        cases.append((MemoryModel(memory.fixed_bytes, per_pixel, per_image), need.most_images))
+    return cases
 
 
 def _price(rung: MeasuredRung, base: MeasuredRung) -> float:

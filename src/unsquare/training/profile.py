@@ -142,7 +142,7 @@ def _facts_of_plan(path: Path) -> dict[str, Any]:
         ladder = capacity.training
         rungs = [ladder.rung(int(each)) for each in pixels]
         predicted = [
-            int(rung.memory.fixed_bytes + capacity.growth_bytes(rung, int(each), int(count)))
+            int(capacity.bound_bytes(rung, int(each), int(count)))
             for rung, each, count in zip(rungs, pixels, batches[:, 0])
         ]
     return {

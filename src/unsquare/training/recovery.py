@@ -29,9 +29,10 @@ from unsquare.memory.heap import release_unused
 from unsquare.memory.meter import PeakMeter
 from unsquare.memory.way import RUNGS, RungName, Way
 from unsquare.training.bounds import Bounds
+from unsquare.training.capacity import Grows
 from unsquare.training.checkpoint import NO_CEILING
 from unsquare.training.engine import Engine, ShortageError
-from unsquare.training.room import Grows, Room
+from unsquare.training.room import Room
 
 PATIENCE = 32
 """Steps without trouble after which larger micro-batches are tried again."""

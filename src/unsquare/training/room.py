@@ -12,6 +12,7 @@ from unsquare.memory.heap import release_unused
 from unsquare.memory.meter import resident_bytes
 from unsquare.memory.way import Way
 from unsquare.training.bounds import Bounds
+from unsquare.training.capacity import Grows
 from unsquare.training.engine import Engine, ShortageError
 
 WAIT_S = 60.0
@@ -20,8 +21,6 @@ TRIMMED = 0.75
 """Part of its bound in a kept heap by which a micro-batch grows at the most when the heap was just trimmed: 1.5 times
 what it takes where all is returned, of which 1.41 were measured."""
 
-Grows = tuple[str, Way, int | None]
-"""A way to run a micro-batch: its name, the way, and the bytes that it is known to grow by."""
 T = TypeVar("T")
 
 
@@ -63,13 +62,16 @@ class Room:
                 # An error keeps the frames that it came through, and these keep the activations.
                 error.__traceback__ = error.__context__ = None
                 failed(error)
+                if len(part.images) > 1:
+                    raise  # its halves are better off than the whole by a slower way
                 last = error
-            if len(part.images) > 1:
-                raise last  # its halves are better off than the whole by a slower way
             if growth is not None:
                 known.append((name, way, growth))
         if not known:
-            raise last
+            try:
+                raise last
+            finally:
+                del last  # an error and a frame that keep each other would keep the micro-batch
         name, way, growth = min(known, key=lambda each: each[2])
         self._wait(growth)
         self._require(part, growth)
@@ -77,26 +79,25 @@ class Room:
 
     def _require(self, part: PaddedBatch, growth: int | None) -> None:
         """Look whether memory is there for a part that is known to grow by so many bytes; None is not known."""
-        if self._capacity is None or growth is None or self._has(growth, self._capacity.budget_bytes):
+        if self._capacity is None or growth is None or self._has(growth):
             return
         release_unused()
         growth = int(growth * TRIMMED) if self._capacity.heap == "keep" else growth
-        if self._has(growth, self._capacity.budget_bytes):
+        if self._has(growth):
             return
         free, budgeted = free_host_bytes(), max(self._capacity.budget_bytes - resident_bytes(), 0)
-        left, remedy = (
-            f"{format_bytes(free)} are left",
-            "free some, or give less with --memory so that plans ask for less",
-        )
         if budgeted < free:
             left, remedy = f"{format_bytes(budgeted)} of the budget are left", "give more with --memory"
+        else:
+            left, remedy = f"{format_bytes(free)} are left", "free some, or give less with --memory"
         raise ShortageError(
             f"A micro-batch must find its memory free, but {len(part.images)} images on {part.pixels.shape[2]} x "
             f"{part.pixels.shape[3]} take up to {format_bytes(growth)} and {left}; {remedy}."
         )
 
-    def _has(self, growth: int, budget: int) -> bool:
-        return resident_bytes() + growth <= budget and growth <= free_host_bytes()
+    def _has(self, growth: int) -> bool:
+        assert self._capacity is not None
+        return resident_bytes() + growth <= self._capacity.budget_bytes and growth <= free_host_bytes()
 
     def _wait(self, growth: int) -> None:
         """Wait until others left so much free, but no longer than `WAIT_S`."""
