@@ -25,7 +25,7 @@ _HOMES = {
     "UnsquareError": "unsquare.errors",
     "evaluate": "unsquare.api",
     "make_exact": "unsquare.exact.convert",
-    "output_regions": "unsquare.exact.convert",
+    "output_regions": "unsquare.exact.model",
     "plan_epoch": "unsquare.plan.planner",
     "plan_stream": "unsquare.plan.stream",
     "predict": "unsquare.api",

@@ -175,3 +175,11 @@ def test_onnx_for_lone_images_of_any_size(references: SimpleNamespace, tmp_path:
     for image in references.lone_images([(64, 96), (97, 75)], torch.float32):
         (output,) = session.run(None, {name: image[None].numpy()})
         assert references.error(torch.from_numpy(output), stock(image[None]).detach()) < 1e-5
+
+
+@pytest.mark.parametrize("part", [False, True])
+def test_what_is_compiled_before_is_refused(part: bool) -> None:
+    """A network, or a layer, that was compiled first shows none of its steps."""
+    compiled = torch.compile(nn.Conv2d(3, 4, 3))
+    with pytest.raises(ExactError, match="compiled; give the module itself, and compile the exact network"):
+        make_exact(nn.Sequential(compiled) if part else compiled)

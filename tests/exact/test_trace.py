@@ -58,7 +58,7 @@ class _Step(nn.Module):
         (lambda x: x.flatten(2), "reshapes the map"),
         (lambda x: x + torch.zeros(x.shape[2:], device=x.device), "values that differ from place to place"),
         (lambda x: x / x, "divides by a feature map"),
-        (lambda x: F.layer_norm(x, x.shape[2:]), "uses native_layer_norm"),
+        (lambda x: F.layer_norm(x, x.shape[2:]), "number taken from the canvas"),
         (lambda x: x[:, :, : x.shape[2] // 2], "cuts at a place of the canvas"),
         (lambda x: x[:1], "picks some of the images"),
         (lambda x: torch.cat([x, x], dim=2), "side by side along axis 2"),

@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
 
 from unsquare.errors import ExactError
-from unsquare.exact.convert import entered
+from unsquare.exact.model import entered
 from unsquare.exact.offload import kept_elsewhere
 from unsquare.exact.random_state import undrawn
 from unsquare.exact.reach import NotLocalError, Reaches, find_reach

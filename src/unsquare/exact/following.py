@@ -9,11 +9,10 @@ from __future__ import annotations
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from itertools import zip_longest
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
+import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -22,74 +21,15 @@ from torch.utils._pytree import tree_leaves
 from unsquare.errors import ExactError
 from unsquare.exact import operations
 from unsquare.exact.extent import Extent
+from unsquare.exact.findings import AmbiguousError, Numbers, Place, Seen, StockError, Trace
 from unsquare.exact.functions import RULES, Plan, Scene
 from unsquare.exact.functions import Run as Replacement
 from unsquare.exact.operations import Ambiguous, FeatureMap, Unknown
-from unsquare.exact.registry import PIXELWISE_LAYERS, exact_class, stock_class
+from unsquare.exact.registry import PIXELWISE_LAYERS, SAME_PADDED, exact_class, stock_class
+from unsquare.exact.sizes import Sizes
 
-
-@dataclass
-class Place:
-    """The maps given and returned at one place of the model, for each depth at which it is used."""
-
-    given: list[FeatureMap] = field(default_factory=list)
-    after: list[FeatureMap | None] = field(default_factory=list)
-
-    def add(self, given: FeatureMap, after: FeatureMap | None) -> None:
-        """Note one more use."""
-        if (given, after) not in zip(self.given, self.after):
-            self.given.append(given)
-            self.after.append(after)
-
-
-class Seen(NamedTuple):
-    """A functional call in a module's own code."""
-
-    name: str
-    run: Replacement | None
-    """What takes its place; None where the stock function is right."""
-    place: Place
-
-
-class Numbers(NamedTuple):
-    """The numbers given to one step of a model."""
-
-    where: str
-    step: str
-    values: tuple[Any, ...]
-
-    def told(self, other: Numbers) -> str:
-        """How the same step on another canvas differs, for a message."""
-        if self.step != other.step:
-            return f"{self.step} on one canvas, {other.step} on another"
-        one, another = next(pair for pair in zip_longest(self.values, other.values) if pair[0] != pair[1])
-        return f"{self.step}: {one} on one canvas, {another} on another"
-
-
-@dataclass
-class Trace:
-    """What runs of the model showed."""
-
-    layers: dict[str, Place] = field(default_factory=dict)
-    """The layers that need an exact form, by path."""
-    calls: dict[str, dict[bool, list[Seen]]] = field(default_factory=dict)
-    """The functional calls of each module that makes any, by path and by `training`."""
-    known: set[str] = field(default_factory=set)
-    """Paths of all layers taken as a whole."""
-    joins: dict[tuple[Extent, Extent], str] = field(default_factory=dict)
-    """Extents that must come to the same for each image, and the module where their maps meet."""
-    numbers: list[Numbers] = field(default_factory=list)
-    """The numbers given to each step in evaluation, which must not depend on the canvas."""
-    outputs: dict[bool, tuple[FeatureMap | None, ...]] = field(default_factory=dict)
-    """What the model returns, tensor by tensor, by `training`: a map, or None for one vector per image."""
-
-
-class AmbiguousError(ExactError):
-    """A refusal that another canvas may lift."""
-
-
-class StockError(ExactError):
-    """The stock model's own code fails."""
+NUM_IMAGES = 2
+"""Images of the batch by which a model is followed."""
 
 
 class _Maps:
@@ -97,7 +37,26 @@ class _Maps:
 
     def __init__(self, run: Run) -> None:
         self._known: dict[int, tuple[Tensor, FeatureMap]] = {}
+        self._of_images: dict[int, Tensor] = {}
+        self._of_sizes: dict[int, Tensor] = {}
         self._run = run
+
+    def of_images(self, value: Any) -> bool:
+        """Whether a tensor's values come from the images'."""
+        return id(value) in self._of_images
+
+    def of_sizes(self, value: Any) -> bool:
+        """Whether a tensor's values come from the canvas's size, or from the number of images."""
+        return id(value) in self._of_sizes
+
+    def note(self, result: Any, *, of_images: bool, of_sizes: bool) -> None:
+        """Note what the tensors that a step returned come from."""
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor):
+                if of_images:
+                    self._of_images[id(tensor)] = tensor
+                if of_sizes:
+                    self._of_sizes[id(tensor)] = tensor
 
     def get(self, value: Any) -> FeatureMap | None:
         known = self._known.get(id(value))
@@ -105,9 +64,14 @@ class _Maps:
 
     def set(self, tensor: Tensor, feature_map: FeatureMap) -> None:
         self._known[id(tensor)] = (tensor, feature_map)
+        self.note(tensor, of_images=True, of_sizes=False)
 
     def join(self, one: Extent, other: Extent) -> None:
         self._run.joined(one, other)
+
+    def extents(self) -> frozenset[Extent]:
+        """The extents of all maps so far."""
+        return frozenset(known.extent for _, known in self._known.values())
 
     def extents_of(self, shape: tuple[int, int]) -> frozenset[Extent]:
         return frozenset(
@@ -124,23 +88,37 @@ class _Operations(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        result = func(*args, **kwargs)
+        result = _QUICK.get(func, func)(*args, **kwargs)
         self._run.operated(func, args, kwargs, result)
         return result
 
 
+def _batch_norm(x: Tensor, weight: Any, bias: Any, mean: Any, variance: Any, training: bool, *_: Any) -> Any:
+    saved = x.new_empty(x.shape[1] if training else 0)
+    return torch.empty_like(x), saved, torch.empty_like(saved)
+
+
+def _layer_norm(x: Tensor, shape: Any, *_: Any) -> Any:
+    saved = x.new_empty((*x.shape[: x.ndim - len(shape)], *(1 for _ in shape)))
+    return torch.empty_like(x), saved, torch.empty_like(saved)
+
+
+_QUICK: dict[Any, Any] = {
+    torch.ops.aten.native_batch_norm.default: _batch_norm,
+    torch.ops.aten.native_layer_norm.default: _layer_norm,
+}
+"""What norms return without data: PyTorch calculates it step by step, which would be half the time of following."""
+
+
 class _Functions(TorchFunctionMode):
-    """Sees every call of a function that has a rule."""
+    """Sees every call of one of PyTorch's functions, and every look at a tensor's shape."""
 
     def __init__(self, run: Run) -> None:
         super().__init__()
         self._run = run
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func not in RULES:
-            return func(*args, **kwargs)
-        return self._run.called(func, args, kwargs)
+        return self._run.called(func, args, kwargs or {})
 
 
 class Run:
@@ -156,6 +134,8 @@ class Run:
         self._calls: list[list[Seen]] = [[]]
         self._inside_known = 0
         self._uses: dict[int, set[str]] = {}
+        self._refusal: ExactError | None = None
+        self._sizes = Sizes(self.maps, NUM_IMAGES, self._refuse, self._by_rule)
 
     @contextmanager
     def watched(self) -> Iterator[None]:
@@ -164,11 +144,15 @@ class Run:
         for name, module in self._model.named_modules():
             if name:
                 handles.append(module.register_forward_pre_hook(self._entering(name)))
-                handles.append(module.register_forward_hook(self._left(name)))
+                # Before the module's own hooks, which are no part of the layer and which its exact form does not know.
+                handles.append(module.register_forward_hook(self._left(name), prepend=True))
         try:
             with _Operations(self), _Functions(self):
                 yield
+            if self._refusal is not None:  # the model's own code caught it
+                raise self._refusal
             self._keep_calls("")
+            self._sizes.check_bounds(self.maps.extents())
         finally:
             for handle in handles:
                 handle.remove()
@@ -193,6 +177,9 @@ class Run:
         if self._inside_known:
             return
         leaves = tree_leaves((args, kwargs))
+        of_sizes = any(map(self.maps.of_sizes, leaves))
+        of_images = any(map(self.maps.of_images, leaves)) and not operations.makes_new(func)
+        self.maps.note(result, of_images=of_images, of_sizes=of_sizes)
         self._note(func._schema.name.removeprefix("aten::"), operations.numbers(func, args, kwargs))
         if any(self.maps.get(leaf) is not None for leaf in leaves if isinstance(leaf, Tensor)):
             if operations.takes_root(func, args):
@@ -204,10 +191,22 @@ class Run:
             for tensor in tree_leaves(result):
                 if isinstance(tensor, Tensor) and after is not None:
                     self.maps.set(tensor, after)
+        if of_sizes and (of_images or not any(isinstance(leaf, Tensor) for leaf in tree_leaves(result))):
+            self._refuse("it calculates with values made of the canvas's size")
 
     def called(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """Carry feature maps through one call of a function that has a rule."""
+        """What one of PyTorch's functions returns to the model's code."""
         if self._inside_known:
+            return func(*args, **kwargs)
+        if type(self._path[-1][1]) in SAME_PADDED:  # its rule knows how its padding follows from the map's size
+            return self._by_rule(func, args, kwargs)
+        if func is Tensor.register_hook and self.maps.of_images(args[0]):
+            self._refuse("it registers a hook on a gradient, which may mix pixels unseen")
+        return self._sizes.called(func, args, kwargs)
+
+    def _by_rule(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Carry feature maps through one call of a function, if it has a rule."""
+        if func not in RULES:
             return func(*args, **kwargs)
         name = RULES[func].__name__
         given = self.maps.get(args[0] if args else kwargs.get("input"))
@@ -220,12 +219,15 @@ class Run:
         self._calls[-1].append(Seen(name, plan.run, place))
         if plan.run is not None:
             self._use(args[0] if args else kwargs["input"], "sideways")
+        if any(self.maps.of_sizes(leaf) for leaf in tree_leaves((args, kwargs))):
+            self._refuse("it calculates with values made of the canvas's size")
         self._note(name, (str(plan.after), *_settings(plan.run), *plan.whole))
         self._inside_known += 1
         try:
             result = func(*args, **kwargs)
         finally:
             self._inside_known -= 1
+        self.maps.note(result, of_images=True, of_sizes=False)
         if plan.after is not None:
             self.maps.set(result, plan.after)
         return result
@@ -241,8 +243,7 @@ class Run:
             )
 
     def _note(self, step: str, values: tuple[Any, ...]) -> None:
-        if not self._training:
-            self._found.numbers.append(Numbers(self._where(), step, values))
+        self._found.numbers[self._training].append(Numbers(self._where(), step, values))
 
     def joined(self, one: Extent, other: Extent) -> None:
         """Note that two extents must come to the same for each image."""
@@ -273,6 +274,8 @@ class Run:
             self._path.append((name, module))
             self._calls.append([])
             if self._inside_known or (self._is_known(module) and self._given(args) is not None):
+                if not self._inside_known and any(self.maps.of_sizes(leaf) for leaf in tree_leaves(args)):
+                    self._refuse("it is given values made of the canvas's size")
                 self._inside_known += 1
 
         return hook
@@ -312,6 +315,7 @@ class Run:
     ) -> None:
         """Apply the rule of a layer known as a whole."""
         self._found.known.add(name)
+        self.maps.note(output, of_images=True, of_sizes=False)
         exact = exact_class(module)
         if exact is None:
             if output.ndim - 1 in given.axes:
@@ -337,10 +341,11 @@ class Run:
         return f"{name} ({stock_class(module).__name__})" if name else stock_class(module).__name__
 
     def _refuse(self, reason: str, error: type[ExactError] = ExactError) -> NoReturn:
-        raise error(
+        self._refusal = error(
             f"{within(self._where(), self._model)} cannot be made padding-exact: {reason}. "
             "Use a variant without it, or another backbone; docs/exactness.md says what serves instead."
         )
+        raise self._refusal
 
 
 def within(where: str, model: nn.Module) -> str:

@@ -33,7 +33,8 @@ def outputs(model: nn.Module, images: Sequence[Tensor]) -> list[Tensor]:
 def alone(model: nn.Module, images: Sequence[Tensor]) -> list[Tensor]:
     """Outputs (1, ...) of a stock model on each image (C, h, w) alone."""
     with Undisturbed(), _checkpoints_off():
-        return [replica(model)(image[None]) for image in images]
+        each = (replica(model) for _ in images) if model.training else [replica(model)] * len(images)
+        return [copied(image[None]) for copied, image in zip(each, images)]
 
 
 def ragged(model: nn.Module, images: Sequence[Tensor]) -> list[Tensor]:
@@ -191,9 +192,9 @@ def shaken(model: nn.Module, seed: int = 1) -> nn.Module:
     return model
 
 
-def without_chance(model: nn.Module) -> nn.Module:
-    """A copy of a model whose layers draw no random numbers in training: no dropout, no stochastic depth."""
-    model = copy.deepcopy(model)
+def without_chance(model: nn.Module, *, in_place: bool = False) -> nn.Module:
+    """A copy of a model, or itself, whose layers draw no random numbers: no dropout, no stochastic depth."""
+    model = model if in_place else copy.deepcopy(model)
     for module in model.modules():
         # By name, since every library has its own. Only there is `p` a probability, and not a power, say.
         drops = any(

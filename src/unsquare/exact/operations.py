@@ -132,6 +132,11 @@ def follow(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
     raise Unknown(_REASONS.get(name, f"it uses {name} on a feature map, which is not known to keep pixels apart"))
 
 
+def makes_new(func: Any) -> bool:
+    """Whether an operation takes only type and device from the tensor that it is given."""
+    return func._schema.name.removeprefix("aten::") in _FACTORIES
+
+
 def takes_root(func: Any, args: tuple[Any, ...]) -> bool:
     """Whether an operation is a power whose slope is infinite at zero."""
     name = func._schema.name.removeprefix("aten::")

@@ -34,8 +34,8 @@ class Regions:
         self.sizes = sizes
         self.canvas = canvas
         self.device = device
-        pixels = sizes.prod(dim=1)
-        self.num_pixels = int(pixels.sum())
+        # On plain numbers: a sum of a tensor would be taken for a call of the model's own code, in which this may run.
+        self.num_pixels = sum(high * wide for high, wide in sizes.tolist())
         self.num_computed = len(sizes) * canvas[0] * canvas[1]
         self.full = self.num_pixels == self.num_computed
 

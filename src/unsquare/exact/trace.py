@@ -21,7 +21,8 @@ from torch.utils._pytree import tree_leaves
 
 from unsquare.errors import ExactError
 from unsquare.exact.extent import Extent
-from unsquare.exact.following import AmbiguousError, Numbers, Run, StockError, Trace, within
+from unsquare.exact.findings import AmbiguousError, Numbers, StockError, Trace
+from unsquare.exact.following import NUM_IMAGES, Run, within
 from unsquare.exact.operations import FeatureMap
 from unsquare.exact.registry import PLAIN_BATCH_NORMS, stock_class
 
@@ -30,8 +31,8 @@ from unsquare.exact.registry import PLAIN_BATCH_NORMS, stock_class
 _CANVASES = ((448, 576), (449, 577))
 # Canvases of other sizes, to find numbers that the model takes from the canvas. The odd one stays odd while lengths are
 # halved, its height if they are rounded up, its width if down; models for multiples cannot take it.
-_LARGER_CANVASES = ((512, 704), (513, 705))
-_ODD_CANVAS = (449, 575)
+_PORTRAIT_CANVASES = ((704, 512), (705, 513))
+_OTHER_CANVASES = ((449, 575), (96, 160))
 
 
 def trace(model: nn.Module, method: str = "forward") -> Trace:
@@ -44,20 +45,27 @@ def trace(model: nn.Module, method: str = "forward") -> Trace:
     Returns:
         What both runs agree on. Raises ExactError with the path of the first module that cannot be exact.
     """
-    found = _told_apart(model, method, _CANVASES, (True, False))
-    _compare(found, _told_apart(model, method, _LARGER_CANVASES, (False,)), model)
-    try:
-        odd = _followed(model, method, _ODD_CANVAS, (False,))
-    except (StockError, AmbiguousError):
+    shadow = on_meta(model)
+    found = _told_apart(shadow, method, _CANVASES)
+    if method != "forward":  # its steps are those of forward, most likely, and were compared there
         return found
-    _compare(found, odd, model)
+    _compare(found, _told_apart(shadow, method, _PORTRAIT_CANVASES), model)
+    for canvas in _OTHER_CANVASES:
+        try:
+            other = _followed(shadow, method, canvas, (False,))
+        except (StockError, AmbiguousError):
+            continue
+        _compare(found, other, model)
     return found
 
 
 def _compare(found: Trace, other: Trace, model: nn.Module) -> None:
     """Raise ExactError where the model's steps depend on the canvas's size, of which no lone image knows."""
-    for one, another in zip_longest(found.numbers, other.numbers, fillvalue=Numbers("", "nothing", ())):
-        if one != another:
+    nothing = Numbers("", "nothing", ())
+    for training in other.outputs:
+        for one, another in zip_longest(found.numbers[training], other.numbers[training], fillvalue=nothing):
+            if one == another:
+                continue
             where = one.where or another.where
             raise ExactError(
                 f"{within(where, model)} cannot be made padding-exact: its steps depend on the canvas's size "
@@ -66,31 +74,35 @@ def _compare(found: Trace, other: Trace, model: nn.Module) -> None:
             )
 
 
-def _told_apart(
-    model: nn.Module, method: str, canvases: tuple[tuple[int, int], tuple[int, int]], modes: tuple[bool, ...]
-) -> Trace:
+def _told_apart(shadow: nn.Module, method: str, canvases: tuple[tuple[int, int], tuple[int, int]]) -> Trace:
     """Followed on the first canvas, or on the second where maps of several kinds have one size on the first."""
     try:
-        return _followed(model, method, canvases[0], modes)
+        return _followed(shadow, method, canvases[0])
     except AmbiguousError:
-        return _followed(model, method, canvases[1], modes)
+        return _followed(shadow, method, canvases[1])
 
 
-def _followed(model: nn.Module, method: str, canvas: tuple[int, int], modes: tuple[bool, ...]) -> Trace:
+def _followed(
+    shadow: nn.Module, method: str, canvas: tuple[int, int], modes: tuple[bool, ...] = (True, False)
+) -> Trace:
     found = Trace()
     for training in modes:
-        shadow = on_meta(model).train(training)
-        run = Run(shadow, found, training, canvas)
-        dtype = next((parameter.dtype for parameter in model.parameters()), torch.float32)
-        images = torch.empty((2, num_channels(model), *canvas), dtype=dtype, device="meta")
+        run = Run(shadow.train(training), found, training, canvas)
+        dtype = next((parameter.dtype for parameter in shadow.parameters()), torch.float32)
+        images = torch.empty((NUM_IMAGES, num_channels(shadow), *canvas), dtype=dtype, device="meta")
         run.maps.set(images, FeatureMap(Extent(), clean=True))
         with torch.no_grad(), run.watched():
             output = run.call(method, images)
         leaves = tree_leaves(output)
         if not all(isinstance(leaf, Tensor) for leaf in leaves):
             raise ExactError(
-                f"{type(model).__name__} returns a {type(output).__name__} of other things than tensors; use a model "
+                f"{type(shadow).__name__} returns a {type(output).__name__} of other things than tensors; use a model "
                 "that returns logits or feature maps."
+            )
+        if any(run.maps.of_sizes(leaf) for leaf in leaves):
+            raise ExactError(
+                f"{type(shadow).__name__} cannot be made padding-exact: it returns values made of the canvas's size; "
+                "return what comes from pixels alone."
             )
         found.outputs[training] = tuple(run.maps.get(leaf) for leaf in leaves)
     return found

@@ -9,16 +9,15 @@ from math import isfinite
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch import nn
 
 from unsquare.errors import ConfigError, ExactError
 from unsquare.exact import lone
-from unsquare.exact.convert import ExactModel, known_method, make_exact, side_multiple
-from unsquare.exact.following import StockError
-from unsquare.exact.operations import FeatureMap
+from unsquare.exact.comparison import Errors, StockFailsError, compare, drawn_images, moving_state
+from unsquare.exact.convert import converted
+from unsquare.exact.findings import StockError
+from unsquare.exact.model import ExactModel, side_multiple
 from unsquare.exact.registry import stock_class
-from unsquare.exact.trace import num_channels
 from unsquare.torchvision_guard import import_timm
 
 TOLERANCES = {"float64": 1e-10, "float32": 1e-5}
@@ -42,21 +41,6 @@ _LARGER_SIDES = (224, 248)
 
 
 @dataclass(frozen=True)
-class Errors:
-    """How far a padded batch is from lone images, in one mode: largest difference / largest reference value."""
-
-    outputs: float
-    gradients: float
-    """The worst of all parameters."""
-    naive_outputs: float
-    """The stock model on the same batch, padded with zeros."""
-    naive_gradients: float
-    own_outputs: float
-    """How far the lone images' own outputs move when each pixel changes by its rounding."""
-    own_gradients: float
-
-
-@dataclass(frozen=True)
 class Verification:
     """What was measured of one model."""
 
@@ -70,6 +54,9 @@ class Verification:
     """With batch norms over the real pixels of all images, dropout and stochastic depth switched off."""
     refused: str | None = None
     """Why the model cannot be made exact."""
+    moving: tuple[str, ...] = ()
+    """State that moves with every call in training, beside the statistics of norms: images that share a call then find
+    another state than one after another, so that no batch in training is what its images are alone."""
 
     @property
     def exact(self) -> bool:
@@ -78,9 +65,10 @@ class Verification:
 
     @property
     def status(self) -> str:
-        """One word: exact, inexact, ill-conditioned, or refused.
+        """One word: exact, inexact, ill-conditioned, stateful, or refused.
 
-        Ill-conditioned means that rounding explains the errors, but is so large itself that it would hide a leak.
+        Ill-conditioned means that rounding explains the errors, but is so large itself that it would hide a leak;
+        stateful, that all is exact but for state that moves with every call in training.
         """
         if self.refused:
             return "refused"
@@ -90,7 +78,8 @@ class Verification:
             if mode is not None
             for error, own in ((mode.outputs, mode.own_outputs), (mode.gradients, mode.own_gradients))
         }
-        return next((word for word in ("inexact", "ill-conditioned", "exact") if word in found), "inexact")
+        word = next((word for word in ("inexact", "ill-conditioned", "exact") if word in found), "inexact")
+        return "stateful" if word == "exact" and self.moving else word
 
     def _judged(self, error: float, own: float) -> str:
         if error <= self.tolerance or error <= min(_ALLOWANCE * own, ROUNDING_LIMITS[self.dtype]):
@@ -150,7 +139,7 @@ def verify_exact(
         raise ConfigError(f"Verifying needs two or more images, since one is never padded, but got {len(chosen)}.")
     tolerance = TOLERANCES[dtype] if tolerance is None else tolerance
     try:
-        exact = make_exact(stock)  # as it is: a dropout that cannot be exact is refused, not switched off
+        exact = converted(stock)  # as it is: a dropout that cannot be exact is refused, not switched off
     except ExactError as error:
         if isinstance(error, StockError) and isinstance(model, nn.Module):  # a mistake in it is for its author to mend
             raise
@@ -160,7 +149,7 @@ def verify_exact(
         parameter.requires_grad_(parameter.is_floating_point())
     try:
         return _verified(name, stock, exact, chosen, dtype, tolerance, training, seed)
-    except ExactError:
+    except StockFailsError:
         if sizes is not None or max_side >= _LARGER_SIDES[1]:
             raise
         chosen = _drawn_sizes(num_images, _LARGER_SIDES, seed)
@@ -179,10 +168,12 @@ def _verified(
 ) -> Verification:
     multiple = side_multiple(exact)
     sizes = [(_whole(height, multiple), _whole(width, multiple)) for height, width in sizes]
-    images = _images(sizes, stock, seed)
-    evaluation = _errors(exact.eval(), stock.eval(), images, multiple)
-    found = _errors(exact.train(), stock.train(), images, multiple) if training else None
-    return Verification(name, tuple(sizes), dtype, tolerance, evaluation, found)
+    images = drawn_images(sizes, stock, seed)
+    canvas = (max(height for height, _ in sizes), max(width for _, width in sizes) + multiple)
+    evaluation = compare(exact.eval(), stock.eval(), images, canvas)
+    moving = moving_state(stock.train(), images[0]) if training else ()
+    found = compare(exact.train(), stock.train(), images, canvas) if training else None
+    return Verification(name, tuple(sizes), dtype, tolerance, evaluation, found, moving=moving)
 
 
 def _stock(model: nn.Module | str, pretrained: bool, seed: int) -> tuple[str, nn.Module]:
@@ -203,119 +194,23 @@ def _stock(model: nn.Module | str, pretrained: bool, seed: int) -> tuple[str, nn
 
 
 def _drawn_sizes(num_images: int, sides: tuple[int, int], seed: int) -> list[tuple[int, int]]:
+    """Portrait, landscape, a small square, then any: what a network does by its images' shape shows."""
     generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randint(sides[0], sides[1] + 1, (num_images, 2), generator=generator)
-    return [(int(height), int(width)) for height, width in drawn]
+
+    def drawn(low: int, high: int) -> int:
+        return int(torch.randint(low, high + 1, (), generator=generator))
+
+    low, high = sides
+    middle = (low + high) // 2
+    small = drawn(low, middle)
+    kinds = [
+        (drawn(middle + 1, high), drawn(low, middle)),
+        (drawn(low, middle), drawn(middle + 1, high)),
+        (small, small),
+    ]
+    more = [(drawn(low, high), drawn(low, high)) for _ in range(num_images - len(kinds))]
+    return [*kinds, *more][:num_images]
 
 
 def _whole(side: int, multiple: int) -> int:
     return max(1, round(side / multiple)) * multiple
-
-
-def _images(sizes: Sequence[tuple[int, int]], model: nn.Module, seed: int) -> list[Tensor]:
-    parameter = next(model.parameters(), torch.zeros((), dtype=torch.float64))
-    generator = torch.Generator().manual_seed(seed)
-    return [
-        torch.randn(num_channels(model), *size, generator=generator, dtype=torch.float64).to(parameter)
-        for size in sizes
-    ]
-
-
-def _padded(images: Sequence[Tensor], value: float, multiple: int) -> tuple[Tensor, Tensor]:
-    """Images at the top left of a canvas a little larger than any, (N, C, H, W), and their sizes (N, 2)."""
-    sizes = torch.tensor([image.shape[1:] for image in images])
-    height, width = (
-        (int(side) + 3) // multiple * multiple + (multiple if multiple > 1 else 0) for side in sizes.amax(0)
-    )
-    canvas = images[0].new_full((len(images), images[0].shape[0], height, width), value)
-    for place, image in zip(canvas, images):
-        place[:, : image.shape[1], : image.shape[2]] = image
-    return canvas, sizes
-
-
-def _errors(exact: nn.Module, stock: nn.Module, images: list[Tensor], multiple: int) -> Errors:
-    assert isinstance(exact, ExactModel)
-    returned = known_method(exact).outputs[exact.training]
-    try:
-        expected = _alone(stock, images)
-    except (RuntimeError, AssertionError, ValueError) as error:
-        raise ExactError(
-            f"The stock {type(stock).__name__} fails on a lone image of these sizes ({error}); choose other sizes."
-        ) from error
-    _check_repeats(stock, images, expected)
-    references = _gradients(stock, expected)
-    again = _alone(stock, [_rounded(image) for image in images])
-    rounded = _gradients(stock, again)
-
-    def against(model: nn.Module, outputs: list[Tensor]) -> tuple[float, float]:
-        return _worst(outputs, expected), gradients_off(_gradients(model, outputs))
-
-    def gradients_off(gradients: dict[str, Tensor]) -> float:
-        return lone.worst(lone.gradient_errors(gradients, references, rounded).values())
-
-    pixels, sizes = _padded(images, float("nan"), multiple)
-    found = against(exact, _by_image(_run(exact, pixels, sizes), returned, sizes))
-    naive = against(stock, _by_image(_run(stock, pixels.nan_to_num(0.0)), returned, sizes))
-    return Errors(*found, *naive, _worst(again, expected), gradients_off(rounded))
-
-
-def _alone(stock: nn.Module, images: list[Tensor]) -> list[Tensor]:
-    """Each tensor that lone images give, image by image."""
-    return [leaf[0] for output in lone.outputs(stock, images) for leaf in tree_leaves(output)]
-
-
-def _check_repeats(stock: nn.Module, images: list[Tensor], expected: list[Tensor]) -> None:
-    with torch.no_grad():
-        differs = _worst(_alone(stock, images), expected)
-    if differs > _REPEAT_SPACINGS * torch.finfo(images[0].dtype).eps:
-        mode = "training" if stock.training else "evaluation"
-        raise ExactError(
-            f"A network can be compared only if it gives the same pixels the same output each time, but in {mode} two "
-            f"runs of the stock {stock_class(stock).__name__} differ by {differs:.1e}: it draws random numbers, or "
-            "keeps state outside its modules; pass one that does not"
-            + (", or verify evaluation alone." if stock.training else ".")
-        )
-
-
-def _run(model: nn.Module, *inputs: Tensor) -> Any:
-    with lone.Undisturbed():
-        return lone.replica(model)(*inputs)
-
-
-def _rounded(image: Tensor) -> Tensor:
-    """The image with each pixel off by up to the spacing of its numbers."""
-    generator = torch.Generator().manual_seed(image.shape[1])
-    noise = torch.rand(image.shape, generator=generator, dtype=torch.float64) * 2 - 1
-    return image * (1 + torch.finfo(image.dtype).eps * noise).to(image)
-
-
-def _by_image(output: Any, returned: Sequence[FeatureMap | None], sizes: Tensor) -> list[Tensor]:
-    """Each image's part of each tensor, as its lone image gives it."""
-    parts = []
-    for image in range(len(sizes)):
-        for leaf, found in zip(tree_leaves(output), returned):
-            part = leaf[image]
-            if found is not None:
-                for axis, side in zip(found.axes, found.extent.of(sizes)[image].tolist()):
-                    part = part.narrow(axis - 1, 0, side)
-            parts.append(part)
-    return parts
-
-
-def _gradients(model: nn.Module, outputs: list[Tensor]) -> dict[str, Tensor]:
-    """Gradients of a weighted sum of all outputs, by parameter; the model keeps none."""
-    total = torch.zeros((), dtype=outputs[0].dtype, device=outputs[0].device)
-    for weight, output in enumerate(outputs, start=1):
-        total = total + weight * (output * torch.linspace(-1, 1, output.numel()).to(output).view_as(output)).sum()
-    if total.requires_grad:  # there are networks without parameters
-        with lone.Undisturbed():  # checkpointed blocks run again
-            total.backward()
-    gradients = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
-    model.zero_grad()
-    return gradients
-
-
-def _worst(actual: list[Tensor], expected: list[Tensor]) -> float:
-    if any(one.shape != other.shape for one, other in zip(actual, expected)):
-        return float("inf")
-    return lone.error(torch.cat([one.flatten() for one in actual]), torch.cat([one.flatten() for one in expected]))

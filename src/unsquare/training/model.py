@@ -18,7 +18,8 @@ from torch import nn
 
 from unsquare.errors import ConfigError
 from unsquare.exact.chain import Chain, map_elements_per_pixel
-from unsquare.exact.convert import known_method, make_exact, output_regions, side_multiple
+from unsquare.exact.convert import make_exact
+from unsquare.exact.model import known_method, output_regions, side_multiple
 from unsquare.exact.norm_swaps import freeze_batch_norms, group_norms_instead
 from unsquare.exact.pooling import PoolKind, RegionPool
 from unsquare.exact.pyramid import SpatialPyramidPool

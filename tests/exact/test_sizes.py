@@ -1,0 +1,145 @@
+"""A number read from a map's size may shape tensors; where it could change a value, the network is refused."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from unsquare.errors import ExactError
+from unsquare.exact import make_exact
+
+Step = Callable[[nn.Module, Tensor, Tensor], Tensor]
+
+
+class _Net(nn.Module):
+    """A network that makes one vector per image by a step: of itself, its first map and its pixels."""
+
+    def __init__(self, step: Step) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(4, 4, 3, padding=1)
+        self.step = step
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.step(self, self.first(x), x)
+
+
+def _mean(y: Tensor) -> Tensor:
+    return y.mean((2, 3))
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        lambda net, y, x: y.sum((2, 3)) / torch.tensor(float(y.shape[2] * y.shape[3])),
+        lambda net, y, x: y.sum((2, 3)) / x.new_ones(y.shape[2:]).sum(),
+        lambda net, y, x: _mean(y) * x.new_tensor([[y.shape[2], y.shape[3]]]).sum(),
+        lambda net, y, x: _mean(y) * torch.full((1,), y.shape[2]).to(x),
+        lambda net, y, x: _mean(y) * torch.arange(y.shape[3], device=x.device).to(x).mean(),
+        lambda net, y, x: _mean(y) * torch.linspace(0, y.shape[2], 2, device=x.device).sum(),
+        lambda net, y, x: y.sum((2, 3)) / y.numel(),
+        lambda net, y, x: y.sum((2, 3)) / x.new_ones(1).expand_as(y).sum(),
+        lambda net, y, x: _mean(y) * (torch.arange(y.shape[3], device=x.device).to(x).mean() > 10_000),
+        lambda net, y, x: _mean(y) * (y.stride(1) / 100),
+        lambda net, y, x: _mean(y) * (y.shape[2] / 100 if net.training else 1),
+        lambda net, y, x: torch.ones(1).to(x) * torch.arange(y.shape[3]).to(x).sum(),
+    ],
+)
+def test_a_size_enters_no_value(step: Step) -> None:
+    """A number of the canvas, or a tensor made of it, that meets what comes of the images is refused."""
+    with pytest.raises(ExactError, match="canvas's size"):
+        make_exact(_Net(step))
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        lambda net, y, x: _mean(y) * (3 if y.shape[2] > y.shape[3] else 1),
+        lambda net, y, x: _mean(y) * (3 if y.shape[2] == y.shape[3] else 1),
+        lambda net, y, x: _mean(y) * (3 if x.shape[3] < 100 else 1),
+        lambda net, y, x: _mean(y) * (3 if x.shape[2] > 50_000 else 1),
+        lambda net, y, x: _mean(y) * (3 if x.shape[2] % 7 == 0 else 1),
+        lambda net, y, x: _mean(y) * (math.sqrt(x.shape[2] * x.shape[3]) > 50_000),
+        lambda net, y, x: sum(_mean(y) for _ in range(1 + x.shape[2] // 50_000)),
+        lambda net, y, x: _mean(y) * (2 if net.training and y.shape[2] > y.shape[3] else 1),
+    ],
+)
+def test_a_size_decides_nothing(step: Step) -> None:
+    """A branch on a size is refused with its place, however far its bound lies from any canvas that is followed."""
+    with pytest.raises(ExactError, match=r"canvas's size \(test_sizes.py, line \d+\)"):
+        make_exact(_Net(step))
+
+
+def test_a_refusal_that_the_network_catches_stays_one() -> None:
+    """Code that catches every exception does not hide what it did."""
+
+    def step(net: nn.Module, y: Tensor, x: Tensor) -> Tensor:
+        try:
+            return _mean(y) * (2 if y.shape[2] > 50_000 else 1)
+        except Exception:
+            return _mean(y)
+
+    with pytest.raises(ExactError, match="decides by the canvas's size"):
+        make_exact(_Net(step))
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        lambda net, y, x: _mean(y) * x.shape[0],
+        lambda net, y, x: _mean(y) * (2 if x.shape[0] > 7 else 1),
+        lambda net, y, x: _mean(y) * (2 if _mean(y).shape[0] > 7 else 1),
+    ],
+)
+def test_the_number_of_images_enters_no_value(step: Step) -> None:
+    """What a network does may not depend on how many images share the batch."""
+    with pytest.raises(ExactError, match="the number of images in a batch"):
+        make_exact(_Net(step))
+
+
+def _asserting(net: nn.Module, y: Tensor, x: Tensor) -> Tensor:
+    assert y.shape[2] > 3, y.shape
+    torch._assert(y.shape[3] > 3, "too small")
+    if y.shape[2] < 2:
+        raise ValueError("too small")
+    return _mean(y)
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        _asserting,
+        lambda net, y, x: _mean(y.view(y.shape[0], 4, y.shape[2], y.shape[3])),
+        lambda net, y, x: (lambda n, c, h, w: _mean(y.reshape(n, 2, c // 2, h, w).flatten(1, 2)))(*y.shape),
+        lambda net, y, x: _mean(y + F.interpolate(F.avg_pool2d(y, 2, ceil_mode=True), size=y.shape[-2:])),
+        lambda net, y, x: _mean(y) if y.numel() > 0 else _mean(y) * 0,
+        lambda net, y, x: _mean(y + net.second(y)) if net.second(y).shape == y.shape else _mean(y),
+        lambda net, y, x: y.sum((2, 3)) / torch.ones_like(y).sum((2, 3)),
+        lambda net, y, x: _mean(y) * y.new_ones((y.shape[0], 1)),
+    ],
+)
+def test_sizes_may_shape_and_assert(step: Step) -> None:
+    """Views, assertions, and questions that every canvas answers alike change no value, and pass."""
+    make_exact(_Net(step))
+
+
+def test_a_branch_for_maps_that_no_image_makes_passes() -> None:
+    """A step for maps below a window's size is never taken where the window, which comes next, needs as much."""
+
+    class Padded(nn.Module):
+        def __init__(self, least: int) -> None:
+            super().__init__()
+            self.conv, self.least = nn.Conv2d(3, 4, 7), least
+
+        def forward(self, x: Tensor) -> Tensor:
+            if x.shape[2] < self.least or x.shape[3] < self.least:
+                x = F.adaptive_avg_pool2d(x, self.least)
+            return _mean(self.conv(x))
+
+    make_exact(Padded(7))
+    with pytest.raises(ExactError, match="decides by the canvas's size"):
+        make_exact(Padded(8))
