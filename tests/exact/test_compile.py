@@ -13,6 +13,7 @@ from onnx.reference import ReferenceEvaluator
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
+from unsquare.errors import ExactError
 from unsquare.exact import make_exact
 
 SIZES = [(33, 47), (64, 96), (50, 61)]

@@ -89,7 +89,7 @@ def test_what_every_canvas_answers_alike_is_no_branch() -> None:
     sides = _Sides()
     h, w = sides.height, sides.width
     assert h > 0
-    assert not h * w == 0
+    assert h * w != 0
     assert h >= 1
     assert (h + 1) // 2 == (h - 1) // 2 + 1
     assert 2 * h - h * 2 == 0

@@ -163,6 +163,12 @@ def _print(found: list[Verification]) -> None:
             console.print(
                 f"{each.model}: float32 rounds where a ReLU opens by chance; judge in float64.", highlight=False
             )
+        if each.moving:
+            console.print(
+                f"{each.model} keeps state that moves with every call in training ({', '.join(each.moving[:3])}): images "
+                "of one batch find another state than images one after another, so no batch is exact there.",
+                highlight=False,
+            )
         if each.status == "ill-conditioned":
             fix = "give it other weights, such as trained ones" if each.dtype == "float64" else "judge it in float64"
             console.print(
