@@ -46,6 +46,10 @@ def _mean(y: Tensor) -> Tensor:
         lambda net, y, x: _mean(y) * (torch.arange(y.shape[3], device=x.device).to(x).mean() > 10_000),
         lambda net, y, x: _mean(y) * (y.stride(1) / 100),
         lambda net, y, x: _mean(y) * (y.shape[2] / 100 if net.training else 1),
+        lambda net, y, x: _mean(y) * torch.ones(1).to(x).expand(y.shape[2]).sum(),
+        lambda net, y, x: _mean(y) * torch.arange(10_000).to(x)[y.shape[2] // 5000],
+        lambda net, y, x: _mean(y) * torch.arange(10_000).to(x)[: y.shape[2]].sum(),
+        lambda net, y, x: _mean(F.interpolate(y, scale_factor=1 + y.shape[2] // 5000)),
         lambda net, y, x: torch.ones(1).to(x) * torch.arange(y.shape[3]).to(x).sum(),
     ],
 )
@@ -120,6 +124,7 @@ def _asserting(net: nn.Module, y: Tensor, x: Tensor) -> Tensor:
         lambda net, y, x: _mean(y + net.second(y)) if net.second(y).shape == y.shape else _mean(y),
         lambda net, y, x: y.sum((2, 3)) / torch.ones_like(y).sum((2, 3)),
         lambda net, y, x: _mean(y) * y.new_ones((y.shape[0], 1)),
+        lambda net, y, x: _mean(y) + torch.zeros(1, 4).to(x).expand(y.shape[0], -1),
     ],
 )
 def test_sizes_may_shape_and_assert(step: Step) -> None:

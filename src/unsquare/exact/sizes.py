@@ -89,10 +89,12 @@ class Sizes:
         takes_images = any(self._tensors.of_images(leaf) for leaf in tree_leaves((args, kwargs)))
         if symbols and takes_images and name not in _LAYING_OUT | _FACTORIES:
             self._refuse(f"it gives {name} a number taken from {_told(symbols)}")
-        if name == "__getitem__" and symbols:
-            self._cut(args[1])
+        if takes_images and symbols:
+            self._check_layout(name, args, kwargs)
         result = self._call(func, plain_args, plain_kwargs)
-        if symbols and name not in _LAYING_OUT and not (name in _FILLING and symbols == {IMAGES}):
+        # A tensor of one row for each image is no number of images, unless it counts.
+        rows = symbols == {IMAGES} and name in _LAYING_OUT | _FILLING
+        if symbols and not rows and not (takes_images and name in _LAYING_OUT):
             self._tensors.note(result, of_images=False, of_sizes=True)
         return result
 
@@ -110,7 +112,7 @@ class Sizes:
 
     def _asked(self, length: Length, what: str) -> None:
         place = place_asked()
-        if what == "branch" and place is None:
+        if place is None:
             return
         does = "decides by" if what == "branch" else "takes a plain number from"
         reason = f"it {does} {_told(length.symbols)} ({place})"
@@ -155,11 +157,18 @@ class Sizes:
             return int(side)
         return x.shape[0]
 
-    def _cut(self, index: Any) -> None:
-        for part in index if isinstance(index, tuple) else (index,):
-            fixed = (part.start, part.step) if isinstance(part, slice) else (part,)
-            if any(isinstance(number, torch.SymInt) for number in fixed):
-                self._refuse("it cuts a map at a place taken from the canvas's size")
+    def _check_layout(self, name: str, args: Any, kwargs: Any) -> None:
+        """Refuse a size that says where a map is cut or by how much it is enlarged, and not how large it is."""
+        fixed: Any = ()
+        if name == "__getitem__":
+            parts = args[1] if isinstance(args[1], tuple) else (args[1],)
+            fixed = [(part.start, part.step) if isinstance(part, slice) else part for part in parts]
+        elif name == "interpolate":
+            fixed = (args[2:], {key: value for key, value in kwargs.items() if key not in ("input", "size")})
+        met: list[Length] = []
+        plain(fixed, met)
+        if any(length.symbols for length in met):
+            self._refuse(f"it gives {name} a number taken from the canvas's size")
 
     def _sized_by_another(self, result: Any) -> None:
         for tensor in tree_leaves(result):
