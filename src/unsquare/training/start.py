@@ -14,8 +14,9 @@ from torch import nn
 from unsquare.data.loader import BatchLoader
 from unsquare.errors import RunError, SourceError
 from unsquare.index.holdout import with_validation
+from unsquare.index.remarks import find_row_remarks
 from unsquare.index.scan import scan_source
-from unsquare.index.table import ShapeIndex
+from unsquare.index.table import Remark, ShapeIndex, printable
 from unsquare.index.trainable import check_trainable
 from unsquare.memory.watch import Watch
 from unsquare.plan.buckets import form_buckets
@@ -66,6 +67,8 @@ def train(
         Stopped: a signal stopped the run after a step; it is saved.
     """
     config = config or TrainConfig()
+    if printable(str(out)) != str(out):
+        raise RunError(f"A run folder's name must be UTF-8, but is '{printable(str(out))}'; give another with --out.")
     auto_precision = config.device.precision == "auto"
     fabric = launch(config.device)
     console = Console(quiet=quiet or not fabric.is_global_zero)
@@ -125,6 +128,7 @@ def _precision_name(fabric: Fabric) -> Any:
 def _trainable_index(source: Path, config: TrainConfig, console: Console) -> ShapeIndex:
     """The source's index, checked, with a val split."""
     index = scan_source(source, progress=console.progress("reading headers"))
+    _say(index.notes, console)
     num_bad = len(index.problems)
     index = check_trainable(index, skip_bad=config.saving.skip_bad)
     if num_bad:
@@ -136,7 +140,15 @@ def _trainable_index(source: Path, config: TrainConfig, console: Console) -> Sha
                 f"Training needs images in the splits train and val, but {source} has none in {split}; "
                 "put some there, or give each class more than one training image to hold out."
             )
+    _say(find_row_remarks(index), console)
     return index
+
+
+def _say(remarks: tuple[Remark, ...], console: Console) -> None:
+    """Say the important remarks on a source."""
+    for remark in remarks:
+        if remark.important:
+            console.say(remark.text)
 
 
 def _prepare(
