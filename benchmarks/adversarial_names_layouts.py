@@ -1,10 +1,89 @@
-"""Folders that are laid out in another way than expected, for `adversarial_names`."""
+"""Folders with hidden and side files, or laid out in another way than expected, for `adversarial_names`."""
 
 from __future__ import annotations
 
 import shutil
 
-from adversarial_names_case import TWO, case, picture, plain
+from adversarial_names_case import APPLE, TWO, case, picture, plain
+
+# --- hidden and side files -------------------------------------------------------------------------------------------
+
+
+@case("hidden", TWO, "left out")
+def companions_of_macos(root):
+    plain(root)
+    (root / "cat/._0.png").write_bytes(APPLE)
+    (root / "._cat").write_bytes(APPLE)
+
+
+@case("hidden", TWO, "left out")
+def companion_folder_of_a_zip(root):
+    plain(root)
+    (root / "__MACOSX/cat").mkdir(parents=True)
+    (root / "__MACOSX/cat/._0.png").write_bytes(APPLE)
+
+
+@case("hidden", TWO, "left out")
+def trash_of_android(root):
+    plain(root)
+    picture(root / "cat/.trashed-1700000000-IMG_1.png")
+
+
+@case("hidden", TWO, "left out")
+def pending_of_android(root):
+    plain(root)
+    picture(root / "cat/.pending-1700000000-IMG_1.png")
+
+
+@case("hidden", TWO, "left out")
+def thumbnails_in_a_class(root):
+    plain(root)
+    picture(root / "cat/.thumbnails/0.png")
+
+
+@case("hidden", TWO, "left out")
+def thumbnails_of_synology(root):
+    plain(root)
+    picture(root / "cat/@eaDir/0.png/thumb.png")
+
+
+@case("hidden", TWO, "left out")
+def checkpoints_of_notebooks(root):
+    plain(root)
+    picture(root / "cat/.ipynb_checkpoints/0-checkpoint.png")
+
+
+@case("hidden", TWO, "left out")
+def recycle_bins(root):
+    plain(root)
+    picture(root / "$RECYCLE.BIN/0.png")
+    picture(root / "#recycle/0.png")
+
+
+@case("hidden", TWO)
+def files_of_desktops(root):
+    plain(root)
+    for name in (".DS_Store", "Thumbs.db", "desktop.ini", "cat/.DS_Store", "cat/Thumbs.db", "dog/desktop.ini"):
+        (root / name).write_bytes(b"\x00\x00\x00\x01Bud1" + bytes(50))
+
+
+@case("hidden", TWO, "left out")
+def hidden_pictures_in_split_folders(root):
+    plain(root / "train")
+    picture(root / "train/.x.png")
+    picture(root / ".cache/train/cat/0.png")
+
+
+@case("hidden", TWO, "AppleDouble")
+def companion_without_a_dot(root):
+    plain(root)
+    (root / "cat/x.png").write_bytes(APPLE)
+
+
+@case("hidden", None, "left out")
+def nothing_but_hidden(root):
+    picture(root / ".hidden/0.png")
+
 
 # --- layouts ---------------------------------------------------------------------------------------------------------
 

@@ -54,6 +54,7 @@ def test_problems_stop_unless_they_may_be_skipped() -> None:
         (make_index([-1, -1]), "No image has a label"),
         (make_index([0, -1, 1]), "1 of 3 images have no label, first '00001.jpg'"),
         (replace(make_index([0, 1]), root=""), "training needs the files"),
+        (make_index([0, 1, 0], ["train", "val", "train"]), "all images of train are of 'cat'"),
     ],
 )
 def test_what_cannot_be_trained_on_says_why(index: ShapeIndex, message: str) -> None:

@@ -124,9 +124,18 @@ def _inner(root: Path, inner: list[str], depth: int, tops: set[str]) -> Remark:
     )
     if depth == 1 and any(folder.split("/")[1].lower() in SPLIT_NAMES for folder in inner):
         text += "; split folders belong above the class folders"
+    if depth == 1 and len(tops) > 1 and _are_alike(inner, tops):
+        text += "; if the folders above are splits, call them train, val and test"
     if depth == 1 and len(tops) == 1:
         text += f"; if they are the classes or splits, give '{shown(str(root / owner))}' as the source"
     return remark("inner_folder", text + ".", inner, important=True)
+
+
+def _are_alike(inner: list[str], tops: set[str]) -> bool:
+    """Whether all upper folders hold two or more folders of the same names."""
+    below = {top: {folder.split("/")[1] for folder in inner if folder.startswith(f"{top}/")} for top in tops}
+    first = next(iter(below.values()))
+    return len(first) > 1 and all(names == first for names in below.values())
 
 
 def _first_other(tops: list[str]) -> str:
