@@ -79,7 +79,7 @@ def read_manifest(path: Path) -> Listing:
         raise SourceError(f"The manifest '{shown(str(path))}' lists no images.")
     written = _text(table, "path").tolist()
     if blank := _first(np.array(written, dtype=object) == ""):
-        raise SourceError(f"Row {blank} of '{path}' has no path.")
+        raise SourceError(f"Row {blank} of '{shown(str(path))}' has no path.")
     sizes = _sizes(table, path)
     labels = _text(table, "label") if "label" in table.column_names else empty_strings(len(written))
     labels = strings([class_name(label) for label in labels])
@@ -241,7 +241,8 @@ def _splits(table: pa.Table, path: Path) -> Strings:
     names = [name.lower() for name in _text(table, "split")]
     if row := _first(np.array([name not in SPLIT_NAMES for name in names])):
         raise SourceError(
-            f"Row {row} of '{path}' has the split '{shown(names[row - 1])}'; it must be train, val, test or blank."
+            f"Row {row} of '{shown(str(path))}' has the split '{shown(names[row - 1])}'; "
+            "it must be train, val, test or blank."
         )
     return strings([SPLIT_NAMES[name] for name in names])
 
@@ -265,8 +266,8 @@ def _numbers(table: pa.Table, name: str, path: Path) -> Any:
         numbers = pc.fill_null(_cast(column, pa.float64(), name), np.nan).to_numpy()
     if row := _first(~((numbers >= 1) & (numbers < 2**31) & (numbers == np.floor(numbers)))):
         raise SourceError(
-            f"Row {row} of '{path}' has the {name} '{shown(str(column[row - 1]))}', which is not a whole number above "
-            "0; mend it, or leave the columns out to have the files measured."
+            f"Row {row} of '{shown(str(path))}' has the {name} '{shown(str(column[row - 1]))}', which is not a whole "
+            "number above 0; mend it, or leave the columns out to have the files measured."
         )
     return numbers.astype(np.int64)
 

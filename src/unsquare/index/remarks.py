@@ -126,11 +126,20 @@ def _on_copies(index: ShapeIndex, copies: Copies) -> Iterator[Remark]:
         ]
         text = f"{counted(names, 'image')} under more than one label, byte for byte{sampled}: {{names}}."
         yield remark("two_labels", text, names, important=True)
-    rows = [row for group in copies.groups for row in group[1:]]
-    if rows:
-        names = [f"{index.keys[group[0]]} = {index.keys[group[1]]}" for group in copies.groups]
-        text = f"{counted(rows, 'image')} of the same bytes as another{sampled}: {{names}}."
+    names = [
+        f"{index.keys[first]} = {index.keys[row]}" for group in copies.groups for first, row in _plain(index, group)
+    ]
+    if names:
+        text = f"{counted(names, 'image')} of the same bytes as another of its class and split{sampled}: {{names}}."
         yield remark("copies", text, names)
+
+
+def _plain(index: ShapeIndex, group: list[int]) -> Iterator[tuple[int, int]]:
+    """Each row of a group whose class and split an earlier one has too, with that one."""
+    first: dict[tuple[int, str], int] = {}
+    for row in group:
+        if (earlier := first.setdefault((int(index.labels[row]), index.splits[row]), row)) != row:
+            yield earlier, row
 
 
 def _pairs(index: ShapeIndex, copies: Copies, one: str, other: str) -> Iterator[str]:
