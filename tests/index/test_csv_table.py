@@ -83,3 +83,17 @@ def test_what_is_no_table_says_where(tmp_path: Path, data: bytes, message: str) 
     with pytest.raises(SourceError, match=message) as caught:
         read(tmp_path / "a.csv")
     assert "\n" not in str(caught.value)
+
+
+@given(at=st.integers(0, 60), junk=st.binary(max_size=6), cut=st.integers(0, 9))
+def test_whatever_bytes_there_are_the_answer_is_a_table_or_a_sentence(
+    tmp_path_factory: pytest.TempPathFactory, at: int, junk: bytes, cut: int
+) -> None:
+    """Bytes put in and taken out anywhere never end in another error, nor in one of several lines."""
+    data = b"path,label\ncat/0.jpg,cat\ndog/0.jpg,dog\n"
+    path = tmp_path_factory.mktemp("csv") / "a.csv"
+    path.write_bytes(data[:at] + junk + data[at + cut :])
+    try:
+        read(path)
+    except SourceError as error:
+        assert "\n" not in str(error)

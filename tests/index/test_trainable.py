@@ -89,6 +89,23 @@ def test_a_new_file_moves_at_most_one_other() -> None:
         assert not (before != after)[40:].any()
 
 
+@given(
+    group_of=st.lists(st.integers(0, 6), min_size=2, max_size=40),
+    fraction=st.floats(0.01, 0.9),
+    seed=st.integers(0, 100),
+)
+def test_copies_are_held_out_together(group_of: list[int], fraction: float, seed: int) -> None:
+    """Of a picture that is there several times all or none validate; never all pictures of a class."""
+    index = make_index([0] * len(group_of))
+    groups = [[row for row, group in enumerate(group_of) if group == one] for one in set(group_of)]
+    held = with_validation(index, fraction, seed, [group for group in groups if len(group) > 1])
+    for group in groups:
+        assert len(set(held.splits[group])) == 1
+    assert "train" in held.splits
+    if len(groups) > 1:
+        assert "val" in held.splits
+
+
 def test_the_seed_draws_another_part() -> None:
     """The same seed holds out the same files, another seed others."""
     index = make_index([0] * 50 + [1] * 50)

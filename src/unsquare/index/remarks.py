@@ -27,12 +27,12 @@ def find_remarks(index: ShapeIndex) -> tuple[Remark, ...]:
     Files of equal length and shape are compared by content, each with a few reads (`find_copies`); rows without
     files, and files that have gone, are left out of that.
     """
-    return (*index.notes, *find_row_remarks(index))
+    return (*index.notes, *row_remarks(index, find_copies(index)))
 
 
-def find_row_remarks(index: ShapeIndex) -> tuple[Remark, ...]:
-    """As `find_remarks`, without the notes that the index brings."""
-    return (*_on_classes(index), *_on_copies(index, find_copies(index)))
+def row_remarks(index: ShapeIndex, copies: Copies) -> tuple[Remark, ...]:
+    """As `find_remarks`, without the notes that the index brings, and with copies that are found already."""
+    return (*_on_classes(index), *_on_copies(index, copies))
 
 
 def class_counts(index: ShapeIndex) -> dict[str, dict[str, int]]:

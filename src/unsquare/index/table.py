@@ -136,7 +136,7 @@ class ShapeIndex:
             with open_regular(path) as (file, _):
                 table = pq.read_table(file)
         except (OSError, ImageError, pa.ArrowException) as error:
-            raise SourceError(f"The index '{path}' cannot be read: {error}.") from error
+            raise SourceError(f"The index '{path}' cannot be read: {_reason(error)}.") from error
         return _from_arrow(table, path)
 
 
@@ -170,7 +170,12 @@ def is_index(path: Path) -> bool:
         with open_regular(path) as (file, _):
             return METADATA_KEY in (pq.read_schema(file).metadata or {})
     except (OSError, ImageError, pa.ArrowException) as error:
-        raise SourceError(f"'{path}' cannot be read as a Parquet file: {error}.") from error
+        raise SourceError(f"'{path}' cannot be read as a Parquet file: {_reason(error)}.") from error
+
+
+def _reason(error: Exception) -> str:
+    """What an error of the library says, on one line."""
+    return " ".join(str(error).split()).rstrip(".")
 
 
 def _to_arrow(index: ShapeIndex) -> pa.Table:

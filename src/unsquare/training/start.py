@@ -13,8 +13,9 @@ from torch import nn
 
 from unsquare.data.loader import BatchLoader
 from unsquare.errors import RunError, SourceError
+from unsquare.index.copies import find_copies
 from unsquare.index.holdout import with_validation
-from unsquare.index.remarks import find_row_remarks
+from unsquare.index.remarks import row_remarks
 from unsquare.index.scan import scan_source
 from unsquare.index.table import Remark, ShapeIndex, printable
 from unsquare.index.trainable import check_trainable
@@ -133,14 +134,15 @@ def _trainable_index(source: Path, config: TrainConfig, console: Console) -> Sha
     index = check_trainable(index, skip_bad=config.saving.skip_bad)
     if num_bad:
         console.say(f"Left out {num_bad} files that cannot be read, as --skip-bad asks; `unsquare scan` lists them.")
-    index = with_validation(index, config.saving.validation_fraction, config.plan.seed)
+    copies = find_copies(index)
+    index = with_validation(index, config.saving.validation_fraction, config.plan.seed, copies.groups)
     for split in ("train", "val"):
         if not np.any(index.splits == split):
             raise SourceError(
                 f"Training needs images in the splits train and val, but {source} has none in {split}; "
                 "put some there, or give each class more than one training image to hold out."
             )
-    _say(find_row_remarks(index), console)
+    _say(row_remarks(index, copies), console)
     return index
 
 
