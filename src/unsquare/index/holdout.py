@@ -18,7 +18,8 @@ def with_validation(index: ShapeIndex, fraction: float, seed: int, copies: Seque
     Where the source has a validation split it stays as it is. Otherwise, of each class, the given part of the
     training rows (rounded; at least one and not all, where the class has two or more) with the smallest hash
     of seed and key validates, so that a file added later moves at most one other file of its class. Copies of one
-    picture go together, by the hash of the first: what was trained on judges nothing.
+    picture go together, by the hash of the first: what was trained on judges nothing. (A class that has nothing else
+    is cut among them.)
 
     Args:
         index: with or without splits.
@@ -51,8 +52,9 @@ def _held_out(names: Strings, rows: np.ndarray, fraction: float, seed: int) -> n
         least -= 1
     while most < len(rows) and names[order[most]] == names[order[most - 1]]:
         most += 1
-    # The cut beside the copies: rather more than none, but never all.
-    count = most if most < len(rows) and (not least or most - count <= count - least) else least
+    # The nearer cut beside the copies; a class of nothing but one picture's copies is cut among them.
+    cuts = [cut for cut in (most, least) if 0 < cut < len(rows)]
+    count = min(cuts, key=lambda cut: abs(cut - count), default=count)
     return np.array(order[:count], dtype=np.int64)
 
 

@@ -28,6 +28,7 @@ from unsquare.index.reading import image_errors, quiet
 from unsquare.index.table import Problem, ShapeIndex, is_index, printable, shown
 from unsquare.shapes import Shape, Sizes
 
+_ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".7z", ".rar")
 Progress = Callable[[int, int], None]
 """Called with the files done and the files in all."""
 
@@ -118,8 +119,9 @@ def _list_source(source: Path) -> Listing | ShapeIndex:
         return ShapeIndex.read(source)
     if stat.S_ISREG(mode) and source.name.lower().endswith(MANIFEST_SUFFIXES):
         return read_manifest(source)
+    unpack = "unpack it and " if source.name.lower().endswith(_ARCHIVES) else ""
     raise SourceError(
-        f"'{name}' is not a source that can be read; give a folder of class folders, a manifest "
+        f"'{name}' is not a source that can be read; {unpack}give a folder of class folders, a manifest "
         f"({', '.join(MANIFEST_SUFFIXES)}) with columns path and label, or an index made by `unsquare scan`."
     )
 
