@@ -41,7 +41,9 @@ def test_cells_come_back_as_they_were_written(
 ) -> None:
     """Whatever the delimiter, the line ends, the encoding and the compression, each cell is what was written."""
     text = io.StringIO(newline="")
-    writer = csv.writer(text, delimiter=delimiter, lineterminator=line_end)
+    # The writer leaves a line break bare where its own line ends are others.
+    quoting = csv.QUOTE_ALL if line_end == "\r" else csv.QUOTE_MINIMAL
+    writer = csv.writer(text, delimiter=delimiter, lineterminator=line_end, quoting=quoting)
     writer.writerows([("path", "label"), *rows])
     data = text.getvalue().encode(encoding)
     path = tmp_path_factory.mktemp("csv") / "a.csv"
@@ -93,7 +95,9 @@ def test_whatever_bytes_there_are_the_answer_is_a_table_or_a_sentence(
     data = b"path,label\ncat/0.jpg,cat\ndog/0.jpg,dog\n"
     path = tmp_path_factory.mktemp("csv") / "a.csv"
     path.write_bytes(data[:at] + junk + data[at + cut :])
+    message = ""
     try:
         read(path)
     except SourceError as error:
-        assert "\n" not in str(error)
+        message = str(error)
+    assert "\n" not in message
