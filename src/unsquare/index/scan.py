@@ -119,9 +119,9 @@ def _list_source(source: Path) -> Listing | ShapeIndex:
         return ShapeIndex.read(source)
     if stat.S_ISREG(mode) and source.name.lower().endswith(MANIFEST_SUFFIXES):
         return read_manifest(source)
-    unpack = "unpack it and " if source.name.lower().endswith(_ARCHIVES) else ""
+    unpacked = " (unpack it first)" if source.name.lower().endswith(_ARCHIVES) else ""
     raise SourceError(
-        f"'{name}' is not a source that can be read; {unpack}give a folder of class folders, a manifest "
+        f"'{name}' is not a source that can be read; give a folder of class folders{unpacked}, a manifest "
         f"({', '.join(MANIFEST_SUFFIXES)}) with columns path and label, or an index made by `unsquare scan`."
     )
 
