@@ -47,7 +47,7 @@ def broken_picture_link(root):
 @case("links", TWO, "owl")
 def broken_class_link(root):
     plain(root)
-    (root / "owl").symlink_to("/nowhere/owl")
+    (root / "owl").symlink_to("/proc/nowhere/owl")
 
 
 @case("links", TWO, "self")

@@ -96,7 +96,7 @@ def plant(root: Path, rng: random.Random) -> set[str]:
             pictures.add(place)
         elif kind == "link":
             inside = os.path.join(os.fsencode(root), rng.choice(folders))
-            os.symlink(rng.choice((inside, b".", b"..", b"/nowhere", b"/dev/zero", os.path.basename(place))), path)
+            os.symlink(rng.choice((inside, b".", b"..", b"/proc/nowhere", b"/dev/zero", os.path.basename(place))), path)
         else:
             os.mkfifo(path)
     hidden = (b".", b"__MACOSX")
