@@ -7,6 +7,7 @@ tells the sizes of the originals, and a smaller version of the images is publish
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from unsquare.index.listing import Listing, sorted_listing
@@ -26,7 +27,7 @@ def is_mame(folder: Path) -> bool:
 def list_mame(folder: Path) -> Listing:
     """The images of MAMe; measured where they are there, else in the sizes that the table tells."""
     table = _tables(folder)[0]
-    listing = read_manifest(table)
+    listing = replace(read_manifest(table), notes=())  # its other columns are known, and nobody's mistake
     images = _image_folder(folder, [str(key) for key in listing.keys[:_SAMPLE]])
     if images is None:
         return listing
