@@ -25,6 +25,7 @@ def test_the_public_names_are_these():
         "UnsquareError",
         "__version__",
         "evaluate",
+        "find_remarks",
         "make_exact",
         "output_regions",
         "plan_epoch",

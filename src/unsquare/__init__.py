@@ -24,6 +24,7 @@ _HOMES = {
     "TrainConfig": "unsquare.training.config",
     "UnsquareError": "unsquare.errors",
     "evaluate": "unsquare.api",
+    "find_remarks": "unsquare.index.remarks",
     "make_exact": "unsquare.exact.convert",
     "output_regions": "unsquare.exact.model",
     "plan_epoch": "unsquare.plan.planner",

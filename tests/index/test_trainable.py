@@ -54,6 +54,7 @@ def test_problems_stop_unless_they_may_be_skipped() -> None:
         (make_index([-1, -1]), "No image has a label"),
         (make_index([0, -1, 1]), "1 of 3 images have no label, first '00001.jpg'"),
         (replace(make_index([0, 1]), root=""), "training needs the files"),
+        (make_index([0, 1, 0], ["train", "val", "train"]), "all images of train are of 'cat'"),
     ],
 )
 def test_what_cannot_be_trained_on_says_why(index: ShapeIndex, message: str) -> None:
@@ -86,6 +87,21 @@ def test_a_new_file_moves_at_most_one_other() -> None:
         after = with_validation(make_index(labels + [0] * extra), 0.25, 0).splits[: len(labels)]
         assert (before != after)[:40].sum() <= extra
         assert not (before != after)[40:].any()
+
+
+@given(
+    group_of=st.lists(st.integers(0, 6), min_size=2, max_size=40),
+    fraction=st.floats(0.01, 0.9),
+    seed=st.integers(0, 100),
+)
+def test_copies_are_held_out_together(group_of: list[int], fraction: float, seed: int) -> None:
+    """Of a picture that is there several times all or none validate, but where a class has no other picture."""
+    index = make_index([0] * len(group_of))
+    groups = [[row for row, group in enumerate(group_of) if group == one] for one in set(group_of)]
+    held = with_validation(index, fraction, seed, [group for group in groups if len(group) > 1])
+    assert set(held.splits) == {"train", "val"}
+    if len(groups) > 1:
+        assert all(len(set(held.splits[group])) == 1 for group in groups)
 
 
 def test_the_seed_draws_another_part() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 Arguments = TypeVar("Arguments")
 
 _registry = ConstructorRegistry()
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @_registry.primitive_rule
@@ -96,7 +98,9 @@ def parse(
 
 def print_json(values: dict[str, Any]) -> None:
     """Print one JSON object on standard output."""
-    print(json.dumps(values, ensure_ascii=False))
+    # A name that is not UTF-8 would be half a character, which most readers of JSON refuse: it is spelled out.
+    text = json.dumps(values, ensure_ascii=False)
+    print(_SURROGATE.sub(lambda found: rf"\\u{ord(found[0]):04x}", text))
 
 
 @contextmanager

@@ -64,6 +64,10 @@ def run(arguments: Sequence[str]) -> int:
         given = replace(given, limits=_limits_of(given.limits_of))
     with progress_bar("reading headers") as progress:
         index = scan_source(given.index, progress=progress)
+    if index.problems:
+        print(
+            f"Left out files that cannot be read: {len(index.problems)}; `unsquare scan` lists them.", file=sys.stderr
+        )
     split = given.split or ("train" if np.any(index.splits == "train") else None)
     there = sorted({name for name in index.splits.tolist() if name})
     if split is not None:

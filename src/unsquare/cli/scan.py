@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tyro
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from unsquare.cli.parsing import parse, print_json, progress_bar
 from unsquare.data.verify import verify
 from unsquare.errors import ConfigError, SourceError
+from unsquare.index.remarks import class_counts, find_remarks
 from unsquare.index.scan import ScanResult, scan
-from unsquare.index.table import ShapeIndex
+from unsquare.index.table import Remark, ShapeIndex, shown
 
 EXAMPLE = "unsquare scan photos --out photos.parquet"
+_MOST_CLASSES = 50
+"""Rows of the table of classes; --json lists all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +48,7 @@ def run(arguments: Sequence[str]) -> int:
     given = parse(ScanArguments, arguments, command="scan", example=EXAMPLE)
     if given.workers is not None and given.workers < 1:
         raise ConfigError(f"workers must be at least 1, but is {given.workers}; leave it out for as many as suit.")
-    previous = ShapeIndex.read(given.out) if given.out.exists() else None
+    previous = _previous(given.out)
     with progress_bar("reading headers") as progress:
         result = scan(given.source, previous=previous, workers=given.workers, progress=progress)
     index = result.index
@@ -58,14 +65,25 @@ def run(arguments: Sequence[str]) -> int:
         raise ConfigError(
             f"The index '{given.out}' cannot be written ({error.strerror}); give another --out."
         ) from error
+    remarks = find_remarks(index)
     if given.json:
-        print_json(_summary(index, result, given.out))
+        print_json(_summary(index, result, remarks, given.out))
     else:
-        _print(index, result, given.out)
+        _print(index, result, remarks, given.out)
     return 0
 
 
-def _summary(index: ShapeIndex, result: ScanResult, out: Path) -> dict[str, Any]:
+def _previous(out: Path) -> ShapeIndex | None:
+    """The index that is there already; a file that is none is not replaced."""
+    if not os.path.lexists(out):
+        return None
+    try:
+        return ShapeIndex.read(out)
+    except SourceError as error:
+        raise SourceError(f"{str(error).rstrip('.')}; delete it, or give another --out.") from error
+
+
+def _summary(index: ShapeIndex, result: ScanResult, remarks: Sequence[Remark], out: Path) -> dict[str, Any]:
     return {
         "index": str(out),
         "num_images": len(index),
@@ -73,9 +91,11 @@ def _summary(index: ShapeIndex, result: ScanResult, out: Path) -> dict[str, Any]
         "num_read": result.num_read,
         "num_reused": result.num_reused,
         "classes": {name: int((index.labels == label).sum()) for label, name in enumerate(index.classes)},
+        "class_splits": class_counts(index),
         "splits": {str(name): int((index.splits == name).sum()) for name in np.unique(index.splits.astype(str))},
         "pixels": [int(value) for value in _quantiles(index.sizes.prod(axis=1))],
         "problems": [{"path": problem.key, "reason": problem.reason} for problem in index.problems],
+        "remarks": [asdict(remark) for remark in remarks],
     }
 
 
@@ -83,9 +103,12 @@ def _quantiles(values: np.ndarray) -> np.ndarray:
     return np.quantile(values, [0, 0.5, 1]) if len(values) else np.zeros(3)
 
 
-def _print(index: ShapeIndex, result: ScanResult, out: Path) -> None:
+def _print(index: ShapeIndex, result: ScanResult, remarks: Sequence[Remark], out: Path) -> None:
+    _print_classes(index)
     for problem in index.problems:
-        print(f"problem: {problem.key} {problem.reason}")
+        print(f"problem: {shown(problem.key)} {problem.reason}")
+    for remark in remarks:
+        print(f"remark: {remark.text}")
     least, median, most = _quantiles(index.sizes.prod(axis=1) / 1e6)
     splits = [
         f"{int((index.splits == name).sum()):,} {name or 'without split'}"
@@ -93,8 +116,24 @@ def _print(index: ShapeIndex, result: ScanResult, out: Path) -> None:
     ]
     print(
         f"{len(index):,} images ({', '.join(splits)}) of {len(index.classes)} classes, {least:.2f} to {most:.2f} MP, "
-        f"median {median:.2f}; {len(index.problems)} problems."
+        f"median {median:.2f}; {len(index.problems)} problems, {len(remarks)} remarks."
     )
     print(f"{result.num_read:,} headers read, {result.num_reused:,} known; the index is {out}.")
     if index.problems:
         print(f"`unsquare train {out} --skip-bad` trains without the problems.", file=sys.stderr)
+
+
+def _print_classes(index: ShapeIndex) -> None:
+    """The table of classes and their images by split."""
+    counts = class_counts(index)
+    if not counts:
+        return
+    splits = list(next(iter(counts.values())))
+    table = Table(box=None)
+    for name in ("class", *(split or "images" for split in splits)):
+        table.add_column(name, justify="left" if name == "class" else "right", overflow="fold")
+    for name, by_split in list(counts.items())[:_MOST_CLASSES]:
+        table.add_row(Text(shown(name)), *(f"{by_split[split]:,}" for split in splits))
+    Console(highlight=False).print(table)
+    if len(counts) > _MOST_CLASSES:
+        print(f"and {len(counts) - _MOST_CLASSES:,} classes more; --json lists all.")

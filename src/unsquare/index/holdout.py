@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from hashlib import blake2b
 
 import numpy as np
 
 from unsquare.errors import ConfigError
-from unsquare.index.table import ShapeIndex
+from unsquare.index.table import ShapeIndex, Strings
 
 
-def with_validation(index: ShapeIndex, fraction: float, seed: int) -> ShapeIndex:
+def with_validation(index: ShapeIndex, fraction: float, seed: int, copies: Sequence[Sequence[int]] = ()) -> ShapeIndex:
     """The index with every row in a split: rows that name none train, a part of them validates.
 
     Where the source has a validation split it stays as it is. Otherwise, of each class, the given part of the
     training rows (rounded; at least one and not all, where the class has two or more) with the smallest hash
-    of seed and key validates, so that a file added later moves at most one other file of its class.
+    of seed and key validates, so that a file added later moves at most one other file of its class. Copies of one
+    picture go together, by the hash of the first: what was trained on judges nothing. (A class that has nothing else
+    is cut among them.)
 
     Args:
         index: with or without splits.
         fraction: part of the training rows to hold out, in [0, 1).
         seed: another seed draws another part.
+        copies: groups of rows whose files are the same (`find_copies`).
     """
     if not 0 <= fraction < 1:
         raise ConfigError(f"The part held out for validation must be at least 0 and below 1, but is {fraction}.")
@@ -29,17 +33,28 @@ def with_validation(index: ShapeIndex, fraction: float, seed: int) -> ShapeIndex
     splits[splits == ""] = "train"
     if fraction > 0 and not np.any(splits == "val"):
         training = splits == "train"
+        names = index.keys.copy()
+        for first, *others in copies:
+            names[others] = names[first]
         for label in np.unique(index.labels[training & (index.labels >= 0)]):
             rows = np.flatnonzero(training & (index.labels == label))
-            splits[_held_out(index, rows, fraction, seed)] = "val"
+            splits[_held_out(names, rows, fraction, seed)] = "val"
     return replace(index, splits=splits)
 
 
-def _held_out(index: ShapeIndex, rows: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+def _held_out(names: Strings, rows: np.ndarray, fraction: float, seed: int) -> np.ndarray:
     if len(rows) < 2:
         return rows[:0]
     count = min(len(rows) - 1, max(1, round(fraction * len(rows))))
-    order = sorted(rows, key=lambda row: _hash(seed, str(index.keys[row])))
+    order = sorted(rows, key=lambda row: _hash(seed, str(names[row])))
+    least, most = count, count
+    while least and names[order[least]] == names[order[least - 1]]:
+        least -= 1
+    while most < len(rows) and names[order[most]] == names[order[most - 1]]:
+        most += 1
+    # The nearer cut beside the copies; a class of nothing but one picture's copies is cut among them.
+    cuts = [cut for cut in (most, least) if 0 < cut < len(rows)]
+    count = min(cuts, key=lambda cut: abs(cut - count), default=count)
     return np.array(order[:count], dtype=np.int64)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from unsquare.errors import SourceError
-from unsquare.index.table import Strings
+from unsquare.index.table import Remark, Strings, shown
 from unsquare.shapes import Sizes
 
 SPLIT_NAMES = {
@@ -37,6 +39,8 @@ class Listing:
     """(N,) "train", "val", "test" or ""."""
     sizes: Sizes | None = None
     """(N, 2) displayed height, width where the source tells them: then no file is opened."""
+    notes: tuple[Remark, ...] = ()
+    """What the folders, links or columns say."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -44,7 +48,19 @@ class Listing:
         return tuple(sorted(set(self.labels.tolist()) - {""}))
 
 
-def sorted_listing(root: str, keys: Strings, labels: Strings, splits: Strings, sizes: Sizes | None = None) -> Listing:
+def class_name(name: str) -> str:
+    """The name as a class: in composed form (NFC), so that a name typed here and one unpacked there are one class."""
+    return unicodedata.normalize("NFC", name)
+
+
+def sorted_listing(
+    root: str,
+    keys: Strings,
+    labels: Strings,
+    splits: Strings,
+    sizes: Sizes | None = None,
+    notes: Sequence[Remark] = (),
+) -> Listing:
     """The listing in the order of its keys.
 
     Raises:
@@ -55,7 +71,7 @@ def sorted_listing(root: str, keys: Strings, labels: Strings, splits: Strings, s
     keys = keys[order]
     if (twice := np.flatnonzero(keys[1:] == keys[:-1])).size:
         raise SourceError(
-            f"Each image may be listed once, but {twice.size} are listed again, first '{keys[twice[0]]}'."
+            f"Each image may be listed once, but {twice.size} are listed again, first '{shown(keys[twice[0]])}'."
         )
     return Listing(
         root=root,
@@ -63,4 +79,5 @@ def sorted_listing(root: str, keys: Strings, labels: Strings, splits: Strings, s
         labels=labels[order],
         splits=splits[order],
         sizes=None if sizes is None else sizes[order],
+        notes=tuple(notes),
     )

@@ -6,6 +6,8 @@ tells the sizes of the originals, and a smaller version of the images is publish
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from pathlib import Path
 
 from unsquare.index.listing import Listing, sorted_listing
@@ -25,7 +27,7 @@ def is_mame(folder: Path) -> bool:
 def list_mame(folder: Path) -> Listing:
     """The images of MAMe; measured where they are there, else in the sizes that the table tells."""
     table = _tables(folder)[0]
-    listing = read_manifest(table)
+    listing = replace(read_manifest(table), notes=())  # its other columns are known, and nobody's mistake
     images = _image_folder(folder, [str(key) for key in listing.keys[:_SAMPLE]])
     if images is None:
         return listing
@@ -36,14 +38,14 @@ def list_mame(folder: Path) -> Listing:
 
 def _tables(folder: Path) -> list[Path]:
     """The table, in the folder or one below it, as the archives unpack."""
-    return [path for path in (folder / TABLE, *sorted(folder.glob(f"*/{TABLE}"))) if path.is_file()]
+    return [path for path in (folder / TABLE, *sorted(folder.glob(f"*/{TABLE}"))) if os.path.isfile(path)]
 
 
 def _image_folder(folder: Path, names: list[str]) -> Path | None:
     """The folder, at most two below, that holds the images; of several, the one with the largest files."""
     candidates = [
         folder,
-        *(path for path in sorted([*folder.glob("*"), *folder.glob("*/*")]) if path.is_dir()),
+        *(path for path in sorted([*folder.glob("*"), *folder.glob("*/*")]) if os.path.isdir(path)),
     ]
-    holding = [path for path in candidates if all((path / name).is_file() for name in names)]
+    holding = [path for path in candidates if all(os.path.isfile(path / name) for name in names)]
     return max(holding, key=lambda path: sum((path / name).stat().st_size for name in names), default=None)

@@ -1,28 +1,36 @@
 """A manifest: a CSV or Parquet table that lists images with their labels, and perhaps splits and sizes.
 
 With width and height for every row nothing is opened, so that a dataset can be planned where its files are
-not. Paths come from the user and mean what they say: relative ones start at the manifest's folder, `..` and
-absolute ones are followed.
+not. Paths come from the user and mean what they say (`paths`): relative ones start at the manifest's folder,
+`..` and absolute ones are followed.
 """
 
 from __future__ import annotations
 
-import csv
+import difflib
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
 import pyarrow.parquet as pq
 
-from unsquare.errors import SourceError
-from unsquare.index.listing import SPLIT_NAMES, Listing, sorted_listing
-from unsquare.index.table import Strings, empty_strings, strings
+from unsquare.errors import ImageError, SourceError
+from unsquare.index.csv_table import read_csv, unreadable
+from unsquare.index.listing import SPLIT_NAMES, Listing, class_name, sorted_listing
+from unsquare.index.opening import open_regular
+from unsquare.index.paths import Paths, any_there, clean_path, find_paths
+from unsquare.index.remarks import counted, remark
+from unsquare.index.table import Remark, Strings, empty_strings, shown, strings
+from unsquare.index.walk import looks_like_image
 from unsquare.shapes import Sizes
 
-MANIFEST_SUFFIXES = (".csv", ".csv.gz", ".parquet")
+MANIFEST_SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet")
 
 _NAMES = {
     "path": ("path", "file", "image", "filename", "file_name", "image file"),
@@ -33,68 +41,186 @@ _NAMES = {
     "orientation": ("orientation", "exif_orientation"),
 }
 """Names of columns, in lower case, by meaning; the first that is there counts. Some are MAMe's."""
+_ALL_NAMES = tuple(name for names in _NAMES.values() for name in names)
+_ROW_NUMBERS = re.compile(r"|unnamed: \d+|__index_level_\d+__")
+"""Names, in lower case, of columns that pandas adds."""
 _SIDEWAYS = (5, 6, 7, 8)
+_NUM_SAMPLED = 8
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """Which columns of a table mean something to us."""
+
+    used: dict[str, int]
+    """Position by meaning."""
+    names: list[str]
+    """All names, as the table has them."""
+
+    @property
+    def unused(self) -> list[str]:
+        """Names of columns that somebody meant and nobody reads."""
+        others = [name for position, name in enumerate(self.names) if position not in self.used.values()]
+        return [name for name in others if not _ROW_NUMBERS.fullmatch(_plain(name))]
 
 
 def read_manifest(path: Path) -> Listing:
     """The images that a manifest lists.
 
     Columns: path and label, optional split, width and height (as displayed; where there is a column of EXIF
-    orientations too, sizes are as stored and are turned by it). Other columns are ignored, so are blank
-    labels.
+    orientations too, sizes are as stored and are turned by it). Other columns are named in the notes; blank
+    labels are no labels.
 
     Raises:
         SourceError: the table cannot be read, lacks a column, or has a cell that makes no sense.
     """
-    table = _named_columns(_read_table(path), path)
+    table, columns = _read_table(path)
     if not table.num_rows:
-        raise SourceError(f"The manifest '{path}' lists no images.")
-    keys = _text(table, "path")
-    if blank := _first(keys == ""):
-        raise SourceError(f"Row {blank} of '{path}' has no path.")
+        raise SourceError(f"The manifest '{shown(str(path))}' lists no images.")
+    written = _text(table, "path").tolist()
+    if blank := _first(np.array(written, dtype=object) == ""):
+        raise SourceError(f"Row {blank} of '{shown(str(path))}' has no path.")
     sizes = _sizes(table, path)
-    labels = _text(table, "label") if "label" in table.column_names else empty_strings(len(keys))
-    keys = strings([key.removeprefix("./") for key in keys])
-    root = "" if sizes is not None and not _any_file(path.parent, keys) else str(path.parent)
-    return sorted_listing(root, keys, labels, _splits(table, path), sizes)
+    labels = _text(table, "label") if "label" in table.column_names else empty_strings(len(written))
+    labels = strings([class_name(label) for label in labels])
+    root = str(path.parent)
+    if sizes is not None and not any_there(path.parent, written[:_NUM_SAMPLED]):
+        paths, root = Paths([clean_path(root, name) for name in written]), ""
+    else:
+        paths = find_paths(path.parent, written)
+    _check_once(paths.keys, written, labels, path)
+    notes = [*_on_columns(columns), *_on_paths(path, paths, trusted=sizes is not None)]
+    return sorted_listing(root, strings(paths.keys), labels, _splits(table, path), sizes, notes)
 
 
-def _read_table(path: Path) -> pa.Table:
+def _read_table(path: Path) -> tuple[pa.Table, _Columns]:
+    """The columns that mean something to us, under our names, and what columns there are."""
+    if path.suffix.lower() == ".parquet":
+        table, columns = _read_parquet(path)
+    else:
+        table = read_csv(path, lambda names: bool(set(map(_plain, names)) & set(_NAMES["path"])))
+        columns = _columns(table.column_names, path)
+    found = {meaning: table.column_names.index(columns.names[at]) for meaning, at in columns.used.items()}
+    return pa.table({meaning: table.column(at) for meaning, at in found.items()}), columns
+
+
+def _read_parquet(path: Path) -> tuple[pa.Table, _Columns]:
     try:
-        if path.suffix == ".parquet":
-            return pq.read_table(path)
-        # Every cell as text: a label 007 stays 007, and each cell is checked where its meaning is known.
-        with pa.input_stream(str(path), compression="detect") as stream:
-            names = _cells(stream.read(1 << 16).split(b"\n")[0].rstrip(b"\r"))
-        options = pa.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False)
-        return pa.csv.read_csv(path, convert_options=options)
-    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
-        raise SourceError(f"The manifest '{path}' cannot be read: {error}.") from error
+        # As an open file: from a path, the library also makes a column of each folder called name=value.
+        with open_regular(path) as (file, _):
+            columns = _columns(pq.read_schema(file).names, path)
+            file.seek(0)
+            # Other columns may hold the pictures themselves.
+            table = pq.read_table(file, columns=[columns.names[position] for position in columns.used.values()])
+        table.validate(full=True)
+    except (OSError, ImageError, pa.ArrowException) as error:
+        raise unreadable(path, " ".join(str(error).split())) from error
+    return table, columns
 
 
-def _cells(line: bytes) -> list[str]:
-    return next(csv.reader([line.decode("utf-8-sig")]), [])
+def _plain(name: str) -> str:
+    return name.removeprefix("\ufeff").strip().lower()
 
 
-def _named_columns(table: pa.Table, path: Path) -> pa.Table:
-    """The columns that mean something to us, under our names."""
-    names_here = [name.removeprefix("\ufeff").strip().lower() for name in table.column_names]
-    columns = {}
-    for meaning, names in _NAMES.items():
-        if found := next((name for name in names if name in names_here), None):
-            columns[meaning] = table.column(names_here.index(found))
-    if "path" not in columns:
+def _columns(names: list[str], path: Path) -> _Columns:
+    here = [_plain(name) for name in names]
+    used = {}
+    for meaning, accepted in _NAMES.items():
+        if found := next((name for name in accepted if name in here), None):
+            used[meaning] = here.index(found)
+    if "path" not in used:
+        raise SourceError(_no_path(names, here, path))
+    if not {"width", "height"} <= set(used):
+        used = {meaning: at for meaning, at in used.items() if meaning in ("path", "label", "split")}
+    return _Columns(used, names)
+
+
+def _no_path(names: list[str], here: list[str], path: Path) -> str:
+    """The sentence for a table without paths, with what may have been meant."""
+    if not any(here):
+        return f"The manifest '{shown(str(path))}' is empty; it needs a column 'path', and 'label' for training."
+    text = (
+        f"The manifest '{shown(str(path))}' needs a column 'path' (and 'label' for training), "
+        f"but its columns are: {shown(', '.join(names))}"
+    )
+    if any(looks_like_image(name) for name in here):
+        return f"{text}; its first row must name the columns."
+    close = next((name for name in names if _nearest(name, _NAMES["path"])), None)
+    return text + (f"; rename '{shown(close)}'." if close else ".")
+
+
+def _nearest(name: str, accepted: Sequence[str]) -> str:
+    """The accepted name that was likely meant; "" where none is near."""
+    plain = _plain(name)
+    contained = [one for one in accepted if len(one) > 3 and one in plain]
+    return next(iter([*difflib.get_close_matches(plain, accepted, n=1, cutoff=0.75), *contained]), "")
+
+
+def _on_columns(columns: _Columns) -> Iterator[Remark]:
+    """The remark on columns that are not used."""
+    if not (unused := columns.unused):
+        return
+    lacking = [name for meaning, names in _NAMES.items() if meaning not in columns.used for name in names]
+    meant = [(name, _nearest(name, lacking)) for name in unused]
+    hints = "".join(f"; is '{shown(name)}' meant as '{near}'?" for name, near in meant if near and near != _plain(name))
+    read = ", ".join(columns.names[position].strip() for position in columns.used.values())
+    text = f"{counted(unused, 'column')} not used: {{names}} (used: {shown(read)}){hints or '.'}"
+    yield remark("unused_column", text, unused, important=True)
+
+
+def _on_paths(path: Path, paths: Paths, *, trusted: bool) -> Iterator[Remark]:
+    """Remarks on how paths were found, and on what may help where none was."""
+    if names := paths.backslashes:
+        yield remark("backslashes", f"{counted(names, 'path')} read with / for \\: {{names}}.", names)
+    if names := paths.other_forms:
+        yield remark("unicode_paths", f"{counted(names, 'path')} found in another Unicode form: {{names}}.", names)
+    if (names := paths.missing) and not trusted:
+        few = "none of the manifest's files is" if len(names) == len(paths.keys) else f"{counted(names, 'file')} not"
+        text = f"{few[0].upper()}{few[1:]} there; paths start at the manifest's folder, '{shown(str(path.parent))}'"
+        yield remark("missing", f"{text}{_hint(path, names[0])}: {{names}}.", names, important=True)
+
+
+def _hint(path: Path, name: str) -> str:
+    """What may be wrong with a path that leads nowhere."""
+    slashed = name.replace("\\", "/")
+    if re.match(r"[A-Za-z]:/|//\w", slashed):
+        return "; absolute paths of Windows lead nowhere here"
+    if os.path.lexists(slashed) if "\0" not in slashed else False:
+        return f", but they are there from '{shown(os.getcwd())}': move the manifest"
+    folder = Path(path.parent, clean_path(str(path.parent), slashed)).parent
+    try:
+        near = next((one for one in os.listdir(folder) if one.casefold() == Path(slashed).name.casefold()), "")
+    except (OSError, ValueError):
+        near = ""
+    return f", and case counts ('{shown(near)}' is there)" if near else ""
+
+
+def _check_once(keys: list[str], written: list[str], labels: Strings, path: Path) -> None:
+    """Raise `SourceError` where two rows name one picture, however they spell it."""
+    if len(set(keys)) == len(keys) and not any(key.startswith("../") for key in keys):
+        return
+    first: dict[str, int] = {}
+    again = []
+    for row, key in enumerate(keys):
+        place = os.path.normpath(path.parent / key) if key.startswith("../") else key
+        if first.setdefault(place, row) != row:
+            again.append((first[place], row))
+    if again:
+        one, other = again[0]
+        spelled = "" if written[one] == written[other] else f" (as '{shown(written[other])}' too)"
+        both = f"with the labels '{shown(labels[one])}' and '{shown(labels[other])}'; " * (labels[one] != labels[other])
         raise SourceError(
-            f"The manifest '{path}' needs a column 'path' (and 'label' for training), "
-            f"but its columns are: {', '.join(table.column_names)}."
+            f"Each image may be listed once, but {len(again)} are listed again, first '{shown(written[one])}'{spelled} "
+            f"in rows {one + 1} and {other + 1} of '{shown(str(path))}', {both}leave one row."
         )
-    return pa.table(columns)
 
 
 def _text(table: pa.Table, name: str) -> Strings:
     column = table[name]
     if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
+        column = _cast(column, column.type.value_type, name)
+    if pa.types.is_floating(column.type):  # pandas has no other way to write a gap
+        column = pc.if_else(pc.is_nan(column), None, column)
     column = pc.fill_null(_cast(column, pa.string(), name), "")
     return strings(pc.utf8_trim_whitespace(column).to_pylist())
 
@@ -115,7 +241,8 @@ def _splits(table: pa.Table, path: Path) -> Strings:
     names = [name.lower() for name in _text(table, "split")]
     if row := _first(np.array([name not in SPLIT_NAMES for name in names])):
         raise SourceError(
-            f"Row {row} of '{path}' has the split '{names[row - 1]}'; it must be train, val, test or blank."
+            f"Row {row} of '{shown(str(path))}' has the split '{shown(names[row - 1])}'; "
+            "it must be train, val, test or blank."
         )
     return strings([SPLIT_NAMES[name] for name in names])
 
@@ -139,8 +266,8 @@ def _numbers(table: pa.Table, name: str, path: Path) -> Any:
         numbers = pc.fill_null(_cast(column, pa.float64(), name), np.nan).to_numpy()
     if row := _first(~((numbers >= 1) & (numbers < 2**31) & (numbers == np.floor(numbers)))):
         raise SourceError(
-            f"Row {row} of '{path}' has the {name} '{column[row - 1]}', which is not a whole number above 0; "
-            "mend it, or leave the columns out to have the files measured."
+            f"Row {row} of '{shown(str(path))}' has the {name} '{shown(str(column[row - 1]))}', which is not a whole "
+            "number above 0; mend it, or leave the columns out to have the files measured."
         )
     return numbers.astype(np.int64)
 
@@ -156,7 +283,3 @@ def _first(where: Any) -> int:
     """The row, counted from 1 below the header, of the first True; 0 where there is none."""
     found = np.flatnonzero(where)
     return int(found[0]) + 1 if found.size else 0
-
-
-def _any_file(folder: Path, keys: Strings) -> bool:
-    return any(Path(folder, key).exists() for key in keys[:8])

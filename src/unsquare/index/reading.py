@@ -70,8 +70,8 @@ def image_errors() -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, OSError) and error.errno in _OS_REASONS:
-        return _OS_REASONS[error.errno]
+    if isinstance(error, OSError) and error.errno:  # the file system's; the libraries' have no number
+        return _OS_REASONS.get(error.errno, f"cannot be read ({error.strerror})")
     if isinstance(error, Image.DecompressionBombError):
         return "declares too many pixels: a decompression bomb"
     # Pillow wraps what its parsers raise while opening into a SyntaxError.

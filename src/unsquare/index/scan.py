@@ -6,6 +6,7 @@ depend on how many.
 
 from __future__ import annotations
 
+import difflib
 import os
 import stat
 from collections.abc import Callable
@@ -24,9 +25,10 @@ from unsquare.index.listing import Listing
 from unsquare.index.mame import is_mame, list_mame
 from unsquare.index.manifest import MANIFEST_SUFFIXES, read_manifest
 from unsquare.index.reading import image_errors, quiet
-from unsquare.index.table import Problem, ShapeIndex, is_index, printable
+from unsquare.index.table import Problem, ShapeIndex, is_index, printable, shown
 from unsquare.shapes import Shape, Sizes
 
+_ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".7z", ".rar")
 Progress = Callable[[int, int], None]
 """Called with the files done and the files in all."""
 
@@ -82,29 +84,55 @@ def scan(
     progress: Progress | None = None,
 ) -> ScanResult:
     """As `scan_source`, with the numbers of files read and reused."""
-    listed = _list_source(Path(source).absolute())
+    listed = _list_source(_absolute(Path(source)))
     if isinstance(listed, ShapeIndex):
         return ScanResult(index=listed, num_read=0, num_reused=len(listed))
-    if listed.sizes is not None:
+    if listed.sizes is not None and not listed.root:
         unknown = np.zeros(len(listed.keys), dtype=np.int64)
         index = _index(listed, listed.sizes, unknown, unknown, ())
         return ScanResult(index=index, num_read=0, num_reused=0)
     return _scan_files(listed, _known(previous), workers or _default_workers(), progress)
 
 
+def _absolute(source: Path) -> Path:
+    """The source's one name, so that an index is known again; `link/..` is not cut short, it leads elsewhere."""
+    plain = Path(os.path.abspath(source))
+    try:
+        return plain if plain.samefile(source) else source.absolute()
+    except (OSError, ValueError):
+        return source.absolute()
+
+
 def _list_source(source: Path) -> Listing | ShapeIndex:
-    if source.is_dir():
+    name = shown(str(source))
+    try:
+        mode = source.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise SourceError(
+            f"The source '{name}' does not exist; {_nearest(source)}give a folder of class folders, or a manifest."
+        ) from error
+    except (OSError, ValueError) as error:
+        raise SourceError(f"The source '{name}' cannot be read: {getattr(error, 'strerror', error)}.") from error
+    if stat.S_ISDIR(mode):
         return list_mame(source) if is_mame(source) else list_folder(source)
-    if not source.exists():
-        raise SourceError(f"The source '{source}' does not exist; give a folder of class folders, or a manifest.")
-    if source.suffix == ".parquet" and is_index(source):
+    if stat.S_ISREG(mode) and source.suffix.lower() == ".parquet" and is_index(source):
         return ShapeIndex.read(source)
-    if source.name.lower().endswith(MANIFEST_SUFFIXES):
+    if stat.S_ISREG(mode) and source.name.lower().endswith(MANIFEST_SUFFIXES):
         return read_manifest(source)
+    unpacked = " (unpack it first)" if source.name.lower().endswith(_ARCHIVES) else ""
     raise SourceError(
-        f"'{source}' is not a source that can be read; give a folder of class folders, a manifest "
+        f"'{name}' is not a source that can be read; give a folder of class folders{unpacked}, a manifest "
         f"({', '.join(MANIFEST_SUFFIXES)}) with columns path and label, or an index made by `unsquare scan`."
     )
+
+
+def _nearest(source: Path) -> str:
+    """A question about the name beside a missing source that is most like its own; "" where none is."""
+    try:
+        close = difflib.get_close_matches(source.name, os.listdir(source.parent), n=1)
+    except OSError:
+        return ""
+    return f"did you mean '{shown(close[0])}'? Otherwise " if close else ""
 
 
 def _default_workers() -> int:
@@ -128,31 +156,40 @@ def _known(previous: ShapeIndex | None) -> dict[str, _File]:
 
 def _scan_files(listing: Listing, known: dict[str, _File], workers: int, progress: Progress | None) -> ScanResult:
     files = []
-    num_read = 0
     keys = listing.keys.tolist()
+    told = repeat(None) if listing.sizes is None else (Shape(*size) for size in listing.sizes.tolist())
     with quiet(), ThreadPoolExecutor(workers) as pool:
-        for key, file in zip(keys, pool.map(_look, repeat(listing.root), keys, map(known.get, keys))):
-            num_read += file is not known.get(key)
+        for file in pool.map(_look, repeat(listing.root), keys, map(known.get, keys), told):
             files.append(file)
             if progress is not None:
                 progress(len(files), len(keys))
-    return ScanResult(index=_assemble(listing, files), num_read=num_read, num_reused=len(keys) - num_read)
+    index = _assemble(listing, files)
+    if listing.sizes is not None:
+        return ScanResult(index=index, num_read=0, num_reused=0)
+    num_reused = sum(file is known.get(key) for key, file in zip(keys, files))
+    return ScanResult(index=index, num_read=len(keys) - num_reused, num_reused=num_reused)
 
 
-def _look(root: str, key: str, known: _File | None) -> _File:
-    """One file, taken from `known` where it has not changed."""
+def _look(root: str, key: str, known: _File | None, told: Shape | None) -> _File:
+    """One file, taken from `known` where it has not changed; where its shape is told, it is not opened."""
     path = Path(root, key)
     num_bytes = modified_ns = 0
     try:
+        if "\0" in key:
+            raise ImageError("has a zero byte in its name")
         if printable(key) != key:
             raise ImageError("has a name that is not UTF-8; rename it")
         with image_errors():
             status = path.stat()
         num_bytes = status.st_size
-        if known is not None and known.modified_ns == status.st_mtime_ns and known.num_bytes == num_bytes:
-            return known
+        if stat.S_ISDIR(status.st_mode):
+            raise ImageError("is a folder, not a file")
         if not stat.S_ISREG(status.st_mode):
             raise ImageError("is not a regular file")
+        if told is not None:
+            return _File(told, "", num_bytes, status.st_mtime_ns)
+        if known is not None and known.modified_ns == status.st_mtime_ns and known.num_bytes == num_bytes:
+            return known
         with image_errors(), path.open("rb") as fp:
             # Only now: a file that cannot be opened may become readable without changing, so it is tried
             # again.
@@ -202,4 +239,5 @@ def _index(
         num_bytes=num_bytes,
         modified_ns=modified_ns,
         problems=problems,
+        notes=listing.notes,
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from unsquare.errors import SourceError
+from unsquare.errors import ImageError, SourceError
 from unsquare.files import replacing
+from unsquare.index.opening import open_regular
 from unsquare.shapes import Sizes
 
 METADATA_KEY = b"unsquare.index"
@@ -44,6 +45,22 @@ class Problem:
     """0 where the file could not even be opened: such files are tried again by every scan."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Remark:
+    """Something to know of a source that is no reason to refuse it."""
+
+    kind: str
+    """A fixed name for programs: "empty_folder"."""
+    text: str
+    """One sentence."""
+    count: int = 1
+    """How many files, folders, classes or columns it is about."""
+    names: tuple[str, ...] = ()
+    """The first of them."""
+    important: bool = False
+    """Whether training says it before it starts."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ShapeIndex:
     """The images of one source in the order of their keys."""
@@ -65,6 +82,8 @@ class ShapeIndex:
     modified_ns: npt.NDArray[np.int64]
     """(N,) modification times, 0 where unknown."""
     problems: tuple[Problem, ...] = ()
+    notes: tuple[Remark, ...] = ()
+    """What the source's folders, links or columns say; `find_remarks` adds what the rows say."""
 
     def __post_init__(self) -> None:
         columns = (self.sizes, self.labels, self.splits, self.num_bytes, self.modified_ns)
@@ -101,8 +120,9 @@ class ShapeIndex:
     def write(self, path: Path) -> None:
         """Write the index as one Parquet file; readers see the old file or the new one, never a part."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as partial:
-            pq.write_table(_to_arrow(self), partial, compression="zstd")
+        # As an open file: the library takes no path that is not UTF-8.
+        with replacing(path) as partial, partial.open("wb") as file:
+            pq.write_table(_to_arrow(self), file, compression="zstd")
 
     @classmethod
     def read(cls, path: Path) -> ShapeIndex:
@@ -112,9 +132,11 @@ class ShapeIndex:
             SourceError: the file is missing, is no index, or is of another version.
         """
         try:
-            table = pq.read_table(path)
-        except (OSError, pa.ArrowException) as error:
-            raise SourceError(f"The index '{path}' cannot be read: {error}.") from error
+            # As an open file: from a path, the library also makes a column of each folder called name=value.
+            with open_regular(path) as (file, _):
+                table = pq.read_table(file)
+        except (OSError, ImageError, pa.ArrowException) as error:
+            raise SourceError(f"The index '{path}' cannot be read: {_reason(error)}.") from error
         return _from_arrow(table, path)
 
 
@@ -135,12 +157,25 @@ def printable(key: str) -> str:
     return key.encode("utf-8", "backslashreplace").decode()
 
 
+def shown(name: str) -> str:
+    """The name as part of one line: line breaks and other characters that do not print are spelled out."""
+    if name.isprintable():
+        return name
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in printable(name))
+
+
 def is_index(path: Path) -> bool:
     """Whether this Parquet file is an index rather than a user's manifest."""
     try:
-        return METADATA_KEY in (pq.read_schema(path).metadata or {})
-    except (OSError, pa.ArrowException) as error:
-        raise SourceError(f"'{path}' cannot be read as a Parquet file: {error}.") from error
+        with open_regular(path) as (file, _):
+            return METADATA_KEY in (pq.read_schema(file).metadata or {})
+    except (OSError, ImageError, pa.ArrowException) as error:
+        raise SourceError(f"'{path}' cannot be read as a Parquet file: {_reason(error)}.") from error
+
+
+def _reason(error: Exception) -> str:
+    """What an error of the library says, on one line."""
+    return " ".join(str(error).split()).rstrip(".")
 
 
 def _to_arrow(index: ShapeIndex) -> pa.Table:
@@ -157,7 +192,8 @@ def _to_arrow(index: ShapeIndex) -> pa.Table:
         "modified_ns": pa.array([*index.modified_ns.tolist(), *(p.modified_ns for p in problems)], pa.int64()),
         "problem": pa.array([None] * len(index) + [p.reason for p in problems], pa.string()),
     }
-    about = {"version": VERSION, "root": index.root, "classes": index.classes}
+    notes = [asdict(note) for note in index.notes]
+    about = {"version": VERSION, "root": index.root, "classes": index.classes, "notes": notes}
     return pa.table(columns).replace_schema_metadata({METADATA_KEY: json.dumps(about)})
 
 
@@ -187,6 +223,7 @@ def _from_arrow(table: pa.Table, path: Path) -> ShapeIndex:
         num_bytes=rows["bytes"].to_numpy().astype(np.int64),
         modified_ns=rows["modified_ns"].to_numpy().astype(np.int64),
         problems=tuple(map(_problem, table.filter(pc.is_valid(table["problem"])).to_pylist())),
+        notes=tuple(Remark(**note | {"names": tuple(note["names"])}) for note in about.get("notes", [])),
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from unsquare.errors import SourceError
-from unsquare.index.table import Problem, ShapeIndex
+from unsquare.index.table import Problem, ShapeIndex, shown
 
 _NUM_SHOWN = 3
 
@@ -32,19 +32,26 @@ def check_trainable(index: ShapeIndex, skip_bad: bool, *, least_classes: int = 2
         )
     if unlabelled.size:
         raise SourceError(
-            f"{unlabelled.size} of {len(index)} images have no label, first '{index.keys[unlabelled[0]]}'; "
+            f"{unlabelled.size} of {len(index)} images have no label, first '{shown(index.keys[unlabelled[0]])}'; "
             "put them into a class folder, or fill in the manifest's column 'label'."
         )
-    if len(present := np.unique(index.labels)) < least_classes:
-        raise SourceError(f"Training needs at least two classes, but all images are of '{index.classes[present[0]]}'.")
+    if least_classes > 1:
+        _check_classes(index, least_classes)
     return replace(index, problems=())
 
 
+def _check_classes(index: ShapeIndex, least_classes: int) -> None:
+    for what, labels in (("", index.labels), (" of train", index.labels[np.isin(index.splits, ("train", ""))])):
+        if labels.size and len(present := np.unique(labels)) < least_classes:
+            name = shown(index.classes[present[0]])
+            raise SourceError(f"Training needs at least two classes, but all images{what} are of '{name}'.")
+
+
 def _describe(problems: tuple[Problem, ...]) -> str:
-    shown = "; ".join(f"'{problem.key}' {problem.reason}" for problem in problems[:_NUM_SHOWN])
+    first = "; ".join(f"'{shown(problem.key)}' {problem.reason}" for problem in problems[:_NUM_SHOWN])
     more = f"; and {len(problems) - _NUM_SHOWN} more" if len(problems) > _NUM_SHOWN else ""
     files = "1 file" if len(problems) == 1 else f"{len(problems)} files"
     return (
-        f"{files} cannot be read: {shown}{more}. Mend or remove them, train without them by --skip-bad, "
+        f"{files} cannot be read: {first}{more}. Mend or remove them, train without them by --skip-bad, "
         "or list them all with `unsquare scan`."
     )

@@ -13,6 +13,7 @@ from unsquare.data.gate import DECODE_BYTES
 from unsquare.data.loader import UndecodableError, decoding_bytes
 from unsquare.errors import ConfigError, ImageError, SourceError
 from unsquare.index.header import read_header
+from unsquare.index.listing import class_name
 from unsquare.index.scan import scan_source
 from unsquare.index.table import Problem, ShapeIndex, strings
 from unsquare.index.trainable import check_trainable
@@ -171,14 +172,14 @@ class Predictor:
 
     def _with_own_classes(self, index: ShapeIndex) -> ShapeIndex:
         """The index with its labels as positions in the run's classes."""
-        own = {name: position for position, name in enumerate(self.classes)}
+        own = {class_name(name): position for position, name in enumerate(self.classes)}
         used = [index.classes[label] for label in np.unique(index.labels[index.labels >= 0])]
-        if strange := [name for name in used if name not in own]:
+        if strange := [name for name in used if class_name(name) not in own]:
             raise SourceError(
                 f"The pictures must be of the run's {len(own)} classes, but {strange[0]!r} is none of them "
                 f"({', '.join(self.classes[:8])}{', ...' if len(own) > 8 else ''}); rename it or evaluate another run."
             )
-        position = np.array([own.get(name, -1) for name in index.classes] + [-1], dtype=np.int32)
+        position = np.array([own.get(class_name(name), -1) for name in index.classes] + [-1], dtype=np.int32)
         return replace(index, classes=self.classes, labels=position[index.labels])
 
 

@@ -13,9 +13,11 @@ from torch import nn
 
 from unsquare.data.loader import BatchLoader
 from unsquare.errors import RunError, SourceError
+from unsquare.index.copies import find_copies
 from unsquare.index.holdout import with_validation
+from unsquare.index.remarks import row_remarks
 from unsquare.index.scan import scan_source
-from unsquare.index.table import ShapeIndex
+from unsquare.index.table import Remark, ShapeIndex, printable
 from unsquare.index.trainable import check_trainable
 from unsquare.memory.watch import Watch
 from unsquare.plan.buckets import form_buckets
@@ -66,6 +68,8 @@ def train(
         Stopped: a signal stopped the run after a step; it is saved.
     """
     config = config or TrainConfig()
+    if printable(str(out)) != str(out):
+        raise RunError(f"A run folder's name must be UTF-8, but is '{printable(str(out))}'; give another with --out.")
     auto_precision = config.device.precision == "auto"
     fabric = launch(config.device)
     console = Console(quiet=quiet or not fabric.is_global_zero)
@@ -125,18 +129,28 @@ def _precision_name(fabric: Fabric) -> Any:
 def _trainable_index(source: Path, config: TrainConfig, console: Console) -> ShapeIndex:
     """The source's index, checked, with a val split."""
     index = scan_source(source, progress=console.progress("reading headers"))
+    _say(index.notes, console)
     num_bad = len(index.problems)
     index = check_trainable(index, skip_bad=config.saving.skip_bad)
     if num_bad:
         console.say(f"Left out {num_bad} files that cannot be read, as --skip-bad asks; `unsquare scan` lists them.")
-    index = with_validation(index, config.saving.validation_fraction, config.plan.seed)
+    copies = find_copies(index)
+    index = with_validation(index, config.saving.validation_fraction, config.plan.seed, copies.groups)
     for split in ("train", "val"):
         if not np.any(index.splits == split):
             raise SourceError(
                 f"Training needs images in the splits train and val, but {source} has none in {split}; "
                 "put some there, or give each class more than one training image to hold out."
             )
+    _say(row_remarks(index, copies), console)
     return index
+
+
+def _say(remarks: tuple[Remark, ...], console: Console) -> None:
+    """Say the important remarks on a source."""
+    for remark in remarks:
+        if remark.important:
+            console.say(remark.text)
 
 
 def _prepare(

@@ -1,0 +1,207 @@
+"""What a manifest lists, however its rows are spelled, and what is said about its columns."""
+
+from __future__ import annotations
+
+import unicodedata
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from unsquare.errors import SourceError
+from unsquare.index import ShapeIndex, scan_source
+
+NFC, NFD = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+FOUR = ("cat/0.jpg,cat", "cat/1.jpg,cat", "dog/0.jpg,dog", "dog/1.jpg,dog")
+
+
+@pytest.fixture
+def listed(make_folder):
+    """A function that writes a manifest beside the pictures cat/0, cat/1, dog/0 and dog/1, and reads it."""
+    root = make_folder(num_images=2)
+
+    def read(*rows: str, header: str = "path,label") -> ShapeIndex:
+        text = "\n".join((header, *rows)).replace("ROOT", str(root)) + "\n"
+        (root / "list.csv").write_text(text, encoding="utf-8")
+        return scan_source(root / "list.csv")
+
+    return read
+
+
+def text_of(index: ShapeIndex, kind: str) -> str:
+    """The note of a kind."""
+    return next(note.text for note in index.notes if note.kind == kind)
+
+
+def test_a_plain_manifest_has_nothing_to_say(listed) -> None:
+    """Known columns, files that are there: no notes. pandas' row numbers are no column of anybody."""
+    assert listed(*FOUR).notes == ()
+    assert listed(*(f"{i},{row},train" for i, row in enumerate(FOUR)), header=",path,label,split").notes == ()
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "cat//0.jpg",
+        "./cat/0.jpg",
+        "cat/./0.jpg",
+        "dog/../cat/0.jpg",
+        "ROOT/cat/0.jpg",
+        "../pictures/cat/0.jpg",
+        "cat\\0.jpg",
+    ],
+)
+def test_one_picture_in_two_spellings_is_refused_by_both(listed, written: str) -> None:
+    """Every spelling is read as the picture's one key; listed beside another, both spellings and rows are named."""
+    assert listed(f"{written},cat", *FOUR[1:]).keys.tolist() == [row.split(",")[0] for row in FOUR]
+    with pytest.raises(SourceError, match=r"listed again, first .*0\.jpg' \(as 'cat/0\.jpg' too\) in rows 1 and 2"):
+        listed(f"{written},cat", *FOUR)
+    with pytest.raises(SourceError, match="with the labels 'owl' and 'cat'"):
+        listed(f"{written},owl", *FOUR)
+
+
+def test_outside_the_folder_spellings_are_one_too(make_folder, tmp_path: Path) -> None:
+    """A picture elsewhere, by a relative and by an absolute path, is listed twice."""
+    other = make_folder(name="other", num_images=1)
+    lists = make_folder(name="lists", num_images=1)
+    (lists / "a.csv").write_text(f"path,label\n../other/cat/0.jpg,a\n{other}/cat/0.jpg,b\n")
+    with pytest.raises(SourceError, match="listed again"):
+        scan_source(lists / "a.csv")
+
+
+def test_backslashes_are_said(listed) -> None:
+    """Paths of Windows are read, and how many is said; an absolute one gets a hint."""
+    index = listed(*(row.replace("/", "\\") for row in FOUR))
+    assert index.problems == ()
+    assert text_of(index, "backslashes").startswith("4 paths read with / for \\: 'cat\\0.jpg'")
+    assert "absolute paths of Windows" in text_of(listed("D:\\x\\0.jpg,cat"), "missing")
+
+
+def test_missing_files_are_said_with_a_hint(listed, monkeypatch: pytest.MonkeyPatch, make_folder) -> None:
+    """That all are missing, where paths start, and what else may be wrong: the case, or the folder worked in."""
+    assert "None of the manifest's files is there; paths start at" in text_of(listed("x/0.jpg,cat"), "missing")
+    assert "case counts ('0.jpg' is there)" in text_of(listed("cat/0.JPG,cat", FOUR[2]), "missing")
+    monkeypatch.chdir(make_folder(("owl",), name="elsewhere"))
+    assert "they are there from" in text_of(listed("owl/0.jpg,cat"), "missing")
+
+
+def test_labels_in_two_unicode_forms_are_one_class(listed) -> None:
+    """A label typed in one form and one pasted in the other."""
+    assert listed(f"cat/0.jpg,{NFC}", f"cat/1.jpg,{NFD}", FOUR[2]).classes == (NFC, "dog")
+
+
+@pytest.mark.parametrize("labels", [("NA", "null"), ("None", "nan"), ("007", "7"), ("true", "1.0")])
+def test_labels_stay_text(listed, labels: tuple[str, str]) -> None:
+    """Words that other programs take for gaps or numbers are classes."""
+    assert set(listed(*(f"cat/{i}.jpg,{label}" for i, label in enumerate(labels))).classes) == set(labels)
+
+
+@pytest.mark.parametrize(
+    ("header", "words"),
+    [
+        ("path,label,fold", "1 column not used: 'fold' (used: path, label)."),
+        ("path,lable,fold", "2 columns not used: 'lable', 'fold' (used: path); is 'lable' meant as 'label'?"),
+        ("path,Klass,width", "not used: 'Klass', 'width'"),
+        ("path,path,label", "1 column not used: 'path'"),
+        (" PATH ,Label,Splits", "(used: PATH, Label); is 'Splits' meant as 'split'?"),
+    ],
+)
+def test_columns_that_are_not_used_are_said(listed, header: str, words: str) -> None:
+    """What nobody reads is named, with the name that may be meant."""
+    index = listed("cat/0.jpg,cat,1", header=header)
+    assert words in text_of(index, "unused_column")
+    assert next(note for note in index.notes).important
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ("filepath,label", "its columns are: filepath, label; rename 'filepath'"),
+        ("id,image_path", "rename 'image_path'"),
+        ("cat/0.jpg,cat", "its first row must name the columns"),
+        ("a,b", r"its columns are: a, b\.$"),
+        (",", "is empty"),
+    ],
+)
+def test_a_missing_column_is_answered_with_the_nearest(listed, header: str, message: str) -> None:
+    """The error says what there is, and what to rename."""
+    with pytest.raises(SourceError, match=message):
+        listed(FOUR[0], header=header)
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_the_delimiter_is_the_one_that_shows_a_path(listed, delimiter: str) -> None:
+    """Other marks in names of columns mislead nobody."""
+    header = delimiter.join(("a;b" if delimiter != ";" else "a,b", "path", "label"))
+    index = listed(delimiter.join(("x", "cat/0.jpg", "cat")), header=header)
+    assert (index.keys.tolist(), index.classes) == (["cat/0.jpg"], ("cat",))
+
+
+def test_sizes_are_trusted_but_files_must_be_there(listed) -> None:
+    """With sizes nothing is opened, but where the files are at hand each is looked for, and its length noted."""
+    rows = [f"{row},90,80" for row in (*FOUR[:3], "dog/9.jpg,dog", "dog,dog")]
+    index = listed(*rows, header="path,label,width,height")
+    assert index.sizes.tolist() == [[80, 90]] * 3
+    assert index.num_bytes.min() > 0
+    reasons = [(problem.key, problem.reason) for problem in index.problems]
+    assert reasons == [("dog", "is a folder, not a file"), ("dog/9.jpg", "is not there")]
+
+
+PATHS = ["a.jpg", "b.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "classes"),
+    [
+        ({"path": pa.array(PATHS).dictionary_encode(), "label": pa.array(["x", "y"], pa.large_string())}, ("x", "y")),
+        ({"path": pa.array([b"a.jpg", b"b.jpg"]), "label": pa.array([1, 0])}, ("0", "1")),
+        ({"path": pa.array(PATHS), "label": pa.array([1.0, float("nan")])}, ("1",)),
+        ({"path": pa.array(PATHS), "label": pa.array([7, 7]).dictionary_encode()}, ("7",)),
+        ({"path": pa.array(PATHS), "label": pa.nulls(2)}, ()),
+    ],
+)
+def test_parquet_columns_of_many_types(tmp_path: Path, columns: dict[str, pa.Array], classes: tuple[str, ...]) -> None:
+    """Dictionaries, bytes, numbers, pandas' gaps and nulls."""
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    assert scan_source(tmp_path / "a.parquet").classes == classes
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"path": pa.array([["a.jpg"], ["b.jpg"]])}, "must hold plain text or numbers, but is of type list"),
+        ({"image": pa.array([{"bytes": b"x"}] * 2), "label": pa.array([0, 1])}, "plain text or numbers"),
+        ({"path": pa.array(PATHS), "label": pa.array([[0], [1]])}, "column 'label' must hold plain text"),
+        ({"path": pa.array([b"\xff", b"a"])}, "plain text"),
+        ({"path": pa.array(["a.jpg", None])}, "Row 2 of .* has no path"),
+        ({"picture": pa.array(PATHS)}, "needs a column 'path'"),
+    ],
+)
+def test_parquet_columns_that_make_no_sense(tmp_path: Path, columns: dict[str, pa.Array], message: str) -> None:
+    """One sentence for each."""
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    with pytest.raises(SourceError, match=message):
+        scan_source(tmp_path / "a.parquet")
+
+
+def test_folders_with_equal_signs_make_no_columns(tmp_path: Path) -> None:
+    """A manifest below `label=x` is not thereby labeled, nor is an index."""
+    folder = tmp_path / "label=x"
+    folder.mkdir()
+    pq.write_table(pa.table({"path": PATHS}), folder / "a.parquet")
+    index = scan_source(folder / "a.parquet")
+    assert index.classes == ()
+    index.write(folder / "i.parquet")
+    assert ShapeIndex.read(folder / "i.parquet").classes == ()
+
+
+@pytest.mark.parametrize("name", ["cr_only.csv", "backslash.csv", "na_label.csv"])
+def test_the_lists_at_hand_are_read(shared_data: Path, make_folder, name: str) -> None:
+    """Line ends of old Macs, paths of Windows and a class called NA, with their pictures beside them."""
+    make_folder(("train/cat", "train/dog"), num_images=10, name="fold")
+    lists = make_folder(("x",), num_images=1, name="lists")
+    (lists / name).write_bytes((shared_data / "cases/csv" / name).read_bytes())
+    index = scan_source(lists / name)
+    assert len(index) == 20
+    assert index.classes == (("NA", "null") if name == "na_label.csv" else ("cat", "dog"))

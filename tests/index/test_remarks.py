@@ -1,0 +1,130 @@
+"""What is said of an index before it is trained on."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from unsquare.index import ShapeIndex, class_counts, find_remarks, scan_source
+from unsquare.index.copies import find_copies
+
+
+def said(index: ShapeIndex) -> dict[str, str]:
+    """The texts of all remarks by kind."""
+    return {remark.kind: remark.text for remark in find_remarks(index)}
+
+
+def test_nothing_to_say_of_a_whole_source(make_folder) -> None:
+    """Classes of several different pictures in train and val."""
+    assert said(scan_source(make_folder(splits=("train", "val")))) == {}
+
+
+def test_classes_are_counted_by_split(make_folder) -> None:
+    """The table has a column for each split that there is, and a zero where a class lacks it."""
+    root = make_folder(splits=("train", "val"), num_images=2)
+    shutil.rmtree(root / "val/dog")
+    assert class_counts(scan_source(root)) == {"cat": {"train": 2, "val": 2}, "dog": {"train": 2, "val": 0}}
+    assert class_counts(scan_source(root / "train")) == {"cat": {"": 2}, "dog": {"": 2}}
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_a_class_that_train_lacks_is_said(make_folder, split: str) -> None:
+    """A class in val or test alone can never be learned."""
+    root = make_folder({"cat": 2, "dog": 2}, splits=("train", "val"))
+    make_folder({"owl": 2}, splits=(split,))
+    assert said(scan_source(root))[f"only_in_{split}"].endswith("never learned: 'owl'.")
+
+
+def test_small_and_empty_classes_are_said(make_folder) -> None:
+    """A class of one picture, one of bad files alone, and one that val lacks."""
+    root = make_folder({"cat": 3, "dog": 1}, splits=("train",))
+    make_folder({"cat": 1}, splits=("val",), seed=1)
+    (root / "train/owl").mkdir()
+    (root / "train/owl/0.jpg").write_bytes(b"")
+    found = said(scan_source(root))
+    assert found["single_image"] == "1 class with a single image to train on: 'dog'."
+    assert found["class_without_images"].endswith("'owl'.")
+    assert found["not_in_val"].endswith("'dog'.")
+
+
+@pytest.mark.parametrize("other", ["Cat", "cat ", " cat", "CAT", "cat\u200b", "\uff43at", "c at"])
+def test_classes_that_look_alike_are_said(make_folder, other: str) -> None:
+    """Case, spaces, invisible characters and width tell no reader two classes apart."""
+    assert "'cat'" in said(scan_source(make_folder(("cat", other))))["alike_classes"]
+
+
+def test_a_picture_in_two_splits_or_classes_is_said(make_folder) -> None:
+    """Equal bytes under other names are found, in whatever folder, and each meaning has its remark."""
+    root = make_folder(splits=("train", "val"), num_images=2)
+    shutil.copy(root / "train/cat/0.jpg", root / "val/cat/copy.jpg")
+    shutil.copy(root / "train/cat/1.jpg", root / "train/dog/copy.jpg")
+    shutil.copy(root / "val/dog/1.jpg", root / "val/dog/copy.jpg")
+    found = {remark.kind: remark for remark in find_remarks(scan_source(root))}
+    assert found["in_two_splits"].names == ("train/cat/0.jpg = val/cat/copy.jpg",)
+    assert found["two_labels"].names == ("train/cat/1.jpg (cat) = train/dog/copy.jpg (dog)",)
+    assert found["copies"].names == ("val/dog/1.jpg = val/dog/copy.jpg",)
+    assert found["in_two_splits"].important
+    assert not found["copies"].important
+
+
+def test_links_to_one_picture_are_copies(make_folder) -> None:
+    """Symbolic and hard links are the same picture twice."""
+    root = make_folder(num_images=1)
+    (root / "cat/soft.jpg").symlink_to("0.jpg")
+    os.link(root / "dog/0.jpg", root / "dog/hard.jpg")
+    assert find_copies(scan_source(root)).groups == ([0, 1], [2, 3])
+
+
+def test_copies_are_equal_in_every_byte(tmp_path: Path, rng: np.random.Generator) -> None:
+    """Long files of one length and shape that differ in a single byte, wherever it is, are no copies."""
+    pixels = rng.integers(0, 256, (200, 300, 3), dtype=np.uint8)
+    for name, at in (("a/0", None), ("a/1", (0, 0, 0)), ("b/2", (150, 17, 1)), ("b/3", (199, 299, 2)), ("b/4", None)):
+        changed = pixels.copy()
+        if at is not None:
+            changed[at] ^= 1
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(changed).save(tmp_path / f"{name}.ppm")
+    index = scan_source(tmp_path)
+    assert find_copies(index).groups == ([0, 4],)
+    assert not find_copies(index).sampled
+
+
+def test_beyond_the_bound_samples_decide_and_that_is_said(tmp_path: Path, rng: np.random.Generator) -> None:
+    """Nothing is read whole where that would cost more than allowed; the remark says so."""
+    for label in ("cat", "dog"):
+        (tmp_path / label).mkdir()
+        Image.fromarray(np.zeros((200, 300, 3), np.uint8)).save(tmp_path / label / "0.ppm")
+    index = scan_source(tmp_path)
+    copies = find_copies(index, most_bytes=1000)
+    assert copies.groups == ([0, 1],)
+    assert copies.sampled
+
+
+def test_files_that_are_not_there_have_no_copies(make_folder) -> None:
+    """Files that went, became pipes, or never were (a list of shapes) are no error."""
+    root = make_folder(num_images=1)
+    for i in range(3):
+        shutil.copy(root / "cat/0.jpg", root / f"cat/{i + 1}.jpg")
+    index = scan_source(root)
+    (root / "cat/1.jpg").unlink()
+    (root / "cat/2.jpg").unlink()
+    os.mkfifo(root / "cat/2.jpg")
+    assert find_copies(index).groups == ([0, 3],)
+    assert find_copies(replace(index, root="")).groups == ()
+    assert find_copies(index.take([])).groups == ()
+
+
+def test_remarks_survive_the_file(make_folder, tmp_path: Path) -> None:
+    """An index that is written and read says what the folder said."""
+    root = make_folder(num_images=2)
+    (root / "owl").mkdir()
+    index = scan_source(root)
+    index.write(tmp_path / "index.parquet")
+    assert scan_source(tmp_path / "index.parquet").notes == index.notes
+    assert find_remarks(ShapeIndex.read(tmp_path / "index.parquet")) == find_remarks(index)
