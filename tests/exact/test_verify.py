@@ -169,13 +169,25 @@ def test_a_network_that_draws_random_numbers_is_not_compared() -> None:
 
 @pytest.mark.parametrize("normed", [nn.utils.parametrizations.spectral_norm, nn.utils.spectral_norm])
 def test_state_that_moves_with_each_forward_starts_anew(normed: Callable[[nn.Module], nn.Module]) -> None:
-    """The power iteration of spectral norm is the same for each lone image and for the batch."""
+    """The power iteration of spectral norm, begun anew for each image, is exact; moving with each call, it is no batch's."""
     model = Small()
     model.two = normed(model.two)
     found = verify_exact(model, sizes=SIZES)
-    assert found.exact
     assert found.training is not None
-    assert max(found.training.own_outputs, found.training.own_gradients) < 1e-12
+    assert max(found.training.outputs, found.training.gradients) < 1e-12
+    assert found.status == "stateful"
+    assert not found.exact
+    assert all(name.startswith("two.") for name in found.moving)
+    assert verify_exact(model, sizes=SIZES, training=False).exact
+
+
+def test_default_sizes_could_show_what_depends_on_shape() -> None:
+    """Left open, the images are portrait, landscape and square, small ones and one as high as the canvas."""
+    ((high, narrow), (low, wide), (side, other)) = verify_exact("test_resnet", training=False).sizes
+    assert high > narrow
+    assert low < wide
+    assert side == other
+    assert side < max(high, wide) * 3 // 4 + 1
 
 
 class Returning(nn.Module):
