@@ -37,7 +37,7 @@ padding does. A network that rounding alone moves further cannot be judged in th
 _REPEAT_SPACINGS = 100
 
 _NUM_CLASSES = 7
-_LARGER_SIDES = (224, 248)
+_LARGER_SIDES = (224, 224, 248)
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,11 @@ def verify_exact(
     name, stock = _stock(model, pretrained, seed)
     if max_side < 16:
         raise ConfigError(f"max_side must be at least 16 pixels, but is {max_side}.")
-    chosen = list(sizes) if sizes is not None else _drawn_sizes(num_images, (max_side * 5 // 8, max_side), seed)
+    chosen = (
+        list(sizes)
+        if sizes is not None
+        else _drawn_sizes(num_images, (max_side * 3 // 8, max_side * 5 // 8, max_side), seed)
+    )
     if len(chosen) < 2:
         raise ConfigError(f"Verifying needs two or more images, since one is never padded, but got {len(chosen)}.")
     tolerance = TOLERANCES[dtype] if tolerance is None else tolerance
@@ -150,7 +154,7 @@ def verify_exact(
     try:
         return _verified(name, stock, exact, chosen, dtype, tolerance, training, seed)
     except StockFailsError:
-        if sizes is not None or max_side >= _LARGER_SIDES[1]:
+        if sizes is not None or max_side >= _LARGER_SIDES[-1]:
             raise
         chosen = _drawn_sizes(num_images, _LARGER_SIDES, seed)
         return _verified(name, stock, exact, chosen, dtype, tolerance, training, seed)
@@ -193,16 +197,16 @@ def _stock(model: nn.Module | str, pretrained: bool, seed: int) -> tuple[str, nn
         return model, lone.shaken(timm.create_model(model, num_classes=_NUM_CLASSES), seed + 1)
 
 
-def _drawn_sizes(num_images: int, sides: tuple[int, int], seed: int) -> list[tuple[int, int]]:
-    """Portrait, landscape, a small square, then any: what a network does by its images' shape shows."""
+def _drawn_sizes(num_images: int, sides: tuple[int, int, int], seed: int) -> list[tuple[int, int]]:
+    """Portrait, landscape, a small square, then any, of sides (small, low, high)."""
     generator = torch.Generator().manual_seed(seed)
 
     def drawn(low: int, high: int) -> int:
         return int(torch.randint(low, high + 1, (), generator=generator))
 
-    low, high = sides
+    least, low, high = sides
     middle = (low + high) // 2
-    small = drawn(low, middle)
+    small = drawn(least, low)
     kinds = [
         (drawn(middle + 1, high), drawn(low, middle)),
         (drawn(low, middle), drawn(middle + 1, high)),
