@@ -165,8 +165,8 @@ def _print(found: list[Verification]) -> None:
             )
         if each.moving:
             console.print(
-                f"{each.model} keeps state that moves with every call in training ({', '.join(each.moving[:3])}): images "
-                "of one batch find another state than images one after another, so no batch is exact there.",
+                f"{each.model} keeps state that moves with every call in training ({', '.join(each.moving[:3])}): "
+                "images of one batch find another state than images one after another, so no batch is exact there.",
                 highlight=False,
             )
         if each.status == "ill-conditioned":
