@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -20,7 +21,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from unsquare.errors import SourceError
-from unsquare.files import replacing
+from unsquare.files import require_regular
+from unsquare.parquet import read_table, write_table
 from unsquare.shapes import Sizes
 
 METADATA_KEY = b"unsquare.index"
@@ -28,6 +30,19 @@ VERSION = 1
 """Raised whenever the columns, or the rules by which a header becomes a row, change."""
 
 Strings = npt.NDArray[np.object_]
+
+_COLUMNS = {
+    "key": pa.string(),
+    "height": pa.int64(),
+    "width": pa.int64(),
+    "label": pa.string(),
+    "split": pa.string(),
+    "bytes": pa.int64(),
+    "modified_ns": pa.int64(),
+    "problem": pa.string(),
+}
+_MAY_LACK = frozenset({"label", "problem"})
+_LONGEST_SIDE = 1 << 30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,8 +116,7 @@ class ShapeIndex:
     def write(self, path: Path) -> None:
         """Write the index as one Parquet file; readers see the old file or the new one, never a part."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as partial:
-            pq.write_table(_to_arrow(self), partial, compression="zstd")
+        write_table(path, _to_arrow(self))
 
     @classmethod
     def read(cls, path: Path) -> ShapeIndex:
@@ -111,11 +125,12 @@ class ShapeIndex:
         Raises:
             SourceError: the file is missing, is no index, or is of another version.
         """
+        if not is_index(path):
+            raise SourceError(f"'{path}' is a Parquet file but not an index; make one with `unsquare scan`.")
         try:
-            table = pq.read_table(path)
-        except (OSError, pa.ArrowException) as error:
+            return _from_arrow(read_table(path, _COLUMNS, _MAY_LACK), path)
+        except ValueError as error:
             raise SourceError(f"The index '{path}' cannot be read: {error}.") from error
-        return _from_arrow(table, path)
 
 
 def empty_strings(length: int) -> Strings:
@@ -138,6 +153,7 @@ def printable(key: str) -> str:
 def is_index(path: Path) -> bool:
     """Whether this Parquet file is an index rather than a user's manifest."""
     try:
+        require_regular(path)
         return METADATA_KEY in (pq.read_schema(path).metadata or {})
     except (OSError, pa.ArrowException) as error:
         raise SourceError(f"'{path}' cannot be read as a Parquet file: {error}.") from error
@@ -165,29 +181,46 @@ def _zeros(problems: tuple[Problem, ...]) -> npt.NDArray[np.int64]:
     return np.zeros(len(problems), dtype=np.int64)
 
 
+class _About(msgspec.Struct):
+    """What the schema's metadata holds."""
+
+    version: int
+    root: str
+    classes: tuple[str, ...]
+
+
 def _from_arrow(table: pa.Table, path: Path) -> ShapeIndex:
-    about = json.loads((table.schema.metadata or {}).get(METADATA_KEY, b"null"))
-    if about is None:
-        raise SourceError(f"'{path}' is a Parquet file but not an index; make one with `unsquare scan`.")
-    if about["version"] != VERSION:
-        raise SourceError(
-            f"The index '{path}' is of version {about['version']}, but this program reads version {VERSION}; "
-            "scan the source again."
-        )
-    labels = pc.fill_null(pc.index_in(table["label"], value_set=pa.array(about["classes"], pa.string())), -1)
+    """The index in a table; raises ValueError where its rows make no sense."""
+    about = _about(table, path)
+    labels = pc.fill_null(pc.index_in(table["label"], value_set=pa.array(about.classes, pa.string())), -1)
+    if pc.sum(pc.equal(labels, -1)).as_py() != table["label"].null_count and len(table):
+        raise ValueError("it has a label that is none of its classes")
     table = table.set_column(table.schema.get_field_index("label"), "label", labels)
     rows = table.filter(pc.is_null(table["problem"]))
+    sizes = np.stack([rows["height"].to_numpy(), rows["width"].to_numpy()], axis=-1).astype(np.int64)
+    if ((sizes < 1) | (sizes > _LONGEST_SIDE)).any():
+        raise ValueError("it has an image without height or width")
     return ShapeIndex(
-        root=about["root"],
-        classes=tuple(about["classes"]),
+        root=about.root,
+        classes=about.classes,
         keys=_objects(rows["key"]),
-        sizes=np.stack([rows["height"].to_numpy(), rows["width"].to_numpy()], axis=-1).astype(np.int64),
+        sizes=sizes,
         labels=rows["label"].to_numpy().astype(np.int32),
         splits=_objects(rows["split"]),
         num_bytes=rows["bytes"].to_numpy().astype(np.int64),
         modified_ns=rows["modified_ns"].to_numpy().astype(np.int64),
         problems=tuple(map(_problem, table.filter(pc.is_valid(table["problem"])).to_pylist())),
     )
+
+
+def _about(table: pa.Table, path: Path) -> _About:
+    about = msgspec.json.decode(table.schema.metadata[METADATA_KEY], type=_About)
+    if about.version != VERSION:
+        raise SourceError(
+            f"The index '{path}' is of version {about.version}, but this program reads version {VERSION}; "
+            "scan the source again."
+        )
+    return about
 
 
 def _objects(column: pa.ChunkedArray) -> Strings:
