@@ -13,19 +13,19 @@ from unsquare.index.table import ShapeIndex, empty_strings, strings
 from unsquare.memory.model import MemoryModel, TimeModel
 from unsquare.memory.way import PLAIN, Segment, Way
 from unsquare.plan import Limits, plan_epoch
-from unsquare.training import start
+from unsquare.training import setup
 from unsquare.training.bounds import Bounds
 from unsquare.training.capacity import Capacity, MeasuredRung
 from unsquare.training.config import DeviceConfig, TrainConfig
 from unsquare.training.console import Console
 from unsquare.training.model import ModelConfig
 from unsquare.training.probing import Need
-from unsquare.training.run import RunFolder
+from unsquare.runs.folder import RunFolder
 
 
 def test_of_a_very_long_epoch_the_first_steps_are_written(tmp_path, monkeypatch, capsys):
     """Training does not wait for an epoch to be planned: beyond a bound, figures are those of the first steps."""
-    monkeypatch.setattr(start, "WRITTEN_STEPS", 3)
+    monkeypatch.setattr(setup, "WRITTEN_STEPS", 3)
     sizes = np.random.default_rng(0).integers(10, 60, (400, 2))
     index = ShapeIndex(
         root="",
@@ -39,7 +39,7 @@ def test_of_a_very_long_epoch_the_first_steps_are_written(tmp_path, monkeypatch,
     )
     config, limits, run = TrainConfig(), Limits(budget_pixels=20_000, launch_pixels=500), RunFolder(tmp_path)
     plan = plan_epoch(sizes, config.plan, limits, 0)
-    start._write_plan(run, config, limits, plan, index, Console())
+    setup._write_plan(run, config, limits, plan, index, Console())
     written = json.loads(run.plan.read_text())
     first = [batch for step in list(plan.steps)[:3] for batch in step.micro_batches]
     assert written["steps_of_epoch"] == len(plan.steps) == 16
@@ -92,8 +92,8 @@ def test_what_helps_an_image_that_does_not_fit(monkeypatch, bounds, norm, highes
     """Nothing is proposed that the run does already, and the memory named is what both ranks need."""
     model = nn.Sequential(nn.BatchNorm2d(3))
     engine = SimpleNamespace(model=model, num_local_ranks=2, device=torch.device("cpu"), fabric=None)
-    monkeypatch.setattr(start, "_precision_name", lambda fabric: precision)
+    monkeypatch.setattr(setup, "precision_name", lambda fabric: precision)
     config = TrainConfig(model=ModelConfig(norm=norm), device=DeviceConfig(highest_rung=highest))
-    found = start._remedies(20_000_000, config, engine, bounds)
+    found = setup._remedies(20_000_000, config, engine, bounds)
     assert found.startswith(words)
     assert found.count(",") == words.count(",") + found.count(", such as")

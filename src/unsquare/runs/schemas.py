@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
-from unsquare.memory.way import RungName, Way
+from unsquare.memory.way import Way
 from unsquare.plan.config import Limits
 
 Count = Annotated[int, Meta(ge=0, le=1 << 60)]
@@ -58,7 +58,7 @@ class ProbeRow(Struct):
 class RungRow(Struct):
     """A way to run micro-batches, as it was measured."""
 
-    name: RungName
+    name: str
     way: Way
     memory: MemoryLine
     time: TimeLine
