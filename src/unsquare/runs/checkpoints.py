@@ -65,18 +65,17 @@ def best_or_newest(folder: Path) -> tuple[Path, str]:
 
 def problem(path: Path) -> str:
     """What is wrong with a checkpoint; empty where nothing is."""
+    name = MANIFEST
     try:
-        manifest = decode_json(path / MANIFEST, read_bytes(path / MANIFEST), Manifest)
+        manifest = decode_json(path / name, read_bytes(path / name), Manifest)
         for name in FILES:
-            if name not in manifest.sha256:
-                return f"{path.name}/{MANIFEST} lacks the sum of {name}"
-            if sha256_of(path / name) != manifest.sha256[name]:
+            if sha256_of(path / name) != manifest.sha256.get(name):
                 return f"{path.name}/{name} has changed since it was written"
         read_state(path)
     except DamagedFileError as error:
         return f"{path.name}/{error.path.name} cannot be read: {error.reason}"
     except OSError as error:
-        return f"{path.name} cannot be read: {reason(error)}"
+        return f"{path.name}/{name} cannot be read: {reason(error)}"
     return ""
 
 

@@ -71,6 +71,8 @@ class RunFolder:
         """
         run = cls(path)
         if not run.config.is_file() and not run.checkpoints.is_dir():
+            if os.path.lexists(path / _LOCK):
+                raise RunError(run.no_checkpoint)
             raise RunError(f"A run folder holds a config.toml, but {path} does not; give the folder that --out named.")
         return run
 
@@ -119,6 +121,14 @@ class RunFolder:
             for entry in self.path.iterdir():
                 if entry.name in _NAMES and entry.name != _LOCK:
                     checkpoints.remove(entry)
+
+    @property
+    def no_checkpoint(self) -> str:
+        """What is said where there is nothing to go on from yet."""
+        return (
+            f"The run in {self.path} stopped before its first checkpoint, so there is nothing to go on from; give the "
+            f"command that started it again, `unsquare train SOURCE --out {self.path}`."
+        )
 
     @property
     def is_begun(self) -> bool:

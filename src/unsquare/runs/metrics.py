@@ -126,9 +126,8 @@ class MetricsFile:
             OSError: the file cannot be read or written.
         """
         content = read_regular(self._path) if os.path.lexists(self._path) else b""
-        if mark is None:
-            mark = Mark(num_bytes=0, sha256=hashlib.sha256().hexdigest())
-        as_marked = hashlib.sha256(content[: mark.num_bytes]).hexdigest() == mark.sha256
+        marked = content[: mark.num_bytes] if mark else content
+        as_marked = mark is None or hashlib.sha256(marked).hexdigest() == mark.sha256
         metrics = decoded(content)
         rows = [row for row in metrics.rows if row.values.step <= step and not isinstance(row.values, FinalRow)]
         kept = b"".join(row.line + b"\n" for row in rows)
@@ -136,7 +135,7 @@ class MetricsFile:
         self._digest, self._num_bytes = hashlib.sha256(), 0
         self._count(kept)
         # Lines behind the mark are those of steps that are trained again.
-        bad = decoded(content[: mark.num_bytes]).num_bad if as_marked else metrics.num_bad
+        bad = decoded(marked).num_bad if as_marked else metrics.num_bad
         words = Metrics(rows, bad).words(step)
         if not as_marked and not words:
             return "a row is another than when the checkpoint was written"

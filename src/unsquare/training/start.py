@@ -128,10 +128,7 @@ def resume(
     try:
         standing = from_first(fabric, look)
         if standing is None:
-            raise RunError(
-                f"The run in {run.path} stopped before its first checkpoint, so there is nothing to go on from; give "
-                f"the command that started it again, `unsquare train SOURCE --out {run.path}`."
-            )
+            raise RunError(run.no_checkpoint)
         return _go_on(run, config, standing, fabric, console, DEFAULT, started)
     finally:
         run.unlock()
@@ -205,7 +202,7 @@ def _go_on(
         if standing.best_score >= 0:
             write(session, BEST, state)
     if session.origin != standing.saved_origin or standing.checkpoint == BEST:
-        _save_anew(session, standing.index, state)
+        session = _save_anew(session, standing.index, state)
     return _finish(session, state, started)
 
 
@@ -222,16 +219,17 @@ def _take_up(session: Session, standing: Standing, state: TrainState) -> None:
             console.warn(f"The trace of the run's memory begins anew: {error}")
 
 
-def _save_anew(session: Session, index: ShapeIndex, state: TrainState) -> None:
+def _save_anew(session: Session, index: ShapeIndex, state: TrainState) -> Session:
     """Save the checkpoint again with what the run is trained from now, before the index that it names."""
     run = session.run
     if not session.is_main:
         save(session, state)
-        return
+        return session
     with run.writing(run.index), replacing(run.index) as partial:
         index.write(partial)
-        origin = msgspec.structs.replace(session.origin, index_sha256=sha256_of(partial))
-        save(replace(session, origin=origin), state)
+        session = replace(session, origin=msgspec.structs.replace(session.origin, index_sha256=sha256_of(partial)))
+        save(session, state)
+    return session
 
 
 def _finish(session: Session, state: TrainState, started: float) -> Path:
