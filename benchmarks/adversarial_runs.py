@@ -6,8 +6,8 @@ Kills: a tiny run is killed (SIGKILL) at random moments from its first instant o
 command is given until it ends. Its losses and weights must be those of the run that was left alone, bit for bit. Where
 the same command is refused, `--resume` is tried, and that is counted.
 
-Damage: each file of a run is cut, flipped, replaced by other content, by a folder or by a pipe, or removed; then the run
-is gone on with, evaluated, asked, reported, and compared. Counted are tracebacks, hangs, results that changed without a
+Damage: each file of a run is cut, flipped, replaced by other content, by a folder or by a pipe, or removed; then the
+run is gone on with, evaluated, asked, reported, and compared. Counted are tracebacks, hangs, results that changed without a
 word, refusals in one sentence, and commands that went on, with a word or because nothing was harmed.
 
 Commands run in forks of this process, which has loaded torch once: a command takes less than a second. Only the command
@@ -29,9 +29,6 @@ import time
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
-
-for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ[name] = "1"
 
 import numpy as np
 from PIL import Image
@@ -340,6 +337,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="where the counts go")
     given = parser.parse_args()
+    os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     import torch
 
     import unsquare.api  # loads what forks then share

@@ -1,4 +1,4 @@
-"""A run folder belongs to one run and one process; what the dead have left in it is cleared, what others put there stays."""
+"""A run folder belongs to one run and one process; what the dead left in it is cleared, what others put there stays."""
 
 import os
 import subprocess

@@ -13,6 +13,7 @@ from unsquare.index.table import ShapeIndex, empty_strings, strings
 from unsquare.memory.model import MemoryModel, TimeModel
 from unsquare.memory.way import PLAIN, Segment, Way
 from unsquare.plan import Limits, plan_epoch
+from unsquare.runs.folder import RunFolder
 from unsquare.training import setup
 from unsquare.training.bounds import Bounds
 from unsquare.training.capacity import Capacity, MeasuredRung
@@ -20,7 +21,6 @@ from unsquare.training.config import DeviceConfig, TrainConfig
 from unsquare.training.console import Console
 from unsquare.training.model import ModelConfig
 from unsquare.training.probing import Need
-from unsquare.runs.folder import RunFolder
 
 
 def test_of_a_very_long_epoch_the_first_steps_are_written(tmp_path, monkeypatch, capsys):

@@ -326,17 +326,17 @@ def test_a_full_disk_advises_what_works(source, finished, tmp_path, monkeypatch)
     """Before the first checkpoint or after, the same command goes on once there is space."""
     out = tmp_path / "run"
 
-    def full(*_, **__):
-        raise OSError(28, "No space left on device")
+    save_file = loop.checkpoint.save_file
 
     for step in (1, 4):
-        save_file = loop.checkpoint.save_file
+
+        def full(tensors, path, name=f".step-{step}."):
+            if name in str(path):
+                raise OSError(28, "No space left on device")
+            save_file(tensors, path)
+
         with monkeypatch.context() as patch:
-            patch.setattr(
-                loop.checkpoint,
-                "save_file",
-                lambda tensors, path, step=step: (full if f"step-{step}." in str(path) else save_file)(tensors, path),
-            )
+            patch.setattr(loop.checkpoint, "save_file", full)
             with pytest.raises(
                 RunError, match=r"\(No space left on device\); free space .* give the same command again"
             ):
