@@ -6,8 +6,8 @@ Kills: a tiny run is killed (SIGKILL) at random moments from its first instant o
 command is given until it ends. Its losses and weights must be those of the run that was left alone, bit for bit. Where
 the same command is refused, `--resume` is tried, and that is counted.
 
-Damage: each file of a run is cut, flipped, replaced by other content, by a folder or by a pipe, or removed; then the
-run is gone on with, evaluated, asked, reported, and compared. Counted are tracebacks, hangs, results that changed without a
+Damage: each file of a run is cut, flipped, removed, or replaced by other content, a folder or a pipe; then the run is
+gone on with, evaluated, asked, reported, and compared. Counted are tracebacks, hangs, results that changed without a
 word, refusals in one sentence, and commands that went on, with a word or because nothing was harmed.
 
 Commands run in forks of this process, which has loaded torch once: a command takes less than a second. Only the command

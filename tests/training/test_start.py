@@ -260,7 +260,7 @@ class TestPictures:
         one.unlink()
         with pytest.raises(RunError, match=r"'train/a/0\.png' cannot be read \(No such file"):
             resume(run, quiet=True)
-        with pytest.raises(RunError, match="'train/a/0.png' .*put it back"):
+        with pytest.raises(RunError, match=r"'train/a/0\.png' .*put it back"):
             resume(run, changed_pictures=True, quiet=True)
         one.write_bytes(content)
         os.utime(one, ns=(times.st_atime_ns, times.st_mtime_ns))

@@ -156,7 +156,8 @@ def is_index(path: Path) -> bool:
         require_regular(path)
         return METADATA_KEY in (pq.read_schema(path).metadata or {})
     except (OSError, pa.ArrowException) as error:
-        raise SourceError(f"'{path}' cannot be read as a Parquet file: {error}.") from error
+        said = " ".join(str(error).split()).rstrip(".")
+        raise SourceError(f"'{path}' cannot be read as a Parquet file: {said}.") from error
 
 
 def _to_arrow(index: ShapeIndex) -> pa.Table:
