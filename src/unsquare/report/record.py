@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from unsquare.errors import ConfigError, RunError
 from unsquare.index.table import ShapeIndex
+from unsquare.runs.checkpoints import last_step
 from unsquare.runs.metrics import Metrics, read_metrics
 from unsquare.runs.reading import TO_REPORT, DamagedFileError, read_json, read_text, reason
 from unsquare.runs.schemas import Models, Plan, Profile
@@ -142,7 +143,7 @@ def read_record(run: Path) -> Record:
         memory=_read(run / "memory.parquet", _read_memory),
         evaluation=_read(run / "evaluation.parquet", _read_evaluation),
         profile=_read(run / "profile.json", lambda path: read_json(path, Profile, TO_REPORT)),
-        lost=metrics.words(),
+        lost=metrics.words(last_step(run / "checkpoints")),
         start_s=sum(row["seconds"] for row in rows if row["kind"] == "start"),
     )
 

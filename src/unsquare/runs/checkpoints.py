@@ -24,6 +24,11 @@ def by_step(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name[5:]))
 
 
+def last_step(folder: Path) -> int:
+    """The step of the last checkpoint, whole or not, by its name; 0 where there is none."""
+    return max((int(path.name[5:]) for path in by_step(folder)), default=0)
+
+
 def newest(folder: Path) -> Path | None:
     """The newest checkpoint that is whole, the best one where no other is; None where there is none at all.
 

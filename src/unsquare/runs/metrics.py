@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -42,21 +43,19 @@ class Metrics:
     rows: list[Row]
     num_bad: int
 
-    def words(self, last_step: int | None = None) -> str:
-        """What is lost of the rows of steps 1 to `last_step` (None: to the last there is); empty where nothing is."""
+    def words(self, last_step: int) -> str:
+        """What is lost of the rows of steps 1 to `last_step`, or to the last there is; empty where nothing is."""
         there = {row.values.step for row in self.rows if kind_of(row) == "step"}
-        last = max(there, default=0) if last_step is None else last_step
-        lost = [step for step in range(1, last + 1) if step not in there] if len(there) < last else []
+        last = max(there | {last_step})
+        num_lost = last - len(there)
         parts = []
         if self.num_bad:
             parts.append("1 line cannot be read" if self.num_bad == 1 else f"{self.num_bad:,} lines cannot be read")
-        if lost:
-            some = ", ".join(map(str, lost[:_SHOWN])) + (", ..." if len(lost) > _SHOWN else "")
-            parts.append(
-                f"the rows of {len(lost):,} steps are lost ({some})"
-                if len(lost) > 1
-                else f"the row of step {some} is lost"
-            )
+        if num_lost:
+            lost = map(str, islice((step for step in range(1, last + 1) if step not in there), _SHOWN))
+            some = ", ".join(lost) + (", ..." if num_lost > _SHOWN else "")
+            rows = f"rows of {num_lost:,} steps are lost ({some})" if num_lost > 1 else f"row of step {some} is lost"
+            parts.append(f"the {rows}")
         return " and ".join(parts)
 
 

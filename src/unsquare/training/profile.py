@@ -7,6 +7,7 @@ batch is doubled every three steps until it fails; then the gap is halved until 
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ import numpy as np
 from unsquare.errors import BudgetError, ConfigError
 from unsquare.memory.budget import format_bytes
 from unsquare.plan.config import Limits
+from unsquare.runs.checkpoints import last_step
 from unsquare.runs.folder import RunFolder
 from unsquare.runs.schemas import Models, Plan
 from unsquare.runs.tables import read_index, read_memory
@@ -138,6 +140,9 @@ def _facts_of_plan(path: Path) -> dict[str, Any]:
     limits = Limits.from_dict(plan["limits"])
     batches = np.array(plan["micro_batches"])
     pixels = batches.prod(axis=1)
+    metrics = run.read_metrics()
+    if lost := metrics.words(last_step(run.checkpoints)):
+        warnings.warn(f"Not all of {run.metrics} is there: {lost}.", stacklevel=2)
     capacity, predicted = bounds.capacity, None
     if capacity is not None:
         ladder = capacity.training
@@ -152,7 +157,7 @@ def _facts_of_plan(path: Path) -> dict[str, Any]:
         "ledger": plan["ledger"],
         "micro_batches": plan["micro_batches"],
         "predicted_bytes": predicted,
-        "measured_bytes": [each for row in run.read_metrics().rows for each in row.to_dict().get("measured", ())],
+        "measured_bytes": [each for row in metrics.rows for each in row.to_dict().get("measured", ())],
         "fills": limits.fill(pixels).tolist(),
         "seconds": plan["ledger"].get("predicted_s"),
     }
