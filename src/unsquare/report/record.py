@@ -16,8 +16,9 @@ import numpy.typing as npt
 
 from unsquare.errors import ConfigError, RunError
 from unsquare.index.table import ShapeIndex
-from unsquare.runs.checkpoints import last_step
+from unsquare.runs.checkpoints import by_step, last_step, read_state
 from unsquare.runs.metrics import Metrics, read_metrics
+from unsquare.runs.origin import differences, words_of
 from unsquare.runs.reading import TO_REPORT, DamagedFileError, read_json, read_text, reason
 from unsquare.runs.schemas import Models, Plan, Profile
 from unsquare.runs.tables import read_evaluation, read_index, read_memory
@@ -90,6 +91,8 @@ class Record:
     """What `unsquare profile` wrote."""
     lost: str = ""
     """What of the metrics is lost or cannot be read, in words."""
+    edited: str = ""
+    """Settings that are others than the last checkpoint's, in words."""
     start_s: float = 0.0
     """Seconds from the call to the first step, each time that the run was started or went on."""
 
@@ -129,11 +132,12 @@ def read_record(run: Path) -> Record:
     if not any((run / name).exists() for name in _FILES):
         raise RunError(f"{run} is not a run folder: it holds none of {', '.join(_FILES)}.")
     metrics = _metrics(run / "metrics.jsonl")
+    config = _read(run / "config.toml", _read_config) or {}
     rows = [row.to_dict() for row in metrics.rows]
     final = [row for row in rows if row["kind"] == "final"]
     return Record(
         name=run.resolve().name,
-        config=_read(run / "config.toml", _read_config) or {},
+        config=config,
         index=_read(run / "index.parquet", lambda path: read_index(path, TO_REPORT)),
         models=_read(run / "models.json", lambda path: read_json(path, Models, TO_REPORT)),
         plan=_read(run / "plan.json", lambda path: read_json(path, Plan, TO_REPORT)),
@@ -143,6 +147,7 @@ def read_record(run: Path) -> Record:
         memory=_read(run / "memory.parquet", _read_memory),
         evaluation=_read(run / "evaluation.parquet", _read_evaluation),
         profile=_read(run / "profile.json", lambda path: read_json(path, Profile, TO_REPORT)),
+        edited=_edited(run / "checkpoints", config),
         lost=metrics.words(last_step(run / "checkpoints")),
         start_s=sum(row["seconds"] for row in rows if row["kind"] == "start"),
     )
@@ -167,6 +172,16 @@ def _read_config(path: Path) -> Mapping[str, Any]:
     if strange := [name for name, table in values.items() if not isinstance(table, dict)]:
         raise DamagedFileError(path, f"{strange[0]!r} is no table of settings", TO_REPORT)
     return values
+
+
+def _edited(checkpoints: Path, config: Mapping[str, Any]) -> str:
+    """The settings that differ from those of the last checkpoint; nothing where either is not known."""
+    paths = by_step(checkpoints)
+    try:
+        origin = read_state(paths[-1]).origin if paths and config else None
+    except RunError:  # a resume says what is wrong with it
+        return ""
+    return words_of(differences(origin.settings, config)) if origin is not None else ""
 
 
 def _latest(rows: list[Row]) -> list[Row]:

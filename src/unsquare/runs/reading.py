@@ -41,7 +41,7 @@ def read_json(path: Path, schema: type[Any], remedy: str = ANEW) -> dict[str, An
     content = read_bytes(path, remedy)
     require_version(_decode(path, content, _Version, remedy).version, _JSON[schema], str(path), remedy)
     _decode(path, content, schema, remedy)
-    return dict(json.loads(content))
+    return dict(json.loads(content))  # what the schema does not know is UTF-8 and JSON, too: `_decode` has seen to it
 
 
 def decode_json(path: Path, content: bytes, schema: type[Any], remedy: str = ANEW) -> Any:
@@ -108,6 +108,7 @@ def reason(error: BaseException) -> str:
 
 def _decode(path: Path, content: bytes, schema: type[Any], remedy: str) -> Any:
     try:
+        msgspec.json.decode(content.decode("utf-8"))  # also what the schema passes over
         # Schemas may build values of the package, whose own checks assert or raise an UnsquareError.
         return msgspec.json.decode(content, type=schema)
     except (ValueError, RecursionError, AssertionError, UnsquareError) as error:

@@ -30,7 +30,7 @@ from unsquare.memory.way import PLAIN, Way
 from unsquare.torchvision_guard import import_timm
 from unsquare.training.config import DeviceConfig, OptimizerConfig
 from unsquare.training.model import Classifier
-from unsquare.training.ranks import all_reduce, processes_here, together
+from unsquare.training.ranks import all_reduce, meet_again, processes_here, together
 
 import_timm()
 optim = importlib.import_module("timm.optim")
@@ -60,6 +60,8 @@ def launch(config: DeviceConfig) -> Fabric:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"The accelerator {config.accelerator!r} cannot be used ({reason}); try auto.") from error
     with together():
+        if fabric.world_size > 1:
+            meet_again(fabric)
         fabric.launch()
     return_freed()
     return fabric

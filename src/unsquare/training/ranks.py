@@ -65,6 +65,21 @@ def _number(*names: str) -> int:
     return next((int(value) for value in found if value.isdecimal() and int(value)), 1)
 
 
+def meet_again(fabric: Fabric) -> None:
+    """Have the processes that torchrun restarted find each other, and not those that ended; does nothing for others.
+
+    torchrun keeps its store for all attempts, with the addresses of the dead in it; who reads one before it is written
+    over waits for half an hour. So each attempt gets a part of the store for itself.
+    """
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    if attempt == "0" or not TorchElasticEnvironment.detect() or dist.is_initialized():
+        return
+    store, rank, world_size = next(dist.rendezvous("env://"))
+    own = dist.PrefixStore(f"unsquare/attempt_{attempt}", store)
+    backend = "nccl" if fabric.device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=own, rank=rank, world_size=world_size)
+
+
 def is_first() -> bool:
     """Whether this process is the one that writes."""
     return not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0
