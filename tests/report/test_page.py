@@ -14,12 +14,16 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from unsquare.errors import RunError
 from unsquare.index.table import ShapeIndex
 from unsquare.report import write_report
 from unsquare.report.record import read_record
 from unsquare.report.timing import time_parts, total_seconds
+from unsquare.runs.schemas import Origin
+from unsquare.toml import tomllib
+from unsquare.training.checkpoint import TrainState, save
 
 HOSTILE = ("<script>alert(1)</script>", '"><img src=x onerror=alert(2)>', "$\\frac{1$", "a&b\u202ec", "Öl")
 SECTIONS = ("shapes", "padding", "memory", "training", "time", "classes", "by-shape", "mistakes", "settings")
@@ -219,6 +223,18 @@ def test_rows_that_are_lost_are_told(run: Path) -> None:
     (run / "metrics.jsonl").write_bytes(b"".join(lines[:8] + lines[10:]))
     page = write_report(run).read_text(encoding="utf-8")
     assert "1 line cannot be read and the rows of" in page
+
+
+def test_settings_that_were_edited_are_told(run: Path) -> None:
+    """The page shows the settings that are there, and which of them the run was not trained with."""
+    model = torch.nn.Linear(1, 1)
+    settings = tomllib.loads((run / "config.toml").read_text())
+    origin = Origin(settings=settings, bounds={}, index_sha256="0" * 64, source="/pictures")
+    state = TrainState(step=12, epoch=12, step_of_epoch=0, time_s=1.0)
+    save(run / "checkpoints", "step-12", model, torch.optim.SGD(model.parameters(), lr=0.1), state, origin)
+    (run / "config.toml").write_text((run / "config.toml").read_text().replace("resnet18", "resnet50"))
+    page = write_report(run).read_text(encoding="utf-8")
+    assert "model.backbone was &#x27;resnet18&#x27; and is &#x27;resnet50&#x27;" in page
 
 
 def test_time_before_the_first_step_counts(run: Path) -> None:

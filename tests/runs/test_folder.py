@@ -105,7 +105,9 @@ def test_what_is_taken_back_is_the_runs_own(run):
     assert [path.name for path in run.path.iterdir()] == ["notes.txt"]
 
 
-@pytest.mark.parametrize("content", [b"[]", b"null", b"7", b"{}", b"\xff", b"", b"[" * 99_999, b'{"version": 1}'])
+@pytest.mark.parametrize(
+    "content", [b"[]", b"null", b"7", b"{}", b"\xff", b"", b"[" * 99_999, b'{"version": 1}', b'{"x": "\xff"}']
+)
 def test_a_json_file_of_another_structure_is_named(run, content):
     """One sentence names the file, whatever it holds."""
     run.plan.write_bytes(content)

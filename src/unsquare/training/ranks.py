@@ -20,6 +20,8 @@ from unsquare.errors import ConfigError, RunError, UnsquareError
 
 T = TypeVar("T")
 
+_REASON = 120
+"""Letters of what the backend says; gloo goes on with advice to its authors."""
 _MPI_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
 """What Open MPI, those of MPICH's kind, and MVAPICH say of the number of processes."""
 
@@ -95,7 +97,7 @@ def together() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        said = str(error).splitlines()[0][:_REASON] if str(error) else type(error).__name__
         raise RunError(
             "The processes of a run work together, but another one has ended or cannot be reached; its own message "
             f"says why, and the same command goes on from the last checkpoint ({said})."
