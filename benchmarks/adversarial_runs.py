@@ -306,7 +306,10 @@ def _result(name: str, copy: Path, done: Done) -> object:
 
 
 def _page_says(page: str) -> bool:
-    return any(words in page for words in ("There is no", "There are no", "not evaluated", "Not all of", "no profile"))
+    return any(
+        words in page
+        for words in ("There is no", "There are no", "not evaluated", "Not all of", "Not as the", "no profile")
+    )
 
 
 def _profile(folder: Path) -> None:
