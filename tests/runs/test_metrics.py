@@ -87,6 +87,7 @@ def test_going_on_twice_says_a_loss_once(file):
         {"step": 1.5},
         {"step": 10**30},
         {"kind": "other"},
+        {"step_t": 1.0},
         {"measured": [1]},
     ],
 )

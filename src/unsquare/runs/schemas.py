@@ -1,7 +1,8 @@
 """The schema of every JSON file of a run, with the range that each number may have.
 
 A file is checked once, when it is read (`reading`). What is not listed here is ignored, so that a later release may add
-to a file; what has a default may be missing. Bounds of numbers are what 64 bits and a page can hold, not what is usual.
+to a file; what has a default may be missing. Rows of metrics alone may hold nothing else: a damaged name would be a
+default in silence. Bounds of numbers are what 64 bits and a page can hold, not what is usual.
 """
 
 from __future__ import annotations
@@ -155,7 +156,7 @@ class Plan(Struct):
     micro_batches: Annotated[list[Batch], Meta(min_length=1)]
 
 
-class StepRow(Struct, tag_field="kind", tag="step"):
+class StepRow(Struct, tag_field="kind", tag="step", forbid_unknown_fields=True):
     """A row of `metrics.jsonl`: one optimizer step."""
 
     step: Positive
@@ -177,7 +178,7 @@ class StepRow(Struct, tag_field="kind", tag="step"):
     measured: list[Measured] = []
 
 
-class EvaluationRow(Struct, tag_field="kind", tag="eval"):
+class EvaluationRow(Struct, tag_field="kind", tag="eval", forbid_unknown_fields=True):
     """A row of `metrics.jsonl`: an evaluation in the course of training."""
 
     step: Count
@@ -191,11 +192,11 @@ class EvaluationRow(Struct, tag_field="kind", tag="eval"):
     seconds: Amount = 0.0
 
 
-class FinalRow(EvaluationRow, tag_field="kind", tag="final"):
+class FinalRow(EvaluationRow, tag_field="kind", tag="final", forbid_unknown_fields=True):
     """A row of `metrics.jsonl`: the evaluation of the best weights, after training."""
 
 
-class StartRow(Struct, tag_field="kind", tag="start"):
+class StartRow(Struct, tag_field="kind", tag="start", forbid_unknown_fields=True):
     """A row of `metrics.jsonl`: a process began to train, for the first time or again."""
 
     step: Count
