@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from unsquare.errors import ConfigError, SourceError
-from unsquare.files import write_text
 from unsquare.report import write_comparison_page, write_profile_page, write_report
+from unsquare.runs.folder import RunFolder
 from unsquare.shapes import Shape
 from unsquare.training import profile as profiles
 from unsquare.training import start
@@ -19,7 +17,7 @@ from unsquare.training.config import TrainConfig
 from unsquare.training.metrics import Evaluation
 from unsquare.training.model import ModelConfig, Norm
 from unsquare.training.predictor import Prediction, Predictor
-from unsquare.training.run import RunFolder
+from unsquare.training.ranks import is_first
 
 
 def train(
@@ -27,15 +25,19 @@ def train(
     out: Path | str,
     config: TrainConfig | None = None,
     *,
+    changed_pictures: bool = False,
     quiet: bool = False,
     **settings: Any,
 ) -> Path:
     """Train a classifier on a source of pictures, evaluate it and write the report.
 
+    Called again with the same source and settings, it goes on with a run that is not finished.
+
     Args:
         source: a folder of class folders, a manifest, MAMe's folder, or an index.
-        out: the run folder, new or empty.
+        out: the run folder: new, empty, or that of a run with the same source and settings; more epochs continue it.
         config: the settings; None takes the defaults.
+        changed_pictures: where the run goes on, take pictures that were changed since it started as they are now.
         quiet: print no progress.
         **settings: single settings by the names of their flags, such as `backbone="resnet50"` or `epochs=50`.
 
@@ -46,13 +48,36 @@ def train(
         UnsquareError: something that can be mended; the message says how.
         Stopped: Ctrl-C or SIGTERM stopped the run, which is saved.
     """
-    run = start.train(source, out, with_settings(config or TrainConfig(), settings), quiet=quiet)
-    return _reported(run)
+    config = with_settings(config or TrainConfig(), settings)
+    return _reported(start.train(source, out, config, changed_pictures=changed_pictures, quiet=quiet))
 
 
-def resume(run: Path | str, *, quiet: bool = False) -> Path:
-    """Go on with a run from its last checkpoint, as if it had never stopped; raises what `train` raises."""
-    return _reported(start.resume(run, quiet=quiet))
+def resume(
+    run: Path | str,
+    config: TrainConfig | None = None,
+    *,
+    epochs: int | None = None,
+    changed_pictures: bool = False,
+    quiet: bool = False,
+) -> Path:
+    """Go on with a run from its last checkpoint, as if it had never stopped, or for more epochs than it had.
+
+    Args:
+        run: the run folder.
+        config: the settings; None takes the run's own, from which no other may differ than the epochs.
+        epochs: passes over the training images in all; None takes the run's own number.
+        changed_pictures: take pictures that were changed since the run started as they are now.
+        quiet: print no progress.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        UnsquareError: something that can be mended; the message says how.
+        Stopped: Ctrl-C or SIGTERM stopped the run, which is saved.
+    """
+    folder = start.resume(run, config, epochs=epochs, changed_pictures=changed_pictures, quiet=quiet)
+    return _reported(folder)
 
 
 def evaluate(run: Path | str, source: Path | str, split: str | None = None, *, quiet: bool = False) -> Evaluation:
@@ -113,7 +138,8 @@ def profile(
     found = profiles.profile_network(config, num_classes, canvas or usual, name, say)
     found["run"] = held
     if is_run:
-        write_text(RunFolder(folder).profile, json.dumps(found))
+        held_by = RunFolder(folder)
+        held_by.write_json(held_by.profile, found)
         if out is None:
             return found, write_report(folder)
     return found, write_profile_page(found, Path(out or "profile.html"))
@@ -141,6 +167,6 @@ def with_settings(config: TrainConfig, settings: dict[str, Any]) -> TrainConfig:
 
 
 def _reported(run: Path) -> Path:
-    if int(os.environ.get("RANK", "0")) == 0:  # under torchrun the first rank alone writes
+    if is_first():
         write_report(run)
     return run

@@ -1,11 +1,15 @@
-"""Files that are either whole or not there: written beside their place, then moved into it."""
+"""Files that are either whole or not there, and reading that neither waits nor guesses what a name stands for."""
 
 from __future__ import annotations
 
 import os
+import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+_PARTIAL = re.compile(r"\.(?P<name>.+)\.(?P<process>\d+)\.partial")
 
 
 @contextmanager
@@ -21,7 +25,43 @@ def replacing(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+def partial_of(path: Path) -> str | None:
+    """The name of the file that a temporary path of `replacing` was to become; None of any other path."""
+    match = _PARTIAL.fullmatch(path.name)
+    return match["name"] if match else None
+
+
+def clear_partials(folder: Path) -> None:
+    """Delete what processes that ended while they wrote into a folder have left of `replacing`."""
+    for path in folder.iterdir():
+        match = _PARTIAL.fullmatch(path.name)
+        if match and not _is_alive(int(match["process"])):
+            path.unlink(missing_ok=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all."""
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+def read_regular(path: Path) -> bytes:
+    """The content of a regular file; a pipe, which would make a reader wait, and any other thing is an OSError."""
+    require_regular(path)
+    return path.read_bytes()
+
+
+def require_regular(path: Path) -> None:
+    """Raise OSError unless the path is that of a regular file, or a link to one."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(f"'{path}' is no regular file")
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -333,12 +333,13 @@ class TestBadInput:
         refused(command("train", make_folder(), "--out", tmp_path / "file" / "run", *FAST), "cannot be written")
 
     def test_run_folder_not_empty(self, command, trained, make_folder):
-        """A run is never trained over; the message names the way on."""
-        refused(command("train", make_folder(), "--out", trained / "run", *FAST), "not empty", "--resume")
+        """Neither a run nor other files are ever written over; the message names what is there."""
+        refused(command("train", make_folder(), "--out", trained / "run", *FAST), "trains on", "--out")
+        refused(command("train", make_folder(), "--out", trained, *FAST), "not empty", "'pictures'")
 
     def test_run_folder_in_use(self, command, trained):
         """Two processes cannot train into one folder."""
-        from unsquare.training.run import RunFolder
+        from unsquare.runs.folder import RunFolder
 
         other = RunFolder(trained / "run")
         other.lock()

@@ -3,7 +3,6 @@
 import time
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 
 from unsquare.memory import meter as meter_module
@@ -44,30 +43,28 @@ def test_without_the_kernels_mark_a_thread_samples(monkeypatch):
     assert meter.stop() - before > 0.9 * SIZE
 
 
-def test_a_trace_goes_on_after_a_resume(tmp_path):
+def test_a_trace_goes_on_after_a_resume():
     """A second watch takes over the samples up to a time, and its own clock goes on from there."""
     first = Watch(CPU, lambda: "forward", interval_s=0.01)
     first.start()
     first.mark(3, 4, Shape(20, 25))
     time.sleep(0.1)
     first.stop()
-    first.write(tmp_path / "memory.parquet")
     second = Watch(CPU, interval_s=0.01)
-    second.load(tmp_path / "memory.parquet", until_s=0.05)
+    second.take_over(first.samples(), until_s=0.05)
     second.start(offset_s=0.05)
     time.sleep(0.05)
     second.stop()
-    second.write(tmp_path / "memory.parquet")
-    times = pq.read_table(tmp_path / "memory.parquet")["time_s"].to_pylist()
+    samples = second.samples()
+    times = samples["time_s"]
     assert times == sorted(times)
     assert times[0] < 0.05 < times[-1] < 2
-    table = pq.read_table(tmp_path / "memory.parquet")
     assert (3, 4, 20, 25, "forward") in set(
-        zip(*(table[name].to_pylist() for name in ("step", "images", "height", "width", "phase")))
+        zip(*(samples[name] for name in ("step", "images", "height", "width", "phase")))
     )
 
 
-def test_a_trace_tells_what_is_in_use_from_what_is_held(tmp_path):
+def test_a_trace_tells_what_is_in_use_from_what_is_held():
     """Blocks in use are counted beside resident memory, and fall when they are freed."""
     return_freed()
     watch = Watch(CPU, interval_s=0.005)
@@ -77,8 +74,7 @@ def test_a_trace_tells_what_is_in_use_from_what_is_held(tmp_path):
     del held
     time.sleep(0.05)
     watch.stop()
-    watch.write(tmp_path / "memory.parquet")
-    used = np.array(pq.read_table(tmp_path / "memory.parquet")["allocated_bytes"].to_pylist())
+    used = np.array(watch.samples()["allocated_bytes"])
     assert used.max() - used[-1] > 0.9 * SIZE
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 from unsquare.index.table import Problem, ShapeIndex, strings
 from unsquare.memory.model import MemoryModel, TimeModel
 from unsquare.memory.way import PLAIN, Segment, Way
+from unsquare.plan import Limits
 from unsquare.report import write_report
 
 GIB = 2**30
@@ -172,7 +174,8 @@ def _plan(sizes: npt.NDArray[np.int64], batches: list[list[int]]) -> dict[str, A
         "chance_class_skew": 0.1,
         "buckets": [row],
     }
-    return {"version": 1, "config": {}, "ledger": ledger, "micro_batches": batches}
+    limits = asdict(Limits(budget_pixels=PLAIN_PIXELS))
+    return {"version": 1, "config": {}, "limits": limits, "ledger": ledger, "micro_batches": batches}
 
 
 def _metrics(

@@ -14,10 +14,16 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from unsquare.errors import RunError
 from unsquare.index.table import ShapeIndex
 from unsquare.report import write_report
+from unsquare.report.record import read_record
+from unsquare.report.timing import time_parts, total_seconds
+from unsquare.runs.schemas import Origin
+from unsquare.toml import tomllib
+from unsquare.training.checkpoint import TrainState, save
 
 HOSTILE = ("<script>alert(1)</script>", '"><img src=x onerror=alert(2)>', "$\\frac{1$", "a&b\u202ec", "Öl")
 SECTIONS = ("shapes", "padding", "memory", "training", "time", "classes", "by-shape", "mistakes", "settings")
@@ -193,7 +199,7 @@ def test_images_without_a_split_are_shown(run: Path) -> None:
     assert "resnet18 trained for 12 steps (12 epochs) on 80 images" in write_report(run).read_text("utf-8")
 
 
-@pytest.mark.parametrize("name", ["config.toml", "plan.json", "metrics.jsonl", "memory.parquet"])
+@pytest.mark.parametrize("name", ["config.toml", "plan.json", "models.json", "memory.parquet"])
 def test_a_broken_file_is_named(run: Path, name: str) -> None:
     """A file that is not what it should be stops the report with its name, and leaves an old report alone."""
     (run / "report.html").write_text("old")
@@ -206,8 +212,39 @@ def test_a_broken_file_is_named(run: Path, name: str) -> None:
 def test_a_wrong_entry_is_named(run: Path) -> None:
     """JSON that is not an object is no plan."""
     (run / "plan.json").write_text(json.dumps([1, 2]))
-    with pytest.raises(RunError, match="one JSON object"):
+    with pytest.raises(RunError, match=r"plan\.json cannot be read \(Expected `object`"):
         write_report(run)
+
+
+def test_rows_that_are_lost_are_told(run: Path) -> None:
+    """A page is made of the rows that there are, and says what is not there."""
+    lines = (run / "metrics.jsonl").read_bytes().splitlines(keepends=True)
+    lines[2] = lines[2][:20] + b"\xff" + lines[2][21:]
+    (run / "metrics.jsonl").write_bytes(b"".join(lines[:8] + lines[10:]))
+    page = write_report(run).read_text(encoding="utf-8")
+    assert "1 line cannot be read and the rows of" in page
+
+
+def test_settings_that_were_edited_are_told(run: Path) -> None:
+    """The page shows the settings that are there, and which of them the run was not trained with."""
+    model = torch.nn.Linear(1, 1)
+    settings = tomllib.loads((run / "config.toml").read_text())
+    origin = Origin(settings=settings, bounds={}, index_sha256="0" * 64, source="/pictures")
+    state = TrainState(step=12, epoch=12, step_of_epoch=0, time_s=1.0)
+    save(run / "checkpoints", "step-12", model, torch.optim.SGD(model.parameters(), lr=0.1), state, origin)
+    (run / "config.toml").write_text((run / "config.toml").read_text().replace("resnet18", "resnet50"))
+    page = write_report(run).read_text(encoding="utf-8")
+    assert "model.backbone was &#x27;resnet18&#x27; and is &#x27;resnet50&#x27;" in page
+
+
+def test_time_before_the_first_step_counts(run: Path) -> None:
+    """Reading headers and measuring are part of the time that a run took."""
+    before = total_seconds(read_record(run))
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"kind": "start", "step": 0, "time_s": 0.0, "seconds": 40.5}\n')
+    record = read_record(run)
+    assert total_seconds(record) == pytest.approx(before + 40.5)
+    assert sum(part for _, part in time_parts(record)) == pytest.approx(total_seconds(record))
 
 
 def test_what_is_no_run_folder_is_refused(tmp_path: Path) -> None:

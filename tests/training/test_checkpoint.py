@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from unsquare.errors import RunError
+from unsquare.runs.checkpoints import read_state
+from unsquare.runs.schemas import Mark, Origin
 from unsquare.training import checkpoint
 from unsquare.training.checkpoint import TrainState
 
@@ -70,26 +72,12 @@ def test_a_loaded_checkpoint_goes_on_bit_for_bit(trained, tmp_path, fused):
         assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("file", ["model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"])
-def test_a_damaged_checkpoint_is_passed_over(trained, tmp_path, file):
-    """A flipped byte in any file makes `latest` take the one before, and loading it an error."""
-    checkpoint.save(tmp_path, "step-7", *trained, STATE)
-    newer = checkpoint.save(tmp_path, "step-9", *trained, STATE)
-    content = bytearray((newer / file).read_bytes())
-    content[len(content) // 2] ^= 0xFF
-    (newer / file).write_bytes(content)
-    assert checkpoint.latest(tmp_path).name == "step-7"
-    with pytest.raises(RunError, match="step-9"):
-        checkpoint.load_model(newer, trained[0])
-
-
-def test_a_half_written_checkpoint_does_not_count(trained, tmp_path):
-    """What a crash leaves in the hidden folder is no checkpoint, and does not hinder the next."""
-    (tmp_path / ".step-7.partial").mkdir()
-    with pytest.raises(RunError, match="stopped before its first checkpoint"):
-        checkpoint.latest(tmp_path)
-    checkpoint.save(tmp_path, "step-7", *trained, STATE)
-    assert [path.name for path in tmp_path.iterdir()] == ["step-7"]
+def test_what_a_run_is_trained_from_comes_back(trained, tmp_path):
+    """A checkpoint holds its settings, bounds, source and sums, and how far the metrics had come."""
+    origin = Origin(settings={"model": {"dropout": 0.5}}, bounds={"a": 1}, index_sha256="0" * 64, source="/pictures")
+    mark = Mark(num_bytes=12, sha256="1" * 64)
+    state = read_state(checkpoint.save(tmp_path, "step-7", *trained, STATE, origin, mark))
+    assert (state.origin, state.metrics) == (origin, mark)
 
 
 def test_only_the_latest_are_kept(trained, tmp_path):

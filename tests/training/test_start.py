@@ -1,99 +1,381 @@
-"""What is written before the first step."""
+"""A run goes on from where it was by the same command, and sees what has changed under it."""
 
 import json
-from dataclasses import replace
-from types import SimpleNamespace
+import os
+import shutil
 
 import numpy as np
 import pytest
-import torch
-from torch import nn
+from PIL import Image
 
-from unsquare.index.table import ShapeIndex, empty_strings, strings
-from unsquare.memory.model import MemoryModel, TimeModel
-from unsquare.memory.way import PLAIN, Segment, Way
-from unsquare.plan import Limits, plan_epoch
-from unsquare.training import start
-from unsquare.training.bounds import Bounds
-from unsquare.training.capacity import Capacity, MeasuredRung
-from unsquare.training.config import DeviceConfig, TrainConfig
-from unsquare.training.console import Console
-from unsquare.training.model import ModelConfig
-from unsquare.training.probing import Need
-from unsquare.training.run import RunFolder
+from unsquare.api import evaluate, predict, resume, train
+from unsquare.errors import ConfigError, RunError, SourceError
+from unsquare.training import loop, start
 
+from .conftest import losses
 
-def test_of_a_very_long_epoch_the_first_steps_are_written(tmp_path, monkeypatch, capsys):
-    """Training does not wait for an epoch to be planned: beyond a bound, figures are those of the first steps."""
-    monkeypatch.setattr(start, "WRITTEN_STEPS", 3)
-    sizes = np.random.default_rng(0).integers(10, 60, (400, 2))
-    index = ShapeIndex(
-        root="",
-        classes=("a", "b"),
-        keys=strings([f"{i:03}" for i in range(400)]),
-        sizes=sizes,
-        labels=(np.arange(400) % 2).astype(np.int32),
-        splits=empty_strings(400),
-        num_bytes=np.zeros(400, dtype=np.int64),
-        modified_ns=np.zeros(400, dtype=np.int64),
-    )
-    config, limits, run = TrainConfig(), Limits(budget_pixels=20_000, launch_pixels=500), RunFolder(tmp_path)
-    plan = plan_epoch(sizes, config.plan, limits, 0)
-    start._write_plan(run, config, limits, plan, index, Console())
-    written = json.loads(run.plan.read_text())
-    first = [batch for step in list(plan.steps)[:3] for batch in step.micro_batches]
-    assert written["steps_of_epoch"] == len(plan.steps) == 16
-    assert written["ledger"]["num_steps"] == 3
-    assert written["micro_batches"] == [[len(batch.images), *batch.canvas] for batch in first]
-    assert "16 steps, the first 3 of which are" in " ".join(capsys.readouterr().err.split())
+SETTINGS = {
+    "backbone": "test_resnet",
+    "epochs": 2,
+    "step_images": 3,
+    "budget_pixels": 20_000,
+    "precision": "32-true",
+    "min_side": 33,
+    "checkpoint_every_steps": 1,
+    "workers": 1,
+}
+STEPS = 8
 
 
-def _bounds(*ways: Way) -> Bounds:
-    """Bounds with rungs of 100 bytes a pixel on nothing, within a gibibyte."""
-    need = Need(10**7, 10**7, 10**7, None)
-    rungs = tuple(
-        MeasuredRung(name="plain", way=way, memory=MemoryModel(0, 100), time=TimeModel(0, 1), probes=()) for way in ways
-    )
-    return Bounds(
-        capacity=Capacity(
-            budget_bytes=1 << 30,
-            reserved_bytes=0,
-            heap="return",
-            map_elements=16.0,
-            need=need,
-            evaluation_need=need,
-            rungs=rungs,
-            evaluation_rungs=rungs,
-        )
-    )
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing after it is run, neither saving nor tidying up."""
 
 
-STREAMED = Way((Segment(0, 1, "stream", 64), Segment(1, 2, "keep")))
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """Noise of two classes."""
+    folder = tmp_path_factory.mktemp("source") / "pictures"
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 6), ("val", 2), ("test", 2)):
+        for label in ("a", "b"):
+            for number in range(count):
+                path = folder / split / label / f"{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                height, width = rng.integers(36, 64, 2)
+                Image.fromarray(rng.integers(0, 255, (height, width, 3), dtype=np.uint8)).save(path)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(source, tmp_path_factory):
+    """A run that nothing stopped."""
+    return train(source, tmp_path_factory.mktemp("finished") / "run", quiet=True, **SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def stopped_once(source, tmp_path_factory):
+    """A run that was killed after its sixth step, in its second epoch."""
+    out = tmp_path_factory.mktemp("stopped") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        save = loop.save
+
+        def save_and_die(session, state):
+            save(session, state)
+            if state.step == 6:
+                raise Killed
+
+        patch.setattr(loop, "save", save_and_die)
+        with pytest.raises(Killed):
+            train(source, out, quiet=True, **SETTINGS)
+    return out
+
+
+@pytest.fixture
+def stopped(stopped_once, tmp_path):
+    """The stopped run, to be changed."""
+    return shutil.copytree(stopped_once, tmp_path / "run")
+
+
+@pytest.fixture
+def done(finished, tmp_path):
+    """The finished run, to be changed."""
+    return shutil.copytree(finished, tmp_path / "run")
+
+
+def weights(run):
+    """The best weights of a run, as bytes."""
+    return (run / "checkpoints" / "best" / "model.safetensors").read_bytes()
+
+
+def test_the_same_command_goes_on(source, stopped, finished):
+    """Its losses and weights are those of the run that nothing stopped."""
+    assert len(losses(stopped)) < STEPS
+    train(source, stopped, quiet=True, **SETTINGS)
+    assert losses(stopped) == losses(finished)
+    assert weights(stopped) == weights(finished)
+
+
+def test_a_finished_run_says_so_and_stays(source, done, capsys):
+    """The same command changes nothing, and names what continues it."""
+    before = (done / "metrics.jsonl").read_bytes()
+    assert train(source, done, **SETTINGS) == done
+    assert "is finished, after 2 epochs; more --epochs continue it" in " ".join(capsys.readouterr().err.split())
+    assert (done / "metrics.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("by_command", [True, False])
+def test_more_epochs_continue_a_finished_run(source, done, capsys, by_command):
+    """Steps done stay as they were; the learning rate then follows the longer run, which is said."""
+    before = losses(done)
+    if by_command:
+        train(source, done, **(SETTINGS | {"epochs": 3}))
+    else:
+        resume(done, epochs=3)
+    assert losses(done)[:STEPS] == before
+    assert len(losses(done)) == 12
+    assert "3 epochs in place of 2; from here on the learning rate" in " ".join(capsys.readouterr().err.split())
+    resume(done, quiet=True)  # knows of the third epoch
+    with pytest.raises(RunError, match=r"optimizer.epochs was 3 and is 2"):
+        train(source, done, quiet=True, **SETTINGS)
 
 
 @pytest.mark.parametrize(
-    ("bounds", "norm", "highest", "precision", "words"),
+    ("changes", "words"),
     [
-        (Bounds(budget_pixels=5), "own", "stream", "32-true", "raise --budget-pixels"),
-        (_bounds(PLAIN), "own", "stream", "bf16-mixed", "give --memory 4132MiB, try --norm frozen"),
-        (
-            _bounds(PLAIN),
-            "frozen",
-            "stream",
-            "bf16-mixed",
-            "give --memory 4132MiB, try a network that can run piece by",
-        ),
-        (_bounds(PLAIN), "own", "checkpoint", "bf16-mixed", "give --memory 4132MiB, leave --highest-rung out"),
-        (_bounds(PLAIN, STREAMED), "own", "stream", "32-true", "give --memory 4132MiB, try --precision bf16-mixed"),
-        (_bounds(PLAIN, replace(STREAMED, bf16=True)), "own", "stream", "32-true", "give --memory 4132MiB"),
+        ({"dropout": 0.5}, r"model\.dropout was 0\.0 and is 0\.5"),
+        ({"epochs": 1}, r"optimizer\.epochs was 2 and is 1"),
+        ({"lr": 0.5, "seed": 1}, r"learning_rate\.lr was 0\.002 and is 0\.5, plan\.seed was 0 and is 1"),
+        ({"max_pixels": 10**6}, r"geometry\.max_pixels was not set and is 1000000"),
     ],
 )
-def test_what_helps_an_image_that_does_not_fit(monkeypatch, bounds, norm, highest, precision, words):
-    """Nothing is proposed that the run does already, and the memory named is what both ranks need."""
-    model = nn.Sequential(nn.BatchNorm2d(3))
-    engine = SimpleNamespace(model=model, num_local_ranks=2, device=torch.device("cpu"), fabric=None)
-    monkeypatch.setattr(start, "_precision_name", lambda fabric: precision)
-    config = TrainConfig(model=ModelConfig(norm=norm), device=DeviceConfig(highest_rung=highest))
-    found = start._remedies(20_000_000, config, engine, bounds)
-    assert found.startswith(words)
-    assert found.count(",") == words.count(",") + found.count(", such as")
+def test_other_settings_are_named_and_refused(source, stopped, changes, words):
+    """The run stays as it was."""
+    before = {path: path.read_bytes() for path in stopped.rglob("*") if path.is_file()}
+    with pytest.raises(RunError, match=words):
+        train(source, stopped, quiet=True, **(SETTINGS | changes))
+    assert before == {path: path.read_bytes() for path in stopped.rglob("*") if path.is_file()}
+
+
+def test_another_source_is_named_and_refused(source, stopped, make_folder):
+    """By both places; the same place written otherwise is the same."""
+    with pytest.raises(RunError, match=rf"trains on {source}, but was now given"):
+        train(make_folder(), stopped, quiet=True, **SETTINGS)
+    train(source / ".." / source.name, stopped, quiet=True, **SETTINGS)
+
+
+def test_settings_that_were_edited_are_named_and_refused(source, stopped, finished):
+    """An edited config.toml stops a resume, an evaluation and a prediction; a comment in it is no edit."""
+    config = stopped / "config.toml"
+    text = config.read_text()
+    config.write_text(text.replace("dropout = 0.0", "dropout = 0.25"))
+    for act in (
+        lambda: resume(stopped, quiet=True),
+        lambda: train(source, stopped, quiet=True, **SETTINGS),
+        lambda: evaluate(stopped, source, quiet=True),
+    ):
+        with pytest.raises(RunError, match=r"has been edited: model\.dropout was 0\.0 and is 0\.25"):
+            act()
+    config.write_text("# mine\n" + text)
+    resume(stopped, quiet=True)
+    assert losses(stopped) == losses(finished)
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("config.toml", b"\xff\xfe"),
+        ("config.toml", None),
+        ("models.json", b"[]"),
+        ("index.parquet", b"PAR1"),
+        ("plan.json", b"[]"),
+        ("memory.parquet", b"{}"),
+    ],
+)
+def test_damaged_files_are_made_again(stopped, finished, file, content):
+    """What the checkpoint or the source can give is written again, and said; the losses are the same."""
+    (stopped / file).unlink()
+    if content is not None:
+        (stopped / file).write_bytes(content)
+    if file == "plan.json":  # written by every start
+        resume(stopped, quiet=True)
+    else:
+        with pytest.warns(UserWarning, match=file if file != "memory.parquet" else "trace"):
+            resume(stopped, quiet=True)
+    assert losses(stopped) == losses(finished)
+    assert (stopped / "config.toml").read_text() == (finished / "config.toml").read_text()
+
+
+def test_rows_that_are_lost_stop_nothing_and_are_said(stopped, finished):
+    """Steps without a row are named; the weights are those of the run that nothing stopped."""
+    lines = (stopped / "metrics.jsonl").read_bytes().splitlines(keepends=True)
+    (stopped / "metrics.jsonl").write_bytes(b"".join(lines[:2] + lines[4:]))
+    with pytest.warns(UserWarning, match=r"metrics\.jsonl has changed: the rows of 2 steps are lost \(2, 3\)"):
+        resume(stopped, quiet=True)
+    assert losses(stopped) == losses(finished)[:1] + losses(finished)[3:]
+    assert weights(stopped) == weights(finished)
+
+
+def test_a_damaged_best_is_found_when_going_on(source, stopped, finished):
+    """It is said before training, and the run ends with best weights that are whole."""
+    (stopped / "checkpoints" / "best" / "manifest.json").write_bytes(b"{}")
+    with pytest.warns(UserWarning, match=r"best weights of .* are damaged \(best/.*\); they are chosen anew"):
+        resume(stopped, quiet=True)
+    assert losses(stopped) == losses(finished)
+    assert evaluate(stopped, source, quiet=True).num_images == 4
+
+
+def test_a_damaged_best_of_a_finished_run(source, done):
+    """The newest checkpoint stands in for an evaluation or a prediction, and the same command makes it the best."""
+    shutil.rmtree(done / "checkpoints" / "best")
+    for act in (
+        lambda: evaluate(done, source, quiet=True),
+        lambda: predict(done, [source / "test" / "a" / "0.png"]),
+    ):
+        with pytest.warns(UserWarning, match=rf"best weights .* those of step-{STEPS} stand in"):
+            act()
+    with pytest.warns(UserWarning, match="chosen anew"):
+        train(source, done, quiet=True, **SETTINGS)
+    evaluate(done, source, quiet=True)
+
+
+def test_damaged_checkpoints_fall_back_and_go(stopped, finished):
+    """The newest is damaged, the one before is gone on from, and the damaged one does not count among those kept."""
+    (stopped / "checkpoints" / "step-6" / "manifest.json").write_text("[]")
+    with pytest.warns(UserWarning, match=r"damaged \(step-6/manifest.json .*\); the run goes on from step-5"):
+        resume(stopped, quiet=True)
+    assert losses(stopped) == losses(finished)
+
+
+class TestPictures:
+    """Pictures that change under a run are named; what the user then wants is asked for."""
+
+    @pytest.fixture
+    def begun(self, source, stopped_once, tmp_path):
+        """A copy of the stopped run on a copy of its pictures, with their times."""
+        pictures = shutil.copytree(source, tmp_path / "pictures")
+        with pytest.MonkeyPatch.context() as patch:
+            save = loop.save
+
+            def save_and_die(session, state):
+                save(session, state)
+                if state.step == 2:
+                    raise Killed
+
+            patch.setattr(loop, "save", save_and_die)
+            with pytest.raises(Killed):
+                train(pictures, tmp_path / "run", quiet=True, **SETTINGS)
+        return pictures, tmp_path / "run"
+
+    def test_a_picture_of_another_length_time_or_none(self, begun):
+        """Length, time and presence are compared; nothing is trained."""
+        pictures, run = begun
+        one = pictures / "train" / "a" / "0.png"
+        content, times = one.read_bytes(), one.stat()
+        one.write_bytes(content + b"\x00")
+        with pytest.raises(RunError, match=r"1 of 20 in .* have changed: 'train/a/0\.png' had [\d,]+ bytes and has"):
+            resume(run, quiet=True)
+        one.write_bytes(content)
+        with pytest.raises(RunError, match=r"'train/a/0\.png' was written to since.*--changed-pictures"):
+            train(pictures, run, quiet=True, **SETTINGS)
+        one.unlink()
+        with pytest.raises(RunError, match=r"'train/a/0\.png' cannot be read \(No such file"):
+            resume(run, quiet=True)
+        with pytest.raises(RunError, match=r"'train/a/0\.png' .*put it back"):
+            resume(run, changed_pictures=True, quiet=True)
+        one.write_bytes(content)
+        os.utime(one, ns=(times.st_atime_ns, times.st_mtime_ns))
+        resume(run, quiet=True)
+
+    def test_changed_pictures_are_taken_where_that_is_asked_for(self, begun):
+        """As they are now, from then on without another word; one of another shape is refused."""
+        pictures, run = begun
+        one = pictures / "train" / "a" / "0.png"
+        with Image.open(one) as image:
+            size = image.size
+        Image.new("RGB", size).save(one)
+        with pytest.warns(UserWarning, match="1 pictures were changed"):
+            resume(run, changed_pictures=True, quiet=True)
+        resume(run, epochs=3, quiet=True)
+        Image.new("RGB", (size[0] + 1, size[1])).save(one)
+        with pytest.raises(RunError, match=r"planned by its pictures' shapes, but 'train/a/0\.png' was"):
+            resume(run, epochs=4, changed_pictures=True, quiet=True)
+
+    def test_a_manifest_that_changed_is_refused_by_the_same_command(self, begun, tmp_path):
+        """A source that is a file has a sum; a resume, which does not name the source, goes on with the run's index."""
+        pictures, _ = begun
+        rows = [(path, path.parent.name, path.parent.parent.name) for path in sorted(pictures.rglob("*.png"))]
+        manifest = tmp_path / "list.csv"
+        manifest.write_text("path,label,split\n" + "".join(f"{path},{a},{b}\n" for path, a, b in rows))
+        run = train(manifest, tmp_path / "listed", quiet=True, **(SETTINGS | {"epochs": 1}))
+        manifest.write_text(manifest.read_text() + "\n")
+        with pytest.raises(RunError, match=r"list\.csv has changed since.*--resume"):
+            train(manifest, run, quiet=True, **(SETTINGS | {"epochs": 2}))
+        resume(run, epochs=2, quiet=True)
+
+
+def test_killed_before_the_first_checkpoint_it_starts_anew(source, finished, tmp_path, monkeypatch):
+    """Wherever it was killed; a resume names the command."""
+    out = tmp_path / "run"
+    for name in ("prepare", "precision_name", "trainable_index"):
+
+        def die(*_, **__):
+            raise Killed
+
+        with monkeypatch.context() as patch:
+            patch.setattr(start.RunFolder, "discard", lambda run: None)
+            patch.setattr(start.setup, name, die)
+            with pytest.raises(Killed):
+                train(source, out, quiet=True, **SETTINGS)
+    with pytest.raises(RunError, match=r"before its first checkpoint.*unsquare train SOURCE --out"):
+        resume(out, quiet=True)
+    train(source, out, quiet=True, **SETTINGS)
+    assert losses(out) == losses(finished)
+
+
+def test_before_the_first_step_the_folder_is_left_as_it_was(source, tmp_path):
+    """A start that fails leaves nothing, and a run that is there already stays."""
+    with pytest.raises(SourceError):
+        train(tmp_path / "nothing", tmp_path / "run", quiet=True, **SETTINGS)
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(ConfigError):
+        train(source, tmp_path / "run", quiet=True, **(SETTINGS | {"backbone": "nonsense"}))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_full_disk_advises_what_works(source, finished, tmp_path, monkeypatch):
+    """Before the first checkpoint or after, the same command goes on once there is space."""
+    out = tmp_path / "run"
+
+    save_file = loop.checkpoint.save_file
+
+    for step in (1, 4):
+
+        def full(tensors, path, name=f".step-{step}."):
+            if name in str(path):
+                raise OSError(28, "No space left on device")
+            save_file(tensors, path)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(loop.checkpoint, "save_file", full)
+            with pytest.raises(
+                RunError, match=r"\(No space left on device\); free space .* give the same command again"
+            ):
+                train(source, out, quiet=True, **SETTINGS)
+    train(source, out, quiet=True, **SETTINGS)
+    assert losses(out) == losses(finished)
+
+
+def test_a_folder_that_is_removed_is_named(source, tmp_path, monkeypatch):
+    """Nothing is written to where the run folder was."""
+    out = tmp_path / "run"
+    save = loop.save
+
+    def remove_after(session, state):
+        save(session, state)
+        if state.step == 2:
+            shutil.rmtree(out)
+
+    monkeypatch.setattr(loop, "save", remove_after)
+    with pytest.raises(RunError, match=r"must stay where it is .* was removed or replaced"):
+        train(source, out, quiet=True, **SETTINGS)
+    assert not out.exists()
+
+
+def test_the_time_before_the_first_step_is_written(finished):
+    """A row says when a process began to train, and how long it took to come there."""
+    row = json.loads((finished / "metrics.jsonl").read_text().splitlines()[0])
+    assert (row["kind"], row["step"], row["time_s"]) == ("start", 0, 0.0)
+    assert 0 < row["seconds"] < 100
+
+
+def test_runs_of_an_earlier_release_go_on(stopped, finished):
+    """A checkpoint that does not say what it was trained from is gone on from, and says it from then on."""
+    for path in (stopped / "checkpoints").iterdir():
+        state = json.loads((path / "state.json").read_text())
+        del state["origin"], state["metrics"]
+        (path / "state.json").write_text(json.dumps(state))
+        manifest = json.loads((path / "manifest.json").read_text())
+        manifest["sha256"]["state.json"] = start.sha256_of(path / "state.json")
+        (path / "manifest.json").write_text(json.dumps(manifest))
+    resume(stopped, quiet=True)
+    assert losses(stopped) == losses(finished)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -26,6 +25,8 @@ from unsquare.plan.peers import PEERS, Batches, Peer, PolicyFigures, figures_of
 from unsquare.plan.planner import plan_epoch
 from unsquare.plan.repeats import Weights, class_weights
 from unsquare.report.plan_page import PlanView, write_plan_page
+from unsquare.runs.reading import read_json
+from unsquare.runs.schemas import Plan
 from unsquare.shapes import Geometry, Sizes
 
 EXAMPLE = "unsquare plan photos --steps b2b --buckets 32 --max-pixels 16e6 --budget-pixels 64e6"
@@ -101,12 +102,8 @@ def run(arguments: Sequence[str]) -> int:
 def _limits_of(run: Path) -> Limits:
     if not (run / "plan.json").is_file():
         raise RunError(f"Limits are read from a run's plan.json, but {run} has none; give the folder that --out named.")
-    try:
-        return Limits.from_dict(json.loads((run / "plan.json").read_text(encoding="utf-8"))["limits"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(
-            f"Limits are read from a run's plan.json, but {run} has none that can be read ({error})."
-        ) from error
+    plan = read_json(run / "plan.json", Plan, "give the folder of another run")
+    return Limits.from_dict(plan["limits"])
 
 
 def _write_page(

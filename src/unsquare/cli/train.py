@@ -14,8 +14,10 @@ import tyro
 from unsquare.api import resume, train
 from unsquare.cli.parsing import parse
 from unsquare.errors import ConfigError
+from unsquare.runs.folder import RunFolder
 from unsquare.training.config import TrainConfig, from_toml
 from unsquare.training.loop import Stopped
+from unsquare.training.standing import settings_of_run
 
 EXAMPLE = "unsquare train photos --out runs/photos --backbone resnet18 --epochs 30 --memory 8GiB"
 
@@ -27,9 +29,11 @@ class TrainArguments:
     source: tyro.conf.Positional[Path | None] = None
     """A folder of class folders, a CSV or Parquet manifest, MAMe's folder, or an index made by `unsquare scan`."""
     out: Path | None = None
-    """The run folder to make."""
+    """The run folder to make, or to go on with: the same command continues a run that is not finished."""
     resume: Path | None = None
-    """Go on with this run folder instead, with its own source and settings."""
+    """Go on with this run folder instead, with its own source and settings; more --epochs continue it further."""
+    changed_pictures: bool = False
+    """Where a run goes on, take pictures that were changed since it started as they are now."""
     config: Path | None = None
     """A TOML file of settings, such as a run's config.toml; flags given beside it win."""
     settings: TrainConfig = field(default_factory=TrainConfig)
@@ -42,13 +46,15 @@ def run(arguments: Sequence[str]) -> int:
     folder = given.resume or given.out
     try:
         if given.resume is not None:
-            if given.source is not None or given.out is not None or given.settings != TrainConfig():
-                raise ConfigError("--resume takes the run's own source and settings; leave out everything else.")
-            folder = resume(given.resume)
+            if given.source is not None or given.out is not None or given.config is not None:
+                raise ConfigError(
+                    "--resume takes the run's own source and settings; leave out SOURCE, --out, --config."
+                )
+            folder = resume(given.resume, given.settings, changed_pictures=given.changed_pictures)
         else:
             if given.source is None or given.out is None:
                 raise ConfigError(f"Training needs a source and a run folder, as in `{EXAMPLE}`.")
-            folder = train(given.source, given.out, given.settings)
+            folder = train(given.source, given.out, given.settings, changed_pictures=given.changed_pictures)
         print(f"The report is {folder / 'report.html'}.")
     except Stopped as stop:
         print(
@@ -60,10 +66,14 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _settings_file(arguments: Sequence[str]) -> TrainConfig:
-    """The settings of the file that --config names: they are the defaults of the flags, so they come first."""
+    """The settings of the run or file that --resume or --config names: they are the flags' defaults, so come first."""
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     finder.add_argument("--config", type=Path)
-    path = finder.parse_known_args(arguments)[0].config
+    finder.add_argument("--resume", type=Path)
+    named = finder.parse_known_args(arguments)[0]
+    path = named.config
+    if named.resume is not None:
+        return settings_of_run(RunFolder.open(named.resume))
     if path is None:
         return TrainConfig()
     try:

@@ -21,9 +21,9 @@ from unsquare.demo.naive import NAIVE
 from unsquare.files import write_text
 from unsquare.index.scan import scan_source
 from unsquare.index.table import ShapeIndex
+from unsquare.runs.folder import RunFolder
 from unsquare.training.config import TrainConfig
 from unsquare.training.recipe import Recipe
-from unsquare.training.run import RunFolder
 from unsquare.training.start import train
 
 LEARNING_RATES = (1e-3, 3e-3)
@@ -106,12 +106,12 @@ def _run(source: Path, folder: Path, config: TrainConfig, recipe: Recipe) -> tup
     run = RunFolder(folder)
     stamp = folder.with_suffix(".json")
     wanted = json.dumps(asdict(config), default=str, sort_keys=True)
-    rows = run.read_metrics()
+    rows = [row.to_dict() for row in run.read_metrics().rows]
     if not (stamp.is_file() and stamp.read_text() == wanted and rows and rows[-1]["kind"] == "final"):
         shutil.rmtree(folder, ignore_errors=True)
         train(source, folder, config, quiet=True, recipe=recipe)
         write_text(stamp, wanted)
-        rows = run.read_metrics()
+        rows = [row.to_dict() for row in run.read_metrics().rows]
     best = max(row["mean_per_class_accuracy"] for row in rows if row["kind"] == "eval")
     return best, rows[-1]
 

@@ -13,15 +13,16 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from unsquare.errors import ImageError, SourceError
-from unsquare.files import replacing
-from unsquare.index.opening import open_regular
+from unsquare.errors import SourceError
+from unsquare.files import require_regular
+from unsquare.parquet import read_table, write_table
 from unsquare.shapes import Sizes
 
 METADATA_KEY = b"unsquare.index"
@@ -29,6 +30,19 @@ VERSION = 1
 """Raised whenever the columns, or the rules by which a header becomes a row, change."""
 
 Strings = npt.NDArray[np.object_]
+
+_COLUMNS = {
+    "key": pa.string(),
+    "height": pa.int64(),
+    "width": pa.int64(),
+    "label": pa.string(),
+    "split": pa.string(),
+    "bytes": pa.int64(),
+    "modified_ns": pa.int64(),
+    "problem": pa.string(),
+}
+_MAY_LACK = frozenset({"label", "problem"})
+_LONGEST_SIDE = 1 << 30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,9 +134,7 @@ class ShapeIndex:
     def write(self, path: Path) -> None:
         """Write the index as one Parquet file; readers see the old file or the new one, never a part."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        # As an open file: the library takes no path that is not UTF-8.
-        with replacing(path) as partial, partial.open("wb") as file:
-            pq.write_table(_to_arrow(self), file, compression="zstd")
+        write_table(path, _to_arrow(self))
 
     @classmethod
     def read(cls, path: Path) -> ShapeIndex:
@@ -131,13 +143,12 @@ class ShapeIndex:
         Raises:
             SourceError: the file is missing, is no index, or is of another version.
         """
+        if not is_index(path):
+            raise SourceError(f"'{path}' is a Parquet file but not an index; make one with `unsquare scan`.")
         try:
-            # As an open file: from a path, the library also makes a column of each folder called name=value.
-            with open_regular(path) as (file, _):
-                table = pq.read_table(file)
-        except (OSError, ImageError, pa.ArrowException) as error:
-            raise SourceError(f"The index '{path}' cannot be read: {_reason(error)}.") from error
-        return _from_arrow(table, path)
+            return _from_arrow(read_table(path, _COLUMNS, _MAY_LACK), path)
+        except ValueError as error:
+            raise SourceError(f"The index '{path}' cannot be read: {error}.") from error
 
 
 def empty_strings(length: int) -> Strings:
@@ -167,15 +178,12 @@ def shown(name: str) -> str:
 def is_index(path: Path) -> bool:
     """Whether this Parquet file is an index rather than a user's manifest."""
     try:
-        with open_regular(path) as (file, _):
+        require_regular(path)
+        with path.open("rb") as file:  # as in `parquet`
             return METADATA_KEY in (pq.read_schema(file).metadata or {})
-    except (OSError, ImageError, pa.ArrowException) as error:
-        raise SourceError(f"'{path}' cannot be read as a Parquet file: {_reason(error)}.") from error
-
-
-def _reason(error: Exception) -> str:
-    """What an error of the library says, on one line."""
-    return " ".join(str(error).split()).rstrip(".")
+    except (OSError, pa.ArrowException) as error:
+        said = " ".join(str(error).split()).rstrip(".")
+        raise SourceError(f"'{path}' cannot be read as a Parquet file: {said}.") from error
 
 
 def _to_arrow(index: ShapeIndex) -> pa.Table:
@@ -201,30 +209,48 @@ def _zeros(problems: tuple[Problem, ...]) -> npt.NDArray[np.int64]:
     return np.zeros(len(problems), dtype=np.int64)
 
 
+class _About(msgspec.Struct):
+    """What the schema's metadata holds."""
+
+    version: int
+    root: str
+    classes: tuple[str, ...]
+    notes: tuple[Remark, ...] = ()
+
+
 def _from_arrow(table: pa.Table, path: Path) -> ShapeIndex:
-    about = json.loads((table.schema.metadata or {}).get(METADATA_KEY, b"null"))
-    if about is None:
-        raise SourceError(f"'{path}' is a Parquet file but not an index; make one with `unsquare scan`.")
-    if about["version"] != VERSION:
-        raise SourceError(
-            f"The index '{path}' is of version {about['version']}, but this program reads version {VERSION}; "
-            "scan the source again."
-        )
-    labels = pc.fill_null(pc.index_in(table["label"], value_set=pa.array(about["classes"], pa.string())), -1)
+    """The index in a table; raises ValueError where its rows make no sense."""
+    about = _about(table, path)
+    labels = pc.fill_null(pc.index_in(table["label"], value_set=pa.array(about.classes, pa.string())), -1)
+    if pc.sum(pc.equal(labels, -1)).as_py() != table["label"].null_count and len(table):
+        raise ValueError("it has a label that is none of its classes")
     table = table.set_column(table.schema.get_field_index("label"), "label", labels)
     rows = table.filter(pc.is_null(table["problem"]))
+    sizes = np.stack([rows["height"].to_numpy(), rows["width"].to_numpy()], axis=-1).astype(np.int64)
+    if ((sizes < 1) | (sizes > _LONGEST_SIDE)).any():
+        raise ValueError("it has an image without height or width")
     return ShapeIndex(
-        root=about["root"],
-        classes=tuple(about["classes"]),
+        root=about.root,
+        classes=about.classes,
         keys=_objects(rows["key"]),
-        sizes=np.stack([rows["height"].to_numpy(), rows["width"].to_numpy()], axis=-1).astype(np.int64),
+        sizes=sizes,
         labels=rows["label"].to_numpy().astype(np.int32),
         splits=_objects(rows["split"]),
         num_bytes=rows["bytes"].to_numpy().astype(np.int64),
         modified_ns=rows["modified_ns"].to_numpy().astype(np.int64),
         problems=tuple(map(_problem, table.filter(pc.is_valid(table["problem"])).to_pylist())),
-        notes=tuple(Remark(**note | {"names": tuple(note["names"])}) for note in about.get("notes", [])),
+        notes=about.notes,
     )
+
+
+def _about(table: pa.Table, path: Path) -> _About:
+    about = msgspec.json.decode(table.schema.metadata[METADATA_KEY], type=_About)
+    if about.version != VERSION:
+        raise SourceError(
+            f"The index '{path}' is of version {about.version}, but this program reads version {VERSION}; "
+            "scan the source again."
+        )
+    return about
 
 
 def _objects(column: pa.ChunkedArray) -> Strings:

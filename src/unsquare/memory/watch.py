@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import torch
 
-from unsquare.errors import RunError
-from unsquare.files import replacing
 from unsquare.memory.heap import in_use_bytes
 from unsquare.memory.meter import resident_bytes
 from unsquare.shapes import Shape
@@ -44,21 +38,6 @@ class _Trace:
     def thin(self) -> None:
         for column in vars(self).values():
             del column[::2]
-
-
-_TRACE_SCHEMA = pa.schema(
-    [
-        ("time_s", pa.float64()),
-        ("resident_bytes", pa.int64()),
-        ("allocated_bytes", pa.int64()),  # blocks in use: of the device where there is one, else of the C library
-        ("reserved_bytes", pa.int64()),  # what the device's allocator holds; null on a CPU
-        ("step", pa.int64()),
-        ("images", pa.int64()),
-        ("height", pa.int64()),
-        ("width", pa.int64()),
-        ("phase", pa.string()),
-    ]
-)
 
 
 class Watch:
@@ -92,29 +71,19 @@ class Watch:
         """The run's own clock: seconds trained, earlier parts of the run included."""
         return self._offset_s + time.perf_counter() - self._started
 
-    def load(self, path: Path, until_s: float) -> None:
-        """Take over the samples that an earlier part of the run wrote, up to a time on the run's clock.
-
-        Raises:
-            RunError: the file has other columns.
-        """
-        try:
-            table = pq.read_table(path, schema=_TRACE_SCHEMA)
-        except (pa.ArrowException, ValueError) as error:
-            raise RunError(f"The run's memory trace {path} cannot be read ({error}); move it away.") from error
-        kept = table.filter(pc.less_equal(table["time_s"], until_s))
-        self._trace = _Trace(**{name: kept[name].to_pylist() for name in _TRACE_SCHEMA.names})
+    def take_over(self, samples: Mapping[str, Sequence[Any]], until_s: float) -> None:
+        """Go on from the samples of an earlier part of the run, in columns, up to a time on the run's clock."""
+        kept = [at for at, time_s in enumerate(samples["time_s"]) if time_s <= until_s]
+        self._trace = _Trace(**{name: [samples[name][at] for at in kept] for name in vars(self._trace)})
 
     def mark(self, step: int, images: int, canvas: Shape) -> None:
         """Say what runs from now on: the step, and the micro-batch's images and canvas (0 between them)."""
         self._mark = (step, images, canvas)
 
-    def write(self, path: Path) -> None:
-        """Write the samples so far to a Parquet file, replacing it whole."""
+    def samples(self) -> dict[str, list[Any]]:
+        """The samples so far, a list per column."""
         with self._lock:
-            table = pa.table(vars(self._trace), schema=_TRACE_SCHEMA)
-        with replacing(path) as partial:
-            pq.write_table(table, partial)
+            return {name: list(column) for name, column in vars(self._trace).items()}
 
     def stop(self) -> None:
         """End the sampling; does nothing the second time."""

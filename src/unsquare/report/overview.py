@@ -209,7 +209,8 @@ def _problems(index: ShapeIndex) -> str:
 def _settings(record: Record) -> str:
     if not record.config:
         return markup.note("There are no settings (config.toml) in this run folder.")
-    return markup.settings(record.config)
+    words = f"Not as the last checkpoint was trained with: {record.edited}."
+    return (markup.note(words) if record.edited else "") + markup.settings(record.config)
 
 
 def _ledger(record: Record) -> Mapping[str, Any]:

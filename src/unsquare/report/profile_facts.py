@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 from unsquare.errors import RunError
 from unsquare.memory.model import MemoryModel
-from unsquare.report.record import PROFILE_VERSION, MemoryTrace, require_version, trace_of
+from unsquare.report.record import PROFILE_VERSION, MemoryTrace, trace_of
+from unsquare.runs.reading import require_version
 
 MOST_LAYERS = 15
 
@@ -106,7 +107,7 @@ class Profile(NamedTuple):
         Raises:
             RunError: it is of another version, or something is missing.
         """
-        require_version(values, PROFILE_VERSION, "profile.json")
+        require_version(values.get("version"), PROFILE_VERSION, "profile.json")
         try:
             return cls(
                 subject=values["subject"],

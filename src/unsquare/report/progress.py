@@ -22,12 +22,20 @@ def progress_sections(record: Record) -> list[Section]:
 
 def _training(record: Record) -> str:
     if not record.steps:
-        return markup.note("There are no steps (metrics.jsonl) in this run folder.")
+        return markup.note("There are no steps (metrics.jsonl) in this run folder.") + _lost(record)
     words = "Points are single steps."
     if not record.evals:
         words += " The run was not evaluated yet."
     figure = run_figures.training_curves(record.steps, record.evals)
-    return markup.paragraph(words) + markup.image(figure, "Loss, accuracy, learning rate and batch size by step")
+    return (
+        _lost(record)
+        + markup.paragraph(words)
+        + markup.image(figure, "Loss, accuracy, learning rate and batch size by step")
+    )
+
+
+def _lost(record: Record) -> str:
+    return markup.note(f"Not all of metrics.jsonl is there: {record.lost}.") if record.lost else ""
 
 
 def _time(record: Record) -> str:

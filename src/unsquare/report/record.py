@@ -5,7 +5,7 @@ A file that is not there yet is None or empty; a broken one is an error.
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +13,15 @@ from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from unsquare.errors import ConfigError, RunError, UnsquareError
+from unsquare.errors import ConfigError, RunError
 from unsquare.index.table import ShapeIndex
+from unsquare.runs.checkpoints import by_step, last_step, read_state
+from unsquare.runs.metrics import Metrics, read_metrics
+from unsquare.runs.origin import differences, words_of
+from unsquare.runs.reading import TO_REPORT, DamagedFileError, read_json, read_text, reason
+from unsquare.runs.schemas import Models, Plan, Profile
+from unsquare.runs.tables import read_evaluation, read_index, read_memory
 from unsquare.shapes import Geometry, Sizes
 from unsquare.toml import tomllib
 
@@ -28,7 +32,7 @@ Floats = npt.NDArray[np.float64]
 
 _FILES = ("config.toml", "index.parquet", "models.json", "plan.json", "metrics.jsonl", "memory.parquet")
 
-MODELS_VERSION, PROFILE_VERSION = 2, 1
+PROFILE_VERSION = 1
 
 T = TypeVar("T")
 
@@ -85,6 +89,12 @@ class Record:
     evaluation: Evaluation | None
     profile: Mapping[str, Any] | None = None
     """What `unsquare profile` wrote."""
+    lost: str = ""
+    """What of the metrics is lost or cannot be read, in words."""
+    edited: str = ""
+    """Settings that are others than the last checkpoint's, in words."""
+    start_s: float = 0.0
+    """Seconds from the call to the first step, each time that the run was started or went on."""
 
     def setting(self, table: str, name: str) -> Any:
         """A setting, or None where the settings lack it."""
@@ -121,65 +131,57 @@ def read_record(run: Path) -> Record:
         raise RunError(f"{run} is not a folder; give the run folder that training wrote to.")
     if not any((run / name).exists() for name in _FILES):
         raise RunError(f"{run} is not a run folder: it holds none of {', '.join(_FILES)}.")
-    rows = _read(run / "metrics.jsonl", _read_rows) or []
-    final = [row for row in rows if row.get("kind") == "final"]
+    metrics = _metrics(run / "metrics.jsonl")
+    config = _read(run / "config.toml", _read_config) or {}
+    rows = [row.to_dict() for row in metrics.rows]
+    final = [row for row in rows if row["kind"] == "final"]
     return Record(
         name=run.resolve().name,
-        config=_read(run / "config.toml", lambda path: tomllib.loads(path.read_text(encoding="utf-8"))) or {},
-        index=_read(run / "index.parquet", ShapeIndex.read),
-        models=_read(run / "models.json", lambda path: _read_versioned(path, MODELS_VERSION)),
-        plan=_read(run / "plan.json", _read_json),
-        steps=_latest([row for row in rows if row.get("kind") == "step"]),
-        evals=_latest([row for row in rows if row.get("kind") == "eval"]),
+        config=config,
+        index=_read(run / "index.parquet", lambda path: read_index(path, TO_REPORT)),
+        models=_read(run / "models.json", lambda path: read_json(path, Models, TO_REPORT)),
+        plan=_read(run / "plan.json", lambda path: read_json(path, Plan, TO_REPORT)),
+        steps=_latest([row for row in rows if row["kind"] == "step"]),
+        evals=_latest([row for row in rows if row["kind"] == "eval"]),
         final=final[-1] if final else None,
         memory=_read(run / "memory.parquet", _read_memory),
         evaluation=_read(run / "evaluation.parquet", _read_evaluation),
-        profile=_read(run / "profile.json", lambda path: _read_versioned(path, PROFILE_VERSION)),
+        profile=_read(run / "profile.json", lambda path: read_json(path, Profile, TO_REPORT)),
+        edited=_edited(run / "checkpoints", config),
+        lost=metrics.words(last_step(run / "checkpoints")),
+        start_s=sum(row["seconds"] for row in rows if row["kind"] == "start"),
     )
 
 
-def require_version(values: Mapping[str, Any], version: int, name: str) -> None:
-    """Refuse what another release wrote.
-
-    Raises:
-        RunError: the version is another.
-    """
-    if values.get("version") != version:
-        raise RunError(
-            f"{name} has version {values.get('version')}, but this release reads version {version}; have this release "
-            "write it anew, or move it away to report without it."
-        )
-
-
 def _read(path: Path, reader: Callable[[Path], T]) -> T | None:
-    if not path.exists():
-        return None
+    return reader(path) if os.path.lexists(path) else None
+
+
+def _metrics(path: Path) -> Metrics:
     try:
-        return reader(path)
-    except UnsquareError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise RunError(f"{path} cannot be read ({reason}); move it away to report without it.") from error
+        return read_metrics(path)
+    except OSError as error:
+        raise DamagedFileError(path, reason(error), TO_REPORT) from error
 
 
-def _read_json(path: Path) -> Mapping[str, Any]:
-    value = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(value, dict):
-        raise ValueError("it must hold one JSON object")
-    return value
-
-
-def _read_versioned(path: Path, version: int) -> Mapping[str, Any]:
-    values = _read_json(path)
-    require_version(values, version, str(path))
+def _read_config(path: Path) -> Mapping[str, Any]:
+    try:
+        values = tomllib.loads(read_text(path, TO_REPORT))
+    except tomllib.TOMLDecodeError as error:
+        raise DamagedFileError(path, reason(error), TO_REPORT) from error
+    if strange := [name for name, table in values.items() if not isinstance(table, dict)]:
+        raise DamagedFileError(path, f"{strange[0]!r} is no table of settings", TO_REPORT)
     return values
 
 
-def _read_rows(path: Path) -> list[Row]:
-    """The rows; a last line without its end, where a run was killed while writing, is not one."""
-    text = path.read_text(encoding="utf-8")
-    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines() if line.strip()]
+def _edited(checkpoints: Path, config: Mapping[str, Any]) -> str:
+    """The settings that differ from those of the last checkpoint; nothing where either is not known."""
+    paths = by_step(checkpoints)
+    try:
+        origin = read_state(paths[-1]).origin if paths and config else None
+    except RunError:  # a resume says what is wrong with it
+        return ""
+    return words_of(differences(origin.settings, config)) if origin is not None else ""
 
 
 def _latest(rows: list[Row]) -> list[Row]:
@@ -189,8 +191,7 @@ def _latest(rows: list[Row]) -> list[Row]:
 
 
 def _read_memory(path: Path) -> MemoryTrace | None:
-    table = pq.read_table(path)
-    return trace_of({name: table[name].to_pylist() for name in table.column_names})
+    return trace_of(read_memory(path, TO_REPORT).to_pydict())
 
 
 def trace_of(columns: Mapping[str, list[Any]]) -> MemoryTrace | None:
@@ -223,7 +224,7 @@ def _floats(column: list[float | None]) -> Floats:
 
 
 def _read_evaluation(path: Path) -> Evaluation | None:
-    rows = [row for row in pq.read_table(path).to_pylist() if row["label"]]
+    rows = [row for row in read_evaluation(path, TO_REPORT).to_pylist() if row["label"]]
     if not rows:
         return None
     return Evaluation(

@@ -8,10 +8,10 @@ from unsquare.report.record import Record, Row
 
 
 def total_seconds(record: Record) -> float:
-    """Seconds that the run took, evaluations included."""
+    """Seconds that the run took, from the call on: its start, measuring and evaluations included."""
     clock = max((float(row["time_s"]) for row in (*record.steps, *record.evals)), default=0.0)
     final = float(record.final.get("seconds") or 0) if record.final else 0.0
-    return max(clock + final, step_seconds(record.steps) + evaluation_seconds(record))
+    return record.start_s + max(clock + final, step_seconds(record.steps) + evaluation_seconds(record))
 
 
 def evaluation_seconds(record: Record) -> float:
@@ -43,14 +43,15 @@ def pixels_per_second(steps: Sequence[Row]) -> float:
 
 
 def time_parts(record: Record) -> list[tuple[str, float]]:
-    """Seconds of computing, waiting for data, evaluating and everything else: together the whole run."""
+    """Seconds of starting, computing, waiting for data, evaluating and everything else: together the whole run."""
     waiting = data_wait_seconds(record.steps)
     computing = max(0.0, step_seconds(record.steps) - waiting)
     evaluating = evaluation_seconds(record)
-    rest = max(0.0, total_seconds(record) - computing - waiting - evaluating)
+    rest = max(0.0, total_seconds(record) - record.start_s - computing - waiting - evaluating)
     return [
+        ("start and measuring", record.start_s),
         ("computing", computing),
         ("waiting for data", waiting),
         ("evaluating", evaluating),
-        ("start, checkpoints and the rest", rest),
+        ("checkpoints and the rest", rest),
     ]

@@ -30,6 +30,7 @@ from unsquare.training.console import Console
 from unsquare.training.engine import Engine, ShortageError
 from unsquare.training.measure import SMALL, Frame, Prober, measure_training
 from unsquare.training.probing import Need, fit_memory, measure, run_training, untouched
+from unsquare.training.ranks import broadcast
 
 VERSION = 2
 LEAST_PIXELS = 1 << 20
@@ -92,22 +93,20 @@ class Bounds:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Bounds:
-        """The bounds that `to_dict` wrote.
+        """The bounds that `to_dict` wrote, as the schema of `models.json` has them.
 
         Raises:
-            RunError: the file is of another release, or incomplete.
+            RunError: they make no sense together.
         """
-        if values.get("version") != VERSION:
-            raise RunError(
-                f"The run's models.json has version {values.get('version')}, but this release reads version {VERSION}; "
-                "start the run anew."
-            )
         try:
-            if "measured" in values:
+            if values.get("measured"):
                 found: dict[str, Any] = {"capacity": Capacity.from_dict(values["measured"])}
             else:
-                found = values["pinned"] | {"way": Way.from_dict(values["pinned"]["way"])}
-            return cls(**found, world_size=values["world_size"], auto_precision=values["auto_precision"])
+                pinned = values["pinned"]
+                found = {name: pinned[name] for name in ("budget_pixels", "launch_pixels")}
+                found["way"] = Way.from_dict(pinned["way"])
+            world_size, auto_precision = values.get("world_size", 1), values.get("auto_precision", False)
+            return cls(**found, world_size=world_size, auto_precision=auto_precision)
         except (KeyError, TypeError, AssertionError) as error:
             raise RunError(f"The run's models.json cannot be used ({error!r}); start the run anew.") from error
 
@@ -138,7 +137,7 @@ def measure_bounds(
     console.say(f"Measuring memory and time within {format_bytes(budget)} ...")
     capacity = _measure(engine, config, index, sizes, budget, console, auto_precision)
     # One rank's clock decides, so that all make the same plan.
-    capacity = Capacity.from_dict(engine.fabric.broadcast(capacity.to_dict()))
+    capacity = Capacity.from_dict(broadcast(engine.fabric, capacity.to_dict()))
     for line in describe(capacity):
         console.say(line)
     return Bounds(capacity=capacity, world_size=engine.fabric.world_size, auto_precision=auto_precision)

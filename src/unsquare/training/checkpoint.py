@@ -6,26 +6,25 @@ complete or not there. The manifest's checksums find what a disk has done to it 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import msgspec
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from unsquare.errors import RunError
+from unsquare.runs.checkpoints import FILES, MANIFEST, by_step, problem, read_state, remove, sha256_of
+from unsquare.runs.schemas import Mark, Origin, State
 
-VERSION = 1
+VERSION: Literal[1] = 1
 NO_CEILING = 1 << 62
 KEPT = 2
 """Checkpoints kept beside the best one."""
-
-_FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,75 +49,68 @@ class TrainState:
     """The ceiling with which the epoch under way was planned."""
 
 
-def save(folder: Path, name: str, model: torch.nn.Module, optimizer: torch.optim.Optimizer, state: TrainState) -> Path:
+def save(
+    folder: Path,
+    name: str,
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    state: TrainState,
+    origin: Origin | None = None,
+    metrics: Mark | None = None,
+) -> Path:
     """Write the checkpoint `folder/name`, replacing one of that name.
 
+    Args:
+        folder: where checkpoints lie; made where it is not there, but not the run folder around it.
+        name: the checkpoint's.
+        model: its weights.
+        optimizer: its state.
+        state: where the run stands.
+        origin: what the run is trained from.
+        metrics: how far its metrics have come.
+
     Raises:
-        RunError: the disk is full or cannot be written.
+        OSError: the disk is full or cannot be written.
     """
     partial, final = folder / f".{name}.partial", folder / name
+    folder.mkdir(exist_ok=True)
+    remove(partial)
+    partial.mkdir()
+    weights, tensors, state_json = (partial / file for file in FILES)
+    optimizer_tensors, scalars = _split_optimizer(optimizer)
     try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        save_file({key: value.contiguous() for key, value in model.state_dict().items()}, partial / _FILES[0])
-        tensors, scalars = _split_optimizer(optimizer)
-        save_file(tensors, partial / _FILES[1])
-        values = {"version": VERSION, **vars(state), "optimizer": scalars}
-        (partial / _FILES[2]).write_text(json.dumps(values))
-        checksums = {file: _checksum(partial / file) for file in _FILES}
-        (partial / "manifest.json").write_text(json.dumps({"version": VERSION, "sha256": checksums}))
-        for file in partial.iterdir():
-            _sync(file)
-        _put_in_place(partial, final)
-    except (OSError, SafetensorError) as error:
-        raise RunError(f"The checkpoint {final} cannot be written ({error}); free space and resume.") from error
+        save_file({key: value.contiguous() for key, value in model.state_dict().items()}, weights)
+        save_file(optimizer_tensors, tensors)
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
+    values = State(version=VERSION, **vars(state), optimizer=scalars, origin=origin, metrics=metrics)
+    state_json.write_text(json.dumps(msgspec.to_builtins(values)))
+    checksums = {file: sha256_of(partial / file) for file in FILES}
+    (partial / MANIFEST).write_text(json.dumps({"version": VERSION, "sha256": checksums}))
+    for file in partial.iterdir():
+        _sync(file)
+    _put_in_place(partial, final)
     return final
 
 
 def _put_in_place(partial: Path, final: Path) -> None:
-    """Move a whole checkpoint to its name; one that is there already stays until the new one can take its place."""
+    """Move a whole checkpoint to its name; one that is there already stays until the new one can take its place.
+
+    Killed in between, the old one is put back by `checkpoints.tidy`.
+    """
     old = final.with_name(f".{final.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if final.exists():
+    remove(old)
+    if os.path.lexists(final):
         os.replace(final, old)
     os.replace(partial, final)
     _sync(final.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    remove(old)
 
 
 def prune(folder: Path) -> None:
     """Delete all but the latest `KEPT` checkpoints named by step."""
-    for old in _by_step(folder)[:-KEPT]:
-        shutil.rmtree(old)
-
-
-def latest(folder: Path) -> Path:
-    """The newest checkpoint that is whole.
-
-    Raises:
-        RunError: there is none, or all are damaged.
-    """
-    candidates = _by_step(folder)
-    for path in reversed(candidates):
-        if not problem(path):
-            return path
-    if candidates:
-        raise RunError(f"No checkpoint in {folder} is whole ({problem(candidates[-1])}); start the run anew.")
-    raise RunError(f"The run stopped before its first checkpoint, so {folder} holds none; start the run anew.")
-
-
-def problem(path: Path) -> str:
-    """What is wrong with a checkpoint; empty where nothing is."""
-    try:
-        manifest = json.loads((path / "manifest.json").read_text())
-        if manifest["version"] != VERSION:
-            return f"{path.name} has version {manifest['version']}, this release reads {VERSION}"
-        for file in _FILES:
-            if _checksum(path / file) != manifest["sha256"][file]:
-                return f"{path.name}/{file} has changed since it was written"
-    except (OSError, ValueError, KeyError) as error:
-        return f"{path.name} cannot be read: {error}"
-    return ""
+    for old in by_step(folder)[:-KEPT]:
+        remove(old)
 
 
 def load_model(path: Path, model: torch.nn.Module) -> None:
@@ -130,19 +122,26 @@ def load_model(path: Path, model: torch.nn.Module) -> None:
     if wrong := problem(path):
         raise RunError(f"The checkpoint {path} cannot be used ({wrong}); use another one.")
     try:
-        model.load_state_dict(load_file(path / _FILES[0]))
+        model.load_state_dict(load_file(path / FILES[0]))
     except (SafetensorError, RuntimeError) as error:
         first = str(error).splitlines()[0]
         raise RunError(f"The checkpoint {path} does not fit the run's model ({first}); use the run's own.") from error
 
 
 def load_training(path: Path, optimizer: torch.optim.Optimizer) -> TrainState:
-    """Load a checkpoint's optimizer and return where the run stood; the weights are `load_model`'s."""
-    values = json.loads((path / _FILES[2]).read_text())
-    scalars = values.pop("optimizer")
-    values.pop("version")
-    _join_optimizer(optimizer, load_file(path / _FILES[1]), scalars)
-    return TrainState(**values)
+    """Load a checkpoint's optimizer and return where the run stood; the weights are `load_model`'s.
+
+    Raises:
+        RunError: it is of another optimizer.
+    """
+    values = read_state(path)
+    try:
+        _join_optimizer(optimizer, load_file(path / FILES[1]), values.optimizer)
+    except (SafetensorError, LookupError, TypeError, ValueError) as error:
+        raise RunError(
+            f"The checkpoint {path} does not fit the run's optimizer ({error!r}); use the run's own."
+        ) from error
+    return TrainState(**{field.name: getattr(values, field.name) for field in fields(TrainState)})
 
 
 def _split_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -174,19 +173,6 @@ def _join_optimizer(
         place = state.setdefault(int(number), {}) if kind == "state" else content["param_groups"][int(number)]
         place[name] = value
     optimizer.load_state_dict({"state": state, "param_groups": content["param_groups"]})
-
-
-def _by_step(folder: Path) -> list[Path]:
-    found = [path for path in folder.glob("step-*") if path.name[5:].isdigit()]
-    return sorted(found, key=lambda path: int(path.name[5:]))
-
-
-def _checksum(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _sync(path: Path) -> None:

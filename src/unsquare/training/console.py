@@ -5,6 +5,7 @@ Everything goes to standard error, so that standard output carries results alone
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from rich.console import Console as RichConsole
@@ -31,6 +32,11 @@ class Console:
     def say(self, text: str) -> None:
         """Print a line."""
         self._rich.print(text, markup=False, soft_wrap=True)
+
+    def warn(self, text: str) -> None:
+        """Say what must be heard even where nothing else is printed: a Python warning, a line on the command line."""
+        self.stop()
+        warnings.warn(text, stacklevel=2)
 
     def start_epoch(self, epoch: int, epochs: int, num_steps: int, first_step: int) -> None:
         """A new epoch begins, at `first_step` of its steps."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import importlib
 import logging
-import os
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +21,6 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from lightning_fabric import Fabric
-from lightning_fabric.plugins.environments import TorchElasticEnvironment
 
 from unsquare.data.loader import PaddedBatch
 from unsquare.errors import BudgetError, ConfigError
@@ -32,6 +30,7 @@ from unsquare.memory.way import PLAIN, Way
 from unsquare.torchvision_guard import import_timm
 from unsquare.training.config import DeviceConfig, OptimizerConfig
 from unsquare.training.model import Classifier
+from unsquare.training.ranks import all_reduce, meet_again, processes_here, together
 
 import_timm()
 optim = importlib.import_module("timm.optim")
@@ -41,16 +40,14 @@ Precision = Literal["bf16-mixed", "32-true"]
 
 
 def launch(config: DeviceConfig) -> Fabric:
-    """The Fabric of this process: one device, or this process's share of a torchrun launch.
+    """The Fabric of this process: one device, or this process's share of what torchrun or srun started.
 
     From here on freed memory goes back to the operating system, so that what is measured is what is in use.
 
     Raises:
-        ConfigError: there is no such accelerator here.
+        ConfigError: there is no such accelerator here, or processes that share a run were started in another way.
     """
-    elastic = TorchElasticEnvironment.detect()
-    devices = int(os.environ["LOCAL_WORLD_SIZE"]) if elastic else 1
-    num_nodes = int(os.environ["WORLD_SIZE"]) // devices if elastic else 1
+    devices, num_nodes = processes_here()
     try:
         probe = Fabric(accelerator=config.accelerator, devices=devices, num_nodes=num_nodes)
         fabric = Fabric(
@@ -62,7 +59,10 @@ def launch(config: DeviceConfig) -> Fabric:
     except (ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"The accelerator {config.accelerator!r} cannot be used ({reason}); try auto.") from error
-    fabric.launch()
+    with together():
+        if fabric.world_size > 1:
+            meet_again(fabric)
+        fabric.launch()
     return_freed()
     return fabric
 
@@ -104,7 +104,7 @@ class Engine:
     @property
     def num_local_ranks(self) -> int:
         """Ranks on this machine."""
-        return int(os.environ["LOCAL_WORLD_SIZE"]) if self.fabric.world_size > 1 else 1
+        return processes_here()[0] if self.fabric.world_size > 1 else 1
 
     def _new_optimizer(self) -> torch.optim.Optimizer:
         try:
@@ -166,7 +166,7 @@ class Engine:
             if parameter.requires_grad:
                 if parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)
-                dist.all_reduce(parameter.grad)
+                all_reduce(parameter.grad)
 
     def average_buffers(self) -> None:
         """Give all ranks the same running statistics: the mean of theirs."""
@@ -174,7 +174,7 @@ class Engine:
             return
         for buffer in self.model.buffers():
             if buffer.is_floating_point():
-                dist.all_reduce(buffer)
+                all_reduce(buffer)
                 buffer /= self.fabric.world_size
 
     def update(self, learning_rate: float) -> float:
@@ -214,7 +214,7 @@ class Engine:
         if self.fabric.world_size == 1:
             return values
         on_device = values.to(self.device)
-        dist.all_reduce(on_device)
+        all_reduce(on_device)
         return on_device.cpu()
 
     def min_over_ranks(self, value: int) -> int:
@@ -222,7 +222,7 @@ class Engine:
         if self.fabric.world_size == 1:
             return value
         on_device = torch.tensor([value], dtype=torch.int64, device=self.device)
-        dist.all_reduce(on_device, op=dist.ReduceOp.MIN)
+        all_reduce(on_device, dist.ReduceOp.MIN)
         return int(on_device.item())
 
 

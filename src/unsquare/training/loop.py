@@ -25,6 +25,10 @@ from unsquare.plan.buckets import Buckets
 from unsquare.plan.config import Limits, below
 from unsquare.plan.epoch import EpochPlan, Step
 from unsquare.plan.repeats import Weights
+from unsquare.runs.checkpoints import BEST
+from unsquare.runs.folder import RunFolder
+from unsquare.runs.schemas import Origin
+from unsquare.runs.tables import write_memory
 from unsquare.shapes import Shape, Sizes
 from unsquare.training import checkpoint
 from unsquare.training.bounds import Bounds
@@ -34,15 +38,12 @@ from unsquare.training.console import Console
 from unsquare.training.engine import Engine
 from unsquare.training.evaluate import Evaluator
 from unsquare.training.interrupt import StopRequest
+from unsquare.training.ranks import from_first
 from unsquare.training.recipe import Recipe
 from unsquare.training.recovery import Ceiling, Recovery
-from unsquare.training.run import RunFolder
 from unsquare.training.scaling import learning_rates
 
 Batches = Generator[PaddedBatch, None, None]
-
-BEST = "best"
-"""The checkpoint of the highest mean per-class accuracy on the val split."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +51,7 @@ class Session:
     """Everything a run works with."""
 
     run: RunFolder
+    origin: Origin
     config: TrainConfig
     engine: Engine
     train: ShapeIndex
@@ -74,6 +76,11 @@ class Session:
     def is_main(self) -> bool:
         """Whether this rank writes the run's files."""
         return self.engine.fabric.is_global_zero
+
+    def write_memory(self) -> None:
+        """Write the trace of the memory so far."""
+        with self.run.writing(self.run.memory):
+            write_memory(self.run.memory, self.watch.samples())
 
     def plan(self, epoch: int, ceiling: int) -> EpochPlan:
         """The plan of an epoch; in `mixed` no micro-batch of several images is above a ceiling."""
@@ -224,7 +231,7 @@ def _run_step(
         "loss": tally.loss / step.num_images,
         "accuracy": tally.right / step.num_images,
         "learning_rate": learning_rate,
-        "gradient_norm": norm,
+        "gradient_norm": norm if math.isfinite(norm) else None,
         "num_images": step.num_images,
         "num_micro_batches": len(micro_batches),
         "computed_pixels": sum(each.computed_pixels for each in micro_batches),
@@ -270,6 +277,11 @@ def _validate(session: Session, state: TrainState) -> TrainState:
     if state.epoch % every and state.epoch != epochs:
         return state
     evaluation = session.validation.evaluate(session.console.progress("validating"))
+    if not math.isfinite(evaluation.loss):
+        raise RunError(
+            f"The loss must be a number, but on val it is {evaluation.loss} after step {state.step}; start anew with a "
+            "lower --lr."
+        )
     state = replace(state, time_s=session.watch.now_s())
     if session.is_main:
         row = {
@@ -284,20 +296,27 @@ def _validate(session: Session, state: TrainState) -> TrainState:
     # Of equals the later: it has seen more.
     if evaluation.mean_per_class_accuracy >= state.best_score:
         state = replace(state, best_score=evaluation.mean_per_class_accuracy)
-        _write(session, BEST, state)
+        write(session, BEST, state)
     return state
 
 
 def save(session: Session, state: TrainState) -> None:
     """Write a checkpoint of the run as it stands, and drop old ones."""
     session.engine.average_buffers()
-    _write(session, f"step-{state.step}", state)
+    write(session, f"step-{state.step}", state)
     if session.is_main:
-        checkpoint.prune(session.run.checkpoints)
-        session.watch.write(session.run.memory)
+        with session.run.writing(session.run.checkpoints):
+            checkpoint.prune(session.run.checkpoints)
+        session.write_memory()
 
 
-def _write(session: Session, name: str, state: TrainState) -> None:
-    if session.is_main:
-        checkpoint.save(session.run.checkpoints, name, session.engine.model, session.engine.optimizer, state)
-    session.engine.fabric.barrier()
+def write(session: Session, name: str, state: TrainState) -> None:
+    """Write the checkpoint of a name."""
+    run, engine = session.run, session.engine
+
+    def save_it() -> None:
+        marked = run.mark_metrics()
+        with run.writing(run.checkpoints / name):
+            checkpoint.save(run.checkpoints, name, engine.model, engine.optimizer, state, session.origin, marked)
+
+    from_first(engine.fabric, save_it)

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from torchmetrics.functional.classification import multiclass_accuracy
 
-from unsquare.files import replacing
 from unsquare.index.table import ShapeIndex
+from unsquare.parquet import write_table
+from unsquare.runs.tables import EVALUATION
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +71,7 @@ def write_evaluation(path: Path, evaluation: Evaluation, index: ShapeIndex) -> N
             "probability": pa.array(evaluation.probability, pa.float64()),
             "height": pa.array(index.sizes[:, 0], pa.int64()),
             "width": pa.array(index.sizes[:, 1], pa.int64()),
-        }
+        },
+        schema=EVALUATION,
     )
-    with replacing(path) as partial:
-        pq.write_table(table, partial)
+    write_table(path, table)

@@ -19,20 +19,23 @@ from unsquare.index.table import Problem, ShapeIndex, strings
 from unsquare.index.trainable import check_trainable
 from unsquare.memory.budget import budget_bytes
 from unsquare.memory.cache import MeasurementCache, cache_folder
+from unsquare.runs.checkpoints import best_or_newest, read_state
+from unsquare.runs.folder import RunFolder
+from unsquare.runs.origin import own_index
 from unsquare.shapes import Shape
 from unsquare.training import checkpoint
 from unsquare.training.bounds import Bounds, identity
 from unsquare.training.capacity import Capacity
-from unsquare.training.config import TrainConfig, from_toml
+from unsquare.training.config import TrainConfig
 from unsquare.training.console import Console
 from unsquare.training.engine import Engine, launch
 from unsquare.training.evaluate import Evaluator, check_side
-from unsquare.training.loop import BEST
 from unsquare.training.measure import Frame, Prober, measure_evaluation
 from unsquare.training.metrics import Evaluation
 from unsquare.training.model import Classifier
 from unsquare.training.probing import Need
-from unsquare.training.run import RunFolder
+from unsquare.training.ranks import broadcast
+from unsquare.training.standing import settings_of_run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,13 +68,16 @@ class Predictor:
 
     def __init__(self, run: Path | str, *, quiet: bool = False, **device: Any) -> None:
         self._run = RunFolder.open(Path(run))
-        self._config: TrainConfig = from_toml(self._run.read_config(), str(self._run.config))
+        self._config: TrainConfig = settings_of_run(self._run)
         self._device = replace(self._config.device, **{"memory": None, **device})
-        self._index = ShapeIndex.read(self._run.index)
+        weights, words = best_or_newest(self._run.checkpoints)
+        self._index = own_index(self._run, read_state(weights).origin)
         fabric = launch(self._device)
         self._console = Console(quiet=quiet or not fabric.is_global_zero)
         model = Classifier(self._config.model, len(self.classes), load=False)
-        checkpoint.load_model(self._weights(), model)
+        checkpoint.load_model(weights, model)
+        if words and fabric.is_global_zero:
+            self._console.warn(words)
         self._engine = Engine(fabric, model, self._config.optimizer)
         self._bounds: Bounds | None = None
 
@@ -139,10 +145,6 @@ class Predictor:
                 found[paths[image]] = Prediction(path=paths[image], classes=names, probabilities=tuple(values))
         return found
 
-    def _weights(self) -> Path:
-        best = self._run.checkpoints / BEST
-        return best if best.is_dir() else checkpoint.latest(self._run.checkpoints)
-
     def _evaluator(self, index: ShapeIndex) -> Evaluator:
         largest = int(self._config.geometry.resize(index.sizes).prod(axis=1).max())
         if self._bounds is None or self._bounds.limits(1, evaluation=True).largest_pixels < largest:
@@ -166,7 +168,7 @@ class Predictor:
         need = Need.of(self._config.geometry.resize(index.sizes), step_images=16)
         capacity = measure_evaluation(prober, frame, need)
         # One rank's measurements decide, so that all make the same plan.
-        bounds = Bounds(capacity=Capacity.from_dict(self._engine.fabric.broadcast(capacity.to_dict())))
+        bounds = Bounds(capacity=Capacity.from_dict(broadcast(self._engine.fabric, capacity.to_dict())))
         bounds.apply_heap()
         return bounds
 

@@ -7,22 +7,25 @@ batch is doubled every three steps until it fails; then the gap is halved until 
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from unsquare.errors import BudgetError, ConfigError
-from unsquare.index.table import ShapeIndex
 from unsquare.memory.budget import format_bytes
 from unsquare.plan.config import Limits
+from unsquare.runs.checkpoints import last_step
+from unsquare.runs.folder import RunFolder
+from unsquare.runs.schemas import Models, Plan
+from unsquare.runs.tables import read_index, read_memory
 from unsquare.shapes import Shape
 from unsquare.training.bounds import Bounds
-from unsquare.training.config import TrainConfig, from_toml
-from unsquare.training.run import RunFolder
+from unsquare.training.config import TrainConfig
+from unsquare.training.standing import settings_of_run
 from unsquare.training.subject import STEPS_EACH, Subject, SubjectDied
 
 VERSION = 1
@@ -100,17 +103,17 @@ def subject_of_run(path: Path) -> tuple[TrainConfig, int, Shape]:
         RunError: it is no run, or nothing was planned yet.
     """
     run = RunFolder.open(path)
-    config = from_toml(run.read_config(), str(run.config))
-    plan = run.read_json(run.plan)
+    config = settings_of_run(run)
+    plan = run.read_json(run.plan, Plan)
     canvases = np.array(plan["micro_batches"])[:, 1:]
     height, width = canvases[np.argsort(canvases.prod(axis=1), kind="stable")[len(canvases) // 2]]
-    return config, len(ShapeIndex.read(run.index).classes), Shape(int(height), int(width))
+    return config, len(read_index(run.index).classes), Shape(int(height), int(width))
 
 
 def capacity_of_run(path: Path) -> dict[str, Any] | None:
     """What a run's plans were told that micro-batches may take; None where it was pinned, or is not known yet."""
     run = RunFolder.open(path)
-    capacity = Bounds.from_dict(run.read_json(run.models)).capacity if run.models.is_file() else None
+    capacity = Bounds.from_dict(run.read_json(run.models, Models)).capacity if run.models.is_file() else None
     if capacity is None:
         return None
     return {
@@ -133,10 +136,13 @@ def compare_plans(before: Path, after: Path) -> dict[str, Any]:
 
 def _facts_of_plan(path: Path) -> dict[str, Any]:
     run = RunFolder.open(path)
-    plan, bounds = run.read_json(run.plan), Bounds.from_dict(run.read_json(run.models))
+    plan, bounds = run.read_json(run.plan, Plan), Bounds.from_dict(run.read_json(run.models, Models))
     limits = Limits.from_dict(plan["limits"])
     batches = np.array(plan["micro_batches"])
     pixels = batches.prod(axis=1)
+    metrics = run.read_metrics()
+    if lost := metrics.words(last_step(run.checkpoints)):
+        warnings.warn(f"Not all of {run.metrics} is there: {lost}.", stacklevel=2)
     capacity, predicted = bounds.capacity, None
     if capacity is not None:
         ladder = capacity.training
@@ -151,7 +157,7 @@ def _facts_of_plan(path: Path) -> dict[str, Any]:
         "ledger": plan["ledger"],
         "micro_batches": plan["micro_batches"],
         "predicted_bytes": predicted,
-        "measured_bytes": [each for row in run.read_metrics() for each in row.get("measured", ())],
+        "measured_bytes": [each for row in metrics.rows for each in row.to_dict().get("measured", ())],
         "fills": limits.fill(pixels).tolist(),
         "seconds": plan["ledger"].get("predicted_s"),
     }
@@ -192,7 +198,7 @@ class _Bench:
         path = self._folder / "1.parquet"
         if not path.is_file():
             return None
-        table = pq.read_table(path)
+        table = read_memory(path)
         stride = max(1, -(-table.num_rows // MOST_SAMPLES))
         return {name: table[name].to_pylist()[::stride] for name in table.column_names}
 

@@ -20,3 +20,6 @@ class Recipe:
     """Called as `plan_epoch` is."""
     plan_in_order: Callable[..., EpochPlan] = plan_in_order
     """Called as `plan_in_order` is."""
+
+
+DEFAULT = Recipe()

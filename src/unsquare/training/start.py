@@ -1,46 +1,38 @@
-"""From a source of pictures to a trained run, and from a stopped run to its end."""
+"""From a source of pictures to a trained run, and from a stopped run to its end.
+
+One command does both: on the folder of a run that is not finished, `train` goes on with it. The first rank looks at the
+folder, and all go by what it finds; what is wrong there is refused, or mended and said (`standing`).
+"""
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
+import msgspec
 from lightning_fabric import Fabric
-from torch import nn
 
-from unsquare.data.loader import BatchLoader
-from unsquare.errors import RunError, SourceError
-from unsquare.index.copies import find_copies
-from unsquare.index.holdout import with_validation
-from unsquare.index.remarks import row_remarks
-from unsquare.index.scan import scan_source
-from unsquare.index.table import Remark, ShapeIndex, printable
-from unsquare.index.trainable import check_trainable
-from unsquare.memory.watch import Watch
-from unsquare.plan.buckets import form_buckets
-from unsquare.plan.columns import Columns
-from unsquare.plan.config import Limits
-from unsquare.plan.epoch import EpochPlan
-from unsquare.plan.ledger import ledger
-from unsquare.plan.naming import naming
-from unsquare.plan.repeats import class_weights
-from unsquare.training import checkpoint
-from unsquare.training.bounds import Bounds, measure_bounds, memory_flag
+from unsquare.errors import RunError
+from unsquare.files import replacing
+from unsquare.index.table import ShapeIndex, printable
+from unsquare.runs.checkpoints import BEST, best_or_newest, sha256_of
+from unsquare.runs.folder import RunFolder
+from unsquare.runs.origin import located
+from unsquare.runs.schemas import Origin
+from unsquare.runs.tables import read_index, read_memory
+from unsquare.training import checkpoint, setup
+from unsquare.training.bounds import Bounds
 from unsquare.training.checkpoint import TrainState
-from unsquare.training.config import TrainConfig, from_toml, to_toml
+from unsquare.training.config import TrainConfig, to_toml
 from unsquare.training.console import Console
-from unsquare.training.engine import Engine, launch
-from unsquare.training.evaluate import Evaluator, check_sides, check_statistics
-from unsquare.training.loop import BEST, Session, run_epochs
+from unsquare.training.engine import launch
+from unsquare.training.loop import Session, run_epochs, save, write
 from unsquare.training.metrics import write_evaluation
-from unsquare.training.recipe import Recipe
-from unsquare.training.recovery import Recovery
-from unsquare.training.run import RunFolder
-
-DEFAULT = Recipe()
+from unsquare.training.ranks import barrier, from_first
+from unsquare.training.recipe import DEFAULT, Recipe
+from unsquare.training.standing import Standing, settings_of_run, settings_tree, standing_of
 
 
 def train(
@@ -48,15 +40,17 @@ def train(
     out: Path | str,
     config: TrainConfig | None = None,
     *,
+    changed_pictures: bool = False,
     quiet: bool = False,
     recipe: Recipe = DEFAULT,
 ) -> Path:
-    """Train a classifier on a source of pictures and evaluate it.
+    """Train a classifier on a source of pictures and evaluate it; go on where `out` holds this run already.
 
     Args:
         source: a folder of class folders, a manifest, MAMe's folder, or an index.
-        out: the run folder, new or empty.
+        out: the run folder: new, empty, or that of a run with the same source and settings.
         config: the settings; the defaults suit a first run.
+        changed_pictures: where the run goes on, take pictures that were changed since it started as they are now.
         quiet: print nothing.
         recipe: how the network is made and images are batched; comparisons exchange it.
 
@@ -67,42 +61,112 @@ def train(
         UnsquareError: something that the user can mend; before the first step, `out` is left as it was.
         Stopped: a signal stopped the run after a step; it is saved.
     """
+    started = time.perf_counter()
     config = config or TrainConfig()
     if printable(str(out)) != str(out):
         raise RunError(f"A run folder's name must be UTF-8, but is '{printable(str(out))}'; give another with --out.")
     auto_precision = config.device.precision == "auto"
     fabric = launch(config.device)
+    config = replace(config, device=replace(config.device, precision=setup.precision_name(fabric)))
     console = Console(quiet=quiet or not fabric.is_global_zero)
     run = RunFolder(Path(out))
-    if fabric.is_global_zero:
-        run = RunFolder.create(Path(out))
+
+    def look() -> Standing | None:
+        run.claim()
+        return standing_of(run, config, console, source=Path(source), changed_pictures=changed_pictures)
+
     try:
-        config = replace(config, device=replace(config.device, precision=_precision_name(fabric)))
-        if fabric.is_global_zero:
-            _trainable_index(Path(source), config, console).write(run.index)
-            run.config.write_text(to_toml(config), encoding="utf-8")
-        fabric.barrier()
-        session = _prepare(run, config, fabric, console, recipe=recipe, auto_precision=auto_precision)
-    except BaseException:
-        run.discard()
-        raise
-    return _finish(session, TrainState(step=0, epoch=0, step_of_epoch=0, time_s=0.0))
+        standing = from_first(fabric, look)
+        if standing is not None:
+            return _go_on(run, config, standing, fabric, console, recipe, started)
+        try:
+            origin = from_first(fabric, lambda: _begin(run, Path(source), config, console))
+            barrier(fabric)
+            index = read_index(run.index)
+            session = setup.prepare(
+                run, config, fabric, console, index, origin, recipe=recipe, auto_precision=auto_precision
+            )
+        except BaseException:
+            run.discard()
+            raise
+        return _finish(session, TrainState(step=0, epoch=0, step_of_epoch=0, time_s=0.0), started)
+    finally:
+        run.unlock()
 
 
-def resume(path: Path | str, *, quiet: bool = False) -> Path:
+def resume(
+    path: Path | str,
+    config: TrainConfig | None = None,
+    *,
+    epochs: int | None = None,
+    changed_pictures: bool = False,
+    quiet: bool = False,
+) -> Path:
     """Go on with a run from its last checkpoint, as if it had never stopped.
+
+    Args:
+        path: the run folder.
+        config: the settings; None takes the run's own, to which only epochs may be added.
+        epochs: the passes over the training images in all, where there shall be more than the run was started with.
+        changed_pictures: take pictures that were changed since the run started as they are now.
+        quiet: print nothing.
 
     Raises:
         UnsquareError: there is no run, it is in use, or nothing of it can be used.
+        Stopped: a signal stopped the run after a step; it is saved.
     """
+    started = time.perf_counter()
     run = RunFolder.open(Path(path))
-    config = from_toml(run.read_config(), str(run.config))
+    config = config or settings_of_run(run)
+    if epochs is not None:
+        config = replace(config, optimizer=replace(config.optimizer, epochs=epochs))
     fabric = launch(config.device)
     console = Console(quiet=quiet or not fabric.is_global_zero)
-    if fabric.is_global_zero:
+
+    def look() -> Standing | None:
         run.lock()
-    latest = checkpoint.latest(run.checkpoints)
-    before = Bounds.from_dict(run.read_json(run.models))
+        return standing_of(run, config, console, source=None, changed_pictures=changed_pictures)
+
+    try:
+        standing = from_first(fabric, look)
+        if standing is None:
+            raise RunError(run.no_checkpoint)
+        return _go_on(run, config, standing, fabric, console, DEFAULT, started)
+    finally:
+        run.unlock()
+
+
+def _begin(run: RunFolder, source: Path, config: TrainConfig, console: Console) -> Origin:
+    """Write what is known of a new run: its index and its settings."""
+    with run.writing(run.index):
+        setup.trainable_index(source, config, console).write(run.index)
+    run.write_config(to_toml(config))
+    path, digest = located(source)
+    return Origin(
+        settings=settings_tree(config),
+        bounds={},
+        index_sha256=sha256_of(run.index),
+        source=path,
+        source_sha256=digest,
+    )
+
+
+def _go_on(
+    run: RunFolder,
+    config: TrainConfig,
+    standing: Standing,
+    fabric: Fabric,
+    console: Console,
+    recipe: Recipe,
+    started: float,
+) -> Path:
+    """Train from a checkpoint to the end."""
+    if standing.is_finished:
+        console.say(
+            f"The run in {run.path} is finished, after {config.optimizer.epochs} epochs; more --epochs continue it."
+        )
+        return run.path
+    before = Bounds.from_dict(standing.bounds)
     bounds: Bounds | None = before
     if before.world_size != fabric.world_size:
         if config.plan.steps == "b2b":
@@ -111,167 +175,85 @@ def resume(path: Path | str, *, quiet: bool = False) -> Path:
                 f"{before.world_size}, not {fabric.world_size}; resume it on as many."
             )
         bounds = None  # mixed steps are the same on any number; each one's share of the memory is not
-    session = _prepare(run, config, fabric, console, bounds, fresh=False, auto_precision=before.auto_precision)
+    session = setup.prepare(
+        run,
+        config,
+        fabric,
+        console,
+        standing.index,
+        standing.origin,
+        bounds,
+        recipe,
+        fresh=False,
+        auto_precision=before.auto_precision,
+    )
+    latest = run.checkpoints / standing.checkpoint
     checkpoint.load_model(latest, session.engine.model)
     state = checkpoint.load_training(latest, session.engine.optimizer)
-    if fabric.is_global_zero:
-        run.keep_metrics_until(state.step)
-        if run.memory.is_file():
-            session.watch.load(run.memory, state.time_s)
+    if session.is_main:
+        _take_up(session, standing, state)
     console.say(f"Going on with {run.path} after step {state.step}.")
-    return _finish(session, state)
+    epochs = config.optimizer.epochs
+    if standing.epochs < epochs:
+        console.say(
+            f"It goes on to {epochs} epochs in place of {standing.epochs}; from here on the learning rate follows the "
+            "schedule of the longer run."
+        )
+    if standing.best_score is not None:
+        state = replace(state, best_score=standing.best_score)
+        if standing.best_score >= 0:
+            write(session, BEST, state)
+    if session.origin != standing.saved_origin or standing.checkpoint == BEST:
+        session = _save_anew(session, standing.index, state)
+    return _finish(session, state, started)
 
 
-def _precision_name(fabric: Fabric) -> Any:
-    return fabric.strategy.precision.precision
+def _take_up(session: Session, standing: Standing, state: TrainState) -> None:
+    """Bring the files of the run to where its checkpoint stands."""
+    run, console = session.run, session.console
+    if words := run.keep_metrics_until(state.step, standing.metrics):
+        console.warn(words)
+    run.write_config(to_toml(session.config))
+    if run.memory.exists():
+        try:
+            session.watch.take_over(read_memory(run.memory).to_pydict(), state.time_s)
+        except RunError as error:
+            console.warn(f"The trace of the run's memory begins anew: {error}")
 
 
-def _trainable_index(source: Path, config: TrainConfig, console: Console) -> ShapeIndex:
-    """The source's index, checked, with a val split."""
-    index = scan_source(source, progress=console.progress("reading headers"))
-    _say(index.notes, console)
-    num_bad = len(index.problems)
-    index = check_trainable(index, skip_bad=config.saving.skip_bad)
-    if num_bad:
-        console.say(f"Left out {num_bad} files that cannot be read, as --skip-bad asks; `unsquare scan` lists them.")
-    copies = find_copies(index)
-    index = with_validation(index, config.saving.validation_fraction, config.plan.seed, copies.groups)
-    for split in ("train", "val"):
-        if not np.any(index.splits == split):
-            raise SourceError(
-                f"Training needs images in the splits train and val, but {source} has none in {split}; "
-                "put some there, or give each class more than one training image to hold out."
-            )
-    _say(row_remarks(index, copies), console)
-    return index
+def _save_anew(session: Session, index: ShapeIndex, state: TrainState) -> Session:
+    """Save the checkpoint again with what the run is trained from now, before the index that it names."""
+    run = session.run
+    if not session.is_main:
+        save(session, state)
+        return session
+    with run.writing(run.index), replacing(run.index) as partial:
+        index.write(partial)
+        session = replace(session, origin=msgspec.structs.replace(session.origin, index_sha256=sha256_of(partial)))
+        save(session, state)
+    return session
 
 
-def _say(remarks: tuple[Remark, ...], console: Console) -> None:
-    """Say the important remarks on a source."""
-    for remark in remarks:
-        if remark.important:
-            console.say(remark.text)
-
-
-def _prepare(
-    run: RunFolder,
-    config: TrainConfig,
-    fabric: Fabric,
-    console: Console,
-    bounds: Bounds | None = None,
-    recipe: Recipe = DEFAULT,
-    *,
-    fresh: bool = True,
-    auto_precision: bool = False,
-) -> Session:
-    """Everything a run works with; measures the device unless `bounds` hold what was measured before.
-
-    All that could stop the run later is looked at here: shapes of every split, and whether each image fits.
-    """
-    index = ShapeIndex.read(run.index)
-    train_index, validation = index.of_split("train"), index.of_split("val")
-    judged = index.of_split("test") if np.any(index.splits == "test") else validation
-    sizes = config.geometry.crop(config.geometry.resize(train_index.sizes))
-    torch.manual_seed(config.plan.seed)
-    engine = Engine(fabric, recipe.classifier(config.model, len(index.classes), load=fresh), config.optimizer)
-    check_sides(train_index, sizes, engine.model.stride)
-    check_statistics(train_index, sizes, engine.model)
-    console.say(_describe(run, index, config, engine))
-    engine.scratch = run.path
-    if bounds is None:
-        bounds = measure_bounds(engine, config, index, sizes, console, auto_precision=auto_precision)
-    bounds.apply_heap()
-    limits = bounds.limits(fabric.world_size)
-    with naming(train_index, lambda pixels: _remedies(pixels, config, engine, bounds)):
-        buckets = None
-        if config.plan.needs_buckets:
-            buckets = form_buckets(sizes, config.plan, limits, turns=config.augment.turns)
-        weights = class_weights(train_index.labels) if config.plan.sampling == "balanced" else None
-        plan = recipe.plan(sizes, config.plan, limits, 0, turns=config.augment.turns, buckets=buckets, weights=weights)
-    if fabric.is_global_zero:
-        run.write_json(run.models, bounds.to_dict())
-        _write_plan(run, config, limits, plan, train_index, console)
-    return Session(
-        run=run,
-        config=config,
-        engine=engine,
-        train=train_index,
-        sizes=sizes,
-        buckets=buckets,
-        weights=weights,
-        limits=limits,
-        loader=BatchLoader(train_index, config.geometry, config.augment, config.device.workers),
-        validation=_evaluator(engine, config, bounds, validation, recipe),
-        judged=judged,
-        judge=_evaluator(engine, config, bounds, judged, recipe),
-        bounds=bounds,
-        recovery=Recovery(engine, bounds, config.device.highest_rung, console.say),
-        recipe=recipe,
-        watch=Watch(engine.device, lambda: engine.phase),
-        console=console,
-    )
-
-
-def _remedies(pixels: int, config: TrainConfig, engine: Engine, bounds: Bounds) -> str:
-    """What helps an image of so many pixels that does not fit."""
-    capacity = bounds.capacity
-    if capacity is None:
-        return "raise --budget-pixels"
-    found = []
-    if (least := capacity.least_budget_bytes(pixels)) is not None:
-        found.append(f"give {memory_flag(engine, least)}")
-    if config.device.highest_rung != "stream":
-        found.append("leave --highest-rung out")
-    elif not any(rung.way.streams for rung in capacity.rungs):
-        batch_norms = any(isinstance(module, nn.BatchNorm2d) for module in engine.model.modules())
-        own = batch_norms and config.model.norm == "own"
-        found.append("try --norm frozen" if own else "try a network that can run piece by piece, such as convnext_atto")
-    if _precision_name(engine.fabric) == "32-true" and not any(rung.way.bf16 for rung in capacity.rungs):
-        found.append("try --precision bf16-mixed")
-    return ", ".join(found)
-
-
-def _evaluator(engine: Engine, config: TrainConfig, bounds: Bounds, index: ShapeIndex, recipe: Recipe) -> Evaluator:
-    return Evaluator(engine, index, config.geometry, bounds, config.device.workers, recipe.plan_in_order)
-
-
-WRITTEN_STEPS = 8192
-"""Steps of the first epoch that plan.json holds at most: a minute of planning in mixed, two million images."""
-
-
-def _write_plan(
-    run: RunFolder, config: TrainConfig, limits: Limits, plan: EpochPlan, index: ShapeIndex, console: Console
-) -> None:
-    """Write the first epoch's plan; of a very long one the first steps, so that training need not wait for the rest."""
-    num_steps = len(plan.steps)
-    plan = replace(plan, steps=plan.steps[:WRITTEN_STEPS])
-    columns = Columns.of(plan, limits)
-    figures = ledger(plan, config.plan, limits, index.labels, len(index.classes), columns=columns)
-    micro_batches = np.column_stack([columns.count, columns.canvas]).tolist()
-    content = {"version": 1, "config": asdict(config.plan), "limits": asdict(limits), "steps_of_epoch": num_steps}
-    run.write_json(run.plan, content | {"ledger": figures.to_dict(), "micro_batches": micro_batches})
-    written = "" if figures.num_steps == num_steps else f", the first {figures.num_steps:,} of which are"
-    console.say(
-        f"An epoch is {num_steps:,} steps{written} and {figures.num_micro_batches:,} micro-batches; padding adds "
-        f"{figures.padding_overhead:.1%}."
-    )
-
-
-def _finish(session: Session, state: TrainState) -> Path:
+def _finish(session: Session, state: TrainState, started: float) -> Path:
     """Train to the end, then evaluate the best weights and write the report."""
-    run, engine = session.run, session.engine
+    run = session.run
+    if session.is_main:
+        seconds = time.perf_counter() - started
+        run.append_metrics({"kind": "start", "step": state.step, "time_s": state.time_s, "seconds": seconds})
     session.watch.start(state.time_s)
     try:
         state = run_epochs(session, state)
-        checkpoint.load_model(run.checkpoints / BEST, engine.model)
+        best, words = from_first(session.engine.fabric, lambda: best_or_newest(run.checkpoints))
+        if words and session.is_main:
+            session.console.warn(words)
+        checkpoint.load_model(best, session.engine.model)
         _evaluate_best(session, state)
         if session.is_main:
-            session.watch.write(run.memory)
+            session.write_memory()
     finally:
         session.console.stop()
         session.loader.close()
         session.watch.stop()
-        run.unlock()
     return run.path
 
 
@@ -280,27 +262,11 @@ def _evaluate_best(session: Session, state: TrainState) -> None:
     run, console, split = session.run, session.console, str(session.judged.splits[0])
     evaluation = session.judge.evaluate(console.progress(f"evaluating {split}"))
     if session.is_main:
-        run.append_metrics(
-            {
-                "kind": "final",
-                "step": state.step,
-                "epoch": float(state.epoch),
-                "time_s": state.time_s,
-                "split": split,
-            }
-            | evaluation.to_dict()
-        )
-        write_evaluation(run.evaluation, evaluation, session.judged)
+        with run.writing(run.evaluation):
+            write_evaluation(run.evaluation, evaluation, session.judged)
+        row: dict[str, Any] = {"kind": "final", "step": state.step, "epoch": float(state.epoch)}
+        run.append_metrics(row | {"time_s": state.time_s, "split": split} | evaluation.to_dict())
     console.say(
         f"With the weights best on val, {evaluation.num_images} {split} images: accuracy "
         f"{evaluation.accuracy:.3f}, mean per class {evaluation.mean_per_class_accuracy:.3f}."
-    )
-
-
-def _describe(run: RunFolder, index: ShapeIndex, config: TrainConfig, engine: Engine) -> str:
-    counts = ", ".join(f"{len(index.of_split(s)):,} {s}" for s in ("train", "val", "test") if len(index.of_split(s)))
-    megapixels = index.sizes.prod(axis=1) / 1e6
-    return (
-        f"{run.path}: {config.model.backbone} on {engine.device}, {config.device.precision}; {len(index.classes)} "
-        f"classes, {counts} images of {megapixels.min():.2f} to {megapixels.max():.2f} MP."
     )

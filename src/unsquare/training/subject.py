@@ -26,6 +26,7 @@ from unsquare.memory.budget import budget_bytes
 from unsquare.memory.cache import MeasurementCache, cache_folder
 from unsquare.memory.meter import PeakMeter, resident_bytes
 from unsquare.memory.watch import Watch
+from unsquare.runs.tables import write_memory
 from unsquare.shapes import Shape
 from unsquare.training.attribution import attribute
 from unsquare.training.bounds import identity
@@ -191,7 +192,7 @@ class _Network:
             return {"images": images, "failure": "Memory ran out"}
         finally:
             self._watch.mark(self._num_steps, 0, Shape(0, 0))
-            self._watch.write(self._trace)
+            write_memory(self._trace, self._watch.samples())
 
     def _steps(self, images: int) -> dict[str, Any]:
         meter, seconds, peaks = PeakMeter(self._engine.device), [], []

@@ -1,0 +1,124 @@
+"""The checkpoints in a run folder: which are whole, and which to go on from. Tensors are `training.checkpoint`'s."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+
+from unsquare.errors import RunError
+from unsquare.files import require_regular
+from unsquare.runs.reading import DamagedFileError, decode_json, read_bytes, reason
+from unsquare.runs.schemas import Manifest, State
+
+BEST = "best"
+"""The checkpoint of the highest mean per-class accuracy on the val split."""
+FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
+MANIFEST = "manifest.json"
+
+
+def by_step(folder: Path) -> list[Path]:
+    """The checkpoints named by their step, oldest first, whole or not."""
+    found = [path for path in folder.glob("step-*") if path.name[5:].isdecimal()]
+    return sorted(found, key=lambda path: int(path.name[5:]))
+
+
+def last_step(folder: Path) -> int:
+    """The step of the last checkpoint, whole or not, by its name; 0 where there is none."""
+    return max((int(path.name[5:]) for path in by_step(folder)), default=0)
+
+
+def newest(folder: Path) -> Path | None:
+    """The newest checkpoint that is whole, the best one where no other is; None where there is none at all.
+
+    Raises:
+        RunError: all are damaged.
+    """
+    candidates = [*reversed(by_step(folder)), *([folder / BEST] if os.path.lexists(folder / BEST) else [])]
+    problems = []
+    for path in candidates:
+        if not (wrong := problem(path)):
+            return path
+        problems.append(wrong)
+    if problems:
+        raise RunError(
+            f"A run goes on from a checkpoint that is whole, but none in {folder} is ({problems[0]}); remove the run "
+            "folder and start the run anew."
+        )
+    return None
+
+
+def best_or_newest(folder: Path) -> tuple[Path, str]:
+    """The best weights, or those of the newest checkpoint where the best are not there; and what to say of it.
+
+    Raises:
+        RunError: there is no checkpoint that is whole.
+    """
+    best = folder / BEST
+    wrong = problem(best) if os.path.lexists(best) else "there is none yet"
+    if not wrong:
+        return best, ""
+    found = newest(folder)
+    if found is None:
+        raise RunError(
+            f"The run stopped before its first checkpoint, so {folder} holds none; give the command that started it "
+            "again."
+        )
+    return found, f"The best weights of {folder.parent} cannot be used ({wrong}); those of {found.name} stand in."
+
+
+def problem(path: Path) -> str:
+    """What is wrong with a checkpoint; empty where nothing is."""
+    name = MANIFEST
+    try:
+        manifest = decode_json(path / name, read_bytes(path / name), Manifest)
+        for name in FILES:
+            if sha256_of(path / name) != manifest.sha256.get(name):
+                return f"{path.name}/{name} has changed since it was written"
+        read_state(path)
+    except DamagedFileError as error:
+        return f"{path.name}/{error.path.name} cannot be read: {error.reason}"
+    except OSError as error:
+        return f"{path.name}/{name} cannot be read: {reason(error)}"
+    return ""
+
+
+def read_state(path: Path) -> State:
+    """Where the run stood at a checkpoint.
+
+    Raises:
+        DamagedFileError: its state.json is not what it should be.
+    """
+    state: State = decode_json(path / "state.json", read_bytes(path / "state.json"), State)
+    return state
+
+
+def tidy(folder: Path) -> None:
+    """Finish or take back what a process that ended while it wrote a checkpoint has left."""
+    for old in folder.glob(".*.old"):
+        final = old.with_name(old.name[1 : -len(".old")])
+        if not final.exists():  # it ended between moving the old one away and the new one in
+            os.replace(old, final)
+        else:
+            remove(old)
+    for partial in folder.glob(".*.partial"):
+        remove(partial)
+
+
+def remove(path: Path) -> None:
+    """Delete a checkpoint, or whatever has its name."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def sha256_of(path: Path) -> str:
+    """The sum over a regular file; raises OSError where it cannot be read."""
+    require_regular(path)
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,115 @@
+"""Reading a run's files: each is what its schema says, or one sentence names the file, the place in it and a remedy."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from unsquare.errors import RunError, UnsquareError
+from unsquare.files import read_regular
+from unsquare.runs.schemas import Manifest, MetricsRow, Models, Plan, Profile, State
+
+ANEW = "start the run anew"
+TO_REPORT = "move it away to report without it"
+
+_JSON: dict[type[Any], int] = {Models: 2, Plan: 1, Profile: 1, Manifest: 1, State: 1}
+"""The files' schemas and their versions."""
+
+
+class DamagedFileError(RunError):
+    """A file of a run is missing or not what it should be."""
+
+    def __init__(self, path: Path, reason: str, remedy: str) -> None:
+        self.path = path
+        self.reason = reason
+        super().__init__(f"{path} cannot be read ({reason}); {remedy}.")
+
+
+class _Version(msgspec.Struct):
+    version: int | None = None
+
+
+def read_json(path: Path, schema: type[Any], remedy: str = ANEW) -> dict[str, Any]:
+    """The content of one of the run's JSON files, plain values that are as its schema says.
+
+    Raises:
+        DamagedFileError: it is missing, of another version, or not as the schema says.
+    """
+    content = read_bytes(path, remedy)
+    require_version(_decode(path, content, _Version, remedy).version, _JSON[schema], str(path), remedy)
+    _decode(path, content, schema, remedy)
+    return dict(json.loads(content))  # what the schema does not know is UTF-8 and JSON, too: `_decode` has seen to it
+
+
+def decode_json(path: Path, content: bytes, schema: type[Any], remedy: str = ANEW) -> Any:
+    """The content of a JSON file as a value of its schema; raises as `read_json` does."""
+    return _decode(path, content, schema, remedy)
+
+
+def checked(values: Any, schema: type[Any], what: str, remedy: str = ANEW) -> dict[str, Any]:
+    """Plain values that are as a schema says.
+
+    Raises:
+        DamagedFileError: they are not.
+    """
+    try:
+        msgspec.convert(values, schema)
+    except (ValueError, RecursionError, AssertionError, UnsquareError) as error:
+        raise DamagedFileError(Path(what), reason(error), remedy) from error
+    return dict(values)
+
+
+def require_version(found: Any, version: int, name: str, remedy: str = TO_REPORT) -> None:
+    """Refuse what another release wrote.
+
+    Raises:
+        RunError: the version is another.
+    """
+    if found != version:
+        raise RunError(f"{name} has version {found}, but this release reads version {version}; {remedy}.")
+
+
+def decode_row(line: bytes) -> MetricsRow | None:
+    """A row of the metrics; None where the line is none."""
+    try:
+        return msgspec.json.decode(line, type=MetricsRow)
+    except (ValueError, RecursionError):
+        return None
+
+
+def read_bytes(path: Path, remedy: str = ANEW) -> bytes:
+    """The content of a regular file.
+
+    Raises:
+        DamagedFileError: there is none.
+    """
+    try:
+        return read_regular(path)
+    except OSError as error:
+        raise DamagedFileError(path, reason(error), remedy) from error
+
+
+def read_text(path: Path, remedy: str = ANEW) -> str:
+    """The content of a text file; raises as `read_bytes` does, and where it is not UTF-8."""
+    try:
+        return read_bytes(path, remedy).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DamagedFileError(path, reason(error), remedy) from error
+
+
+def reason(error: BaseException) -> str:
+    """An error's first line, for a sentence."""
+    said = getattr(error, "strerror", None) or str(error).strip()
+    return said.splitlines()[0].rstrip(".") if said else type(error).__name__
+
+
+def _decode(path: Path, content: bytes, schema: type[Any], remedy: str) -> Any:
+    try:
+        msgspec.json.decode(content.decode("utf-8"))  # also what the schema passes over
+        # Schemas may build values of the package, whose own checks assert or raise an UnsquareError.
+        return msgspec.json.decode(content, type=schema)
+    except (ValueError, RecursionError, AssertionError, UnsquareError) as error:
+        raise DamagedFileError(path, reason(error), remedy) from error

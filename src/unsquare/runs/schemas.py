@@ -1,0 +1,332 @@
+"""The schema of every JSON file of a run, with the range that each number may have.
+
+A file is checked once, when it is read (`reading`). What is not listed here is ignored, so that a later release may add
+to a file; what has a default may be missing. Rows of metrics alone may hold nothing else: a damaged name would be a
+default in silence. Bounds of numbers are what 64 bits and a page can hold, not what is usual.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct
+
+from unsquare.memory.way import Way
+from unsquare.plan.config import Limits
+
+Count = Annotated[int, Meta(ge=0, le=1 << 60)]
+Positive = Annotated[int, Meta(ge=1, le=1 << 60)]
+Side = Annotated[int, Meta(ge=1, le=1 << 30)]
+Amount = Annotated[float, Meta(ge=0, le=1e20)]
+"""Bytes, pixels or seconds."""
+Ceiling = Annotated[int, Meta(ge=0, le=1 << 62)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Number = Annotated[float, Meta(ge=-1e100, le=1e100)]
+Digest = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+Batch = tuple[Positive, Side, Side]
+"""Images, height, width."""
+Measured = tuple[Positive, Side, Side, Amount, str]
+"""Images, height, width, peak bytes, and the name of the way."""
+
+
+class MemoryLine(Struct):
+    """`memory.model.MemoryModel` as it is written."""
+
+    version: int
+    fixed_bytes: Amount
+    bytes_per_pixel: Amount
+    bytes_per_image: Amount
+
+
+class TimeLine(Struct):
+    """`memory.model.TimeModel` as it is written."""
+
+    version: int
+    fixed_s: Amount
+    s_per_pixel: Amount
+
+
+class ProbeRow(Struct):
+    """A measured micro-batch."""
+
+    images: Positive
+    height: Side
+    width: Side
+    peak_bytes: Amount
+    seconds: Amount
+
+
+class RungRow(Struct):
+    """A way to run micro-batches, as it was measured."""
+
+    name: str
+    way: Way
+    memory: MemoryLine
+    time: TimeLine
+    probes: list[ProbeRow]
+
+
+class NeedRow(Struct):
+    """How large micro-batches had to be."""
+
+    largest_image: Positive
+    usual_pixels: Positive
+    smallest_image: Positive
+    most_images: Positive | None
+
+
+class CapacityRow(Struct):
+    """What was measured."""
+
+    budget_bytes: Annotated[float, Meta(gt=0, le=1e20)]
+    reserved_bytes: Amount
+    usable_bytes: Number
+    heap: Literal["return", "keep"]
+    map_elements: Annotated[float, Meta(gt=0, le=1e9)]
+    need: NeedRow
+    evaluation_need: NeedRow
+    rungs: Annotated[list[RungRow], Meta(min_length=1)]
+    evaluation_rungs: Annotated[list[RungRow], Meta(min_length=1)]
+    held_pixels: dict[str, Count]
+    launch_pixels: Count
+
+
+class PinnedRow(Struct):
+    """Bounds that the user gave."""
+
+    budget_pixels: Positive
+    launch_pixels: Count
+    way: Way
+
+
+class Models(Struct):
+    """`models.json`: what a run's plans may count on, measured or pinned."""
+
+    version: Literal[2]
+    world_size: Annotated[int, Meta(ge=1, le=1 << 14)] = 1
+    auto_precision: bool = False
+    measured: CapacityRow | None = None
+    pinned: PinnedRow | None = None
+
+    def __post_init__(self) -> None:
+        if (self.measured is None) == (self.pinned is None):
+            raise ValueError("Object holds either `measured` or `pinned`")
+
+
+class BucketRow(Struct):
+    """A bucket of the first epoch's ledger."""
+
+    canvas: tuple[Side, Side]
+    num_images: Count = 0
+    num_micro_batches: Count = 0
+    smallest_batch: Count | None = None
+    median_batch: Amount | None = None
+    largest_batch: Count | None = None
+    padding_overhead: Number | None = None
+    class_skew: Number | None = None
+
+
+class LedgerRow(Struct):
+    """The first epoch's ledger."""
+
+    padding_overhead: Number
+    num_images: Count | None = None
+    num_steps: Count | None = None
+    num_micro_batches: Count | None = None
+    num_canvases: Count | None = None
+    real_pixels: Amount | None = None
+    computed_pixels: Amount | None = None
+    max_micro_batch_pixels: Amount | None = None
+    mean_fill: Number | None = None
+    median_fill: Number | None = None
+    rank_imbalance: Number | None = None
+    predicted_s: Amount | None = None
+    step_class_skew: Number | None = None
+    chance_class_skew: Number | None = None
+    buckets: list[BucketRow] = []
+
+
+class Plan(Struct):
+    """`plan.json`: the first epoch's ledger and micro-batches."""
+
+    version: Literal[1]
+    config: dict[str, Any]
+    limits: Limits
+    ledger: LedgerRow
+    micro_batches: Annotated[list[Batch], Meta(min_length=1)]
+
+
+class StepRow(Struct, tag_field="kind", tag="step", forbid_unknown_fields=True):
+    """A row of `metrics.jsonl`: one optimizer step."""
+
+    step: Positive
+    epoch: Amount
+    time_s: Amount
+    loss: Number
+    accuracy: Share
+    learning_rate: Number
+    num_images: Positive
+    gradient_norm: Amount | None = None
+    """None where it was no finite number."""
+    num_micro_batches: Count = 0
+    real_pixels: Count = 0
+    computed_pixels: Count = 0
+    data_wait_s: Amount = 0.0
+    step_s: Amount = 0.0
+    shortages: Count = 0
+    micro_batches: list[Batch] = []
+    measured: list[Measured] = []
+
+
+class EvaluationRow(Struct, tag_field="kind", tag="eval", forbid_unknown_fields=True):
+    """A row of `metrics.jsonl`: an evaluation in the course of training."""
+
+    step: Count
+    epoch: Amount
+    time_s: Amount
+    split: str
+    loss: Number
+    accuracy: Share
+    mean_per_class_accuracy: Share
+    num_images: Positive
+    seconds: Amount = 0.0
+
+
+class FinalRow(EvaluationRow, tag_field="kind", tag="final", forbid_unknown_fields=True):
+    """A row of `metrics.jsonl`: the evaluation of the best weights, after training."""
+
+
+class StartRow(Struct, tag_field="kind", tag="start", forbid_unknown_fields=True):
+    """A row of `metrics.jsonl`: a process began to train, for the first time or again."""
+
+    step: Count
+    """Steps done before."""
+    time_s: Amount
+    seconds: Amount
+    """From the call to the first step: reading headers, making the network, measuring, planning."""
+
+
+MetricsRow = StepRow | EvaluationRow | FinalRow | StartRow
+
+
+class SweepRow(Struct):
+    """A batch of a profile's sweep."""
+
+    images: Positive
+    peak_bytes: Annotated[float, Meta(gt=0, le=1e20)]
+    predicted_bytes: Amount
+    seconds: Amount
+
+
+class Sweep(Struct):
+    """Batches of one canvas, larger and larger."""
+
+    canvas: tuple[Side, Side]
+    rung: str
+    steps_each: Count
+    memory: MemoryLine
+    limit_bytes: Amount | None
+    rows: Annotated[list[SweepRow], Meta(min_length=1)]
+    failed_images: Positive | None
+    failure: str | None
+    largest_images: Positive
+    predicted_images: Count
+
+
+class LayerRow(Struct):
+    """What a layer holds."""
+
+    name: str
+    type: str
+    activations: Amount
+    weights: Amount
+
+
+class AttributionRow(Struct):
+    """What the memory of a batch is made of."""
+
+    images: Positive
+    canvas: tuple[Side, Side]
+    rung: str
+    peak_bytes: Annotated[float, Meta(gt=0, le=1e20)]
+    phase: str
+    at: str
+    kinds: list[tuple[str, Number]]
+    layers: list[LayerRow]
+
+
+class Watched(Struct):
+    """Memory against time, in columns."""
+
+    time_s: list[Amount]
+    resident_bytes: list[Amount | None]
+    allocated_bytes: list[Amount | None]
+    reserved_bytes: list[Amount | None]
+    images: list[Count | None]
+    height: list[Count | None]
+    width: list[Count | None]
+    phase: list[str | None]
+
+    def __post_init__(self) -> None:
+        if len({len(column) for column in (getattr(self, name) for name in self.__struct_fields__)}) > 1:
+            raise ValueError("Columns differ in length")
+
+
+class Profile(Struct):
+    """`profile.json`: what `unsquare profile` found."""
+
+    version: Literal[1]
+    subject: str
+    backbone: str
+    device: str
+    precision: str
+    budget_bytes: Annotated[float, Meta(gt=0, le=1e20)]
+    sweep: Sweep | None = None
+    attribution: AttributionRow | None = None
+    watch: Watched | None = None
+
+
+class Manifest(Struct):
+    """`manifest.json` of a checkpoint: the sums of its files."""
+
+    version: Literal[1]
+    sha256: dict[str, Digest]
+
+
+class Origin(Struct):
+    """What a checkpoint was trained from: enough to see what has changed since, and to write again what is lost."""
+
+    settings: dict[str, dict[str, Any]]
+    """Those of `config.toml`."""
+    bounds: dict[str, Any]
+    """The content of `models.json`."""
+    index_sha256: Digest
+    source: str
+    """Where the pictures were looked for, an absolute path."""
+    source_sha256: Digest | None = None
+    """Of a source that is a file."""
+
+
+class Mark(Struct):
+    """How far `metrics.jsonl` had come when a checkpoint was written."""
+
+    num_bytes: Count
+    sha256: Digest
+
+
+class State(Struct, kw_only=True):
+    """`state.json` of a checkpoint: where the run stood, beside its tensors."""
+
+    version: Literal[1]
+    step: Count
+    epoch: Count
+    step_of_epoch: Count
+    time_s: Amount
+    best_score: Annotated[float, Meta(ge=-1, le=1)]
+    ceiling_pixels: Ceiling
+    ceiling_steps: Count
+    planned_pixels: Ceiling
+    optimizer: dict[str, Any]
+    origin: Origin | None = None
+    """None of a release that did not write it."""
+    metrics: Mark | None = None

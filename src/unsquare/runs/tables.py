@@ -1,0 +1,89 @@
+"""The Parquet files of a run: the trace of its memory, and its last evaluation image by image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from unsquare.errors import SourceError
+from unsquare.index.table import ShapeIndex
+from unsquare.parquet import read_table, write_table
+from unsquare.runs.reading import ANEW, DamagedFileError
+
+MEMORY = pa.schema(
+    [
+        ("time_s", pa.float64()),
+        ("resident_bytes", pa.int64()),
+        ("allocated_bytes", pa.int64()),  # blocks in use: of the device where there is one, else of the C library
+        ("reserved_bytes", pa.int64()),  # what the device's allocator holds; null on a CPU
+        ("step", pa.int64()),
+        ("images", pa.int64()),
+        ("height", pa.int64()),
+        ("width", pa.int64()),
+        ("phase", pa.string()),
+    ]
+)
+EVALUATION = pa.schema(
+    [
+        ("key", pa.string()),
+        ("label", pa.string()),
+        ("predicted", pa.string()),
+        ("probability", pa.float64()),
+        ("height", pa.int64()),
+        ("width", pa.int64()),
+    ]
+)
+_MAY_LACK = frozenset(MEMORY.names) - {"time_s"}
+_LARGEST = {"height": 1 << 30, "width": 1 << 30, "probability": 1.0}
+"""Of a column's values; of others what a page can hold."""
+
+
+def read_memory(path: Path, remedy: str = ANEW) -> pa.Table:
+    """The samples of `memory.parquet`.
+
+    Raises:
+        DamagedFileError: it is missing or not what it should be.
+    """
+    return _checked(path, MEMORY, remedy, _MAY_LACK, least=0)
+
+
+def write_memory(path: Path, samples: Mapping[str, Sequence[Any]]) -> None:
+    """Write samples, in columns, whole; raises OSError where that cannot be done."""
+    write_table(path, pa.table(dict(samples), schema=MEMORY))
+
+
+def read_evaluation(path: Path, remedy: str = ANEW) -> pa.Table:
+    """The rows of `evaluation.parquet`, one per image; raises as `read_memory` does."""
+    return _checked(path, EVALUATION, remedy, frozenset({"label"}), least=1)
+
+
+def read_index(path: Path, remedy: str = ANEW) -> ShapeIndex:
+    """The index of a run, each of its images labeled or not; raises as `read_memory` does."""
+    try:
+        return ShapeIndex.read(path)
+    except SourceError as error:
+        raise DamagedFileError(path, str(error).rstrip("."), remedy) from error
+
+
+def _checked(path: Path, schema: pa.Schema, remedy: str, gaps: frozenset[str], least: int) -> pa.Table:
+    try:
+        table = read_table(path, dict(zip(schema.names, schema.types)), gaps)
+        for field in schema:
+            if not pa.types.is_string(field.type):
+                low = least if field.name in ("height", "width") else 0
+                _require_within(field.name, table[field.name], low, _LARGEST.get(field.name, 1e20))
+    except ValueError as error:
+        raise DamagedFileError(path, str(error), remedy) from error
+    return table
+
+
+def _require_within(name: str, column: pa.ChunkedArray, least: float, most: float) -> None:
+    values = pc.drop_null(column).to_numpy()
+    # Written so that a value that is no number is out of range, too.
+    if len(values) and not bool(np.all((values >= least) & (values <= most))):
+        raise ValueError(f"its column {name!r} has values that are not within {least:g} and {most:g}")
