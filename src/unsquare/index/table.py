@@ -244,7 +244,8 @@ def _from_arrow(table: pa.Table, path: Path) -> ShapeIndex:
 
 
 def _about(table: pa.Table, path: Path) -> _About:
-    about = msgspec.json.decode(table.schema.metadata[METADATA_KEY], type=_About)
+    # Read by the standard library, for a source's path need not be UTF-8; msgspec's own reader takes no such text.
+    about = msgspec.convert(json.loads(table.schema.metadata[METADATA_KEY]), type=_About)
     if about.version != VERSION:
         raise SourceError(
             f"The index '{path}' is of version {about.version}, but this program reads version {VERSION}; "
