@@ -135,6 +135,13 @@ def printable(key: str) -> str:
     return key.encode("utf-8", "backslashreplace").decode()
 
 
+def shown(name: str) -> str:
+    """The name as part of one line: line breaks and other characters that do not print are spelled out."""
+    if name.isprintable():
+        return name
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in printable(name))
+
+
 def is_index(path: Path) -> bool:
     """Whether this Parquet file is an index rather than a user's manifest."""
     try:
