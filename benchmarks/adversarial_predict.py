@@ -28,8 +28,13 @@ import unsquare
 from unsquare.demo.materials import MaterialsConfig, make_materials
 
 SETTINGS: dict[str, Any] = {
-    **{"backbone": "test_resnet", "epochs": 1, "budget_pixels": 200_000, "min_side": 33, "precision": "32-true"},
-    **{"accelerator": "cpu", "step_images": 6},
+    "backbone": "test_resnet",
+    "epochs": 1,
+    "budget_pixels": 200_000,
+    "min_side": 33,
+    "precision": "32-true",
+    "accelerator": "cpu",
+    "step_images": 6,
 }
 
 
@@ -101,7 +106,7 @@ def _arguments(run: Path, work: Path) -> dict[str, str]:
         "a tuple": lambda: (path,),
         "a generator": lambda: (each for each in [path, path]),
         "an array of names": lambda: np.array([str(path)]),
-        "an empty list": lambda: [],
+        "an empty list": list,
         "the same path twice": lambda: [path, path],
         "a folder": lambda: folder,
         "a picture of PIL": lambda: picture,
