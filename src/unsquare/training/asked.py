@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
+from PIL import Image, ImageFile
 
 from unsquare.data.opened import as_image, shape_of
 from unsquare.errors import ConfigError
@@ -79,7 +79,10 @@ def _asked(picture: Any, number: int) -> list[Asked]:
     if isinstance(picture, np.ndarray):
         return [Asked(name=f"picture {number}", image=as_image(picture))]
     if isinstance(picture, Image.Image):
-        return [Asked(name=str(getattr(picture, "filename", "")) or f"picture {number}", image=picture)]
+        file = os.fsdecode(getattr(picture, "filename", ""))
+        if _is_unread(picture) and os.path.isfile(file):
+            return [Asked(name=file)]  # by our own decoders, which take no half of a picture for the whole
+        return [Asked(name=file or f"picture {number}", image=picture)]
     path = os.fsdecode(picture)
     if not path:
         raise ConfigError("A picture's path must not be empty, but one is.")
@@ -87,6 +90,11 @@ def _asked(picture: Any, number: int) -> list[Asked]:
         return [Asked(name=path)]
     listing = list_folder(Path(path))
     return [Asked(name=os.path.join(path, key)) for key in listing.keys.tolist()]
+
+
+def _is_unread(picture: Image.Image) -> bool:
+    """Whether a picture was only opened, and nothing of its file was read but the header."""
+    return isinstance(picture, ImageFile.ImageFile) and bool(picture.tile) and picture.tell() == 0
 
 
 def _described(given: Any) -> str:
