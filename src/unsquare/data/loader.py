@@ -54,7 +54,8 @@ class PaddedBatch:
     def of(self, chosen: npt.NDArray[np.bool_]) -> PaddedBatch:
         """Some of its images, chosen by (N,) flags, on the same canvas."""
         flags = torch.from_numpy(chosen)
-        return PaddedBatch(self.pixels[flags], self.sizes[flags], self.labels[flags], self.images[chosen])
+        pixels = self.pixels.permute(0, 2, 3, 1)[flags].permute(0, 3, 1, 2)  # channels_last as it lies
+        return PaddedBatch(pixels, self.sizes[flags], self.labels[flags], self.images[chosen])
 
 
 def decoding_bytes(index: ShapeIndex, geometry: Geometry) -> int:
