@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from unsquare.errors import ConfigError, SourceError
+from unsquare.errors import ConfigError
 from unsquare.report import write_comparison_page, write_profile_page, write_report
 from unsquare.runs.folder import RunFolder
 from unsquare.shapes import Shape
 from unsquare.training import profile as profiles
 from unsquare.training import start
+from unsquare.training.asked import Picture
 from unsquare.training.config import TrainConfig
 from unsquare.training.metrics import Evaluation
 from unsquare.training.model import ModelConfig, Norm
-from unsquare.training.predictor import Prediction, Predictor
+from unsquare.training.predictor import OnError, Prediction, Predictor
 from unsquare.training.ranks import is_first
 
 
@@ -85,16 +86,20 @@ def evaluate(run: Path | str, source: Path | str, split: str | None = None, *, q
     return Predictor(run, quiet=quiet).evaluate(source, split)
 
 
-def predict(run: Path | str, paths: Sequence[Path | str], top: int = 5, *, quiet: bool = True) -> list[Prediction]:
-    """The most probable classes of pictures, in the order given.
+def predict(
+    run: Path | str,
+    pictures: Picture | Iterable[Picture],
+    top: int = 5,
+    *,
+    on_error: OnError = "raise",
+    quiet: bool = True,
+) -> list[Prediction]:
+    """The most probable classes of pictures, in the order given; see `Predictor.predict`, which returns the same.
 
     Raises:
-        SourceError: one of the files cannot be read.
+        SourceError: a picture cannot be answered, and `on_error` is raise.
     """
-    predictions, problems = Predictor(run, quiet=quiet).predict(paths, top)
-    if problems:
-        raise SourceError(f"Every file must be a picture, but '{problems[0].key}' {problems[0].reason}; leave it out.")
-    return predictions
+    return Predictor(run, quiet=quiet).predict(pictures, top, on_error=on_error)
 
 
 def profile(

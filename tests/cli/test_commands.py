@@ -2,12 +2,16 @@
 
 import json
 import shutil
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from unsquare.cli import main
+from unsquare.memory.cache import remember_limits
+from unsquare.plan.config import Limits
+from unsquare.training.config import DeviceConfig
 
 FAST = (
     *("--backbone", "test_resnet", "--epochs", "1", "--budget-pixels", "60000", "--min-side", "33"),
@@ -172,6 +176,100 @@ def test_plans_take_the_limits_that_a_run_measured(command, trained, tmp_path):
     assert json.loads(out)["max_micro_batch_pixels"] <= 60_000
     refused(command("plan", trained / "pictures", "--limits-of", tmp_path), "has none; give the folder")
     refused(command("plan", trained / "pictures", "--limits-of", trained / "run", "--budget-pixels", "9e6"), "got both")
+
+
+def test_names_that_a_terminal_would_obey_are_spelled_out(command, trained, tmp_path):
+    """Good and bad files: no control character comes out, the rest is answered, and the status tells of the bad."""
+    picture = next((trained / "pictures" / "test").rglob("*.jpg"))
+    good, bad = tmp_path / "a\x1b]0;b\x07\nc\u202e,'\"d.jpg", tmp_path / "e\x1b[2J.jpg"
+    shutil.copy(picture, good)
+    bad.write_text("no picture")
+    pinned = ("--budget-pixels", "60000")
+    status, out, err = command("predict", trained / "run", good, bad, *pinned)
+    assert status == 1
+    assert out.splitlines()[0] == str(tmp_path / r"a\x1b]0;b\x07\nc\u202e,'") + '"d.jpg'
+    assert all(line.isprintable() for line in (out + err).splitlines())
+    status, out, _ = command("predict", trained / "run", good, bad, good, "--json", *pinned)
+    values = json.loads(out)
+    assert status == 1
+    assert [each["path"] for each in values["predictions"]] == [str(good)] * 2
+    assert [each["path"] for each in values["problems"]] == [str(bad)]
+    refused(command("predict", f"{tmp_path}/\x1b[31mrun", good), r"\x1b[31mrun")
+
+
+def test_a_folder_is_asked_about_whole(command, trained):
+    """Every picture below it is answered, with status 0."""
+    status, out, _ = command("predict", trained / "run", trained / "pictures", "--json", "--budget-pixels", "60000")
+    assert status == 0
+    assert len(json.loads(out)["predictions"]) == 36
+
+
+def limits_of(command, *arguments):
+    """Limits and whose they are, as JSON says them; the text and the page say the same."""
+    status, out, err = command("plan", *arguments, "--json")
+    assert status == 0, err
+    values = json.loads(out)
+    text = " ".join(command("plan", *arguments)[1].split())
+    assert f"{values['limits']['launch_pixels']:,}" in text
+    return values, text
+
+
+def test_a_plan_says_whose_limits_it_assumes(command, make_folder, tmp_path, monkeypatch):
+    """An accelerator's where nothing was measured; else what was measured here last, unless flags say otherwise."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("COLUMNS", "500")
+    folder = make_folder(num_images=8)
+    values, text = limits_of(command, folder)
+    assert values["limits"]["launch_pixels"] == 1_000_000
+    assert "an accelerator's, since nothing was measured here" in text
+    old = Limits(budget_pixels=7_000_000, launch_pixels=1 << 10)
+    new = Limits(budget_pixels=5_000_000, launch_pixels=1 << 14, pixels_per_s=123_456)
+    for backbone, limits in (("resnet18", old), ("resnet10t", new)):
+        remember_limits(backbone, "32-true", "cpu: Some CPU", asdict(limits))
+    values, text = limits_of(command, folder)
+    assert values["limits"]["budget_pixels"] == 5_000_000
+    assert values["limits"]["launch_pixels"] == 1 << 14
+    assert "as measured here on 20" in values["limits_source"]
+    assert "with resnet10t in 32-true on cpu: Some CPU" in text
+    page = tmp_path / "plan.html"
+    assert command("plan", folder, "--html", page)[0] == 0
+    assert "with resnet10t in 32-true on cpu: Some CPU" in page.read_text()
+    values, _ = limits_of(command, folder, "--launch-pixels", "77")
+    assert (values["limits"]["budget_pixels"], values["limits"]["launch_pixels"]) == (5_000_000, 77)
+    assert "price of a launch as given" in values["limits_source"]
+    values, _ = limits_of(command, folder, "--budget-pixels", "9000")
+    assert values["limits"]["launch_pixels"] == DeviceConfig().launch_pixels
+    assert f"--launch-pixels {1 << 14} was measured here" in values["limits_source"]
+    values, _ = limits_of(command, folder, "--budget-pixels", "9000", "--launch-pixels", "5", "--world-size", "2")
+    assert [values["limits"][name] for name in ("budget_pixels", "launch_pixels", "world_size")] == [9000, 5, 2]
+    assert values["limits_source"] == "as given"
+
+
+@pytest.mark.parametrize("content", ["", "[]", "null", "3", '{"version": 1, "key": 1, "value": {"time_s": 1.0}}'])
+def test_damaged_measurements_are_none(command, make_folder, tmp_path, monkeypatch, content):
+    """A file in the cache that is no measurement changes nothing."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    limits = tmp_path / "cache" / "unsquare" / "limits"
+    limits.mkdir(parents=True)
+    (limits / "a.json").write_text(content)
+    assert "nothing was measured" in limits_of(command, make_folder(num_images=4))[0]["limits_source"]
+
+
+def test_limits_that_do_not_hold_the_largest_picture_are_not_assumed(command, make_folder, tmp_path, monkeypatch):
+    """Training would measure on, so a plan is made for an accelerator, and says why."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    remember_limits("resnet18", "32-true", "cpu: Some CPU", asdict(Limits(budget_pixels=300)))
+    source = limits_of(command, make_folder(num_images=4))[0]["limits_source"]
+    assert "an accelerator's, since the largest picture is above the 300 pixels measured here" in source
+
+
+def test_a_plan_with_the_flags_of_a_run_is_the_runs(command, trained, tmp_path):
+    """With --budget-pixels alone the padding that is shown is what the run has."""
+    flags = ("--budget-pixels", "60000", "--min-side", "33", "--step-images", "6")
+    values, _ = limits_of(command, trained / "pictures", *flags)
+    written = json.loads((trained / "run" / "plan.json").read_text())
+    assert values["padding_overhead"] == written["ledger"]["padding_overhead"]
+    assert values["limits"]["launch_pixels"] == written["limits"]["launch_pixels"]
 
 
 @pytest.mark.parametrize("canvas", ["0x5", "5", "axb"])

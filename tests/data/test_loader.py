@@ -50,6 +50,34 @@ def test_each_picture_stands_at_the_top_left_with_zeros_around(make_folder):
             assert batch.labels[slot] == index.labels[image]
 
 
+@pytest.mark.parametrize("num_bad", [1, 5, 12])
+def test_batches_go_on_without_what_does_not_decode(make_folder, num_bad):
+    """Somebody is told of each such picture once; the others come as they would; nobody told, it is an error."""
+    index = scan_source(make_folder(num_images=6))
+    bad = np.random.default_rng(num_bad).permutation(len(index))[:num_bad].tolist()
+    _, whole = _load(index)
+    expected = {int(image): pixels for batch in whole for image, pixels in zip(batch.images, batch.pixels)}
+    for row in bad:
+        content = index.path(row).read_bytes()
+        index.path(row).write_bytes(content[: len(content) * 3 // 4] + b"\xff\xd9")
+    with pytest.raises(SourceError, match="must decode"):
+        _load(index)
+    plan = plan_epoch(index.sizes, CONFIG, LIMITS, 0)
+    loader, failed = BatchLoader(index, NATIVE, workers=2), []
+    batches = list(loader.load(plan, list(plan.micro_batches), failed.append))
+    loader.close()
+    assert sorted(error.row for error in failed) == sorted(bad)
+    assert {index.keys[error.row] for error in failed} == {error.key for error in failed}
+    shown = {int(image): pixels for batch in batches for image, pixels in zip(batch.images, batch.pixels)}
+    assert sorted([*shown, *bad]) == list(range(len(index)))
+    for batch in batches:
+        assert len(batch.images) == len(batch.sizes) == len(batch.labels) == len(batch.pixels) > 0
+        assert batch.pixels.is_contiguous(memory_format=torch.channels_last)
+        assert batch.labels.tolist() == index.labels[batch.images].tolist()
+    for image, pixels in shown.items():
+        assert torch.equal(pixels, expected[image])
+
+
 def test_a_giant_is_decoded_when_it_is_asked_for(make_folder, monkeypatch):
     """A picture that needs more than all decoders may take is not decoded while others are computed; all else is."""
     index = scan_source(make_folder(num_images=6))

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from onnx.reference import ReferenceEvaluator
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
@@ -156,26 +153,6 @@ def test_exports_for_lone_images_of_any_size(references: SimpleNamespace, name: 
     program = _exported(make_exact(stock).eval(), references.lone_images([(96, 128)])[0][None]).module()
     for image in references.lone_images([(64, 96), (97, 131), (200, 75)]):
         assert references.error(program(image[None]).detach(), stock(image[None]).detach()) < 1e-12
-
-
-def test_onnx_for_lone_images_of_any_size(references: SimpleNamespace, tmp_path: Path) -> None:
-    """The ONNX file of the exact model gives lone images of other sizes what the stock model gives them."""
-    stock = references.stock_model("test_resnet", torch.float32)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            make_exact(stock).eval(),
-            (references.lone_images([(96, 128)], torch.float32)[0][None],),
-            tmp_path / "model.onnx",
-            dynamo=True,
-            verbose=False,
-            dynamic_shapes=({2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC},),
-        )
-        session = ReferenceEvaluator(str(tmp_path / "model.onnx"))
-        (name,) = session.input_names
-    for image in references.lone_images([(64, 96), (97, 75)], torch.float32):
-        (output,) = session.run(None, {name: image[None].numpy()})
-        assert references.error(torch.from_numpy(output), stock(image[None]).detach()) < 1e-5
 
 
 @pytest.mark.parametrize("part", [False, True])

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unsquare.memory import cache
-from unsquare.memory.cache import MeasurementCache, cache_folder
+from unsquare.memory.cache import MeasurementCache, cache_folder, last_limits, remember_limits
 
 KEY = {"backbone": "resnet18", "options": {"stride": (1, 2), "path": Path("weights")}, "threads": 2}
 VALUE = [{"bytes": 5e9, "way": None}, [1, 2.5]]
@@ -119,6 +119,22 @@ def test_without_a_folder_nothing_is_kept(tmp_path, monkeypatch):
     found.put(KEY, VALUE)
     assert found.get(KEY) is None
     assert not list(tmp_path.iterdir())
+
+
+def test_the_last_limits_are_found(tmp_path, monkeypatch):
+    """One for each network and device, the newest counts; damaged files beside them do not."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert last_limits() is None
+    times = iter([10.0, 30.0, 20.0])
+    monkeypatch.setattr("time.time", lambda: next(times))
+    for backbone in ("resnet18", "resnet50", "resnet18"):
+        remember_limits(backbone, "32-true", "cpu: A", {"launch_pixels": len(backbone)})
+    kept = tmp_path / "unsquare" / "limits"
+    assert len(list(kept.iterdir())) == 2
+    (kept / "b.json").write_text("{")
+    (kept / "c.json").write_text(json.dumps({"version": cache.VERSION, "key": 1, "value": {"time_s": "late"}}))
+    found = last_limits()
+    assert (found["backbone"], found["device"], found["limits"]) == ("resnet50", "cpu: A", {"launch_pixels": 8})
 
 
 def test_where_measurements_are_kept(tmp_path, monkeypatch):

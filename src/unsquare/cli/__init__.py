@@ -70,5 +70,7 @@ def _one_line(message: Warning | str, *_: object, **__: object) -> str:
 
 
 def _fail(message: str, status: int = 1) -> int:
-    print(f"unsquare: {message}", file=sys.stderr)
+    # Names of files and classes may hold anything; a terminal would obey what does not print.
+    safe = "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in message)
+    print(f"unsquare: {safe}", file=sys.stderr)
     return status

@@ -34,9 +34,10 @@ class EvaluateArguments:
 def run(arguments: Sequence[str]) -> int:
     """Run the command."""
     given = parse(EvaluateArguments, arguments, command="evaluate", example=EXAMPLE)
-    evaluation = Predictor(given.run, **given.device.given()).evaluate(
-        given.source, given.split, skip_bad=given.skip_bad
-    )
+    predictor = Predictor(given.run, **given.device.given())
+    evaluation = predictor.evaluate(given.source, given.split, skip_bad=given.skip_bad)
+    if not predictor.is_main:
+        return 0
     if given.json:
         print_json(evaluation.to_dict())
     else:

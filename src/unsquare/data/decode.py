@@ -62,7 +62,7 @@ def decode(path: Path, size: Shape | None = None, *, expected: Shape | None = No
             raise ImageError(f"is {header.shape} pixels now, but the index says {Shape(*expected)}; scan again")
         target = oriented(size or header.shape, header.orientation)
         pixels = _decode_stored(fp, header, target)
-        resized = _resize(pixels, target)
+        resized = resize(pixels, target)
         return oriented_pixels(resized, header.orientation)
 
 
@@ -109,7 +109,8 @@ def _decode_jpeg(fp: IO[bytes], header: Header, target: Shape) -> Pixels:
     return to_srgb(pixels, header.icc)
 
 
-def _resize(pixels: Pixels, size: Shape) -> Pixels:
+def resize(pixels: Pixels, size: Shape) -> Pixels:
+    """The pixels (H, W, 3) at another shape, smoothly."""
     if pixels.shape[:2] == size:
         return pixels
     image = Image.fromarray(pixels)

@@ -10,7 +10,7 @@ its micro-batch is asked for, while the network holds nothing; so is one that fo
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -20,10 +20,13 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image
 
 from unsquare.data.augment import AugmentConfig, augment, image_rng
 from unsquare.data.decode import decode, decode_peak_bytes
 from unsquare.data.gate import DECODE_BYTES, ByteGate, num_cores
+from unsquare.data.opened import decode_opened
+from unsquare.data.pixels import Pixels
 from unsquare.errors import ImageError, PlanError, SourceError
 from unsquare.index.header import read_header
 from unsquare.index.table import ShapeIndex
@@ -47,6 +50,12 @@ class PaddedBatch:
     """(N,) int64."""
     images: npt.NDArray[np.int64]
     """(N,) positions in the index."""
+
+    def of(self, chosen: npt.NDArray[np.bool_]) -> PaddedBatch:
+        """Some of its images, chosen by (N,) flags, on the same canvas."""
+        flags = torch.from_numpy(chosen)
+        pixels = self.pixels.permute(0, 2, 3, 1)[flags].permute(0, 3, 1, 2)  # channels_last as it lies
+        return PaddedBatch(pixels, self.sizes[flags], self.labels[flags], self.images[chosen])
 
 
 def decoding_bytes(index: ShapeIndex, geometry: Geometry) -> int:
@@ -82,9 +91,10 @@ def _shape(size: npt.NDArray[np.int64]) -> Shape:
 class UndecodableError(SourceError):
     """A picture whose header was good cannot be decoded."""
 
-    def __init__(self, key: str, reason: str) -> None:
+    def __init__(self, key: str, reason: str, row: int) -> None:
         self.key = key
         self.reason = reason
+        self.row = row
         super().__init__(
             f"Every planned picture must decode, but '{key}' {reason}; mend or remove it, or list all such files with "
             "`unsquare scan --verify --out index.parquet` and train from that index with --skip-bad."
@@ -99,6 +109,7 @@ class BatchLoader:
         geometry: from file shape to training shape.
         augment: how training changes the pictures; None shows them as they are.
         workers: threads that decode; None takes one per core.
+        opened: pictures of Pillow, by position in the index, that are shown in place of its files.
     """
 
     def __init__(
@@ -107,8 +118,10 @@ class BatchLoader:
         geometry: Geometry,
         augment: AugmentConfig | None = None,
         workers: int | None = None,
+        opened: Mapping[int, Image.Image] | None = None,
     ) -> None:
         self._index = index
+        self._opened = opened or {}
         self._geometry = geometry
         self._augment = augment
         self._pool = ThreadPoolExecutor(workers or num_cores(), thread_name_prefix="decode")
@@ -119,8 +132,19 @@ class BatchLoader:
         """Drop what was read ahead and end the threads."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def load(self, plan: EpochPlan, micro_batches: Iterable[MicroBatch]) -> Generator[PaddedBatch, None, None]:
+    def load(
+        self,
+        plan: EpochPlan,
+        micro_batches: Iterable[MicroBatch],
+        failed: Callable[[UndecodableError], None] | None = None,
+    ) -> Generator[PaddedBatch, None, None]:
         """Yield the micro-batches decoded, in order, reading ahead while the caller computes.
+
+        Args:
+            plan: the plan that the micro-batches are of.
+            micro_batches: which, in order.
+            failed: told of each picture that cannot be decoded; its micro-batch goes on without it, or is left out
+                where no other is in it. None raises instead.
 
         Raises:
             SourceError: a picture that the index holds cannot be decoded.
@@ -134,7 +158,9 @@ class BatchLoader:
                     waiting.append(self._submit(plan, micro_batch))
                 if not waiting:
                     return
-                yield waiting.popleft().result()
+                batch = waiting.popleft().result(failed)
+                if len(batch.images):
+                    yield batch
         finally:
             for pending in waiting:
                 pending.cancel()
@@ -179,14 +205,19 @@ class BatchLoader:
         original = _shape(self._index.sizes[image])
         try:
             with self._gate.hold(_need(self._index.path(image), original, target)):
-                picture = decode(self._index.path(image), target, expected=original)
+                picture = self._decode(image, target, original)
                 if self._augment is not None:
                     crop = _shape(self._geometry.crop(self._targets[image]))
                     rng = image_rng(plan.seed, plan.epoch, image)
                     picture = augment(picture, crop=crop, turn=int(plan.turns[image]), rng=rng, config=self._augment)
                 slot[: picture.shape[0], : picture.shape[1]] = picture
         except ImageError as error:
-            raise UndecodableError(self._index.keys[image], str(error)) from error
+            raise UndecodableError(self._index.keys[image], str(error), image) from error
+
+    def _decode(self, image: int, target: Shape, original: Shape) -> Pixels:
+        if image in self._opened:
+            return decode_opened(self._opened[image], target)
+        return decode(self._index.path(image), target, expected=original)
 
 
 class _Job(NamedTuple):
@@ -210,11 +241,18 @@ class _Pending:
     jobs: list[_Job]
     batch: PaddedBatch
 
-    def result(self) -> PaddedBatch:
-        """The batch, decoded."""
-        for job in self.jobs:
-            job.finish()
-        return self.batch
+    def result(self, failed: Callable[[UndecodableError], None] | None) -> PaddedBatch:
+        """The batch, decoded; without the pictures that cannot be where somebody is told of them."""
+        whole = np.ones(len(self.jobs), dtype=bool)
+        for slot, job in enumerate(self.jobs):
+            try:
+                job.finish()
+            except UndecodableError as error:
+                if failed is None:
+                    raise
+                failed(error)
+                whole[slot] = False
+        return self.batch if whole.all() else self.batch.of(whole)
 
     def cancel(self) -> None:
         """Begin nothing more."""

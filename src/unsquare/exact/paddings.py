@@ -91,7 +91,8 @@ def _same_padded_by_masks(x: Tensor, lengths: Tensor, sides: Windows, value: flo
     for axis, window in enumerate(sides):
         span = window.dilation * (window.kernel - 1) + 1
         length, before = lengths[:, axis], x.shape[2 + axis]
-        padded = (-(-length // window.stride) - 1) * window.stride + span
-        after = (-(-before // window.stride) - 1) * window.stride + span
+        # Sums before the division, since ONNX rounds a negative quotient towards zero.
+        padded = ((length + window.stride - 1) // window.stride - 1) * window.stride + span
+        after = ((before + window.stride - 1) // window.stride - 1) * window.stride + span
         places.append(moved(length, (padded - length).clamp(min=0) // 2, before, after))
     return gathered(x, places[0], places[1], value)

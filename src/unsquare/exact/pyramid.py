@@ -6,6 +6,8 @@ to ceil((i + 1) n / l), so bins may overlap by a row or column, and a region sma
 
 All images' bins of a level are pooled at once: the maximum on a copy of their pixels, the mean as two small matrix
 products. `torch.embedding_bag` would take maxima without the copy, but it overlooks NaN and lacks devices.
+
+No division here is of a negative number: Python and PyTorch round it down, but ONNX towards zero.
 """
 
 from __future__ import annotations
@@ -64,7 +66,7 @@ def _bounds(lengths: Tensor, level: int) -> tuple[Tensor, Tensor]:
     """First and past-the-last position of each bin over lengths (N,): two tensors (N, level)."""
     index = torch.arange(level, device=lengths.device)
     start = index * lengths[:, None] // level
-    end = -(-(index + 1) * lengths[:, None] // level)
+    end = ((index + 1) * lengths[:, None] + level - 1) // level
     return start, end
 
 
@@ -157,5 +159,6 @@ def _places(bounds: tuple[Tensor, Tensor], length: int) -> Tensor:
     the device.
     """
     start, end = bounds
-    longest = 1 - (1 - length) // start.shape[1]
+    level = start.shape[1]
+    longest = 1 + (length - 1 + level - 1) // level
     return torch.minimum(start[..., None] + torch.arange(longest, device=start.device), end[..., None] - 1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,24 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unsquare" / "probes"
 
 
+def remember_limits(backbone: str, precision: str, device: str, limits: Mapping[str, Any]) -> None:
+    """Keep the limits that training measured on this machine, for plans that are made without training."""
+    key = {"backbone": backbone, "precision": precision, "device": device}
+    now = {"date": time.strftime("%Y-%m-%d"), "time_s": time.time()}
+    _limits_cache().put(key, {**key, **now, "limits": dict(limits)})
+
+
+def last_limits() -> dict[str, Any] | None:
+    """What `remember_limits` was given last, with its date; None where there is nothing that can be read."""
+    values = [value for value in _limits_cache().values() if isinstance(value, dict)]
+    dated = [value for value in values if isinstance(value.get("time_s"), float)]
+    return max(dated, key=lambda value: value["time_s"], default=None)
+
+
+def _limits_cache() -> MeasurementCache:
+    return MeasurementCache(cache_folder().parent / "limits")
+
+
 class MeasurementCache:
     """Values by key, in a folder.
 
@@ -35,13 +54,13 @@ class MeasurementCache:
 
     def get(self, key: Mapping[str, Any]) -> Any:
         """What was put under a key; None where nothing was, or the file is damaged."""
-        if self._folder is None:
-            return None
-        try:
-            found = json.loads(self._path(key).read_text(encoding="utf-8"))
-            return found["value"] if found["version"] == VERSION and found["key"] == _plain(key) else None
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
+        found = None if self._folder is None else _read(self._path(key))
+        return found["value"] if found is not None and found["key"] == _plain(key) else None
+
+    def values(self) -> list[Any]:
+        """Everything that was put, in no order; damaged files are left out."""
+        paths = [] if self._folder is None else sorted(self._folder.glob("*.json"))
+        return [found["value"] for found in map(_read, paths) if found is not None]
 
     def put(self, key: Mapping[str, Any], value: Any) -> None:
         """Keep a value; a folder that cannot be written keeps nothing, and the next run measures again."""
@@ -57,6 +76,15 @@ class MeasurementCache:
         assert self._folder is not None
         text = json.dumps(_plain(key), sort_keys=True)
         return self._folder / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """A file's key and value; None where it is not there, damaged or of another version."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return found if found["version"] == VERSION and "key" in found and "value" in found else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _plain(key: Mapping[str, Any]) -> Any:

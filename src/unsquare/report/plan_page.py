@@ -41,6 +41,8 @@ class PlanView:
     """The settings that the plan was made with."""
     limits: Limits
     """The limits that the plan was made with."""
+    limits_source: str = "as given"
+    """Whose they are, a clause."""
     labels: Labels | None = None
     """Class of each planned image, (N,), -1 where unknown; None leaves class skew out."""
     classes: Sequence[str] = ()
@@ -81,6 +83,7 @@ def render_plan_page(view: PlanView, progress: Callable[[int, int], None] | None
     columns = view.columns
     example = plan_facts.example_of(columns)
     lead = plan_words.lead(view.ledger, view.limits, view.plan.sizes, balanced=view.config.sampling == "balanced")
+    lead.append(plan_words.limits(view.limits, view.limits_source))
     tiles = plan_words.headlines(view.ledger, view.limits)
     sections = [
         Section("step", "How images go together", _step(view, example)),

@@ -55,6 +55,14 @@ def lead(figures: Ledger, limits: Limits, sizes: Sizes, *, balanced: bool = Fals
     ]
 
 
+def limits(limits: Limits, source: str) -> str:
+    """What the plan takes the device to be like."""
+    return (
+        f"That is for a device on which a micro-batch holds {units.pixels(limits.budget_pixels)}, and one more of them "
+        f"costs as much as {units.pixels(limits.launch_pixels)}: {source}."
+    )
+
+
 def headlines(figures: Ledger, limits: Limits) -> list[tuple[str, str, str]]:
     """The tiles: value, name, remark."""
     launches = limits.launch_pixels * figures.num_micro_batches

@@ -16,7 +16,7 @@ from unsquare.data.loader import READ_AHEAD, decoding_bytes
 from unsquare.errors import BudgetError, ExactError, PlanError, RunError
 from unsquare.index.table import ShapeIndex
 from unsquare.memory.budget import budget_bytes, format_bytes
-from unsquare.memory.cache import MeasurementCache, cache_folder
+from unsquare.memory.cache import MeasurementCache, cache_folder, remember_limits
 from unsquare.memory.cuts import most_frugal, recomputed
 from unsquare.memory.heap import keep_freed, release_unused, return_freed, trim
 from unsquare.memory.way import PLAIN, Way
@@ -28,7 +28,7 @@ from unsquare.training.capacity import Capacity, Grows
 from unsquare.training.config import TrainConfig
 from unsquare.training.console import Console
 from unsquare.training.engine import Engine, ShortageError
-from unsquare.training.measure import SMALL, Frame, Prober, measure_training
+from unsquare.training.measure import SMALL, Frame, Prober, device_name, measure_training
 from unsquare.training.probing import Need, fit_memory, measure, run_training, untouched
 from unsquare.training.ranks import broadcast
 
@@ -140,6 +140,10 @@ def measure_bounds(
     capacity = Capacity.from_dict(broadcast(engine.fabric, capacity.to_dict()))
     for line in describe(capacity):
         console.say(line)
+    if device.reuse_probes and engine.fabric.is_global_zero:
+        precision = str(engine.fabric.strategy.precision.precision)
+        limits = capacity.training.limits(capacity.launch_pixels, 1)
+        remember_limits(config.model.backbone, precision, device_name(engine.device), asdict(limits))
     return Bounds(capacity=capacity, world_size=engine.fabric.world_size, auto_precision=auto_precision)
 
 

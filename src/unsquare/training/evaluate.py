@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 
-from unsquare.data.loader import BatchLoader
+from unsquare.data.loader import BatchLoader, UndecodableError
 from unsquare.errors import ImageError, RunError, SourceError, UnsquareError
 from unsquare.index.table import ShapeIndex
 from unsquare.plan.columns import Progress
@@ -24,6 +25,9 @@ from unsquare.training.metrics import Evaluation, summarise
 from unsquare.training.model import Classifier
 from unsquare.training.recovery import predict
 
+Failed = Callable[[UndecodableError], None]
+"""Told of each picture that cannot be decoded."""
+
 
 class Evaluator:
     """Runs a network over the images of an index, planned once.
@@ -35,6 +39,8 @@ class Evaluator:
         bounds: what a micro-batch may hold, and how it is run.
         workers: threads that decode.
         plan: how images are batched.
+        opened: pictures of Pillow, by position in the index, that are shown in place of its files.
+        shared: whether the ranks share the images; if not, each runs all of them.
     """
 
     def __init__(
@@ -45,51 +51,73 @@ class Evaluator:
         bounds: Bounds,
         workers: int | None = None,
         plan: Callable[[Sizes, Limits], EpochPlan] = plan_in_order,
+        *,
+        opened: Mapping[int, Image.Image] | None = None,
+        shared: bool = True,
     ) -> None:
         self._engine = engine
         self._index = index
         self._geometry = geometry
         self._workers = workers
+        self._opened = opened
+        self._rank, ranks = (engine.fabric.global_rank, engine.fabric.world_size) if shared else (0, 1)
         sizes = geometry.resize(index.sizes)
         check_sides(index, sizes, engine.model.stride)
         self._bounds = bounds
         remedy = "raise --budget-pixels" if bounds.capacity is None else "give more with --memory"
         with naming(index, lambda pixels: remedy):
-            self._plan = plan(sizes, bounds.limits(engine.fabric.world_size, evaluation=True))
+            self._plan = plan(sizes, bounds.limits(ranks, evaluation=True))
 
-    def probabilities(self, progress: Progress | None = None) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield positions (n,) and class probabilities (n, num_classes) fp64 of this rank's images."""
-        rank = self._engine.fabric.global_rank
-        micro_batches: list[MicroBatch] = [each for step in self._plan.steps for each in step.ranks[rank]]
-        loader = BatchLoader(self._index, self._geometry, workers=self._workers)
+    def probabilities(
+        self, progress: Progress | None = None, failed: Failed | None = None
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield positions (n,) and class probabilities (n, num_classes) fp64 of this rank's images.
+
+        Pictures that cannot be decoded are left out where `failed` is told of them; if it is None, the first raises.
+        """
+        micro_batches: list[MicroBatch] = [each for step in self._plan.steps for each in step.ranks[self._rank]]
+        loader = BatchLoader(self._index, self._geometry, workers=self._workers, opened=self._opened)
         done = 0
         try:
-            for batch in loader.load(self._plan, micro_batches):
+            for batch in loader.load(self._plan, micro_batches, failed):
                 yield torch.from_numpy(batch.images), predict(self._engine, batch, self._bounds)
                 done += len(batch.images)
                 if progress is not None:
                     progress(done, len(self._index))
+            if progress is not None:  # pictures that failed, and those of other ranks, are done too
+                progress(len(self._index), len(self._index))
         finally:
             loader.close()
 
-    def evaluate(self, progress: Progress | None = None) -> Evaluation:
-        """Loss and accuracy over all images, the same on every rank."""
+    def evaluate(self, progress: Progress | None = None, failed: Failed | None = None) -> Evaluation:
+        """Loss and accuracy over all images, the same on every rank.
+
+        Pictures that cannot be decoded are left out where `failed` is told of them; if it is None, the first raises.
+
+        Raises:
+            SourceError: a picture cannot be decoded, or none can.
+        """
         started = time.perf_counter()
         labels = torch.from_numpy(self._index.labels.astype(np.int64))
-        outcome = torch.zeros(len(self._index), 3, dtype=torch.float64)  # loss, predicted, probability
+        outcome = torch.zeros(len(self._index), 4, dtype=torch.float64)  # loss, predicted, probability, whether seen
         error: UnsquareError | None = None
         try:
-            for images, probabilities in self.probabilities(progress):
+            for images, probabilities in self.probabilities(progress, failed):
                 highest, predicted = probabilities.max(1)
                 own = probabilities.gather(1, labels[images, None])[:, 0]
-                outcome[images] = torch.stack([-own.clamp_min(1e-300).log(), predicted.double(), highest], dim=1)
+                loss = -own.clamp_min(1e-300).log()
+                outcome[images] = torch.stack([loss, predicted.double(), highest, torch.ones_like(loss)], dim=1)
         except UnsquareError as caught:
             error = caught
         # The others wait for this rank's part: all learn that one failed before any of them ends.
         if self._engine.min_over_ranks(int(error is None)) == 0:
             raise error or RunError("Another rank could not evaluate; its message says why.")
         outcome = self._engine.sum_over_ranks(outcome)
-        return summarise(outcome, self._index.labels, len(self._index.classes), time.perf_counter() - started)
+        seen = outcome[:, 3] > 0
+        if not seen.any():
+            raise SourceError("Evaluation needs pictures that decode, but none of these does; mend them.")
+        seconds = time.perf_counter() - started
+        return summarise(outcome[seen, :3], self._index.labels[seen.numpy()], len(self._index.classes), seconds)
 
     @property
     def plan(self) -> EpochPlan:

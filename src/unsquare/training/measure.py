@@ -298,19 +298,23 @@ def _keeping(prober: Prober, kind: Kind, capacity: Capacity, need: Need) -> Capa
 
 def _machine(engine: Engine) -> dict[str, Any]:
     """What of the device and the libraries decides memory and time."""
-    device = engine.device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     return {
         "unsquare": __version__,
         "torch": torch.__version__,
         "timm": timm.__version__,
         "network": type(engine.model).__name__,
         "huge_pages": os.environ.get("THP_MEM_ALLOC_ENABLE"),
-        "device": f"{device.type}: {name}",
+        "device": device_name(engine.device),
         "threads": torch.get_num_threads(),
         "processes": engine.num_local_ranks,
         "precision": str(engine.fabric.strategy.precision.precision),
     }
+
+
+def device_name(device: torch.device) -> str:
+    """The kind of device, and which."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    return f"{device.type}: {name}"
 
 
 def _processor() -> str:

@@ -30,7 +30,7 @@ class Evaluation:
     num_images: int
     seconds: float
     predicted: npt.NDArray[np.int64]
-    """(N,) most probable class of each image."""
+    """(N,) most probable class of each image; images that were left out are not among them."""
     probability: npt.NDArray[np.float64]
     """(N,) its probability."""
 

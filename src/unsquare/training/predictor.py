@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from unsquare.data.gate import DECODE_BYTES
 from unsquare.data.loader import UndecodableError, decoding_bytes
 from unsquare.errors import ConfigError, ImageError, SourceError
-from unsquare.index.header import read_header
 from unsquare.index.listing import class_name
 from unsquare.index.scan import scan_source
-from unsquare.index.table import Problem, ShapeIndex, strings
+from unsquare.index.table import ShapeIndex, shown, strings
 from unsquare.index.trainable import check_trainable
 from unsquare.memory.budget import budget_bytes
 from unsquare.memory.cache import MeasurementCache, cache_folder
@@ -24,6 +24,7 @@ from unsquare.runs.folder import RunFolder
 from unsquare.runs.origin import own_index
 from unsquare.shapes import Shape
 from unsquare.training import checkpoint
+from unsquare.training.asked import Asked, Picture, asked_pictures
 from unsquare.training.bounds import Bounds, identity
 from unsquare.training.capacity import Capacity
 from unsquare.training.config import TrainConfig
@@ -37,18 +38,23 @@ from unsquare.training.probing import Need
 from unsquare.training.ranks import broadcast
 from unsquare.training.standing import settings_of_run
 
+OnError = Literal["raise", "keep"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """The most probable classes of one picture."""
+    """The most probable classes of one picture, or why there are none."""
 
     path: str
-    classes: tuple[str, ...]
+    """The file's path as given; of a picture without one, "picture" and its position."""
+    classes: tuple[str, ...] = ()
     """Most probable first."""
-    probabilities: tuple[float, ...]
+    probabilities: tuple[float, ...] = ()
+    problem: str = ""
+    """Why the picture cannot be answered, such as "is cut short"; empty where it is."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
+        """Plain values of an answer, ready for JSON."""
         pairs = zip(self.classes, self.probabilities)
         return {"path": self.path, "top": [{"class": name, "probability": p} for name, p in pairs]}
 
@@ -86,6 +92,16 @@ class Predictor:
         """The classes that the network tells apart."""
         return self._index.classes
 
+    @property
+    def is_main(self) -> bool:
+        """Whether this process prints, of several that were launched together."""
+        return bool(self._engine.fabric.is_global_zero)
+
+    @property
+    def classifier(self) -> Classifier:
+        """The network, from padded uint8 pixels and their sizes to logits; in evaluation mode, to be exported, say."""
+        return self._engine.model.eval()
+
     def evaluate(self, source: Path | str, split: str | None = None, *, skip_bad: bool = False) -> Evaluation:
         """Accuracy on a source's pictures.
 
@@ -106,50 +122,98 @@ class Predictor:
             self._console.say(f"{source} names no splits, so all its pictures are evaluated, trained on or not.")
         index = self._with_own_classes(_of_split(index, split))
         index = check_trainable(index, skip_bad, least_classes=1)
-        return self._evaluator(index).evaluate(self._console.progress("evaluating"))
+        lost: list[UndecodableError] = []
+        progress = self._console.progress("evaluating")
+        try:
+            bounds = self._bounds_for(index)
+            evaluator = Evaluator(self._engine, index, self._config.geometry, bounds, self._device.workers)
+            evaluation = evaluator.evaluate(progress, lost.append if skip_bad else None)
+        except UndecodableError as error:
+            raise SourceError(
+                f"Every picture must decode, but '{error.key}' {error.reason}; mend or remove it, or leave such files "
+                "out with --skip-bad."
+            ) from error
+        if lost:
+            first = f"'{shown(lost[0].key)}' {lost[0].reason}"
+            self._console.say(f"{len(lost)} of {len(index)} pictures do not decode and are left out: {first}, first.")
+        return evaluation
 
-    def predict(self, paths: Sequence[Path | str], top: int = 5) -> tuple[list[Prediction], list[Problem]]:
-        """The most probable classes of pictures, in the order given, and the files that cannot be answered.
+    def predict(
+        self, pictures: Picture | Iterable[Picture], top: int = 5, *, on_error: OnError = "raise"
+    ) -> list[Prediction]:
+        """The most probable classes of pictures, in the order given.
 
         Args:
-            paths: image files.
-            top: number of classes for each.
+            pictures: one or several: paths of files, paths of folders (whose pictures are taken at every depth, in
+                the order of their names), pictures of PIL, and arrays of uint8, (height, width) for grey or
+                (height, width, 3) for RGB.
+            top: number of classes for each; there are no more than the run has.
+            on_error: what to do with a picture that cannot be answered: raise, or keep it in its place as a
+                prediction without classes, whose `problem` says why.
+
+        Raises:
+            SourceError: a picture cannot be answered, and `on_error` is raise; or an array is no picture.
         """
-        if top < 1:
-            raise ConfigError(f"top must be at least 1, but is {top}.")
-        shapes: dict[str, Shape] = {}
-        problems: dict[str, str] = {}
-        for path in map(str, paths):
+        if isinstance(top, bool) or not isinstance(top, int) or top < 1:
+            raise ConfigError(f"top must be a whole number of at least 1, but is {top!r}.")
+        if on_error not in get_args(OnError):
+            raise ConfigError(f"on_error must be one of {', '.join(get_args(OnError))}, but is {on_error!r}.")
+        asked = asked_pictures(pictures)
+        answers = _Answers(on_error)
+        readable: list[tuple[Asked, Shape]] = []
+        for each in {each.key: each for each in asked}.values():
             try:
-                shapes[path] = read_header(Path(path)).shape
-                check_side(self._config.geometry, shapes[path], self._engine.model.stride)
+                shape = each.shape()
+                check_side(self._config.geometry, shape, self._engine.model.stride)
+                readable.append((each, shape))
             except ImageError as error:
-                problems[path] = str(error)
-        found: dict[str, Prediction] = {}
-        while asked := {path: shape for path, shape in shapes.items() if path not in found and path not in problems}:
-            try:
-                found |= self._ask(asked, top)
-            except UndecodableError as error:  # its header was good; the others are asked again without it
-                problems[error.key] = error.reason
-        answered = [found[path] for path in map(str, paths) if path in found]
-        return answered, [Problem(key=path, reason=reason) for path, reason in problems.items()]
+                answers.fail(each, str(error))
+        if readable:
+            self._answer(readable, min(top, len(self.classes)), answers)
+        return [replace(answers.found[each.key], path=each.name) for each in asked]
 
-    def _ask(self, shapes: dict[str, Shape], top: int) -> dict[str, Prediction]:
-        paths = list(shapes)
-        evaluator = self._evaluator(_loose_index(paths, list(shapes.values()), self.classes))
-        found: dict[str, Prediction] = {}
-        for images, probabilities in evaluator.probabilities(self._console.progress("predicting")):
-            highest, order = probabilities.topk(min(top, len(self.classes)), dim=1)
-            for image, values, labels in zip(images.tolist(), highest.tolist(), order.tolist()):
+    def _answer(self, asked: list[tuple[Asked, Shape]], top: int, answers: _Answers) -> None:
+        """Take pictures through the network in one pass; those that do not decode, or do not fit, fail alone."""
+        index = _loose_index(asked, self.classes)
+        bounds = self._bounds_for(index)
+        held = bounds.limits(1, evaluation=True).largest_pixels
+        sizes = self._config.geometry.resize(index.sizes)
+        fits = sizes.prod(axis=1) <= held
+        for row in np.flatnonzero(~fits):
+            height, width = sizes[row].tolist()
+            reason = f"is {height} x {width} pixels, but the memory budget holds {held:,}; give more memory"
+            answers.fail(asked[row][0], reason)
+        asked = [each for each, fit in zip(asked, fits) if fit]
+        if not asked:
+            return
+        evaluator = Evaluator(
+            self._engine,
+            _loose_index(asked, self.classes),
+            self._config.geometry,
+            bounds,
+            self._device.workers,
+            opened={row: each.image for row, (each, _) in enumerate(asked) if each.image is not None},
+            shared=False,  # each rank returns all answers
+        )
+
+        def failed(error: UndecodableError) -> None:
+            answers.fail(asked[error.row][0], error.reason)
+
+        for rows, probabilities in evaluator.probabilities(self._console.progress("predicting"), failed):
+            highest, order = probabilities.topk(top, dim=1)
+            for row, values, labels in zip(rows.tolist(), highest.tolist(), order.tolist()):
+                if not all(map(math.isfinite, values)):
+                    answers.fail(asked[row][0], "makes the network answer with what is no number")
+                    continue
                 names = tuple(self.classes[label] for label in labels)
-                found[paths[image]] = Prediction(path=paths[image], classes=names, probabilities=tuple(values))
-        return found
+                answers.add(asked[row][0], Prediction(path="", classes=names, probabilities=tuple(values)))
 
-    def _evaluator(self, index: ShapeIndex) -> Evaluator:
+    def _bounds_for(self, index: ShapeIndex) -> Bounds:
+        """What a micro-batch of these pictures may hold, measured again where what is known holds less than one."""
         largest = int(self._config.geometry.resize(index.sizes).prod(axis=1).max())
         if self._bounds is None or self._bounds.limits(1, evaluation=True).largest_pixels < largest:
             self._bounds = self._measure(index)
-        return Evaluator(self._engine, index, self._config.geometry, self._bounds, self._device.workers)
+        return self._bounds
 
     def _measure(self, index: ShapeIndex) -> Bounds:
         """What a micro-batch may hold: as pinned, or as probes of these images' sizes show."""
@@ -199,14 +263,39 @@ def _of_split(index: ShapeIndex, split: str | None) -> ShapeIndex:
     return chosen
 
 
-def _loose_index(paths: list[str], shapes: Sequence[tuple[int, int]], classes: tuple[str, ...]) -> ShapeIndex:
-    """An index of single files without labels, in the order given."""
-    number = len(paths)
+class _Answers:
+    """What is known so far of the pictures that are asked about, by their keys."""
+
+    def __init__(self, on_error: OnError) -> None:
+        self.found: dict[Any, Prediction] = {}
+        self._raises = on_error == "raise"
+
+    def add(self, asked: Asked, prediction: Prediction) -> None:
+        """Note an answer."""
+        self.found[asked.key] = prediction
+
+    def fail(self, asked: Asked, reason: str) -> None:
+        """Note why there is none.
+
+        Raises:
+            SourceError: where that is wanted.
+        """
+        if self._raises:
+            raise SourceError(
+                f"Each picture must be one that can be answered, but '{shown(asked.name)}' {reason}; leave it out, or "
+                "let on_error='keep' return it with its problem."
+            )
+        self.add(asked, Prediction(path="", problem=reason))
+
+
+def _loose_index(asked: list[tuple[Asked, Shape]], classes: tuple[str, ...]) -> ShapeIndex:
+    """An index of single pictures without labels, in the order given."""
+    number = len(asked)
     return ShapeIndex(
         root=".",
         classes=classes,
-        keys=strings(paths),
-        sizes=np.array(shapes, dtype=np.int64).reshape(-1, 2),
+        keys=strings([each.name for each, _ in asked]),
+        sizes=np.array([shape for _, shape in asked], dtype=np.int64).reshape(-1, 2),
         labels=np.full(number, -1, dtype=np.int32),
         splits=strings([""] * number),
         num_bytes=np.zeros(number, dtype=np.int64),

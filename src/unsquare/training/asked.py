@@ -1,0 +1,108 @@
+"""The pictures that a network is asked about: files, folders, pictures of Pillow and arrays, one or many, in order."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image, ImageFile
+
+from unsquare.data.opened import as_image, shape_of
+from unsquare.errors import ConfigError
+from unsquare.index.folder import list_folder
+from unsquare.index.header import read_header
+from unsquare.shapes import Shape
+
+Picture: TypeAlias = str | os.PathLike[str] | Image.Image | npt.NDArray[Any]
+"""A file, a folder of files, a picture of Pillow, or an array (height, width) or (height, width, channels) of uint8."""
+
+_ACCEPTED = "give a path, a picture of PIL, an array, or several of them"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """One picture that is asked about."""
+
+    name: str
+    """The file's path as given, or the number of a picture that has none."""
+    image: Image.Image | None = None
+    """The picture; None where it is a file."""
+
+    @property
+    def key(self) -> Any:
+        """The same for the same picture, which is then shown once."""
+        return self.name if self.image is None else id(self.image)
+
+    def shape(self) -> Shape:
+        """Its shape as displayed.
+
+        Raises:
+            ImageError: it cannot be read.
+        """
+        return read_header(Path(self.name)).shape if self.image is None else shape_of(self.image)
+
+
+def asked_pictures(pictures: Picture | Iterable[Picture]) -> list[Asked]:
+    """Each picture that is asked about, in the order given; of a folder those below it, in the order of their names.
+
+    Raises:
+        ConfigError: something is neither a picture nor several.
+        SourceError: an array is no picture, or a folder holds none.
+    """
+    if _is_one(pictures):
+        return _asked(pictures, 0)
+    refused = isinstance(pictures, (bytes, bytearray, memoryview, io.IOBase, torch.Tensor, Mapping))
+    if refused or not isinstance(pictures, Iterable):
+        raise ConfigError(f"Predictions are of pictures, but got {_described(pictures)}.")
+    found: list[Asked] = []
+    for each in pictures:
+        if not _is_one(each):
+            raise ConfigError(f"Predictions are of pictures, but one of those given is {_described(each)}.")
+        found += _asked(each, len(found))
+    return found
+
+
+def _is_one(picture: Any) -> bool:
+    if isinstance(picture, np.ndarray):
+        return picture.ndim <= 3 and picture.dtype.kind not in "OUST"  # of names, or of several pictures, otherwise
+    return isinstance(picture, (str, os.PathLike, Image.Image))
+
+
+def _asked(picture: Any, number: int) -> list[Asked]:
+    if isinstance(picture, np.ndarray):
+        return [Asked(name=f"picture {number}", image=as_image(picture))]
+    if isinstance(picture, Image.Image):
+        file = os.fsdecode(getattr(picture, "filename", ""))
+        if _is_unread(picture) and os.path.isfile(file):
+            return [Asked(name=file)]  # by our own decoders, which take no half of a picture for the whole
+        return [Asked(name=file or f"picture {number}", image=picture)]
+    path = os.fsdecode(picture)
+    if not path:
+        raise ConfigError("A picture's path must not be empty, but one is.")
+    if not os.path.isdir(path):
+        return [Asked(name=path)]
+    listing = list_folder(Path(path))
+    return [Asked(name=os.path.join(path, key)) for key in listing.keys.tolist()]
+
+
+def _is_unread(picture: Image.Image) -> bool:
+    """Whether a picture was only opened, and nothing of its file was read but the header."""
+    return isinstance(picture, ImageFile.ImageFile) and bool(picture.tile) and picture.tell() == 0
+
+
+def _described(given: Any) -> str:
+    """What was given in place of a picture, and what to give."""
+    if isinstance(given, (bytes, bytearray, memoryview)):
+        return "bytes; open a file's content by PIL.Image.open(io.BytesIO(content))"
+    if isinstance(given, io.IOBase):
+        return "an open file; give its path, or PIL.Image.open(file)"
+    if isinstance(given, torch.Tensor):
+        return "a tensor; give an array of uint8 with channels last, as in tensor.permute(1, 2, 0).numpy()"
+    return f"a value of type {type(given).__name__}; {_ACCEPTED}"
