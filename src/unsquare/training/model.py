@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -21,8 +21,9 @@ from unsquare.exact.chain import Chain, map_elements_per_pixel
 from unsquare.exact.convert import known_method, make_exact, output_regions, side_multiple
 from unsquare.exact.norm_swaps import freeze_batch_norms, group_norms_instead
 from unsquare.exact.pooling import PoolKind, RegionPool
-from unsquare.exact.pyramid import SpatialPyramidPool
+from unsquare.exact.pyramid import MOST_LEVEL, SpatialPyramidPool, check_levels
 from unsquare.memory.way import PLAIN, Way
+from unsquare.settings import Range, check_settings
 from unsquare.torchvision_guard import import_timm
 
 timm = import_timm()
@@ -44,30 +45,23 @@ class ModelConfig:
     pool: Pool = "spp"
     """How features become one vector: spp (spatial pyramid), avg, max, avgmax (their mean), catavgmax (both), or gem
     (generalised mean, its power learnt)."""
-    pyramid: tuple[int, ...] = (1, 2, 4)
+    pyramid: Annotated[tuple[int, ...], Range(1, MOST_LEVEL)] = (1, 2, 4)
     """Levels of the spatial pyramid, for the pool spp: level l pools l x l bins."""
     pyramid_mode: Literal["max", "mean"] = "max"
     """What a bin of the spatial pyramid keeps of each feature, for the pool spp."""
     norm: Norm = "own"
     """The backbone's norms: own (as it is built), frozen (batch norms keep their statistics, best with pretrained
     weights) or group (group norms in their place); the latter two suit micro-batches of few images."""
-    dropout: float = 0.0
+    dropout: Annotated[float, Range(0, below=1)] = 0.0
     """Part of the pooled features dropped in training."""
-    drop_path: float = 0.0
+    drop_path: Annotated[float, Range(0, below=1)] = 0.0
     """Rate of stochastic depth in the backbone."""
 
     def __post_init__(self) -> None:
+        check_settings(self)
         if self.pretrained and self.weights is not None:
             raise ConfigError("pretrained and weights both say where the weights come from; give one of them.")
-        if self.pool not in get_args(Pool):
-            raise ConfigError(f"pool must be one of {', '.join(get_args(Pool))}, but is {self.pool!r}; try spp.")
-        if self.norm not in get_args(Norm):
-            raise ConfigError(f"norm must be one of {', '.join(get_args(Norm))}, but is {self.norm!r}; try own.")
-        if not self.pyramid or min(self.pyramid) < 1:
-            raise ConfigError(f"pyramid must list levels of at least 1, but is {list(self.pyramid)}; try 1 2 4.")
-        for name in ("dropout", "drop_path"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 0 and below 1, but is {getattr(self, name)}.")
+        check_levels(self.pyramid, "pyramid")
 
 
 class Classifier(nn.Module):
