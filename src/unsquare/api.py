@@ -7,21 +7,24 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from unsquare.errors import ConfigError, SourceError
-from unsquare.files import write_text
+from unsquare.files import without_empty_folders, write_text
 from unsquare.report import write_comparison_page, write_profile_page, write_report
-from unsquare.shapes import Shape
+from unsquare.settings import Range, changed, checks_arguments, meant
+from unsquare.shapes import Shape, checked_shape
 from unsquare.training import profile as profiles
 from unsquare.training import start
 from unsquare.training.config import TrainConfig
 from unsquare.training.metrics import Evaluation
-from unsquare.training.model import ModelConfig, Norm
+from unsquare.training.model import ModelConfig, Norm, check_backbone
+from unsquare.training.optimizer import check_optimizer
 from unsquare.training.predictor import Prediction, Predictor
 from unsquare.training.run import RunFolder
 
 
+@checks_arguments
 def train(
     source: Path | str,
     out: Path | str,
@@ -46,10 +49,15 @@ def train(
         UnsquareError: something that can be mended; the message says how.
         Stopped: Ctrl-C or SIGTERM stopped the run, which is saved.
     """
-    run = start.train(source, out, with_settings(config or TrainConfig(), settings), quiet=quiet)
+    config = with_settings(config or TrainConfig(), settings)
+    check_optimizer(config.optimizer)
+    check_backbone(config.model)
+    with without_empty_folders(Path(out)):
+        run = start.train(source, out, config, quiet=quiet)
     return _reported(run)
 
 
+@checks_arguments
 def resume(run: Path | str, *, quiet: bool = False) -> Path:
     """Go on with a run from its last checkpoint, as if it had never stopped; raises what `train` raises."""
     return _reported(start.resume(run, quiet=quiet))
@@ -72,12 +80,13 @@ def predict(run: Path | str, paths: Sequence[Path | str], top: int = 5, *, quiet
     return predictions
 
 
+@checks_arguments
 def profile(
     subject: Path | str,
-    canvas: Shape | None = None,
+    canvas: tuple[int, int] | None = None,
     out: Path | str | None = None,
     *,
-    num_classes: int = 10,
+    num_classes: Annotated[int, Range(1, 1 << 20)] = 10,
     norm: Norm = "own",
     say: Callable[[str], None] = lambda line: None,
     **device: Any,
@@ -86,9 +95,9 @@ def profile(
 
     Args:
         subject: a run folder, or a network of timm by name.
-        canvas: the images' shape; None takes that of the run's median micro-batch, or 512 x 512.
+        canvas: the images' height and width; None takes that of the run's median micro-batch, or 512 x 512.
         out: where the page goes; None takes the run's report, or `profile.html` here.
-        num_classes: of a network without a run.
+        num_classes: of a network without a run, up to a million, which large heads still hold.
         norm: the norms of a network without a run.
         say: told what is found, line by line.
         **device: settings of the device, such as `memory="4GiB"`, in place of the run's own.
@@ -99,6 +108,7 @@ def profile(
     Raises:
         UnsquareError: something that can be mended; the message says how.
     """
+    shape = None if canvas is None else checked_shape(canvas, "canvas")
     folder = Path(subject)
     is_run = folder.is_dir() or len(folder.parts) > 1  # no network's name has a slash
     if is_run:
@@ -107,10 +117,11 @@ def profile(
     else:
         held = None
         model = ModelConfig(backbone=str(subject), norm=norm)
+        check_backbone(model)
         config, usual = TrainConfig(model=model), Shape(512, 512)
-    config = replace(config, device=replace(config.device, **device))
+    config = replace(config, device=changed(config.device, device))
     name = folder.resolve().name if is_run else str(subject)
-    found = profiles.profile_network(config, num_classes, canvas or usual, name, say)
+    found = profiles.profile_network(config, num_classes, shape or usual, name, say)
     found["run"] = held
     if is_run:
         write_text(RunFolder(folder).profile, json.dumps(found))
@@ -132,12 +143,12 @@ def with_settings(config: TrainConfig, settings: dict[str, Any]) -> TrainConfig:
         ConfigError: there is no setting of that name, or it may not have that value.
     """
     parts = {part.name: getattr(config, part.name) for part in fields(config)}
-    for name, value in settings.items():
-        owner = next((part for part in parts if name in {f.name for f in fields(parts[part])}), None)
-        if owner is None:
-            raise ConfigError(f"There is no setting {name!r}; `unsquare train --help` lists them.")
-        parts[owner] = replace(parts[owner], **{name: value})
-    return TrainConfig(**parts)
+    owners = {field.name: part for part in parts for field in fields(parts[part])}
+    for name in settings:
+        if name not in owners:
+            raise ConfigError(f"There is no setting {name!r}; {meant(name, owners)}")
+    of_part = {part: {name: settings[name] for name in settings if owners[name] == part} for part in parts}
+    return TrainConfig(**{part: changed(parts[part], of_part[part]) for part in parts})
 
 
 def _reported(run: Path) -> Path:

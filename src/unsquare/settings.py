@@ -1,10 +1,13 @@
 """Checks settings and arguments against their annotations: one place for Python, TOML and flags alike.
 
-A setting's annotation says its type, and `Range` in `Annotated` which numbers it may be. Every dataclass of settings calls
-`check_settings` in `__post_init__`, and public functions are `checks_arguments`, so whoever makes the values, the
-same sentence names what is wrong. What means the same is taken and made the annotated type: NumPy's numbers, whole
-floats such as 16e6 for whole numbers, whole numbers for floats, texts for paths, lists for tuples. No float may be
-infinite or not a number. Annotations that say nothing that can be checked (arrays, iterables) are the function's own.
+A setting's annotation says its type, and `Range` in `Annotated` which numbers it may be. Every dataclass of settings
+calls `check_settings` in `__post_init__`, and public functions are decorated with `checks_arguments`, so whoever makes
+the values, the same sentence names what is wrong. What means the same is taken and made the annotated type: NumPy's
+numbers, whole floats such as 16e6 for whole numbers, whole numbers for floats, texts for paths, lists for tuples. No
+float may be infinite or not a number. What else a function is given (arrays, tensors) it checks itself.
+
+msgspec was the alternative: it ignores names of a dataclass that it does not know, takes no NumPy numbers, and its
+messages would have to be made anew.
 """
 
 from __future__ import annotations
@@ -31,6 +34,9 @@ from unsquare.errors import ConfigError
 Config = TypeVar("Config")
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+MOST_WORKERS = 1024
+"""Threads of one kind: each takes memory, and no machine has as many cores to spare."""
+
 _WRONG = object()
 """What is no value of a type becomes this."""
 _MOST_SHOWN = 80
@@ -48,9 +54,9 @@ class Range:
 
     def __str__(self) -> str:
         if self.least is not None and self.most is not None:
-            return f"from {self.least:,} to {self.most:,}"
-        bounds = (("at least", self.least), ("above", self.above), ("at most", self.most), ("below", self.below))
-        return " and ".join(f"{word} {bound:,}" for word, bound in bounds if bound is not None)
+            return f"from {_plain(self.least)} to {_plain(self.most)}"
+        bounds = (("of at least", self.least), ("above", self.above), ("of at most", self.most), ("below", self.below))
+        return " and ".join(f"{word} {_plain(bound)}" for word, bound in bounds if bound is not None)
 
     def broken(self, value: float) -> str:
         """The rule that a number breaks, such as "at least 1"; empty where it breaks none."""
@@ -61,8 +67,12 @@ class Range:
             (self.below is None or value < self.below, "below", self.below),
         ):
             if not holds:
-                return f"{word} {bound:,}"
+                return f"{word} {_plain(bound)}"
         return ""
+
+
+def _plain(bound: float | None) -> str:
+    return "" if bound is None else f"{bound:,}" if isinstance(bound, int) else f"{bound:g}"
 
 
 Seed = Annotated[int, Range(0, (1 << 63) - 1)]
@@ -75,7 +85,8 @@ def check_settings(settings: Any) -> None:
     Raises:
         ConfigError: a value is of another type, or out of range.
     """
-    hints = _hints(type(settings))
+    kind: Callable[..., Any] = type(settings)
+    hints = _hints(kind)
     for field in fields(settings):
         given = getattr(settings, field.name)
         value = checked(hints[field.name], given, field.name)
@@ -142,15 +153,17 @@ def shown(value: Any) -> str:
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, (str, bytes, int, float, complex, list, tuple, dict, set)) or value is None:
-        text = repr(value) if not isinstance(value, int) or abs(value) < 10**_MOST_SHOWN else "larger than can be shown"
+        if isinstance(value, int) and abs(value) >= 10**_MOST_SHOWN:
+            return "a number longer than this line"
+        text = " ".join(repr(value).split())
         return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
     if isinstance(value, type):
         return f"the class {value.__name__} itself"
     return f"of type {type(value).__name__}"
 
 
-@functools.lru_cache(maxsize=None)
-def _hints(owner: Any) -> dict[str, Any]:
+@functools.cache
+def _hints(owner: Callable[..., Any]) -> dict[str, Any]:
     return typing.get_type_hints(owner, include_extras=True)
 
 
@@ -160,7 +173,9 @@ def _as(hint: Any, value: Any, name: str) -> Any:
     if origin is Annotated:
         return _in_ranges(_as(hint.__origin__, value, name), hint.__metadata__, name)
     if origin in (typing.Union, types.UnionType):
-        found = (_as(option, value, name) for option in typing.get_args(hint))
+        options = typing.get_args(hint)
+        # A text that is no path must not pass as the text that stands for one.
+        found = (_as(option, value, name) for option in options if not (option is str and Path in options))
         return next((each for each in found if each is not _WRONG), _WRONG)
     if origin is Literal:
         return value if isinstance(value, str) and value in typing.get_args(hint) else _WRONG
@@ -171,6 +186,8 @@ def _as(hint: Any, value: Any, name: str) -> Any:
         return _WRONG if any(part is _WRONG for part in parts) else parts
     if origin is collections.abc.Callable:
         return value if callable(value) else _WRONG
+    if origin is collections.abc.Iterable:
+        return value if isinstance(value, Iterable) and not isinstance(value, (str, bytes)) else _WRONG
     if hint is type(None):
         return value if value is None else _WRONG
     if hint in _SIMPLE:
@@ -230,12 +247,14 @@ _SIMPLE: dict[Any, Callable[[Any], Any]] = {
     Path: _as_path,
     Any: lambda value: value,
 }
-_NAMES = {
+_NAMES: dict[Any, str] = {
     bool: "True or False",
     int: "a whole number",
     float: "a finite number",
     str: "a text",
-    Path: "a path",
+    Path: "the name of a file or folder",
+    collections.abc.Callable: "a function",
+    collections.abc.Iterable: "a list or another iterable",
     type(None): "None",
 }
 
@@ -244,7 +263,9 @@ def _words(hint: Any) -> str:
     """What a type takes, for people."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
-        return " ".join([_words(hint.__origin__), *(str(each) for each in hint.__metadata__ if isinstance(each, Range))])
+        return " ".join(
+            [_words(hint.__origin__), *(str(each) for each in hint.__metadata__ if isinstance(each, Range))]
+        )
     if origin in (typing.Union, types.UnionType):
         words = dict.fromkeys(_words(option) for option in arguments if not (option is str and Path in arguments))
         return " or ".join(words)
@@ -252,9 +273,9 @@ def _words(hint: Any) -> str:
         return f"one of {', '.join(arguments)}"
     if origin is tuple:
         return f"a list, each part {_words(arguments[0])}"
-    if origin is collections.abc.Callable:
-        return "a function"
-    return _NAMES.get(hint) or f"a {hint.__name__}"
+    if origin in _NAMES:
+        return _NAMES[origin]
+    return _NAMES.get(hint) or f"{'an' if hint.__name__[0] in 'AEIOU' else 'a'} {hint.__name__}"
 
 
 def _literals(hint: Any) -> list[str]:

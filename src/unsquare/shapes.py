@@ -93,15 +93,17 @@ def shape_array(sizes: npt.ArrayLike, error: type[UnsquareError]) -> npt.NDArray
     Raises:
         UnsquareError: of the type `error`; it is no array of height and width.
     """
-    what = shown(sizes)
     try:
         found = np.asarray(sizes)
-    except (ValueError, TypeError, RuntimeError) as cause:  # rows of unequal length, a tensor on a GPU
-        found, what = np.empty(0), str(cause).splitlines()[0]
+    except (ValueError, TypeError, RuntimeError):  # rows of unequal length, a tensor on a GPU
+        found = np.empty(())
+    if found.shape == (0,):  # an empty list
+        return np.empty((0, 2), dtype=np.int64)
     if found.dtype.kind not in "iuf" or found.shape[-1:] != (2,):
-        what = f"{found.shape} {found.dtype}" if found.size and found.dtype.kind != "O" else what
+        what = f"{found.shape} {found.dtype}" if found.ndim and found.dtype.kind != "O" else shown(sizes)
         raise error(
-            f"Shapes must be (N, 2) numbers, a height and a width an image, but are {what}; give a row for each image."
+            f"Shapes must be (N, 2) numbers on the host, a height and a width an image, but are {what}; give a row for "
+            "each image."
         )
     return found
 

@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,7 @@ from unsquare.index.header import read_header
 from unsquare.index.table import ShapeIndex
 from unsquare.memory.heap import release_unused
 from unsquare.plan.epoch import EpochPlan, MicroBatch
+from unsquare.settings import MOST_WORKERS, Range, checks_arguments, shown
 from unsquare.shapes import Geometry, Shape
 
 READ_AHEAD = 1
@@ -101,12 +102,13 @@ class BatchLoader:
         workers: threads that decode; None takes one per core.
     """
 
+    @checks_arguments
     def __init__(
         self,
         index: ShapeIndex,
         geometry: Geometry,
         augment: AugmentConfig | None = None,
-        workers: int | None = None,
+        workers: Annotated[int, Range(1, MOST_WORKERS)] | None = None,
     ) -> None:
         self._index = index
         self._geometry = geometry
@@ -119,6 +121,7 @@ class BatchLoader:
         """Drop what was read ahead and end the threads."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
+    @checks_arguments
     def load(self, plan: EpochPlan, micro_batches: Iterable[MicroBatch]) -> Generator[PaddedBatch, None, None]:
         """Yield the micro-batches decoded, in order, reading ahead while the caller computes.
 
@@ -140,6 +143,10 @@ class BatchLoader:
                 pending.cancel()
 
     def _submit(self, plan: EpochPlan, micro_batch: MicroBatch) -> _Pending:
+        if not isinstance(micro_batch, MicroBatch):
+            raise PlanError(
+                f"Micro-batches are those of a plan, but got {shown(micro_batch)}; give plan.micro_batches."
+            )
         self._require_planned(plan, micro_batch)
         height, width = micro_batch.canvas
         canvas = np.zeros((len(micro_batch.images), height, width, 3), dtype=np.uint8)

@@ -29,7 +29,7 @@ from PIL import Image
 from unsquare.demo.scene import draw_scene, render
 from unsquare.demo.sizes import draw_shape
 from unsquare.demo.textures import MATERIALS, make_texture
-from unsquare.errors import ConfigError, SourceError
+from unsquare.errors import SourceError
 from unsquare.settings import Range, Seed, check_settings
 from unsquare.shapes import Shape
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from unsquare.errors import ConfigError, ExactError
-from unsquare.settings import Range, checks_arguments
+from unsquare.settings import Range, checks_arguments, shown
 
 MOST_LEVEL = 64
 """Bins along a side: maps that come to a pool are rarely larger."""
@@ -101,10 +101,18 @@ def checked_regions(features: Tensor, regions: Tensor) -> Tensor:
     Raises:
         ExactError: a region is empty or larger than the map.
     """
-    if features.ndim != 4 or regions.shape != (len(features), 2) or regions.is_floating_point():
+    given = f"{shown(features)} and {shown(regions)}"
+    if isinstance(features, Tensor) and isinstance(regions, Tensor):
+        given = f"shapes {tuple(features.shape)} and {tuple(regions.shape)} of {regions.dtype}"
+    if (
+        not given.startswith("shapes")
+        or features.ndim != 4
+        or regions.shape != (len(features), 2)
+        or regions.is_floating_point()
+    ):
         raise ExactError(
-            "A pool takes a map (N, C, height, width) and whole regions (N, 2), but got shapes "
-            f"{tuple(features.shape)} and {tuple(regions.shape)} of {regions.dtype}; take both from one network."
+            f"A pool takes a map (N, C, height, width) and whole regions (N, 2), but got {given}; take both from one "
+            "network."
         )
     if torch.compiler.is_compiling():  # a graph asks nothing of the values that it is given
         return regions.to(features.device)

@@ -19,8 +19,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from unsquare.errors import SourceError
+from unsquare.errors import ConfigError, SourceError
 from unsquare.files import replacing
+from unsquare.settings import check_settings, checks_arguments, shown
 from unsquare.shapes import Sizes
 
 METADATA_KEY = b"unsquare.index"
@@ -67,8 +68,14 @@ class ShapeIndex:
     problems: tuple[Problem, ...] = ()
 
     def __post_init__(self) -> None:
-        columns = (self.sizes, self.labels, self.splits, self.num_bytes, self.modified_ns)
-        assert all(len(column) == len(self.keys) for column in columns), "columns differ in length"
+        length = self.keys.shape[:1] if isinstance(self.keys, np.ndarray) else ("N",)
+        for name in ("keys", "sizes", "labels", "splits", "num_bytes", "modified_ns"):
+            column = getattr(self, name)
+            wanted = (*length, 2) if name == "sizes" else (*length,)
+            if not isinstance(column, np.ndarray) or column.shape != wanted:
+                got = f"has the shape {column.shape}" if isinstance(column, np.ndarray) else f"is {shown(column)}"
+                raise ConfigError(f"{name} of an index must be an array of shape {wanted}, but {got}.")
+        check_settings(self)
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -93,11 +100,13 @@ class ShapeIndex:
             problems=(),
         )
 
+    @checks_arguments
     def of_split(self, split: str) -> ShapeIndex:
         """The rows and problems of one split."""
         problems = tuple(problem for problem in self.problems if problem.split == split)
         return replace(self.take(self.splits == split), problems=problems)
 
+    @checks_arguments
     def write(self, path: Path) -> None:
         """Write the index as one Parquet file; readers see the old file or the new one, never a part."""
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -105,6 +114,7 @@ class ShapeIndex:
             pq.write_table(_to_arrow(self), partial, compression="zstd")
 
     @classmethod
+    @checks_arguments
     def read(cls, path: Path) -> ShapeIndex:
         """The index that `write` wrote.
 

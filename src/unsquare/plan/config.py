@@ -37,6 +37,9 @@ MOST_CANVASES = 1024
 ENOUGH_IMAGES = 4
 """Images a rank in a step of `b2b` that are never too few, however many more the memory would hold."""
 
+EpochNumber = Annotated[int, Range(0, (1 << 63) - 1)]
+"""From 0, and what 64 bits hold."""
+
 Counts = npt.NDArray[np.int64]
 Cost = Callable[[Counts, Counts], Counts]
 """Prices canvases of so many pixels with so many images each, elementwise: `Limits.cost` or `Limits.step_cost`."""

@@ -14,14 +14,11 @@ from unsquare.errors import ConfigError
 from unsquare.memory.budget import parse_bytes
 from unsquare.memory.way import RUNGS, RungName
 from unsquare.plan.config import MOST_BUDGET_PIXELS, MOST_LAUNCH_PIXELS, PlanConfig
-from unsquare.settings import Range, changed, check_settings, meant
+from unsquare.settings import MOST_WORKERS, Range, changed, check_settings, meant
 from unsquare.shapes import Geometry
 from unsquare.toml import tomllib
 from unsquare.training.model import ModelConfig
 from unsquare.training.scaling import MOST_EPOCHS, LearningRateConfig
-
-MOST_WORKERS = 1024
-"""Each thread takes memory and a decoder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +129,7 @@ def from_toml(text: str, where: str) -> TrainConfig:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{where} must be a TOML file, but it is not: {error}.") from error
-    parts = {}
+    parts: dict[str, Any] = {}
     for name, part in values.items():
         settings = getattr(TrainConfig(), name, None)
         if not is_dataclass(settings) or isinstance(settings, type):

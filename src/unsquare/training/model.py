@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
 from unsquare.errors import ConfigError
@@ -25,6 +23,7 @@ from unsquare.exact.pyramid import MOST_LEVEL, SpatialPyramidPool, check_levels
 from unsquare.memory.way import PLAIN, Way
 from unsquare.settings import Range, check_settings
 from unsquare.torchvision_guard import import_timm
+from unsquare.training.weights import load_weights
 
 timm = import_timm()
 
@@ -168,10 +167,7 @@ def create_backbone(config: ModelConfig, load: bool) -> Any:
     Raises:
         ConfigError: timm has no such model, or its weights cannot be had.
     """
-    if not timm.is_model(config.backbone):
-        close = difflib.get_close_matches(config.backbone, timm.list_models(), n=3)
-        hint = f"did you mean {' or '.join(close)}?" if close else "try resnet18 or convnext_atto."
-        raise ConfigError(f"The backbone must be a model of timm, but {config.backbone!r} is none; {hint}")
+    check_backbone_name(config.backbone)
     options: dict[str, Any] = {"drop_path_rate": config.drop_path} if config.drop_path else {}
     if not config.backbone.startswith("inception_next"):  # whose pool cannot be left out
         options["global_pool"] = ""
@@ -184,27 +180,31 @@ def create_backbone(config: ModelConfig, load: bool) -> Any:
             "or give a local file with --weights."
         ) from error
     if config.weights is not None and load:
-        _load_weights(backbone, config.weights)
+        load_weights(backbone, config.weights)
     if config.norm == "own":
         return backbone
     return freeze_batch_norms(backbone) if config.norm == "frozen" else group_norms_instead(backbone)
 
 
-def _load_weights(backbone: nn.Module, path: Path) -> None:
-    if path.suffix != ".safetensors":
-        raise ConfigError(
-            f"Weights are read from safetensors files alone, since others can run code when opened, but got {path}; "
-            "convert it with safetensors.torch.save_file."
-        )
-    try:
-        weights = load_file(path)
-        wanted = backbone.state_dict()
-        missing = [key for key in wanted if key not in weights]
-        if missing:
-            raise ConfigError(
-                f"The weights must fit the backbone, but {path} lacks {len(missing)} of its {len(wanted)} tensors, "
-                f"{missing[0]!r} among them; check that the file belongs to this backbone."
-            )
-        backbone.load_state_dict({key: weights[key] for key in wanted})  # a head of other classes stays behind
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise ConfigError(f"The weights in {path} cannot be loaded: {str(error).splitlines()[0]}.") from error
+def check_backbone(config: ModelConfig) -> None:
+    """Refuse a name that timm does not know, and a weights file that does not fit, before anything else is done.
+
+    Raises:
+        ConfigError: it is so.
+    """
+    check_backbone_name(config.backbone)
+    if config.weights is not None:
+        with torch.random.fork_rng(devices=[]):
+            create_backbone(config, load=True)
+
+
+def check_backbone_name(name: str) -> None:
+    """Refuse a name that timm does not know, with those that are near.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    if not timm.is_model(name):
+        close = difflib.get_close_matches(name, timm.list_models(), n=3)
+        hint = f"did you mean {' or '.join(close)}?" if close else "try resnet18 or convnext_atto."
+        raise ConfigError(f"The backbone must be a model of timm, but {name!r} is none; {hint}")

@@ -29,8 +29,8 @@ class LearningRateConfig:
     """How the learning rate runs."""
 
     lr: Annotated[float, Range(above=0, most=1e6)] = 2e-3
-    """The highest learning rate, for a step of `lr_images` images; beyond a million float32 overflows. The default suits AdamW from scratch; pretrained
-    weights want about a tenth."""
+    """The highest learning rate, for a step of `lr_images` images; a million overflows at once. The default suits AdamW
+    from scratch; pretrained weights want about a tenth."""
     lr_policy: Literal["none", "sqrt", "linear"] = "sqrt"
     """How the learning rate follows a step's number of images."""
     lr_images: Annotated[int, Range(1, 1 << 40)] | None = None
