@@ -130,6 +130,7 @@ def profile(
     return found, write_profile_page(found, Path(out or "profile.html"))
 
 
+@checks_arguments
 def compare(before: Path | str, after: Path | str, out: Path | str | None = None) -> tuple[dict[str, Any], Path]:
     """What the plans of two runs ask of the memory, side by side, and the page that shows it (`comparison.html`)."""
     found = profiles.compare_plans(Path(before), Path(after))

@@ -162,6 +162,11 @@ def shown(value: Any) -> str:
     return f"of type {type(value).__name__}"
 
 
+def is_utf8(text: str) -> bool:
+    """Whether a text can be written to a file: names of files that are no UTF-8 cannot."""
+    return text.isascii() or text == text.encode("utf-8", "ignore").decode("utf-8")
+
+
 @functools.cache
 def _hints(owner: Callable[..., Any]) -> dict[str, Any]:
     return typing.get_type_hints(owner, include_extras=True)
@@ -229,7 +234,7 @@ def _as_float(value: Any) -> Any:
 
 
 def _as_str(value: Any) -> Any:
-    return str(value) if isinstance(value, str) else _WRONG
+    return str(value) if isinstance(value, str) and is_utf8(value) else _WRONG
 
 
 def _as_path(value: Any) -> Any:

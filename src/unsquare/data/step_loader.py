@@ -76,8 +76,8 @@ class StepLoader:
         sampler = getattr(loader, "batch_sampler", None)  # what Accelerate makes of a loader is no DataLoader
         if not isinstance(sampler, StepSampler):
             raise ConfigError(
-                "StepLoader takes a DataLoader(dataset, batch_sampler=StepSampler(...)), but got a "
-                f"{type(loader).__name__} whose batch sampler is {type(sampler).__name__}; "
+                "StepLoader takes a DataLoader(dataset, batch_sampler=StepSampler(...)), but of the given "
+                f"{type(loader).__name__} the batch sampler is {type(sampler).__name__}; "
                 "where a framework prepared the loader, give the one from before."
             )
         if not hasattr(loader.dataset, "__len__"):

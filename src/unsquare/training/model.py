@@ -21,7 +21,7 @@ from unsquare.exact.norm_swaps import freeze_batch_norms, group_norms_instead
 from unsquare.exact.pooling import PoolKind, RegionPool
 from unsquare.exact.pyramid import MOST_LEVEL, SpatialPyramidPool, check_levels
 from unsquare.memory.way import PLAIN, Way
-from unsquare.settings import Range, check_settings
+from unsquare.settings import Range, check_settings, is_utf8
 from unsquare.torchvision_guard import import_timm
 from unsquare.training.weights import load_weights
 
@@ -61,6 +61,8 @@ class ModelConfig:
         if self.pretrained and self.weights is not None:
             raise ConfigError("pretrained and weights both say where the weights come from; give one of them.")
         check_levels(self.pyramid, "pyramid")
+        if self.weights is not None and not is_utf8(str(self.weights)):
+            raise ConfigError(f"weights must have a name in UTF-8, since settings are kept, but is {self.weights}.")
 
 
 class Classifier(nn.Module):
@@ -174,7 +176,12 @@ def create_backbone(config: ModelConfig, load: bool) -> Any:
     try:
         backbone = timm.create_model(config.backbone, pretrained=config.pretrained and load, num_classes=0, **options)
     except (OSError, RuntimeError, TypeError, ValueError, AssertionError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+        if "drop_path" in reason:
+            raise ConfigError(
+                f"The backbone {config.backbone!r} knows no stochastic depth, but drop_path is {config.drop_path}; "
+                "leave it out."
+            ) from error
         raise ConfigError(
             f"The backbone {config.backbone!r} cannot be made ({reason}); check its name, the connection to the hub, "
             "or give a local file with --weights."
@@ -193,7 +200,7 @@ def check_backbone(config: ModelConfig) -> None:
         ConfigError: it is so.
     """
     check_backbone_name(config.backbone)
-    if config.weights is not None:
+    if config.weights is not None or config.drop_path:
         with torch.random.fork_rng(devices=[]):
             create_backbone(config, load=True)
 

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from unsquare.data.gate import DECODE_BYTES
 from unsquare.data.loader import UndecodableError, decoding_bytes
-from unsquare.errors import ConfigError, ImageError, SourceError
+from unsquare.errors import ImageError, SourceError
 from unsquare.index.header import read_header
 from unsquare.index.scan import scan_source
 from unsquare.index.table import Problem, ShapeIndex, strings
 from unsquare.index.trainable import check_trainable
 from unsquare.memory.budget import budget_bytes
 from unsquare.memory.cache import MeasurementCache, cache_folder
+from unsquare.settings import Range, changed, checks_arguments
 from unsquare.shapes import Shape
 from unsquare.training import checkpoint
 from unsquare.training.bounds import Bounds, identity
@@ -62,10 +63,11 @@ class Predictor:
         RunError: there is no run, or no checkpoint of it that can be used.
     """
 
+    @checks_arguments
     def __init__(self, run: Path | str, *, quiet: bool = False, **device: Any) -> None:
         self._run = RunFolder.open(Path(run))
         self._config: TrainConfig = from_toml(self._run.read_config(), str(self._run.config))
-        self._device = replace(self._config.device, **{"memory": None, **device})
+        self._device = changed(self._config.device, {"memory": None, **device})
         self._index = ShapeIndex.read(self._run.index)
         fabric = launch(self._device)
         self._console = Console(quiet=quiet or not fabric.is_global_zero)
@@ -79,6 +81,7 @@ class Predictor:
         """The classes that the network tells apart."""
         return self._index.classes
 
+    @checks_arguments
     def evaluate(self, source: Path | str, split: str | None = None, *, skip_bad: bool = False) -> Evaluation:
         """Accuracy on a source's pictures.
 
@@ -101,15 +104,16 @@ class Predictor:
         index = check_trainable(index, skip_bad, least_classes=1)
         return self._evaluator(index).evaluate(self._console.progress("evaluating"))
 
-    def predict(self, paths: Sequence[Path | str], top: int = 5) -> tuple[list[Prediction], list[Problem]]:
+    @checks_arguments
+    def predict(
+        self, paths: Iterable[Path | str], top: Annotated[int, Range(1)] = 5
+    ) -> tuple[list[Prediction], list[Problem]]:
         """The most probable classes of pictures, in the order given, and the files that cannot be answered.
 
         Args:
             paths: image files.
             top: number of classes for each.
         """
-        if top < 1:
-            raise ConfigError(f"top must be at least 1, but is {top}.")
         shapes: dict[str, Shape] = {}
         problems: dict[str, str] = {}
         for path in map(str, paths):
