@@ -18,7 +18,7 @@ from unsquare.training import profile as profiles
 from unsquare.training import start
 from unsquare.training.config import TrainConfig
 from unsquare.training.metrics import Evaluation
-from unsquare.training.model import ModelConfig, Norm, check_backbone
+from unsquare.training.model import ModelConfig, Norm, check_backbone_name, check_model
 from unsquare.training.optimizer import check_optimizer
 from unsquare.training.predictor import Prediction, Predictor
 from unsquare.training.run import RunFolder
@@ -51,7 +51,8 @@ def train(
     """
     config = with_settings(config or TrainConfig(), settings)
     check_optimizer(config.optimizer)
-    check_backbone(config.model)
+    if not RunFolder(Path(out)).config.exists():  # what goes on needs no starting weights
+        check_model(config.model)
     with without_empty_folders(Path(out)):
         run = start.train(source, out, config, quiet=quiet)
     return _reported(run)
@@ -117,7 +118,7 @@ def profile(
     else:
         held = None
         model = ModelConfig(backbone=str(subject), norm=norm)
-        check_backbone(model)
+        check_backbone_name(model.backbone)
         config, usual = TrainConfig(model=model), Shape(512, 512)
     config = replace(config, device=changed(config.device, device))
     name = folder.resolve().name if is_run else str(subject)

@@ -16,7 +16,7 @@ from unsquare.cli.parsing import parse, progress_bar
 from unsquare.demo.compare import Row, compare
 from unsquare.demo.materials import MaterialsConfig, make_materials
 from unsquare.training.config import TrainConfig
-from unsquare.training.model import check_backbone
+from unsquare.training.model import check_model
 
 SMALLEST_SIDE = 32
 """The stride of the backbones; pictures made very small are enlarged to it."""
@@ -74,7 +74,7 @@ def run(arguments: Sequence[str]) -> int:
             "min_side": SMALLEST_SIDE,
         },
     )
-    check_backbone(config.model)
+    check_model(config.model)
     with progress_bar("making pictures") as progress:
         pictures = make_materials(given.out / "pictures", materials, progress)
     if given.compare:

@@ -193,16 +193,15 @@ def create_backbone(config: ModelConfig, load: bool) -> Any:
     return freeze_batch_norms(backbone) if config.norm == "frozen" else group_norms_instead(backbone)
 
 
-def check_backbone(config: ModelConfig) -> None:
-    """Refuse a name that timm does not know, and a weights file that does not fit, before anything else is done.
+def check_model(config: ModelConfig) -> None:
+    """Make the network once before anything else is done: a second against finding out when all headers are read.
 
     Raises:
-        ConfigError: it is so.
+        ConfigError: timm has no such backbone, or its weights cannot be had.
+        ExactError: it cannot be made exact.
     """
-    check_backbone_name(config.backbone)
-    if config.weights is not None or config.drop_path:
-        with torch.random.fork_rng(devices=[]):
-            create_backbone(config, load=True)
+    with torch.random.fork_rng(devices=[]):
+        Classifier(config, num_classes=2)
 
 
 def check_backbone_name(name: str) -> None:

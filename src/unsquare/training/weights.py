@@ -43,8 +43,8 @@ def load_weights(backbone: nn.Module, path: Path) -> None:
         raise ConfigError(f"The weights in '{path}' cannot be loaded ({error.strerror}); check the path.") from error
     except SafetensorError as error:
         raise ConfigError(
-            f"The weights in '{path}' cannot be loaded, since it is no whole safetensors file ({error}); fetch or convert "
-            "it again."
+            f"The weights in '{path}' cannot be loaded, since it is no whole safetensors file ({error}); fetch or "
+            "convert it again."
         ) from error
     for name, tensor in wanted.items():
         if weights[name].is_floating_point() != tensor.is_floating_point():
