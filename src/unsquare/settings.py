@@ -153,9 +153,10 @@ def shown(value: Any) -> str:
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, (str, bytes, int, float, complex, list, tuple, dict, set)) or value is None:
-        if isinstance(value, int) and abs(value) >= 10**_MOST_SHOWN:
-            return "a number longer than this line"
-        text = " ".join(repr(value).split())
+        try:
+            text = " ".join(repr(value).split())
+        except ValueError:  # Python writes no number of more than 4,300 digits
+            return "a number of thousands of digits"
         return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
     if isinstance(value, type):
         return f"the class {value.__name__} itself"
@@ -207,7 +208,7 @@ def _in_ranges(value: Any, ranges: tuple[Any, ...], name: str) -> Any:
     for each in ranges if value is not _WRONG and value is not None else ():
         for number in numbers_of if isinstance(each, Range) else ():
             if rule := each.broken(number):
-                raise ConfigError(f"{name} must be {rule}, but is {shown(value)}.")
+                raise ConfigError(f"{name} must be {rule}, but is {shown(number)}.")
     return value
 
 
