@@ -59,7 +59,15 @@ WHOLE = {
 NUMBER = {"a text": "x", "nan": NAN, "inf": INF, "-inf": -INF, "True": True, "a list": [0.5], "huge": 10**400}
 CHOICE = {"unknown": "x", "a number": 1, "empty": "", "a list": ["x"], "an array": np.zeros(3)}
 SWITCH = {"a text": "no", "a number": 2, "None": None}
-PATHS = {"None": None, "a number": 3, "empty": "", "a null byte": "a\0b", "a list": ["a"], "missing": "nowhere/at/all"}
+PATHS = {
+    "too long": "a" * 300,
+    "None": None,
+    "a number": 3,
+    "empty": "",
+    "a null byte": "a\0b",
+    "a list": ["a"],
+    "missing": "nowhere/at/all",
+}
 NOT_THAT = {"a dict": {}, "a text": "x", "a number": 3, "the class": dict, "a list": [1]}
 SHAPES = {
     "None": None,

@@ -37,7 +37,9 @@ class Network(torch.nn.Module):
     def __init__(self, num_classes: int) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.exact = unsquare.make_exact(timm.create_model("resnet10t", norm_layer="groupnorm1", num_classes=num_classes))
+        self.exact = unsquare.make_exact(
+            timm.create_model("resnet10t", norm_layer="groupnorm1", num_classes=num_classes)
+        )
 
     def forward(self, pixels: torch.Tensor, sizes: torch.Tensor) -> torch.Tensor:
         return self.exact(pixels / 255 - 0.5, sizes)

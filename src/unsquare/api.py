@@ -51,7 +51,7 @@ def train(
     """
     config = with_settings(config or TrainConfig(), settings)
     check_optimizer(config.optimizer)
-    if not RunFolder(Path(out)).config.exists():  # what goes on needs no starting weights
+    if not os.path.exists(RunFolder(Path(out)).config):  # what goes on needs no starting weights
         check_model(config.model)
     with without_empty_folders(Path(out)):
         run = start.train(source, out, config, quiet=quiet)

@@ -39,6 +39,8 @@ MOST_WORKERS = 1024
 
 _WRONG = object()
 """What is no value of a type becomes this."""
+# What file systems take; a longer name fails wherever it is looked at.
+_LONGEST_NAME, _LONGEST_PATH = 255, 4095
 _MOST_SHOWN = 80
 """Letters of a received value that an error shows."""
 
@@ -242,7 +244,10 @@ def _as_path(value: Any) -> Any:
     if not isinstance(value, (str, os.PathLike)):
         return _WRONG
     text = os.fspath(value)
-    return Path(text) if isinstance(text, str) and text and "\0" not in text else _WRONG
+    if not isinstance(text, str) or not text or "\0" in text or len(text) > _LONGEST_PATH:
+        return _WRONG
+    path = Path(text)
+    return path if all(len(os.fsencode(part)) <= _LONGEST_NAME for part in path.parts) else _WRONG
 
 
 _SIMPLE: dict[Any, Callable[[Any], Any]] = {

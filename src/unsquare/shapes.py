@@ -84,22 +84,26 @@ def checked_sizes(sizes: npt.ArrayLike, error: type[UnsquareError] = ConfigError
     Raises:
         UnsquareError: of the type `error`; they are no shapes.
     """
-    return checked_sides(shape_array(sizes, error), error)
+    return checked_sides(_shape_array(sizes, error), error)
 
 
-def shape_array(sizes: npt.ArrayLike, error: type[UnsquareError]) -> npt.NDArray[Any]:
-    """Shapes (..., 2) as an array of numbers whose values are not looked at, for they may lie in a file.
+def shape_rows(sizes: npt.ArrayLike, error: type[UnsquareError]) -> npt.NDArray[Any]:
+    """Shapes (N, 2) as an array of numbers whose values are not looked at, for they may lie in a file.
 
     Raises:
         UnsquareError: of the type `error`; it is no array of height and width.
     """
+    return _shape_array(sizes, error, axes=2)
+
+
+def _shape_array(sizes: npt.ArrayLike, error: type[UnsquareError], axes: int | None = None) -> npt.NDArray[Any]:
     try:
         found = np.asarray(sizes)
     except (ValueError, TypeError, RuntimeError):  # rows of unequal length, a tensor on a GPU
         found = np.empty(())
     if found.shape == (0,):  # an empty list
         return np.empty((0, 2), dtype=np.int64)
-    if found.dtype.kind not in "iuf" or found.shape[-1:] != (2,):
+    if found.dtype.kind not in "iuf" or found.shape[-1:] != (2,) or axes not in (None, found.ndim):
         what = f"{found.shape} {found.dtype}" if found.ndim and found.dtype.kind != "O" else shown(sizes)
         raise error(
             f"Shapes must be (N, 2) numbers on the host, a height and a width an image, but are {what}; give a row for "
@@ -136,7 +140,7 @@ def checked_shape(shape: Any, name: str) -> Shape:
 
 
 def _shrink(sizes: Sizes, max_pixels: int) -> Sizes:
-    pixels = sizes[..., 0] * sizes[..., 1]
+    pixels = sizes[..., 0] * sizes[..., 1].astype(np.float64)  # scaled sides may exceed 64 bits
     factor = np.sqrt(max_pixels / np.maximum(pixels, 1))[..., None]
     shrunk = np.maximum(1, np.floor(sizes * factor)).astype(np.int64)
     # A strip one pixel wide cannot shrink along that side; the other side takes all of it.

@@ -86,7 +86,7 @@ def _canvas(text: str | None) -> Shape | None:
     match = re.fullmatch(r"(\d{1,12})x(\d{1,12})", text)
     if match is None:
         raise ConfigError(f"A canvas is a height and a width such as 768x1024, but got {text!r}.")
-    return checked_shape((int(match[1]), int(match[2])), "canvas")
+    return checked_shape((int(match[1]), int(match[2])), f"A side of the canvas {text}")
 
 
 def _print_profile(found: Mapping[str, Any]) -> None:

@@ -48,7 +48,7 @@ class VerifyExactArguments:
     """Heights and widths, such as 97x131,128x160; left out, they are drawn."""
     images: Annotated[int, Range(2, 1024)] = 3
     """How many sizes to draw."""
-    max_side: Annotated[int, Range(16, 1 << 14)] = 160
+    max_side: Annotated[int, Range(16, 1 << 12)] = 160
     """The largest side to draw, in pixels."""
     seed: Seed = 0
     """Of sizes, pixels and weights."""

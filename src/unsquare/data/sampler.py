@@ -30,7 +30,7 @@ from unsquare.plan.epoch import EpochPlan
 from unsquare.plan.planner import plan_epoch
 from unsquare.plan.repeats import checked_weights
 from unsquare.settings import Range, checked, checks_arguments, shown
-from unsquare.shapes import Shape, shape_array
+from unsquare.shapes import Shape, shape_rows
 
 STATE_VERSION = 1
 """Raise when a state of old would be read differently."""
@@ -67,7 +67,7 @@ class StepSampler(Sampler[list[int]]):
         rank: int | None = None,
         world_size: int | None = None,
     ) -> None:
-        self._sizes = shape_array(sizes, PlanError)
+        self._sizes = shape_rows(sizes, PlanError)
         self._config = config or PlanConfig()
         self._limits = limits or Limits()
         self._turns = turns
@@ -204,7 +204,7 @@ class StepSampler(Sampler[list[int]]):
         steps_done = checked(
             Annotated[int, Range(0, self.num_images)], known.get("steps_done"), "The state's steps_done"
         )
-        changed = [name for name in sorted({*saved, *here}) if saved.get(name) != here.get(name)]
+        changed = [name for name in sorted({*saved, *here}, key=str) if saved.get(name) != here.get(name)]
         if changed:
             differences = ", ".join(f"{name} {saved.get(name)!r} -> {here.get(name)!r}" for name in changed)
             raise RunError(

@@ -114,7 +114,7 @@ def verify_exact(
     *,
     sizes: Sequence[tuple[int, int]] | None = None,
     num_images: Annotated[int, Range(2, 1024)] = 3,
-    max_side: Annotated[int, Range(16, 1 << 14)] = 160,
+    max_side: Annotated[int, Range(16, 1 << 12)] = 160,
     seed: Seed = 0,
     dtype: Literal["float64", "float32"] = "float64",
     tolerance: Annotated[float, Range(0)] | None = None,

@@ -21,7 +21,7 @@ from unsquare.plan.partition import partition
 from unsquare.plan.ranks import spread
 from unsquare.plan.repeats import repeated
 from unsquare.settings import checks_arguments
-from unsquare.shapes import Shape, Sizes, checked_sides, shape_array
+from unsquare.shapes import Shape, Sizes, checked_sides, shape_rows
 
 
 class ImageOverBudgetError(PlanError):
@@ -122,9 +122,7 @@ def _require_of(buckets: Buckets, num_images: int, turns: bool) -> None:
 
 def _checked(sizes: npt.ArrayLike, limits: Limits) -> Sizes:
     """The shapes as integers, each within the budget; looked at in chunks, for they may lie in a file."""
-    shapes = shape_array(sizes, PlanError)
-    if shapes.ndim != 2:
-        raise PlanError(f"Shapes must be (N, 2) numbers, but are {shapes.shape}; give a row for each image.")
+    shapes = shape_rows(sizes, PlanError)
     if not len(shapes):
         raise PlanError("There are no images to plan; the list of shapes is empty.")
     for start in range(0, len(shapes), CHUNK):

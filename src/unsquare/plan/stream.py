@@ -23,7 +23,7 @@ from unsquare.plan.partition import partition
 from unsquare.plan.planner import ImageOverBudgetError
 from unsquare.plan.ranks import spread
 from unsquare.settings import Range, checks_arguments
-from unsquare.shapes import Shape, Sizes, checked_sides, shape_array
+from unsquare.shapes import Shape, Sizes, checked_sides, shape_rows
 
 BUFFER_IMAGES = 4096
 MOST_BUFFER = 1 << 24
@@ -116,7 +116,7 @@ class _Held:
         """Take what there is room for; whether any image is held."""
         wanted = self._most - len(self.numbers)
         taken = list(islice(self._source, wanted))
-        arrived = checked_sides(shape_array(taken, PlanError), PlanError)
+        arrived = checked_sides(shape_rows(taken, PlanError), PlanError)
         self.ended |= len(arrived) < wanted
         pixels = arrived.prod(axis=1)
         if len(arrived) and pixels.max() > self._limits.largest_pixels:
