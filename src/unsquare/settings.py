@@ -57,8 +57,9 @@ class Range:
     def __str__(self) -> str:
         if self.least is not None and self.most is not None:
             return f"from {_plain(self.least)} to {_plain(self.most)}"
-        bounds = (("of at least", self.least), ("above", self.above), ("of at most", self.most), ("below", self.below))
-        return " and ".join(f"{word} {_plain(bound)}" for word, bound in bounds if bound is not None)
+        bounds = (("at least", self.least), ("above", self.above), ("at most", self.most), ("below", self.below))
+        text = " and ".join(f"{word} {_plain(bound)}" for word, bound in bounds if bound is not None)
+        return f"of {text}" if text.startswith("at") else text
 
     def broken(self, value: float) -> str:
         """The rule that a number breaks, such as "at least 1"; empty where it breaks none."""
