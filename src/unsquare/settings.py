@@ -191,8 +191,11 @@ def _as(hint: Any, value: Any, name: str) -> Any:
     if origin is tuple:
         if not isinstance(value, (list, tuple)):
             return _WRONG
-        parts = tuple(_as(typing.get_args(hint)[0], part, name) for part in value)
-        return _WRONG if any(part is _WRONG for part in parts) else parts
+        kinds = typing.get_args(hint)
+        if kinds[-1] is Ellipsis:
+            kinds = kinds[:1] * len(value)
+        parts = tuple(_as(kind, part, name) for kind, part in zip(kinds, value))
+        return _WRONG if len(kinds) != len(value) or any(part is _WRONG for part in parts) else parts
     if origin is collections.abc.Callable:
         return value if callable(value) else _WRONG
     if origin is collections.abc.Iterable:
@@ -238,7 +241,7 @@ def _as_float(value: Any) -> Any:
 
 
 def _as_str(value: Any) -> Any:
-    return str(value) if isinstance(value, str) and is_utf8(value) else _WRONG
+    return str(value) if isinstance(value, str) else _WRONG
 
 
 def _as_path(value: Any) -> Any:
@@ -284,7 +287,8 @@ def _words(hint: Any) -> str:
     if origin is Literal:
         return f"one of {', '.join(arguments)}"
     if origin is tuple:
-        return f"a list, each part {_words(arguments[0])}"
+        number = "" if arguments[-1] is Ellipsis else f" of {len(arguments)}"
+        return f"a list{number}, each part {_words(arguments[0])}"
     if origin in _NAMES:
         return _NAMES[origin]
     return _NAMES.get(hint) or f"{'an' if hint.__name__[0] in 'AEIOU' else 'a'} {hint.__name__}"

@@ -21,6 +21,8 @@ MOST_SIDE = (1 << 31) - 1
 Sizes = npt.NDArray[np.int64]
 """Array of shapes, (N, 2) int64: height, width."""
 
+_Side = Annotated[int, Range(1, MOST_SIDE)]
+
 
 class Shape(NamedTuple):
     """The height and width of an image or canvas in pixels."""
@@ -133,10 +135,7 @@ def checked_shape(shape: Any, name: str) -> Shape:
     Raises:
         ConfigError: they are none.
     """
-    sides = checked(tuple[Annotated[int, Range(1, MOST_SIDE)], ...], shape, name)
-    if len(sides) != 2:
-        raise ConfigError(f"{name} must be a height and a width, but has {len(sides)} numbers.")
-    return Shape(*sides)
+    return Shape(*checked(tuple[_Side, _Side], shape, name))
 
 
 def _shrink(sizes: Sizes, max_pixels: int) -> Sizes:

@@ -95,25 +95,26 @@ def _members(bounds: tuple[Tensor, Tensor], positions: Tensor) -> Tensor:
     return (positions >= start[..., None]) & (positions < end[..., None])
 
 
+def _require_map(features: Any, regions: Any) -> None:
+    tensors = isinstance(features, Tensor) and isinstance(regions, Tensor)
+    if tensors and features.ndim == 4 and regions.shape == (len(features), 2) and not regions.is_floating_point():
+        return
+    given = f"{shown(features)} and {shown(regions)}"
+    if tensors:
+        given = f"shapes {tuple(features.shape)} and {tuple(regions.shape)} of {regions.dtype}"
+    raise ExactError(
+        f"A pool takes a map (N, C, height, width) and whole regions (N, 2), but got {given}; take both from one "
+        "network."
+    )
+
+
 def checked_regions(features: Tensor, regions: Tensor) -> Tensor:
     """The regions (N, 2) on the device of their map (N, C, H, W).
 
     Raises:
         ExactError: a region is empty or larger than the map.
     """
-    given = f"{shown(features)} and {shown(regions)}"
-    if isinstance(features, Tensor) and isinstance(regions, Tensor):
-        given = f"shapes {tuple(features.shape)} and {tuple(regions.shape)} of {regions.dtype}"
-    if (
-        not given.startswith("shapes")
-        or features.ndim != 4
-        or regions.shape != (len(features), 2)
-        or regions.is_floating_point()
-    ):
-        raise ExactError(
-            f"A pool takes a map (N, C, height, width) and whole regions (N, 2), but got {given}; take both from one "
-            "network."
-        )
+    _require_map(features, regions)
     if torch.compiler.is_compiling():  # a graph asks nothing of the values that it is given
         return regions.to(features.device)
     sizes = regions.detach().to("cpu")
