@@ -49,9 +49,11 @@ class Geometry:
     scale: Annotated[float, Range(above=0, most=64)] = 1.0
     """Factor on both sides; 1 keeps the picture as it is, and above 64 nothing but blur is added."""
     max_pixels: Annotated[int, Range(1, MOST_SIDE)] | None = None
-    """Pictures with more pixels than this shrink to at most this many; None shrinks nothing."""
+    """Pictures with more pixels than this shrink to at most this many; None shrinks nothing. No picture of two billion
+    pixels is decoded, so there is nothing above."""
     min_side: Annotated[int, Range(0, 1 << 16)] = 0
-    """Pictures whose shorter side is below this, in pixels, grow until it is reached; 0 enlarges nothing."""
+    """Pictures whose shorter side is below this, in pixels, grow until it is reached; 0 enlarges nothing. At
+    65,536 each would have four billion pixels."""
     crop_fraction: Annotated[float, Range(above=0, most=1)] = 1.0
     """Part of each side kept by the random crop of training, in (0, 1]; evaluation sees the whole picture."""
 

@@ -127,8 +127,9 @@ def verify_exact(
         model: A stock model, or the name of one of timm's. A model is taken with its own weights and is not changed; a
             name is built with random weights, every gain, bias and statistic away from 0 and 1, where errors hide.
         sizes: Heights and widths of the images; None draws them.
-        num_images: How many sizes are drawn.
-        max_side: The largest side drawn, in pixels; models that refuse images so small get sides from 224 on.
+        num_images: How many sizes are drawn: from 2, since one is never padded, to 1,024, since all are held at once.
+        max_side: The largest side drawn, in pixels, from 16, below which few models run, to 4,096, at which few fit;
+            models that refuse images so small get sides from 224 on.
         seed: Of sizes, pixels and weights.
         dtype: "float64", which leaves rounding no excuse, or "float32".
         tolerance: The largest error that is exact whatever rounding does; None takes 1e-10 or 1e-5.

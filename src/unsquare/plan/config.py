@@ -29,7 +29,7 @@ MOST_PRICE = 1024
 MOST_RANKS = 1 << 14
 """Ranks are gone through for each micro-batch."""
 MOST_STEP = 1 << 40
-"""Images of a step and pixels of a second: more than any machine has, and far from what 64 bits hold."""
+"""Images of a step, steps of a run, pixels of a second: more than any machine has, far below what 64 bits hold."""
 MOST_MULTIPLE = 1 << 16
 """Canvases of one multiple a side stay within what 64 bits hold."""
 MOST_CANVASES = 1024

@@ -13,7 +13,7 @@ from unsquare.data.augment import AugmentConfig
 from unsquare.errors import ConfigError
 from unsquare.memory.budget import parse_bytes
 from unsquare.memory.way import RUNGS, RungName
-from unsquare.plan.config import MOST_BUDGET_PIXELS, MOST_LAUNCH_PIXELS, PlanConfig
+from unsquare.plan.config import MOST_BUDGET_PIXELS, MOST_LAUNCH_PIXELS, MOST_STEP, PlanConfig
 from unsquare.settings import MOST_WORKERS, Range, changed, check_settings, meant
 from unsquare.shapes import Geometry
 from unsquare.toml import tomllib
@@ -30,9 +30,9 @@ class OptimizerConfig:
     optimizer: str = "adamw"
     """Any optimizer of timm's by name that works with gradients alone."""
     weight_decay: Annotated[float, Range(0, 1e6)] = 0.05
-    """Decoupled weight decay; not applied to biases and norms."""
+    """Decoupled weight decay; not applied to biases and norms. At a million nothing is left of a weight at any rate."""
     clip_norm: Annotated[float, Range(0, 1e30)] = 1.0
-    """The gradient's norm is clipped to this; 0 leaves it."""
+    """The gradient's norm is clipped to this; 0 leaves it, as would more than 1e30, beyond which float32 ends."""
     label_smoothing: Annotated[float, Range(0, below=1)] = 0.0
     """Part of each label's weight spread over all classes."""
 
@@ -87,8 +87,9 @@ class SavingConfig:
     evaluate_every: Annotated[int, Range(1, MOST_EPOCHS)] = 1
     """Epochs between evaluations on the val split; the last epoch is always evaluated."""
     checkpoint_every_s: Annotated[float, Range(0, 1e9)] = 600.0
-    """Seconds between checkpoints in mid-epoch; one is always written at the end of an epoch."""
-    checkpoint_every_steps: Annotated[int, Range(0, 1 << 40)] = 0
+    """Seconds between checkpoints in mid-epoch, up to 1e9, which are thirty years; one is always written at the end of
+    an epoch."""
+    checkpoint_every_steps: Annotated[int, Range(0, MOST_STEP)] = 0
     """Steps between checkpoints in mid-epoch; 0 goes by the clock alone."""
     skip_bad: bool = False
     """Leave out files that cannot be read, instead of refusing to start."""

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from unsquare.plan.config import MOST_STEP
 from unsquare.settings import Range, check_settings
 
 MAX_RISE = 1.5
@@ -33,7 +34,7 @@ class LearningRateConfig:
     from scratch; pretrained weights want about a tenth."""
     lr_policy: Literal["none", "sqrt", "linear"] = "sqrt"
     """How the learning rate follows a step's number of images."""
-    lr_images: Annotated[int, Range(1, 1 << 40)] | None = None
+    lr_images: Annotated[int, Range(1, MOST_STEP)] | None = None
     """The number of images that `lr` is meant for; None takes the epoch's mean images per step."""
     warmup_epochs: Annotated[float, Range(0, MOST_EPOCHS)] = 1.0
     """Epochs over which the learning rate climbs from 0; shortened to a fifth of a short run."""
