@@ -54,6 +54,8 @@ def test_what_a_file_leaves_out_has_its_default():
         ("[optimizer]\nepochs = 0\n", "epochs must be at least 1"),
         ("[device]\nmemory = '8 parsecs'\n", "An amount of memory"),
         ("[[[", "must be a TOML file"),
+        ("a = " + "[" * 5000, "must be a TOML file"),
+        ("[plan]\nseed = " + "9" * 5000, "must be a TOML file"),
     ],
 )
 def test_mistakes_are_named(text, message):

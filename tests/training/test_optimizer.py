@@ -33,6 +33,12 @@ def test_an_optimizer_that_cannot_train_a_run_is_refused(name, reason):
     assert "\n" not in str(caught.value)
 
 
+def test_a_name_that_is_none_is_refused_where_the_optimizer_is_made():
+    """A run that goes on is not tried again, but answers a name that was edited in a sentence, too."""
+    with pytest.raises(ConfigError, match="nothing not found"):
+        create_optimizer(nn.Linear(2, 2), OptimizerConfig(optimizer="nothing"))
+
+
 def test_trying_leaves_the_random_state_and_no_file(tmp_path, monkeypatch):
     """The check draws nothing from the run's random numbers and writes into a folder that is gone."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))

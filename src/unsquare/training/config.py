@@ -128,7 +128,7 @@ def from_toml(text: str, where: str) -> TrainConfig:
     """
     try:
         values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # ValueError: numbers of thousands of digits, too
         raise ConfigError(f"{where} must be a TOML file, but it is not: {error}.") from error
     parts: dict[str, Any] = {}
     for name, part in values.items():

@@ -31,10 +31,17 @@ _FAILURES = (
 
 
 def create_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """The optimizer of a model's parameters, at the learning rate 0."""
+    """The optimizer of a model's parameters, at the learning rate 0.
+
+    Raises:
+        ConfigError: timm has none of that name, or cannot make it so.
+    """
     # One fused pass over each tensor, instead of a dozen.
     options = {"fused": True} if config.optimizer in ("adam", "adamw") else {}
-    return _optim.create_optimizer_v2(model, config.optimizer, lr=0.0, weight_decay=config.weight_decay, **options)
+    try:
+        return _optim.create_optimizer_v2(model, config.optimizer, lr=0.0, weight_decay=config.weight_decay, **options)
+    except _FAILURES as error:
+        raise _refusal(config, error) from error
 
 
 def check_optimizer(config: OptimizerConfig) -> None:
@@ -64,8 +71,12 @@ def check_optimizer(config: OptimizerConfig) -> None:
             saved = checkpoint.save(Path(folder), "tried", model, optimizer, state)
             checkpoint.load_training(saved, create_optimizer(model, config))
     except _FAILURES as error:
-        reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
-        raise ConfigError(
-            "The optimizer must work with gradients alone and be saved as tensors and numbers, but "
-            f"{config.optimizer!r} does not ({reason}); try adamw, sgd or lion."
-        ) from error
+        raise _refusal(config, error) from error
+
+
+def _refusal(config: OptimizerConfig, error: Exception) -> ConfigError:
+    reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+    return ConfigError(
+        "The optimizer must work with gradients alone and be saved as tensors and numbers, but "
+        f"{config.optimizer!r} does not ({reason}); try adamw, sgd or lion."
+    )
