@@ -21,7 +21,7 @@ from unsquare.training import checkpoint
 from unsquare.training.config import OptimizerConfig
 
 import_timm()
-_optim = importlib.import_module("timm.optim")
+optim = importlib.import_module("timm.optim")
 
 # What optimizers raise of what they lack.
 _FAILURES = (
@@ -39,7 +39,7 @@ def create_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.O
     # One fused pass over each tensor, instead of a dozen.
     options = {"fused": True} if config.optimizer in ("adam", "adamw") else {}
     try:
-        return _optim.create_optimizer_v2(model, config.optimizer, lr=0.0, weight_decay=config.weight_decay, **options)
+        return optim.create_optimizer_v2(model, config.optimizer, lr=0.0, weight_decay=config.weight_decay, **options)
     except _FAILURES as error:
         raise _refusal(config, error) from error
 
@@ -50,7 +50,7 @@ def check_optimizer(config: OptimizerConfig) -> None:
     Raises:
         ConfigError: timm has none of that name, or it cannot be used so.
     """
-    name, known = config.optimizer.lower(), _optim.list_optimizers()
+    name, known = config.optimizer.lower(), optim.list_optimizers()
     if name.removeprefix("lookahead_") not in known:  # timm itself would take "x_adamw" for adamw
         hint = meant(name, known)
         hint = hint if hint.startswith("did") else "try adamw, sgd or lion."
