@@ -6,9 +6,8 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageOps
 
-import unsquare
+import unsquare  # before timm: it mends a torchvision that does not fit torch, which timm imports
 from unsquare.demo.materials import MaterialsConfig, make_materials
-from unsquare.exact import make_exact  # before timm: it mends a torchvision that does not fit torch
 
 import timm  # isort: skip
 
@@ -38,7 +37,9 @@ class Network(torch.nn.Module):
     def __init__(self, num_classes: int) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.exact = make_exact(timm.create_model("resnet10t", norm_layer="groupnorm1", num_classes=num_classes))
+        self.exact = unsquare.make_exact(
+            timm.create_model("resnet10t", norm_layer="groupnorm1", num_classes=num_classes)
+        )
 
     def forward(self, pixels: torch.Tensor, sizes: torch.Tensor) -> torch.Tensor:
         return self.exact(pixels / 255 - 0.5, sizes)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from unsquare.torchvision_guard import guard_torchvision
 from unsquare.version import __version__
+
+guard_torchvision()
 
 # Loaded at first use, so that planning on a laptop does not wait for torch.
 _HOMES = {

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from unsquare.errors import ConfigError
+from unsquare.files import without_empty_folders
 from unsquare.report import write_comparison_page, write_profile_page, write_report
 from unsquare.runs.folder import RunFolder
-from unsquare.shapes import Shape
+from unsquare.settings import Range, changed, checks_arguments, meant
+from unsquare.shapes import Shape, checked_shape
 from unsquare.training import profile as profiles
 from unsquare.training import start
 from unsquare.training.asked import Picture
 from unsquare.training.config import TrainConfig
 from unsquare.training.metrics import Evaluation
-from unsquare.training.model import ModelConfig, Norm
+from unsquare.training.model import ModelConfig, Norm, check_backbone_name, check_model
+from unsquare.training.optimizer import check_optimizer
 from unsquare.training.predictor import OnError, Prediction, Predictor
 from unsquare.training.ranks import is_first
 
 
+@checks_arguments
 def train(
     source: Path | str,
     out: Path | str,
@@ -50,9 +55,15 @@ def train(
         Stopped: Ctrl-C or SIGTERM stopped the run, which is saved.
     """
     config = with_settings(config or TrainConfig(), settings)
-    return _reported(start.train(source, out, config, changed_pictures=changed_pictures, quiet=quiet))
+    check_optimizer(config.optimizer)
+    if not os.path.exists(RunFolder(Path(out)).config):  # what goes on needs no starting weights
+        check_model(config.model)
+    with without_empty_folders(Path(out)):
+        run = start.train(source, out, config, changed_pictures=changed_pictures, quiet=quiet)
+    return _reported(run)
 
 
+@checks_arguments
 def resume(
     run: Path | str,
     config: TrainConfig | None = None,
@@ -102,12 +113,13 @@ def predict(
     return Predictor(run, quiet=quiet).predict(pictures, top, on_error=on_error)
 
 
+@checks_arguments
 def profile(
     subject: Path | str,
-    canvas: Shape | None = None,
+    canvas: tuple[int, int] | None = None,
     out: Path | str | None = None,
     *,
-    num_classes: int = 10,
+    num_classes: Annotated[int, Range(1, 1 << 20)] = 10,
     norm: Norm = "own",
     say: Callable[[str], None] = lambda line: None,
     **device: Any,
@@ -116,9 +128,9 @@ def profile(
 
     Args:
         subject: a run folder, or a network of timm by name.
-        canvas: the images' shape; None takes that of the run's median micro-batch, or 512 x 512.
+        canvas: the images' height and width; None takes that of the run's median micro-batch, or 512 x 512.
         out: where the page goes; None takes the run's report, or `profile.html` here.
-        num_classes: of a network without a run.
+        num_classes: of a network without a run, up to a million, which large heads still hold.
         norm: the norms of a network without a run.
         say: told what is found, line by line.
         **device: settings of the device, such as `memory="4GiB"`, in place of the run's own.
@@ -129,6 +141,7 @@ def profile(
     Raises:
         UnsquareError: something that can be mended; the message says how.
     """
+    shape = None if canvas is None else checked_shape(canvas, "canvas")
     folder = Path(subject)
     is_run = folder.is_dir() or len(folder.parts) > 1  # no network's name has a slash
     if is_run:
@@ -137,10 +150,11 @@ def profile(
     else:
         held = None
         model = ModelConfig(backbone=str(subject), norm=norm)
+        check_backbone_name(model.backbone)
         config, usual = TrainConfig(model=model), Shape(512, 512)
-    config = replace(config, device=replace(config.device, **device))
+    config = replace(config, device=changed(config.device, device))
     name = folder.resolve().name if is_run else str(subject)
-    found = profiles.profile_network(config, num_classes, canvas or usual, name, say)
+    found = profiles.profile_network(config, num_classes, shape or usual, name, say)
     found["run"] = held
     if is_run:
         held_by = RunFolder(folder)
@@ -150,6 +164,7 @@ def profile(
     return found, write_profile_page(found, Path(out or "profile.html"))
 
 
+@checks_arguments
 def compare(before: Path | str, after: Path | str, out: Path | str | None = None) -> tuple[dict[str, Any], Path]:
     """What the plans of two runs ask of the memory, side by side, and the page that shows it (`comparison.html`)."""
     found = profiles.compare_plans(Path(before), Path(after))
@@ -163,12 +178,12 @@ def with_settings(config: TrainConfig, settings: dict[str, Any]) -> TrainConfig:
         ConfigError: there is no setting of that name, or it may not have that value.
     """
     parts = {part.name: getattr(config, part.name) for part in fields(config)}
-    for name, value in settings.items():
-        owner = next((part for part in parts if name in {f.name for f in fields(parts[part])}), None)
-        if owner is None:
-            raise ConfigError(f"There is no setting {name!r}; `unsquare train --help` lists them.")
-        parts[owner] = replace(parts[owner], **{name: value})
-    return TrainConfig(**parts)
+    owners = {field.name: part for part in parts for field in fields(parts[part])}
+    for name in settings:
+        if name not in owners:
+            raise ConfigError(f"There is no setting {name!r}; {meant(name, owners)}")
+    of_part = {part: {name: settings[name] for name in settings if owners[name] == part} for part in parts}
+    return TrainConfig(**{part: changed(parts[part], of_part[part]) for part in parts})
 
 
 def _reported(run: Path) -> Path:

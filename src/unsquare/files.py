@@ -6,7 +6,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _PARTIAL = re.compile(r"\.(?P<name>.+)\.(?P<process>\d+)\.partial")
@@ -37,6 +37,19 @@ def clear_partials(folder: Path) -> None:
         match = _PARTIAL.fullmatch(path.name)
         if match and not _is_alive(int(match["process"])):
             path.unlink(missing_ok=True)
+
+
+@contextmanager
+def without_empty_folders(path: Path) -> Iterator[None]:
+    """A block that makes `path`; where it fails, the folders that it made and left empty are gone again."""
+    missing = [folder for folder in (path, *path.parents) if not os.path.lexists(folder)]
+    try:
+        yield
+    except BaseException:
+        for folder in missing:
+            with suppress(OSError):  # it is not there, or has something in it
+                folder.rmdir()
+        raise
 
 
 def write_text(path: Path, text: str) -> None:

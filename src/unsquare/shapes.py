@@ -7,15 +7,21 @@ integers, so that planning a dataset of any length is a few NumPy calls; `Shape`
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from unsquare.errors import ConfigError
+from unsquare.errors import ConfigError, UnsquareError
+from unsquare.settings import Range, check_settings, checked, received
+
+MOST_SIDE = (1 << 31) - 1
+"""The longest side in pixels: two of them multiplied stay below what 64 bits hold."""
 
 Sizes = npt.NDArray[np.int64]
 """Array of shapes, (N, 2) int64: height, width."""
+
+_Side = Annotated[int, Range(1, MOST_SIDE)]
 
 
 class Shape(NamedTuple):
@@ -40,28 +46,23 @@ class Geometry:
     Applied in the order of the fields; the aspect ratio is kept throughout (to rounding).
     """
 
-    scale: float = 1.0
-    """Factor on both sides; 1 keeps the picture as it is."""
-    max_pixels: int | None = None
-    """Pictures with more pixels than this shrink to at most this many; None shrinks nothing."""
-    min_side: int = 0
-    """Pictures whose shorter side is below this, in pixels, grow until it is reached; 0 enlarges nothing."""
-    crop_fraction: float = 1.0
+    scale: Annotated[float, Range(above=0, most=64)] = 1.0
+    """Factor on both sides; 1 keeps the picture as it is, and above 64 nothing but blur is added."""
+    max_pixels: Annotated[int, Range(1, MOST_SIDE)] | None = None
+    """Pictures with more pixels than this shrink to at most this many; None shrinks nothing. No picture of two billion
+    pixels is decoded, so there is nothing above."""
+    min_side: Annotated[int, Range(0, 1 << 16)] = 0
+    """Pictures whose shorter side is below this, in pixels, grow until it is reached; 0 enlarges nothing. At
+    65,536 each would have four billion pixels."""
+    crop_fraction: Annotated[float, Range(above=0, most=1)] = 1.0
     """Part of each side kept by the random crop of training, in (0, 1]; evaluation sees the whole picture."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.scale <= 64:
-            raise ConfigError(f"scale must be above 0 and at most 64, but is {self.scale}; use 1 for no change.")
-        if self.max_pixels is not None and self.max_pixels < 1:
-            raise ConfigError(f"max_pixels must be at least 1, but is {self.max_pixels}; leave it out for no limit.")
-        if self.min_side < 0:
-            raise ConfigError(f"min_side must be at least 0, but is {self.min_side}.")
-        if not 0 < self.crop_fraction <= 1:
-            raise ConfigError(f"crop_fraction must be above 0 and at most 1, but is {self.crop_fraction}.")
+        check_settings(self)
 
     def resize(self, sizes: npt.ArrayLike) -> Sizes:
         """Shapes to which the whole pictures are resized, (..., 2), from file shapes (..., 2)."""
-        original = np.asarray(sizes, dtype=np.int64)
+        original = checked_sizes(sizes)
         out = original
         if self.scale != 1:
             out = np.maximum(1, np.rint(out * self.scale)).astype(np.int64)
@@ -75,14 +76,72 @@ class Geometry:
 
     def crop(self, sizes: npt.ArrayLike) -> Sizes:
         """Shapes after the training crop, (..., 2), from resized shapes (..., 2)."""
-        resized = np.asarray(sizes, dtype=np.int64)
+        resized = checked_sizes(sizes)
         if self.crop_fraction == 1:
             return resized
         return np.maximum(1, np.rint(resized * self.crop_fraction)).astype(np.int64)
 
 
+def checked_sizes(sizes: npt.ArrayLike, error: type[UnsquareError] = ConfigError) -> Sizes:
+    """Shapes (..., 2) as whole numbers of pixels.
+
+    Raises:
+        UnsquareError: of the type `error`; they are no shapes.
+    """
+    return checked_sides(_shape_array(sizes, error), error)
+
+
+def shape_rows(sizes: npt.ArrayLike, error: type[UnsquareError]) -> npt.NDArray[Any]:
+    """Shapes (N, 2) as an array of numbers whose values are not looked at, for they may lie in a file.
+
+    Raises:
+        UnsquareError: of the type `error`; it is no array of height and width.
+    """
+    return _shape_array(sizes, error, axes=2)
+
+
+def _shape_array(sizes: npt.ArrayLike, error: type[UnsquareError], axes: int | None = None) -> npt.NDArray[Any]:
+    try:
+        found = np.asarray(sizes)
+    except (ValueError, TypeError, RuntimeError):  # rows of unequal length, a tensor on a GPU
+        found = np.empty(())
+    if found.shape == (0,):  # an empty list
+        return np.empty((0, 2), dtype=np.int64)
+    if found.dtype.kind not in "iuf" or found.shape[-1:] != (2,) or axes not in (None, found.ndim):
+        what = f"{found.shape} {found.dtype}" if found.ndim and found.dtype.kind != "O" else received(sizes)
+        raise error(
+            f"Shapes must be (N, 2) numbers on the host, a height and a width an image, but are {what}; give a row for "
+            "each image."
+        )
+    return found
+
+
+def checked_sides(sizes: npt.NDArray[Any], error: type[UnsquareError]) -> Sizes:
+    """The shapes as int64, each side a whole number from 1 to `MOST_SIDE`.
+
+    Raises:
+        UnsquareError: of the type `error`; a side is none.
+    """
+    least, most = sizes.min(initial=1), sizes.max(initial=1)
+    if not (least >= 1 and most <= MOST_SIDE):  # false of what is not a number, too
+        wrong = least if not least >= 1 else most
+        raise error(f"Sides must be at least 1 pixel and at most {MOST_SIDE:,}, but one is {wrong}; leave it out.")
+    if sizes.dtype.kind == "f" and (sizes != np.rint(sizes)).any():
+        raise error(f"Sides must be whole pixels, but one is {sizes[sizes != np.rint(sizes)][0]}; round them.")
+    return sizes.astype(np.int64, copy=False)
+
+
+def checked_shape(shape: Any, name: str) -> Shape:
+    """A height and a width as a shape.
+
+    Raises:
+        ConfigError: they are none.
+    """
+    return Shape(*checked(tuple[_Side, _Side], shape, name))
+
+
 def _shrink(sizes: Sizes, max_pixels: int) -> Sizes:
-    pixels = sizes[..., 0] * sizes[..., 1]
+    pixels = sizes[..., 0] * sizes[..., 1].astype(np.float64)  # scaled sides may exceed 64 bits
     factor = np.sqrt(max_pixels / np.maximum(pixels, 1))[..., None]
     shrunk = np.maximum(1, np.floor(sizes * factor)).astype(np.int64)
     # A strip one pixel wide cannot shrink along that side; the other side takes all of it.

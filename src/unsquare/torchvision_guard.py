@@ -1,66 +1,111 @@
-"""Imports timm where torchvision's compiled operators do not fit the installed torch.
+"""Imports torchvision where its compiled operators do not fit the installed torch.
 
-timm imports torchvision, and a torchvision built for another torch (a CUDA wheel beside CPU torch, say)
-fails while it describes operators that it could not load. Nothing in this library calls those operators, so
-declaring their names is enough for the import to go through. Where the builds match, this only imports timm.
+A torchvision built for another torch (a CUDA wheel beside CPU torch, say) fails while it describes operators that it
+could not load, and with it timm, torchmetrics and Lightning, which import it. Importing calls none of those operators,
+so declaring their names is enough for it to go through. `import unsquare` installs the guard, which looks at imports of
+torchvision alone and acts on that very failure alone; torch is not loaded before torchvision loads it.
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import re
 import sys
 import warnings
+from collections.abc import Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import Any
 
-import torch
-
-_MISSING_OPERATOR = re.compile(r"operator torchvision::(\w+) does not exist")
+_MISSING_OPERATOR = re.compile(r"operator (\w+)::(\w+) does not exist")
 # A library's declarations vanish when its object is collected, so the objects are kept.
-_declarations: list[torch.library.Library] = []
+_declarations: list[Any] = []
 
 
 class TorchvisionMismatchWarning(UserWarning):
     """The installed torchvision does not fit the installed torch."""
 
 
+def guard_torchvision() -> None:
+    """Have imports of torchvision mended from now on where they need it; once is enough."""
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
+
+
 def import_timm() -> ModuleType:
-    """Import timm; only if that fails on operators that torchvision lacks, declare them and try again.
+    """The timm module, with torchvision guarded."""
+    guard_torchvision()
+    return importlib.import_module("timm")
 
-    Returns:
-        The timm module. Raises whatever the import raises for any other reason.
-    """
-    declared: list[str] = []
-    while True:
+
+class _Finder(MetaPathFinder):
+    """Finds torchvision as the others do, and wraps its loader."""
+
+    def __init__(self) -> None:
+        self._asking = False
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        """The spec of torchvision; None for everything else, which other finders find."""
+        if name != "torchvision" or self._asking:
+            return None
+        self._asking = True
         try:
-            timm = importlib.import_module("timm")
-            break
-        except RuntimeError as error:
-            missing = _MISSING_OPERATOR.search(str(error))
-            if missing is None or missing[1] in declared:
-                raise
-            declared.append(missing[1])
-            _declare(missing[1])
-            _forget("torchvision", "timm")
-    if declared:
-        warnings.warn(
-            "torchvision's compiled operators do not fit this torch, so they are only declared "
-            f"({', '.join(declared)}); unsquare calls none of them.",
-            TorchvisionMismatchWarning,
-            stacklevel=2,
-        )
-    return timm
+            spec = importlib.util.find_spec(name)
+        finally:
+            self._asking = False
+        if spec is not None and spec.loader is not None:
+            spec.loader = _Loader(spec.loader)
+        return spec
 
 
-def _declare(operator: str) -> None:
+class _Loader(Loader):
+    """Loads a package; where that fails on operators that it lacks, declares them and loads it again."""
+
+    def __init__(self, loader: Loader) -> None:
+        self._loader = loader
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        """As the package's own loader."""
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Run the package; raises whatever it raises for any other reason."""
+        declared: list[str] = []
+        if module.__spec__ is not None:
+            module.__loader__ = module.__spec__.loader = self._loader  # whoever asks sees the package's own
+        while True:
+            try:
+                self._loader.exec_module(module)
+                break
+            except RuntimeError as error:
+                missing = _MISSING_OPERATOR.search(str(error))
+                if missing is None or missing[1] != module.__name__ or missing[2] in declared:
+                    raise
+                declared.append(missing[2])
+                _declare(*missing.groups())
+                _forget_parts(module.__name__)
+        if declared:
+            warnings.warn(
+                f"{module.__name__}'s compiled operators do not fit this torch, so they are only declared "
+                f"({', '.join(declared)}); unsquare calls none of them.",
+                TorchvisionMismatchWarning,
+                stacklevel=2,
+            )
+
+
+def _declare(package: str, operator: str) -> None:
     """Declare an operator by name; calling it fails, describing it does not."""
-    library = torch.library.Library("torchvision", "FRAGMENT")
+    import torch  # loaded by torchvision by now, and not by planning
+
+    library = torch.library.Library(package, "FRAGMENT")
     library.define(f"{operator}(Tensor[] arguments) -> Tensor")
     _declarations.append(library)
 
 
-def _forget(*packages: str) -> None:
-    """Drop the half-imported modules of packages, so that the next import starts afresh."""
+def _forget_parts(package: str) -> None:
+    """Drop a package's half-imported modules, so that running it again starts afresh."""
     for name in list(sys.modules):
-        if name.split(".")[0] in packages:
+        if name.startswith(f"{package}."):
             del sys.modules[name]

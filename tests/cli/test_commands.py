@@ -401,7 +401,7 @@ class TestBadInput:
     def test_a_loss_that_is_no_number(self, command, make_folder, tmp_path):
         """A learning rate that blows the loss up ends the run with a sentence; NaN is no learning rate."""
         folder = make_folder(num_images=4)
-        self.check(command, folder, tmp_path / "run", "lr must be above 0", extra=("--lr", "nan"))
+        self.check(command, folder, tmp_path / "run", "lr must be a finite number above 0", extra=("--lr", "nan"))
 
     @pytest.mark.parametrize("content", [b"", b"PAR1 not really"])
     def test_a_broken_parquet(self, command, tmp_path, content):

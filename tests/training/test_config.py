@@ -45,15 +45,17 @@ def test_what_a_file_leaves_out_has_its_default():
     ("text", "message"),
     [
         ("[geometry]\nmax_pixel = 1\n", "no setting 'max_pixel'.*max_pixels"),
-        ("[gometry]\n", "no setting 'gometry'"),
+        ("[gometry]\n", "no setting 'gometry'.*did you mean geometry"),
         ("geometry = 3\n", "must be a table"),
-        ("[optimizer]\nepochs = 'many'\n", "epochs must be int, but is 'many'"),
-        ("[optimizer]\nepochs = true\n", "epochs must be int"),
+        ("[optimizer]\nepochs = 'many'\n", "epochs must be a whole number from 1 to 1,000,000, but is 'many'"),
+        ("[optimizer]\nepochs = true\n", "epochs must be a whole number"),
         ("[plan]\nsteps = 'sorted'\n", "steps must be .*mixed.*b2b"),
         ("[model]\npool = 'sum'\n", "pool must be .*spp.*catavgmax.*'sum'"),
         ("[optimizer]\nepochs = 0\n", "epochs must be at least 1"),
         ("[device]\nmemory = '8 parsecs'\n", "An amount of memory"),
         ("[[[", "must be a TOML file"),
+        ("a = " + "[" * 5000, "must be a TOML file"),
+        ("[plan]\nseed = " + "9" * 5000, "must be a TOML file"),
     ],
 )
 def test_mistakes_are_named(text, message):

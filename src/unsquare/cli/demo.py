@@ -16,6 +16,7 @@ from unsquare.cli.parsing import parse, progress_bar
 from unsquare.demo.compare import Row, compare
 from unsquare.demo.materials import MaterialsConfig, make_materials
 from unsquare.training.config import TrainConfig
+from unsquare.training.model import check_model
 
 SMALLEST_SIDE = 32
 """The stride of the backbones; pictures made very small are enlarged to it."""
@@ -62,8 +63,6 @@ def run(arguments: Sequence[str]) -> int:
         mean_pixels=given.mean_pixels,
         seed=given.seed,
     )
-    with progress_bar("making pictures") as progress:
-        pictures = make_materials(given.out / "pictures", materials, progress)
     config = with_settings(
         TrainConfig(),
         {
@@ -75,6 +74,9 @@ def run(arguments: Sequence[str]) -> int:
             "min_side": SMALLEST_SIDE,
         },
     )
+    check_model(config.model)
+    with progress_bar("making pictures") as progress:
+        pictures = make_materials(given.out / "pictures", materials, progress)
     if given.compare:
         _print(compare(pictures, given.out / "compare", config, lambda text: print(text, file=sys.stderr)))
         return 0

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+
+from unsquare.plan.config import MOST_BUDGET_PIXELS
+from unsquare.settings import MOST_WORKERS, Range, check_settings, checked
 
 Arguments = TypeVar("Arguments")
 
@@ -32,6 +37,20 @@ def _whole_number(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[int] | No
         instance_from_str=lambda words: _to_int(words[0]),
         is_instance=lambda value: isinstance(value, int) and not isinstance(value, bool),
         str_from_instance=lambda value: [str(value)],
+    )
+
+
+@_registry.primitive_rule
+def _path(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Path] | None:
+    """Paths may not be empty, as an unset variable of a shell makes them."""
+    if info.type is not Path:
+        return None
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="PATH",
+        instance_from_str=lambda words: checked(Path, words[0], "A file or folder"),
+        is_instance=lambda value: isinstance(value, Path),
+        str_from_instance=lambda value: [os.fspath(value)],
     )
 
 
@@ -54,9 +73,9 @@ class DeviceArguments:
     """The device."""
     precision: Literal["auto", "bf16-mixed", "32-true"] | None = None
     """The arithmetic."""
-    budget_pixels: int | None = None
+    budget_pixels: Annotated[int, Range(1, MOST_BUDGET_PIXELS)] | None = None
     """The most computed pixels of a micro-batch; pinned, nothing is probed."""
-    workers: int | None = None
+    workers: Annotated[int, Range(1, MOST_WORKERS)] | None = None
     """Threads that decode images."""
 
     def given(self) -> dict[str, Any]:
@@ -72,7 +91,7 @@ def parse(
     example: str,
     default: Arguments | None = None,
 ) -> Arguments:
-    """Parse a command's arguments; prints help or the mistake and exits where that is what they ask for.
+    """Parse and check a command's arguments; prints help or the mistake and exits where that is what they ask for.
 
     Args:
         kind: the dataclass of the arguments; its docstring is the help.
@@ -80,9 +99,12 @@ def parse(
         command: the command's name.
         example: a runnable example, the last line of the help.
         default: the values of what is not given; None takes the class's own.
+
+    Raises:
+        ConfigError: a value is out of range.
     """
     try:
-        return tyro.cli(
+        given = tyro.cli(
             kind,
             prog=f"unsquare {command}",
             args=list(arguments),
@@ -94,6 +116,8 @@ def parse(
         if not stop.code:
             print(f"example:\n  {example}")
         raise
+    check_settings(given)
+    return given
 
 
 def print_json(values: dict[str, Any]) -> None:

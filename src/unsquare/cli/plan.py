@@ -19,7 +19,7 @@ from unsquare.errors import ConfigError, RunError, SourceError
 from unsquare.index.scan import scan_source
 from unsquare.index.table import ShapeIndex, shown
 from unsquare.plan.columns import Columns
-from unsquare.plan.config import Limits, PlanConfig, StepForm
+from unsquare.plan.config import EpochNumber, Limits, PlanConfig, StepForm
 from unsquare.plan.epoch import EpochPlan
 from unsquare.plan.ledger import Ledger, ledger
 from unsquare.plan.naming import naming
@@ -62,7 +62,7 @@ class PlanArguments:
     """An index made by `unsquare scan`, or any source that it accepts."""
     split: str | None = None
     """The split to plan: train, val or test; left out, train where there is one, else all images."""
-    epoch: int = 0
+    epoch: EpochNumber = 0
     """Which epoch; another one has another order."""
     turns: bool = False
     """Plan for random quarter turns."""

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
@@ -18,7 +18,8 @@ from unsquare.cli.parsing import DeviceArguments, parse, print_json
 from unsquare.errors import ConfigError
 from unsquare.memory.budget import format_bytes
 from unsquare.memory.way import RungName
-from unsquare.shapes import Shape
+from unsquare.settings import Range
+from unsquare.shapes import Shape, checked_shape
 from unsquare.training.model import Norm
 from unsquare.training.profile import MOST_IMAGES
 
@@ -44,7 +45,7 @@ class ProfileArguments:
     """Where the page goes; left out, the run's report, or profile.html or comparison.html here."""
     json: bool = False
     """Print one JSON object on standard output and nothing else there."""
-    num_classes: int = 10
+    num_classes: Annotated[int, Range(1, 1 << 20)] = 10
     """Classes of a network that has no run."""
     norm: Norm = "own"
     """The norms of a network that has no run, as for `unsquare train`."""
@@ -80,10 +81,12 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _canvas(text: str | None) -> Shape | None:
-    match = re.fullmatch(r"(\d+)x(\d+)", text or "1x1")
-    if match is None or not int(match[1]) or not int(match[2]):
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d{1,12})x(\d{1,12})", text)
+    if match is None:
         raise ConfigError(f"A canvas is a height and a width such as 768x1024, but got {text!r}.")
-    return None if text is None else Shape(int(match[1]), int(match[2]))
+    return checked_shape((int(match[1]), int(match[2])), f"A side of the canvas {text}")
 
 
 def _print_profile(found: Mapping[str, Any]) -> None:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import tyro
@@ -21,6 +21,7 @@ from unsquare.errors import ConfigError, SourceError
 from unsquare.index.remarks import class_counts, find_remarks
 from unsquare.index.scan import ScanResult, scan
 from unsquare.index.table import Remark, ShapeIndex, shown
+from unsquare.settings import MOST_WORKERS, Range
 
 EXAMPLE = "unsquare scan photos --out photos.parquet"
 _MOST_CLASSES = 50
@@ -35,7 +36,7 @@ class ScanArguments:
     """A folder of class folders, a CSV or Parquet manifest, or MAMe's folder or CSV."""
     out: Path = Path("index.parquet")
     """The index to write; where it exists, only new or changed files are read again."""
-    workers: int | None = None
+    workers: Annotated[int, Range(1, MOST_WORKERS)] | None = None
     """Threads that read; left out, a number that suits the machine."""
     verify: bool = False
     """Also decode every picture, and list those that fail."""
@@ -46,8 +47,6 @@ class ScanArguments:
 def run(arguments: Sequence[str]) -> int:
     """Run the command."""
     given = parse(ScanArguments, arguments, command="scan", example=EXAMPLE)
-    if given.workers is not None and given.workers < 1:
-        raise ConfigError(f"workers must be at least 1, but is {given.workers}; leave it out for as many as suit.")
     previous = _previous(given.out)
     with progress_bar("reading headers") as progress:
         result = scan(given.source, previous=previous, workers=given.workers, progress=progress)

@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import tyro
@@ -22,6 +22,7 @@ from torch import nn
 from unsquare.cli.parsing import parse, print_json
 from unsquare.errors import ConfigError, UnsquareError
 from unsquare.exact.verify import ROUNDING_LIMITS, Errors, Verification, verify_exact
+from unsquare.settings import Range, Seed
 
 _WIDTH = 110  # where the output goes to a file, or the terminal is narrower than the table
 EXAMPLE = "unsquare verify-exact resnet50 efficientnet_b0 --sizes 97x131,128x160"
@@ -45,15 +46,15 @@ class VerifyExactArguments:
     arguments, looked up from this folder too."""
     sizes: str | None = None
     """Heights and widths, such as 97x131,128x160; left out, they are drawn."""
-    images: int = 3
+    images: Annotated[int, Range(2, 1024)] = 3
     """How many sizes to draw."""
-    max_side: int = 160
+    max_side: Annotated[int, Range(16, 1 << 12)] = 160
     """The largest side to draw, in pixels."""
-    seed: int = 0
+    seed: Seed = 0
     """Of sizes, pixels and weights."""
     dtype: Literal["float64", "float32"] = "float64"
     """The arithmetic; float64 leaves rounding no excuse."""
-    tolerance: float | None = None
+    tolerance: Annotated[float, Range(0)] | None = None
     """The largest error that is exact whatever rounding does; left out, 1e-10 in float64 and 1e-5 in float32."""
     training: bool = True
     """Measure training as well as evaluation."""

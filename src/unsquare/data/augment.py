@@ -9,11 +9,12 @@ copy.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 
 from unsquare.data.pixels import Pixels, contiguous
-from unsquare.errors import ConfigError
+from unsquare.settings import Range, check_settings
 from unsquare.shapes import Shape
 
 _STREAM = 0x70_69_78
@@ -36,12 +37,11 @@ class AugmentConfig:
     """Mirror top and bottom every second time; for pictures without an up, such as micrographs."""
     turns: bool = False
     """Turn by a random number of quarter turns, drawn by the plan; for pictures without an up."""
-    colour_jitter: float = 0.0
+    colour_jitter: Annotated[float, Range(0, below=1)] = 0.0
     """Brightness, contrast and saturation are each scaled by a factor in 1 plus or minus this, in [0, 1)."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.colour_jitter < 1:
-            raise ConfigError(f"colour_jitter must be at least 0 and below 1, but is {self.colour_jitter}.")
+        check_settings(self)
 
 
 def image_rng(seed: int, epoch: int, key_position: int) -> np.random.Generator:

@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,7 @@ from unsquare.index.header import read_header
 from unsquare.index.table import ShapeIndex
 from unsquare.memory.heap import release_unused
 from unsquare.plan.epoch import EpochPlan, MicroBatch
+from unsquare.settings import MOST_WORKERS, Range, checks_arguments, received
 from unsquare.shapes import Geometry, Shape
 
 READ_AHEAD = 1
@@ -112,12 +113,13 @@ class BatchLoader:
         opened: pictures of Pillow, by position in the index, that are shown in place of its files.
     """
 
+    @checks_arguments
     def __init__(
         self,
         index: ShapeIndex,
         geometry: Geometry,
         augment: AugmentConfig | None = None,
-        workers: int | None = None,
+        workers: Annotated[int, Range(1, MOST_WORKERS)] | None = None,
         opened: Mapping[int, Image.Image] | None = None,
     ) -> None:
         self._index = index
@@ -132,6 +134,7 @@ class BatchLoader:
         """Drop what was read ahead and end the threads."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
+    @checks_arguments
     def load(
         self,
         plan: EpochPlan,
@@ -166,6 +169,10 @@ class BatchLoader:
                 pending.cancel()
 
     def _submit(self, plan: EpochPlan, micro_batch: MicroBatch) -> _Pending:
+        if not isinstance(micro_batch, MicroBatch):
+            raise PlanError(
+                f"Micro-batches are those of a plan, but got {received(micro_batch)}; give plan.micro_batches."
+            )
         self._require_planned(plan, micro_batch)
         height, width = micro_batch.canvas
         canvas = np.zeros((len(micro_batch.images), height, width, 3), dtype=np.uint8)

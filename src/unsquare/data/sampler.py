@@ -15,9 +15,8 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any
 
-import numpy as np
 import numpy.typing as npt
 import torch
 from torch import distributed
@@ -25,11 +24,13 @@ from torch.utils.data import Sampler
 
 from unsquare.errors import ConfigError, PlanError, RunError
 from unsquare.plan.buckets import Buckets, form_buckets
-from unsquare.plan.config import Limits, PlanConfig
+from unsquare.plan.config import MOST_RANKS, EpochNumber, Limits, PlanConfig
 from unsquare.plan.draw import CHUNK
 from unsquare.plan.epoch import EpochPlan
 from unsquare.plan.planner import plan_epoch
-from unsquare.shapes import Shape
+from unsquare.plan.repeats import checked_weights
+from unsquare.settings import Range, checked, checks_arguments, received
+from unsquare.shapes import Shape, shape_rows
 
 STATE_VERSION = 1
 """Raise when a state of old would be read differently."""
@@ -54,6 +55,7 @@ class StepSampler(Sampler[list[int]]):
         ConfigError: rank and world size do not go together.
     """
 
+    @checks_arguments
     def __init__(
         self,
         sizes: npt.ArrayLike,
@@ -65,11 +67,11 @@ class StepSampler(Sampler[list[int]]):
         rank: int | None = None,
         world_size: int | None = None,
     ) -> None:
-        self._sizes = np.asarray(sizes)
+        self._sizes = shape_rows(sizes, PlanError)
         self._config = config or PlanConfig()
         self._limits = limits or Limits()
         self._turns = turns
-        self._weights = None if weights is None else np.asarray(weights, dtype=np.float64)
+        self._weights = None if weights is None else checked_weights(weights, len(self._sizes))
         self._given = _checked_ranks(rank, world_size)
         self._planned: EpochPlan | None = None
         self._planned_for = (-1, -1)
@@ -149,8 +151,7 @@ class StepSampler(Sampler[list[int]]):
 
     def set_epoch(self, epoch: int) -> None:
         """Go to the start of an epoch, counted from 0; to the current one changes nothing."""
-        if epoch < 0:
-            raise ConfigError(f"Epochs are counted from 0, but set_epoch was given {epoch}.")
+        epoch = checked(EpochNumber, epoch, "epoch")
         if epoch != self._epoch:
             self._epoch, self._steps_done = epoch, 0
             self._untold = False
@@ -192,20 +193,25 @@ class StepSampler(Sampler[list[int]]):
         Raises:
             RunError: the state is of another version, or was saved with other settings.
         """
-        if state.get("version") != STATE_VERSION or not {"epoch", "steps_done", "settings"} <= state.keys():
+        known = dict(state) if isinstance(state, Mapping) else {}
+        saved, here = known.get("settings"), self._settings()
+        if known.get("version") != STATE_VERSION or not isinstance(saved, Mapping):
             raise RunError(
-                f"A sampler's state has version {STATE_VERSION}, epoch, steps_done and settings, but this one has "
-                f"version {state.get('version')!r} and {', '.join(map(str, state))}; start the epoch anew by set_epoch."
+                f"A sampler's state has version {STATE_VERSION}, epoch, steps_done and settings, but this one is "
+                f"{received(state)}; start the epoch anew by set_epoch."
             )
-        saved, here = state["settings"], self._settings()
-        changed = [name for name in sorted({*saved, *here}) if saved.get(name) != here.get(name)]
+        epoch = checked(EpochNumber, known.get("epoch"), "The state's epoch")
+        steps_done = checked(
+            Annotated[int, Range(0, self.num_images)], known.get("steps_done"), "The state's steps_done"
+        )
+        changed = [name for name in sorted({*saved, *here}, key=str) if saved.get(name) != here.get(name)]
         if changed:
             differences = ", ".join(f"{name} {saved.get(name)!r} -> {here.get(name)!r}" for name in changed)
             raise RunError(
                 f"A resume goes on in the order that was begun, but these settings changed: {differences}; "
                 "give those of the state, or start the epoch anew by set_epoch."
             )
-        self._epoch, self._steps_done = int(state["epoch"]), int(state["steps_done"])
+        self._epoch, self._steps_done = epoch, steps_done
         self._untold = False
 
     def _plan(self, limits: Limits) -> EpochPlan:
@@ -258,10 +264,10 @@ class StepSampler(Sampler[list[int]]):
 def _checked_ranks(rank: int | None, world_size: int | None) -> tuple[int, int] | None:
     if rank is None and world_size is None:
         return None
-    if rank is None or world_size is None or not 0 <= rank < world_size:
+    if rank is None or world_size is None or not 0 <= rank < world_size <= MOST_RANKS:
         raise ConfigError(
-            "rank and world_size are given together, rank from 0 and below world_size, but they are "
-            f"{rank} and {world_size}; leave both out where torch.distributed knows them."
+            "rank and world_size are given together, rank from 0 and below world_size, at most "
+            f"{MOST_RANKS:,}, but they are {rank} and {world_size}; leave both out where torch.distributed knows them."
         )
     return rank, world_size
 

@@ -73,13 +73,19 @@ class StepLoader:
     """
 
     def __init__(self, loader: DataLoader[Any]) -> None:
-        sampler = loader.batch_sampler
+        sampler = getattr(loader, "batch_sampler", None)  # what Accelerate makes of a loader is no DataLoader
         if not isinstance(sampler, StepSampler):
             raise ConfigError(
-                "StepLoader takes a DataLoader(dataset, batch_sampler=StepSampler(...)), but the batch sampler is "
-                f"{type(sampler).__name__}; where a framework prepared the loader, give the one from before."
+                "StepLoader takes a DataLoader(dataset, batch_sampler=StepSampler(...)), but of the given "
+                f"{type(loader).__name__} the batch sampler is {type(sampler).__name__}; "
+                "where a framework prepared the loader, give the one from before."
             )
-        if (num_items := len(loader.dataset)) != sampler.num_images:  # type: ignore[arg-type]
+        if not hasattr(loader.dataset, "__len__"):
+            raise ConfigError(
+                f"Steps are of items by number, but {type(loader.dataset).__name__} has no length; give a dataset with "
+                "__getitem__ and __len__, or plan its shapes as they arrive by plan_stream."
+            )
+        if (num_items := len(loader.dataset)) != sampler.num_images:
             raise ConfigError(
                 f"The sampler must have the shape of each item, but has {sampler.num_images} shapes for {num_items} "
                 "items; give StepSampler the shapes of this very dataset."

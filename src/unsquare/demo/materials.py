@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +29,8 @@ from PIL import Image
 from unsquare.demo.scene import draw_scene, render
 from unsquare.demo.sizes import draw_shape
 from unsquare.demo.textures import MATERIALS, make_texture
-from unsquare.errors import ConfigError, SourceError
+from unsquare.errors import SourceError
+from unsquare.settings import Range, Seed, check_settings
 from unsquare.shapes import Shape
 
 MANIFEST = "materials.json"
@@ -45,33 +46,27 @@ _JPEG_QUALITY = 92
 _GOLDEN = 0.6180339887498949
 """Steps of the golden ratio spread any number of points evenly over [0, 1)."""
 
+NumPictures = Annotated[int, Range(len(MATERIALS), 6_000_000)]
+"""At least one picture of each material."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class MaterialsConfig:
     """How many pictures of which size. The defaults train in minutes on two processor cores."""
 
-    num_train: int = 240
+    num_train: NumPictures = 240
     """Pictures to train on, over all materials; rounded down to the same number for each."""
-    num_val: int = 60
+    num_val: NumPictures = 60
     """Pictures to choose settings by, over all materials."""
-    num_test: int = 180
+    num_test: NumPictures = 180
     """Pictures to judge by, over all materials."""
-    mean_pixels: int = 100_000
+    mean_pixels: Annotated[int, Range(1024, 16_000_000)] = 100_000
     """Mean pixel count; museum photographs have 10 million, spread alike."""
-    seed: int = 0
+    seed: Seed = 0
     """Other seeds give other pictures."""
 
     def __post_init__(self) -> None:
-        for name in ("num_train", "num_val", "num_test"):
-            if getattr(self, name) < len(MATERIALS):
-                raise ConfigError(
-                    f"{name} must be at least {len(MATERIALS)}, one picture of each material, "
-                    f"but is {getattr(self, name)}."
-                )
-        if not 1024 <= self.mean_pixels <= 16_000_000:
-            raise ConfigError(f"mean_pixels must be from 1024 to 16000000, but is {self.mean_pixels}.")
-        if self.seed < 0:
-            raise ConfigError(f"seed must be at least 0, but is {self.seed}.")
+        check_settings(self)
 
     def num_scenes(self, split: str) -> int:
         """Number of scenes of a split; each is photographed once in every material."""

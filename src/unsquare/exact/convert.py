@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from unsquare.errors import ExactError
 from unsquare.exact.calls import Call, Calls, Watched
 from unsquare.exact.findings import Place, Seen, Trace
-from unsquare.exact.model import ExactModel, Method
+from unsquare.exact.model import ExactModel, Method, require_network
 from unsquare.exact.regions import Passes, Site
 from unsquare.exact.registry import exact_class, overlaid, stock_class
 from unsquare.exact.trace import trace
@@ -55,8 +55,7 @@ def make_exact(model: nn.Module) -> nn.Module:
 
 def converted(model: nn.Module) -> nn.Module:
     """What `make_exact` returns, before it is tried out."""
-    if not isinstance(model, nn.Module):
-        raise ExactError(f"make_exact takes a network, an nn.Module, but got {model!r}; build it first.")
+    require_network(model, "make_exact")
     check_modules(model)
     exact = copy.deepcopy(model)
     _convert(exact)
@@ -65,6 +64,7 @@ def converted(model: nn.Module) -> nn.Module:
 
 def undo_exact(model: nn.Module) -> nn.Module:
     """A stock copy of an exact model, with its weights: what `make_exact` was given, after training, say."""
+    require_network(model, "undo_exact")
     stock = copy.deepcopy(model)
     _restore(stock)
     return stock

@@ -20,6 +20,7 @@ from unsquare.exact.operations import FeatureMap
 from unsquare.exact.regions import Batch, Passes, Regions
 from unsquare.exact.registry import PLAIN_BATCH_NORMS, stock_class
 from unsquare.exact.strips import clean
+from unsquare.settings import received
 
 
 def output_regions(model: nn.Module, sizes: Tensor, method: str = "forward") -> Any:
@@ -40,6 +41,9 @@ def output_regions(model: nn.Module, sizes: Tensor, method: str = "forward") -> 
             f"{stock_class(model).__name__} returns a vector per image, not a feature map; take its output as it "
             "is, or build a network of timm's with num_classes=0 and global_pool=''."
         )
+    sizes = _whole_sizes(sizes)
+    if not torch.compiler.is_compiling() and sizes.device.type == "cpu" and (sizes < 1).any():
+        raise ExactError(f"sizes must be at least 1, but one is {int(sizes.min())}.")
     regions = [None if found is None else found.extent.of(sizes) for found in returned]
     return regions[0] if len(regions) == 1 else regions
 
@@ -56,10 +60,30 @@ def known_method(model: nn.Module, name: str = "forward") -> Method:
     """What is known of a method of an exact model; raises ExactError where it cannot be exact."""
     if not isinstance(model, ExactModel):
         raise ExactError(f"{type(model).__name__} is not exact; pass it to make_exact first.")
+    if name not in model.methods:
+        raise ExactError(f"method must be one of {', '.join(model.methods)}, but is {received(name)}.")
     method = model.methods[name]
     if isinstance(method, ExactError):
         raise method
     return method
+
+
+def require_network(model: Any, function: str) -> None:
+    """Raise ExactError where what a function was given is no network."""
+    if not isinstance(model, nn.Module):
+        raise ExactError(f"{function} takes a network, an nn.Module, but got {received(model)}; build it first.")
+
+
+def _whole_sizes(sizes: Any) -> Tensor:
+    """Sizes (N, 2) as a tensor of whole numbers, wherever they are."""
+    try:
+        found = sizes if isinstance(sizes, Tensor) else torch.as_tensor(sizes)
+    except (TypeError, ValueError, RuntimeError):
+        found = torch.empty(0)
+    if found.ndim != 2 or found.shape[1] != 2 or found.is_floating_point() or found.dtype == torch.bool:
+        given = f"{found.dtype} of shape {tuple(found.shape)}" if isinstance(sizes, Tensor) else received(sizes)
+        raise ExactError(f"sizes must be integers of shape (N, 2), a height and width for each image, but are {given}.")
+    return found
 
 
 class ExactModel(nn.Module):
@@ -143,8 +167,9 @@ class ExactModel(nn.Module):
         return tree_unflatten(leaves, structure)
 
     def _batch(self, pixels: Tensor, sizes: Any, method: Method) -> Batch:
-        if pixels.ndim != 4:
-            raise ExactError(f"pixels must be (N, 3, height, width), but have shape {tuple(pixels.shape)}.")
+        if not isinstance(pixels, Tensor) or pixels.ndim != 4:
+            given = f"have shape {tuple(pixels.shape)}" if isinstance(pixels, Tensor) else f"are {received(pixels)}"
+            raise ExactError(f"pixels must be a tensor (N, 3, height, width), but {given}.")
         canvas = (pixels.shape[2], pixels.shape[3])
         if torch.compiler.is_compiling() and sizes is not None:
             return Batch(sizes.to(pixels.device, torch.int64), canvas, pixels.device, by_masks=True)
@@ -181,8 +206,8 @@ def _checked(sizes: Any, pixels: Tensor, joins: dict[tuple[Extent, Extent], str]
     """Sizes (N, 2) as int64 on the host."""
     if sizes is None:
         return None
-    sizes = torch.as_tensor(sizes)
-    if sizes.shape != (len(pixels), 2) or sizes.is_floating_point():
+    sizes = _whole_sizes(sizes)
+    if len(sizes) != len(pixels):
         raise ExactError(
             f"sizes must be integers of shape ({len(pixels)}, 2), a height and width for each image, but are "
             f"{sizes.dtype} of shape {tuple(sizes.shape)}."

@@ -6,13 +6,13 @@ is the average (of positive features), and it nears the maximum as the power gro
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from unsquare.errors import ConfigError
 from unsquare.exact.pyramid import SpatialPyramidPool, checked_regions
+from unsquare.settings import checks_arguments
 
 PoolKind = Literal["avg", "max", "avgmax", "catavgmax", "gem"]
 
@@ -30,10 +30,9 @@ class RegionPool(nn.Module):
             Annotation, 2018, section 3.2).
     """
 
+    @checks_arguments
     def __init__(self, kind: PoolKind = "avg") -> None:
         super().__init__()
-        if kind not in get_args(PoolKind):
-            raise ConfigError(f"kind must be one of {', '.join(get_args(PoolKind))}, but is {kind!r}; try avg.")
         self.kind = kind
         self.average = SpatialPyramidPool((1,), "mean")
         self.maximum = SpatialPyramidPool((1,), "max")

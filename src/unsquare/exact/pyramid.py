@@ -12,13 +12,20 @@ No division here is of a negative number: Python and PyTorch round it down, but 
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from unsquare.errors import ConfigError, ExactError
+from unsquare.settings import Range, checks_arguments, received
+
+MOST_LEVEL = 64
+"""Bins along a side: maps that come to a pool are rarely larger."""
+MOST_BINS = MOST_LEVEL**2
+"""Bins of all levels: each makes the head's input as much longer as the map has channels."""
 
 
 class SpatialPyramidPool(nn.Module):
@@ -29,13 +36,13 @@ class SpatialPyramidPool(nn.Module):
         mode: "max", or "mean".
     """
 
-    def __init__(self, levels: tuple[int, ...] = (1, 2, 4), mode: Literal["max", "mean"] = "max") -> None:
+    @checks_arguments
+    def __init__(
+        self, levels: Annotated[tuple[int, ...], Range(1, MOST_LEVEL)] = (1, 2, 4), mode: Literal["max", "mean"] = "max"
+    ) -> None:
         super().__init__()
-        if not levels or min(levels) < 1:
-            raise ConfigError(f"levels must be one or more numbers of bins of at least 1, but are {levels}.")
-        if mode not in ("max", "mean"):
-            raise ConfigError(f"mode must be 'max' or 'mean', but is {mode!r}.")
-        self.levels = tuple(levels)
+        check_levels(levels, "levels")
+        self.levels = levels
         self.mode = mode
 
     @property
@@ -62,6 +69,20 @@ class SpatialPyramidPool(nn.Module):
         return f"levels={self.levels}, mode={self.mode!r}"
 
 
+def check_levels(levels: Sequence[int], name: str) -> None:
+    """Refuse levels that make no bins, or more than a head can take.
+
+    Raises:
+        ConfigError: they do.
+    """
+    num_bins = sum(level * level for level in levels)
+    if not 1 <= num_bins <= MOST_BINS:
+        raise ConfigError(
+            f"{name} must list levels that make from 1 to {MOST_BINS:,} bins, but {list(levels)} make {num_bins:,}; "
+            "try 1 2 4."
+        )
+
+
 def _bounds(lengths: Tensor, level: int) -> tuple[Tensor, Tensor]:
     """First and past-the-last position of each bin over lengths (N,): two tensors (N, level)."""
     index = torch.arange(level, device=lengths.device)
@@ -76,13 +97,26 @@ def _members(bounds: tuple[Tensor, Tensor], positions: Tensor) -> Tensor:
     return (positions >= start[..., None]) & (positions < end[..., None])
 
 
+def _require_map(features: Any, regions: Any) -> None:
+    tensors = isinstance(features, Tensor) and isinstance(regions, Tensor)
+    if tensors and features.ndim == 4 and regions.shape == (len(features), 2) and not regions.is_floating_point():
+        return
+    given = f"{received(features)} and {received(regions)}"
+    if tensors:
+        given = f"shapes {tuple(features.shape)} and {tuple(regions.shape)} of {regions.dtype}"
+    raise ExactError(
+        f"A pool takes a map (N, C, height, width) and whole regions (N, 2), but got {given}; take both from one "
+        "network."
+    )
+
+
 def checked_regions(features: Tensor, regions: Tensor) -> Tensor:
     """The regions (N, 2) on the device of their map (N, C, H, W).
 
     Raises:
         ExactError: a region is empty or larger than the map.
     """
-    assert regions.shape == (len(features), 2), regions.shape
+    _require_map(features, regions)
     if torch.compiler.is_compiling():  # a graph asks nothing of the values that it is given
         return regions.to(features.device)
     sizes = regions.detach().to("cpu")

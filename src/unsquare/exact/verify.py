@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import isfinite
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import nn
@@ -18,6 +18,8 @@ from unsquare.exact.convert import converted
 from unsquare.exact.findings import StockError
 from unsquare.exact.model import ExactModel, side_multiple
 from unsquare.exact.registry import stock_class
+from unsquare.settings import Range, Seed, checks_arguments
+from unsquare.shapes import checked_sizes
 from unsquare.torchvision_guard import import_timm
 
 TOLERANCES = {"float64": 1e-10, "float32": 1e-5}
@@ -95,15 +97,16 @@ class Verification:
         return values
 
 
+@checks_arguments
 def verify_exact(
     model: nn.Module | str,
     *,
     sizes: Sequence[tuple[int, int]] | None = None,
-    num_images: int = 3,
-    max_side: int = 160,
-    seed: int = 0,
-    dtype: str = "float64",
-    tolerance: float | None = None,
+    num_images: Annotated[int, Range(2, 1024)] = 3,
+    max_side: Annotated[int, Range(16, 1 << 12)] = 160,
+    seed: Seed = 0,
+    dtype: Literal["float64", "float32"] = "float64",
+    tolerance: Annotated[float, Range(0)] | None = None,
     training: bool = True,
     pretrained: bool = False,
 ) -> Verification:
@@ -113,8 +116,9 @@ def verify_exact(
         model: A stock model, or the name of one of timm's. A model is taken with its own weights and is not changed; a
             name is built with random weights, every gain, bias and statistic away from 0 and 1, where errors hide.
         sizes: Heights and widths of the images; None draws them.
-        num_images: How many sizes are drawn.
-        max_side: The largest side drawn, in pixels; models that refuse images so small get sides from 224 on.
+        num_images: How many sizes are drawn: from 2, since one is never padded, to 1,024, since all are held at once.
+        max_side: The largest side drawn, in pixels, from 16, below which few models run, to 4,096, at which few fit;
+            models that refuse images so small get sides from 224 on.
         seed: Of sizes, pixels and weights.
         dtype: "float64", which leaves rounding no excuse, or "float32".
         tolerance: The largest error that is exact whatever rounding does; None takes 1e-10 or 1e-5.
@@ -129,18 +133,9 @@ def verify_exact(
         ExactError: the stock model itself fails, perhaps on images of such sizes alone, or gives other outputs
             each time.
     """
-    if dtype not in TOLERANCES:
-        raise ConfigError(f"dtype must be one of {', '.join(TOLERANCES)}, but is {dtype!r}.")
+    chosen = None if sizes is None else _checked_sizes(sizes)
     name, stock = _stock(model, pretrained, seed)
-    if max_side < 16:
-        raise ConfigError(f"max_side must be at least 16 pixels, but is {max_side}.")
-    chosen = (
-        list(sizes)
-        if sizes is not None
-        else _drawn_sizes(num_images, (max_side * 3 // 8, max_side * 5 // 8, max_side), seed)
-    )
-    if len(chosen) < 2:
-        raise ConfigError(f"Verifying needs two or more images, since one is never padded, but got {len(chosen)}.")
+    chosen = chosen or _drawn_sizes(num_images, (max_side * 3 // 8, max_side * 5 // 8, max_side), seed)
     tolerance = TOLERANCES[dtype] if tolerance is None else tolerance
     try:
         exact = converted(stock)  # as it is: a dropout that cannot be exact is refused, not switched off
@@ -158,6 +153,13 @@ def verify_exact(
             raise
         chosen = _drawn_sizes(num_images, _LARGER_SIDES, seed)
         return _verified(name, stock, exact, chosen, dtype, tolerance, training, seed)
+
+
+def _checked_sizes(sizes: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    found = [(int(height), int(width)) for height, width in checked_sizes(sizes).reshape(-1, 2)]
+    if len(found) < 2:
+        raise ConfigError(f"Verifying needs two or more images, since one is never padded, but got {len(found)}.")
+    return found
 
 
 def _verified(

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,7 @@ from unsquare.index.mame import is_mame, list_mame
 from unsquare.index.manifest import MANIFEST_SUFFIXES, read_manifest
 from unsquare.index.reading import image_errors, quiet
 from unsquare.index.table import Problem, ShapeIndex, is_index, printable, shown
+from unsquare.settings import MOST_WORKERS, Range, checks_arguments
 from unsquare.shapes import Shape, Sizes
 
 _ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".7z", ".rar")
@@ -54,11 +56,12 @@ class _File:
     modified_ns: int = 0
 
 
+@checks_arguments
 def scan_source(
-    source: Path,
+    source: Path | str,
     *,
     previous: ShapeIndex | None = None,
-    workers: int | None = None,
+    workers: Annotated[int, Range(1, MOST_WORKERS)] | None = None,
     progress: Progress | None = None,
 ) -> ShapeIndex:
     """The index of a source: a folder, a manifest (CSV or Parquet), MAMe, or an index already made.
@@ -73,7 +76,7 @@ def scan_source(
         SourceError: the source is none of these, or lists no images. Single bad files become problems
             instead.
     """
-    return scan(source, previous=previous, workers=workers, progress=progress).index
+    return scan(Path(source), previous=previous, workers=workers, progress=progress).index
 
 
 def scan(

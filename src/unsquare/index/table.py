@@ -20,9 +20,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from unsquare.errors import SourceError
+from unsquare.errors import ConfigError, SourceError
 from unsquare.files import require_regular
 from unsquare.parquet import read_table, write_table
+from unsquare.settings import check_settings, checks_arguments, received
 from unsquare.shapes import Sizes
 
 METADATA_KEY = b"unsquare.index"
@@ -100,8 +101,14 @@ class ShapeIndex:
     """What the source's folders, links or columns say; `find_remarks` adds what the rows say."""
 
     def __post_init__(self) -> None:
-        columns = (self.sizes, self.labels, self.splits, self.num_bytes, self.modified_ns)
-        assert all(len(column) == len(self.keys) for column in columns), "columns differ in length"
+        length = self.keys.shape[:1] if isinstance(self.keys, np.ndarray) else ("N",)
+        for name in ("keys", "sizes", "labels", "splits", "num_bytes", "modified_ns"):
+            column = getattr(self, name)
+            wanted = (*length, 2) if name == "sizes" else (*length,)
+            if not isinstance(column, np.ndarray) or column.shape != wanted:
+                got = f"has the shape {column.shape}" if isinstance(column, np.ndarray) else f"is {received(column)}"
+                raise ConfigError(f"{name} of an index must be an array of shape {wanted}, but {got}.")
+        check_settings(self)
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -126,17 +133,20 @@ class ShapeIndex:
             problems=(),
         )
 
+    @checks_arguments
     def of_split(self, split: str) -> ShapeIndex:
         """The rows and problems of one split."""
         problems = tuple(problem for problem in self.problems if problem.split == split)
         return replace(self.take(self.splits == split), problems=problems)
 
+    @checks_arguments
     def write(self, path: Path) -> None:
         """Write the index as one Parquet file; readers see the old file or the new one, never a part."""
         path.parent.mkdir(parents=True, exist_ok=True)
         write_table(path, _to_arrow(self))
 
     @classmethod
+    @checks_arguments
     def read(cls, path: Path) -> ShapeIndex:
         """The index that `write` wrote.
 

@@ -15,9 +15,13 @@ import torch
 
 from unsquare.errors import BudgetError, ConfigError
 from unsquare.memory.meter import resident_bytes
+from unsquare.settings import received
 
 LEFT_ALONE = 0.1
 """Part of the free memory left to others when no budget is given: page cache and whatever else the machine runs."""
+
+MOST_BYTES = 1 << 62
+"""What 64 bits hold; no machine has as much."""
 
 _UNITS = {"": 1, "B": 1}
 _UNITS |= {f"{letter}{suffix}": 1024**power for power, letter in enumerate("KMGT", 1) for suffix in ("", "iB")}
@@ -35,15 +39,17 @@ def parse_bytes(text: str, available: int | None = None) -> int:
     part = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*%\s*", text)
     if part and available is not None and 0 < float(part[1]) <= 100:
         return int(available * float(part[1]) / 100)
-    match = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*([a-z]*)\s*", text, re.IGNORECASE)
+    match = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*([a-z]*)\s*", text, re.IGNORECASE | re.ASCII)
     unit = _UNITS.get(match[2].upper()) if match else None
     try:
         number = float(match[1]) if match else 0.0
     except ValueError:
         number = 0.0
-    if unit is None or number <= 0:
+    if unit is None or not 1 <= number * unit <= MOST_BYTES:
         hint = "" if available is None else ", or a part of what is there such as 80%"
-        raise ConfigError(f"An amount of memory is a number and a unit such as 8GiB or 500MB{hint}, but got {text!r}.")
+        raise ConfigError(
+            f"An amount of memory is a number and a unit such as 8GiB or 500MB{hint}, but got {received(text)}."
+        )
     return int(number * unit)
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from unsquare.errors import ConfigError
+from unsquare.settings import Range, Seed, check_settings
 
 StepForm = Literal["mixed", "b2b"]
 Boundaries = Literal["tree", "iterative", "exact"]
@@ -27,10 +28,17 @@ MOST_PRICE = 1024
 """Prices multiply pixels in 64 bits."""
 MOST_RANKS = 1 << 14
 """Ranks are gone through for each micro-batch."""
+MOST_STEP = 1 << 40
+"""Images of a step, steps of a run, pixels of a second: more than any machine has, far below what 64 bits hold."""
+MOST_MULTIPLE = 1 << 16
+"""Canvases of one multiple a side stay within what 64 bits hold."""
 MOST_CANVASES = 1024
 """Canvases are chosen and assigned beside each other; beyond this nothing is bounded any more."""
 ENOUGH_IMAGES = 4
 """Images a rank in a step of `b2b` that are never too few, however many more the memory would hold."""
+
+EpochNumber = Annotated[int, Range(0, (1 << 63) - 1)]
+"""From 0, and what 64 bits hold."""
 
 Counts = npt.NDArray[np.int64]
 Cost = Callable[[Counts, Counts], Counts]
@@ -43,39 +51,27 @@ class PlanConfig:
 
     steps: StepForm = "mixed"
     """`mixed`: a step is a uniform sample, as in an ordinary shuffle. `b2b`: a step comes from one bucket."""
-    step_images: int | None = None
+    step_images: Annotated[int, Range(1, MOST_STEP)] | None = None
     """The most images of one optimizer step in `mixed`, over all ranks; steps are near-equal. Left out, 256, or
     fewer where that gives an epoch less than 16 steps."""
-    buckets: int | None = None
+    buckets: Annotated[int, Range(1, MOST_BUCKETS)] | None = None
     """The most buckets in `b2b`; more pad less but mix classes less. Left out, as many as have pictures for four
     steps on average. On MAMe at 16 MP that pads 1.4 %, and 64 pad 8.5 %."""
     boundaries: Boundaries = "tree"
     """How `b2b` forms buckets: `tree` splits where it saves most; superbuckets by pixels and buckets by aspect ratio
     come from boundaries moved about (`iterative`) or from dynamic programming (`exact`)."""
-    canvases: int | None = None
+    canvases: Annotated[int, Range(1, MOST_CANVASES)] | None = None
     """The most distinct canvases of an epoch of training, for caches and compiled graphs that keep something for each;
     left out, as many as there are micro-batches. 64 pad 10 % on MAMe at 16 MP, 256 about 5 %."""
-    multiple: int = 32
+    multiple: Annotated[int, Range(1, MOST_MULTIPLE)] = 32
     """Sides of a bounded set of canvases are multiples of this: most backbones reduce by 32."""
     sampling: Sampling = "once"
     """How often an image comes in an epoch: `once`, or as often as makes all classes as frequent (`balanced`)."""
-    seed: int = 0
+    seed: Seed = 0
     """Decides, with the epoch, every draw: order and quarter turns."""
 
     def __post_init__(self) -> None:
-        _require_one_of("steps", self.steps, get_args(StepForm))
-        _require_one_of("boundaries", self.boundaries, get_args(Boundaries))
-        _require_one_of("sampling", self.sampling, get_args(Sampling))
-        if self.step_images is not None:
-            _require_at_least(1, "step_images", self.step_images)
-        if self.buckets is not None:
-            _require_at_least(1, "buckets", self.buckets)
-            _require_at_most(MOST_BUCKETS, "buckets", self.buckets)
-        if self.canvases is not None:
-            _require_at_least(1, "canvases", self.canvases)
-            _require_at_most(MOST_CANVASES, "canvases", self.canvases)
-        _require_at_least(1, "multiple", self.multiple)
-        _require_at_least(0, "seed", self.seed)
+        check_settings(self)
 
     @property
     def needs_buckets(self) -> bool:
@@ -92,48 +88,39 @@ class Rung:
     """A way to run an image that does not fit the memory as it is, at a price in time."""
 
     name: str
-    most_pixels: int
+    most_pixels: Annotated[int, Range(1, MOST_BUDGET_PIXELS)]
     """The largest image that fits this way, alone."""
-    price: float
+    price: Annotated[float, Range(above=0, most=MOST_PRICE)]
     """Time of a pixel this way over its usual time."""
 
     def __post_init__(self) -> None:
-        _require_at_least(1, "most_pixels", self.most_pixels)
-        _require_at_most(MOST_BUDGET_PIXELS, "most_pixels", self.most_pixels)
-        if not 0 < self.price <= MOST_PRICE:
-            raise ConfigError(f"price must be above 0 and at most {MOST_PRICE}, but is {self.price}.")
+        check_settings(self)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
     """What the machine allows: bounds and prices as pixels, so that a plan knows no bytes and no seconds."""
 
-    budget_pixels: int = 64_000_000
+    budget_pixels: Annotated[int, Range(1, MOST_BUDGET_PIXELS)] = 64_000_000
     """The most computed pixels of one micro-batch, a hard bound; a memory model gives it from bytes."""
-    launch_pixels: int = 1_000_000
+    launch_pixels: Annotated[int, Range(0, MOST_LAUNCH_PIXELS)] = 1_000_000
     """What one more micro-batch costs, as computed pixels; a time model measures it.
 
     The default stands for an accelerator: some 10 ms of launches where a second computes 100 MP. On MAMe at
     16 MP it pads 2.4 %; half of it 1.1 % with a third more micro-batches, twice 4.1 % with a quarter fewer.
     """
-    pixels_per_s: int = 100_000_000
+    pixels_per_s: Annotated[int, Range(1, MOST_STEP)] = 100_000_000
     """Pixels that a rank computes in a second: makes seconds of costs in the ledger, and changes no plan."""
-    world_size: int = 1
+    world_size: Annotated[int, Range(1, MOST_RANKS)] = 1
     """Number of ranks (processes) that share each step."""
     ladder: tuple[Rung, ...] = ()
     """Ways for images above the budget, which then go alone, by what they hold; none refuses such images."""
 
     def __post_init__(self) -> None:
+        check_settings(self)
         held = [self.budget_pixels, *(rung.most_pixels for rung in self.ladder)]
         if held != sorted(set(held)):
             raise ConfigError(f"Each rung of the ladder must hold more than the one below it, but they hold {held}.")
-        _require_at_least(1, "budget_pixels", self.budget_pixels)
-        _require_at_most(MOST_BUDGET_PIXELS, "budget_pixels", self.budget_pixels)
-        _require_at_least(0, "launch_pixels", self.launch_pixels)
-        _require_at_most(MOST_LAUNCH_PIXELS, "launch_pixels", self.launch_pixels)
-        _require_at_least(1, "pixels_per_s", self.pixels_per_s)
-        _require_at_least(1, "world_size", self.world_size)
-        _require_at_most(MOST_RANKS, "world_size", self.world_size)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Limits:
@@ -188,18 +175,3 @@ def below(limits: Limits, ceiling: int) -> Limits:
     """The limits where several images share at most `ceiling` pixels, which is below the budget."""
     usual = Rung(name="alone", most_pixels=limits.budget_pixels, price=1.0)
     return replace(limits, budget_pixels=ceiling, ladder=(usual, *limits.ladder))
-
-
-def _require_one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ConfigError(f"{name} must be one of {', '.join(allowed)}, but is {value!r}.")
-
-
-def _require_at_most(most: int, name: str, value: int) -> None:
-    if value > most:
-        raise ConfigError(f"{name} must be at most {most:,}, but is {value:,}.")
-
-
-def _require_at_least(least: int, name: str, value: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ConfigError(f"{name} must be a whole number of at least {least}, but is {value!r}.")

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from unsquare.errors import PlanError
 from unsquare.plan.b2b import b2b_steps
 from unsquare.plan.buckets import Buckets, form_buckets
-from unsquare.plan.config import Limits, PlanConfig
+from unsquare.plan.config import EpochNumber, Limits, PlanConfig
 from unsquare.plan.draw import CHUNK, quarter_turns
 from unsquare.plan.epoch import Bucket, EpochPlan, Step
 from unsquare.plan.merge import merge_for_epoch
@@ -20,7 +20,8 @@ from unsquare.plan.mixed import mixed_steps
 from unsquare.plan.partition import partition
 from unsquare.plan.ranks import spread
 from unsquare.plan.repeats import repeated
-from unsquare.shapes import Shape, Sizes
+from unsquare.settings import checks_arguments
+from unsquare.shapes import Shape, Sizes, checked_sides, shape_rows
 
 
 class ImageOverBudgetError(PlanError):
@@ -38,11 +39,12 @@ class ImageOverBudgetError(PlanError):
         )
 
 
+@checks_arguments
 def plan_epoch(
     sizes: npt.ArrayLike,
     config: PlanConfig,
     limits: Limits,
-    epoch: int,
+    epoch: EpochNumber,
     *,
     turns: bool = False,
     buckets: Buckets | None = None,
@@ -66,8 +68,6 @@ def plan_epoch(
             missing where `config.sampling` asks for them (`class_weights` makes them), or the buckets are of other
             images or of other turns.
     """
-    if epoch < 0:
-        raise PlanError(f"Epochs are counted from 0, but the epoch is {epoch}.")
     if config.sampling == "balanced" and weights is None:
         raise PlanError("Balanced sampling needs weights, but none were given; pass weights=class_weights(labels).")
     shapes = _checked(sizes, limits)
@@ -122,23 +122,14 @@ def _require_of(buckets: Buckets, num_images: int, turns: bool) -> None:
 
 def _checked(sizes: npt.ArrayLike, limits: Limits) -> Sizes:
     """The shapes as integers, each within the budget; looked at in chunks, for they may lie in a file."""
-    shapes = np.asarray(sizes)
+    shapes = shape_rows(sizes, PlanError)
     if not len(shapes):
         raise PlanError("There are no images to plan; the list of shapes is empty.")
-    if shapes.ndim != 2 or shapes.shape[1] != 2 or not np.issubdtype(shapes.dtype, np.number):
-        raise PlanError(
-            f"Shapes must be (N, 2) numbers, a height and a width an image, but are {shapes.shape} "
-            f"{shapes.dtype}; give a row for each image."
-        )
-    if not np.issubdtype(shapes.dtype, np.integer):
-        shapes = shapes.astype(np.int64)
     for start in range(0, len(shapes), CHUNK):
-        chunk = np.asarray(shapes[start : start + CHUNK], dtype=np.int64)
-        if chunk.min() < 1:
-            raise PlanError(f"Sides must be at least 1 pixel, but the least is {chunk.min()}; leave such images out.")
+        chunk = checked_sides(np.asarray(shapes[start : start + CHUNK]), PlanError)
         pixels = chunk[:, 0] * chunk[:, 1]
         if pixels.max() > limits.largest_pixels:
             position = int(pixels.argmax())
             shape = Shape(int(chunk[position, 0]), int(chunk[position, 1]))
             raise ImageOverBudgetError(start + position, shape, limits.largest_pixels)
-    return shapes
+    return shapes.astype(np.int64) if shapes.dtype.kind == "f" else shapes

@@ -10,29 +10,34 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
+from typing import Annotated
 
 import numpy as np
 
 from unsquare.errors import PlanError
 from unsquare.plan.b2b import on_ranks
-from unsquare.plan.config import MOST_STEP_IMAGES, Limits, PlanConfig
+from unsquare.plan.config import MOST_STEP_IMAGES, EpochNumber, Limits, PlanConfig
 from unsquare.plan.draw import Order, Purpose
 from unsquare.plan.epoch import MicroBatch, Positions, Step, canvas_of
 from unsquare.plan.partition import partition
 from unsquare.plan.planner import ImageOverBudgetError
 from unsquare.plan.ranks import spread
-from unsquare.shapes import Shape, Sizes
+from unsquare.settings import Range, checks_arguments
+from unsquare.shapes import Shape, Sizes, checked_sides, shape_rows
 
 BUFFER_IMAGES = 4096
+MOST_BUFFER = 1 << 24
+"""The buffer is looked at whole for every step."""
 
 
+@checks_arguments
 def plan_stream(
     shapes: Iterable[tuple[int, int]],
     config: PlanConfig,
     limits: Limits,
-    epoch: int = 0,
+    epoch: EpochNumber = 0,
     *,
-    buffer_images: int = BUFFER_IMAGES,
+    buffer_images: Annotated[int, Range(1, MOST_BUFFER)] = BUFFER_IMAGES,
 ) -> Iterator[Step]:
     """Steps over images in the order of their arrival, each image exactly once.
 
@@ -56,12 +61,23 @@ def plan_stream(
             f"canvases is {config.canvases} and sampling {config.sampling!r}; leave both out, or make an index."
         )
     step_images = config.step_images or MOST_STEP_IMAGES
-    if buffer_images < 1 or (config.steps == "mixed" and buffer_images < step_images):
+    if config.steps == "mixed" and buffer_images < step_images:
         raise PlanError(
-            f"The buffer must hold a step, {step_images if config.steps == 'mixed' else 1} images, but holds "
-            f"{buffer_images}; raise buffer_images or lower step_images."
+            f"The buffer must hold a step, {step_images} images, but holds {buffer_images}; raise buffer_images or "
+            "lower step_images."
         )
-    held = _Held(iter(shapes), limits, buffer_images)
+    return _steps(iter(shapes), config, limits, epoch, buffer_images, step_images)
+
+
+def _steps(
+    shapes: Iterator[tuple[int, int]],
+    config: PlanConfig,
+    limits: Limits,
+    epoch: int,
+    buffer_images: int,
+    step_images: int,
+) -> Iterator[Step]:
+    held = _Held(shapes, limits, buffer_images)
     number = 0
     while held.fill():
         order = Order(config.seed, epoch, Purpose.STEPS, len(held.numbers), number).all()
@@ -100,12 +116,8 @@ class _Held:
         """Take what there is room for; whether any image is held."""
         wanted = self._most - len(self.numbers)
         taken = list(islice(self._source, wanted))
-        for shape in taken:
-            if len(shape) != 2 or min(shape) < 1:
-                raise PlanError(f"Shapes must be a height and a width above 0, but {shape} arrived; leave it out.")
-        arrived = np.array(taken, dtype=np.int64).reshape(-1, 2)
+        arrived = checked_sides(shape_rows(taken, PlanError), PlanError)
         self.ended |= len(arrived) < wanted
-        assert arrived.min(initial=1) > 0, "sides are above 0"
         pixels = arrived.prod(axis=1)
         if len(arrived) and pixels.max() > self._limits.largest_pixels:
             worst = int(pixels.argmax())

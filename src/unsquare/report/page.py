@@ -9,11 +9,13 @@ from unsquare.report.overview import closing_sections, overview_sections
 from unsquare.report.progress import progress_sections
 from unsquare.report.record import Record, read_record
 from unsquare.report.shell import page_of, write_page
+from unsquare.settings import checks_arguments
 
 FILE_NAME = "report.html"
 
 
-def write_report(run: Path) -> Path:
+@checks_arguments
+def write_report(run: Path | str) -> Path:
     """Write `report.html` into a run folder from what is in it, and return its path.
 
     A run that stopped early, or was not evaluated yet, has a page too: what is missing is named there.

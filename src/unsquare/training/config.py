@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import types
-import typing
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import tomli_w
 
@@ -15,38 +13,31 @@ from unsquare.data.augment import AugmentConfig
 from unsquare.errors import ConfigError
 from unsquare.memory.budget import parse_bytes
 from unsquare.memory.way import RUNGS, RungName
-from unsquare.plan.config import PlanConfig
+from unsquare.plan.config import MOST_BUDGET_PIXELS, MOST_LAUNCH_PIXELS, MOST_STEP, PlanConfig
+from unsquare.settings import MOST_WORKERS, Range, changed, check_settings, meant
 from unsquare.shapes import Geometry
 from unsquare.toml import tomllib
 from unsquare.training.model import ModelConfig
-from unsquare.training.scaling import LearningRateConfig
-
-Config = TypeVar("Config")
+from unsquare.training.scaling import MOST_EPOCHS, LearningRateConfig
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
     """How the weights move."""
 
-    epochs: int = 30
+    epochs: Annotated[int, Range(1, MOST_EPOCHS)] = 30
     """Passes over the training images."""
     optimizer: str = "adamw"
-    """Any optimizer that timm knows by name."""
-    weight_decay: float = 0.05
-    """Decoupled weight decay; not applied to biases and norms."""
-    clip_norm: float = 1.0
-    """The gradient's norm is clipped to this; 0 leaves it."""
-    label_smoothing: float = 0.0
+    """Any optimizer of timm's by name that works with gradients alone."""
+    weight_decay: Annotated[float, Range(0, 1e6)] = 0.05
+    """Decoupled weight decay; not applied to biases and norms. At a million nothing is left of a weight at any rate."""
+    clip_norm: Annotated[float, Range(0, 1e30)] = 1.0
+    """The gradient's norm is clipped to this; 0 leaves it, as would more than 1e30, beyond which float32 ends."""
+    label_smoothing: Annotated[float, Range(0, below=1)] = 0.0
     """Part of each label's weight spread over all classes."""
 
     def __post_init__(self) -> None:
-        if self.epochs < 1:
-            raise ConfigError(f"epochs must be at least 1, but is {self.epochs}.")
-        if not 0 <= self.label_smoothing < 1:
-            raise ConfigError(f"label_smoothing must be at least 0 and below 1, but is {self.label_smoothing}.")
-        for name in ("weight_decay", "clip_norm"):
-            if not getattr(self, name) >= 0:
-                raise ConfigError(f"{name} must be at least 0, but is {getattr(self, name)}.")
+        check_settings(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,15 +59,16 @@ class DeviceConfig:
     memory or a file), stream (piece by piece)."""
     reuse_probes: bool = True
     """Remember what probes showed, in the user's cache folder, and do without them the next time."""
-    budget_pixels: int | None = None
+    budget_pixels: Annotated[int, Range(1, MOST_BUDGET_PIXELS)] | None = None
     """The most computed pixels of a micro-batch; None measures it. Pinned, nothing is probed and the plan is the
     same on every machine."""
-    launch_pixels: int = 500_000
+    launch_pixels: Annotated[int, Range(0, MOST_LAUNCH_PIXELS)] = 500_000
     """The cost of one more micro-batch as pixels, where `budget_pixels` is pinned."""
-    workers: int | None = None
+    workers: Annotated[int, Range(1, MOST_WORKERS)] | None = None
     """Threads that decode images; None takes one per core."""
 
     def __post_init__(self) -> None:
+        check_settings(self)
         if self.memory is not None:
             parse_bytes(self.memory, available=1)
         if RUNGS.index(self.lowest_rung) > RUNGS.index(self.highest_rung):
@@ -84,30 +76,26 @@ class DeviceConfig:
                 f"highest_rung must not be below lowest_rung, but they are {self.highest_rung} and {self.lowest_rung}; "
                 f"the order is {', '.join(RUNGS)}."
             )
-        if self.workers is not None and self.workers < 1:
-            raise ConfigError(f"workers must be at least 1, but is {self.workers}; leave it out for one per core.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SavingConfig:
     """What is evaluated and saved, and when."""
 
-    validation_fraction: float = 0.2
+    validation_fraction: Annotated[float, Range(above=0, below=1)] = 0.2
     """Part of the training images held out, class by class, where the source has no val split."""
-    evaluate_every: int = 1
+    evaluate_every: Annotated[int, Range(1, MOST_EPOCHS)] = 1
     """Epochs between evaluations on the val split; the last epoch is always evaluated."""
-    checkpoint_every_s: float = 600.0
-    """Seconds between checkpoints in mid-epoch; one is always written at the end of an epoch."""
-    checkpoint_every_steps: int = 0
+    checkpoint_every_s: Annotated[float, Range(0, 1e9)] = 600.0
+    """Seconds between checkpoints in mid-epoch, up to 1e9, which are thirty years; one is always written at the end of
+    an epoch."""
+    checkpoint_every_steps: Annotated[int, Range(0, MOST_STEP)] = 0
     """Steps between checkpoints in mid-epoch; 0 goes by the clock alone."""
     skip_bad: bool = False
     """Leave out files that cannot be read, instead of refusing to start."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.validation_fraction < 1:
-            raise ConfigError(f"validation_fraction must be between 0 and 1, but is {self.validation_fraction}.")
-        if self.evaluate_every < 1:
-            raise ConfigError(f"evaluate_every must be at least 1, but is {self.evaluate_every}.")
+        check_settings(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +111,9 @@ class TrainConfig:
     device: DeviceConfig = field(default_factory=DeviceConfig)
     saving: SavingConfig = field(default_factory=SavingConfig)
 
+    def __post_init__(self) -> None:
+        check_settings(self)
+
 
 def to_toml(config: TrainConfig) -> str:
     """The settings as a TOML text; a setting that is None is left out."""
@@ -137,52 +128,24 @@ def from_toml(text: str, where: str) -> TrainConfig:
     """
     try:
         values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # ValueError: numbers of thousands of digits, too
         raise ConfigError(f"{where} must be a TOML file, but it is not: {error}.") from error
-    return _build(TrainConfig, values, where)
+    parts: dict[str, Any] = {}
+    for name, part in values.items():
+        settings = getattr(TrainConfig(), name, None)
+        if not is_dataclass(settings) or isinstance(settings, type):
+            known = [entry.name for entry in fields(TrainConfig)]
+            raise ConfigError(f"{where} has no setting {name!r} here; {meant(name, known)}")
+        if not isinstance(part, Mapping):
+            raise ConfigError(f"{where}: {name} must be a table of settings, but is {part!r}.")
+        try:
+            parts[name] = changed(settings, part)
+        except ConfigError as error:
+            raise ConfigError(f"In {where}, table {name}: {error}") from error
+    return TrainConfig(**parts)
 
 
 def _without_none(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _without_none(item) for key, item in value.items() if item is not None}
     return str(value) if isinstance(value, Path) else value
-
-
-def _build(kind: type[Config], values: Mapping[str, Any], where: str) -> Config:
-    hints = typing.get_type_hints(kind)
-    known = [entry.name for entry in fields(kind)]  # type: ignore[arg-type]
-    for name in values:
-        if name not in known:
-            raise ConfigError(f"{where} has no setting {name!r} here; the settings are {', '.join(known)}.")
-    return kind(**{name: _convert(hints[name], value, f"{where}: {name}") for name, value in values.items()})
-
-
-def _convert(hint: Any, value: Any, where: str) -> Any:
-    """A TOML value as the type of its field."""
-    if is_dataclass(hint) and isinstance(hint, type):
-        if not isinstance(value, Mapping):
-            raise ConfigError(f"{where} must be a table of settings, but is {value!r}.")
-        return _build(hint, value, where)
-    allowed = [hint]
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        allowed = [option for option in typing.get_args(hint) if option is not type(None)]
-    for option in allowed:
-        origin = typing.get_origin(option)
-        if origin is Literal and value in typing.get_args(option):
-            return value
-        if origin is tuple and isinstance(value, list):
-            inner = typing.get_args(option)[0]
-            return tuple(_convert(inner, item, where) for item in value)
-        if option is Path and isinstance(value, str):
-            return Path(value)
-        if option is float and type(value) in (int, float):
-            return float(value)
-        if option is int and isinstance(value, float) and value.is_integer():
-            return int(value)  # 16e6 is a float in TOML
-        if isinstance(option, type) and type(value) is option:
-            return value
-    raise ConfigError(f"{where} must be {_name(hint)}, but is {value!r}.")
-
-
-def _name(hint: Any) -> str:
-    return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")

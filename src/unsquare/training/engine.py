@@ -8,7 +8,6 @@ more micro-batches than its neighbour, or none.
 from __future__ import annotations
 
 import errno
-import importlib
 import logging
 import traceback
 from collections.abc import Iterator
@@ -27,13 +26,11 @@ from unsquare.errors import BudgetError, ConfigError
 from unsquare.memory.heap import return_freed
 from unsquare.memory.watch import Phase
 from unsquare.memory.way import PLAIN, Way
-from unsquare.torchvision_guard import import_timm
 from unsquare.training.config import DeviceConfig, OptimizerConfig
 from unsquare.training.model import Classifier
+from unsquare.training.optimizer import create_optimizer
 from unsquare.training.ranks import all_reduce, meet_again, processes_here, together
 
-import_timm()
-optim = importlib.import_module("timm.optim")
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # the run says itself what it uses
 
 Precision = Literal["bf16-mixed", "32-true"]
@@ -107,16 +104,7 @@ class Engine:
         return processes_here()[0] if self.fabric.world_size > 1 else 1
 
     def _new_optimizer(self) -> torch.optim.Optimizer:
-        try:
-            # One fused pass over each tensor, instead of a dozen.
-            options = {"fused": True} if self._config.optimizer in ("adam", "adamw") else {}
-            return optim.create_optimizer_v2(
-                self.model, self._config.optimizer, lr=0.0, weight_decay=self._config.weight_decay, **options
-            )
-        except ValueError as error:
-            raise ConfigError(
-                f"The optimizer must be one that timm knows, but got {self._config.optimizer!r}; try adamw or sgd."
-            ) from error
+        return create_optimizer(self.model, self._config)
 
     def reset_optimizer(self) -> None:
         """Start with a fresh optimizer, as after probing."""

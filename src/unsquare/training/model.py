@@ -9,11 +9,9 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
 from unsquare.errors import ConfigError
@@ -22,9 +20,11 @@ from unsquare.exact.convert import make_exact
 from unsquare.exact.model import known_method, output_regions, side_multiple
 from unsquare.exact.norm_swaps import freeze_batch_norms, group_norms_instead
 from unsquare.exact.pooling import PoolKind, RegionPool
-from unsquare.exact.pyramid import SpatialPyramidPool
+from unsquare.exact.pyramid import MOST_LEVEL, SpatialPyramidPool, check_levels
 from unsquare.memory.way import PLAIN, Way
+from unsquare.settings import Range, check_settings, is_utf8
 from unsquare.torchvision_guard import import_timm
+from unsquare.training.weights import load_weights
 
 timm = import_timm()
 
@@ -45,30 +45,25 @@ class ModelConfig:
     pool: Pool = "spp"
     """How features become one vector: spp (spatial pyramid), avg, max, avgmax (their mean), catavgmax (both), or gem
     (generalised mean, its power learnt)."""
-    pyramid: tuple[int, ...] = (1, 2, 4)
+    pyramid: Annotated[tuple[int, ...], Range(1, MOST_LEVEL)] = (1, 2, 4)
     """Levels of the spatial pyramid, for the pool spp: level l pools l x l bins."""
     pyramid_mode: Literal["max", "mean"] = "max"
     """What a bin of the spatial pyramid keeps of each feature, for the pool spp."""
     norm: Norm = "own"
     """The backbone's norms: own (as it is built), frozen (batch norms keep their statistics, best with pretrained
     weights) or group (group norms in their place); the latter two suit micro-batches of few images."""
-    dropout: float = 0.0
+    dropout: Annotated[float, Range(0, below=1)] = 0.0
     """Part of the pooled features dropped in training."""
-    drop_path: float = 0.0
+    drop_path: Annotated[float, Range(0, below=1)] = 0.0
     """Rate of stochastic depth in the backbone."""
 
     def __post_init__(self) -> None:
+        check_settings(self)
         if self.pretrained and self.weights is not None:
             raise ConfigError("pretrained and weights both say where the weights come from; give one of them.")
-        if self.pool not in get_args(Pool):
-            raise ConfigError(f"pool must be one of {', '.join(get_args(Pool))}, but is {self.pool!r}; try spp.")
-        if self.norm not in get_args(Norm):
-            raise ConfigError(f"norm must be one of {', '.join(get_args(Norm))}, but is {self.norm!r}; try own.")
-        if not self.pyramid or min(self.pyramid) < 1:
-            raise ConfigError(f"pyramid must list levels of at least 1, but is {list(self.pyramid)}; try 1 2 4.")
-        for name in ("dropout", "drop_path"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 0 and below 1, but is {getattr(self, name)}.")
+        check_levels(self.pyramid, "pyramid")
+        if self.weights is not None and not is_utf8(str(self.weights)):
+            raise ConfigError(f"weights must have a name in UTF-8, since settings are kept, but is {self.weights}.")
 
 
 class Classifier(nn.Module):
@@ -175,43 +170,48 @@ def create_backbone(config: ModelConfig, load: bool) -> Any:
     Raises:
         ConfigError: timm has no such model, or its weights cannot be had.
     """
-    if not timm.is_model(config.backbone):
-        close = difflib.get_close_matches(config.backbone, timm.list_models(), n=3)
-        hint = f"did you mean {' or '.join(close)}?" if close else "try resnet18 or convnext_atto."
-        raise ConfigError(f"The backbone must be a model of timm, but {config.backbone!r} is none; {hint}")
+    check_backbone_name(config.backbone)
     options: dict[str, Any] = {"drop_path_rate": config.drop_path} if config.drop_path else {}
     if not config.backbone.startswith("inception_next"):  # whose pool cannot be left out
         options["global_pool"] = ""
     try:
         backbone = timm.create_model(config.backbone, pretrained=config.pretrained and load, num_classes=0, **options)
     except (OSError, RuntimeError, TypeError, ValueError, AssertionError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+        if "drop_path" in reason:
+            raise ConfigError(
+                f"The backbone {config.backbone!r} knows no stochastic depth, but drop_path is {config.drop_path}; "
+                "leave it out."
+            ) from error
         raise ConfigError(
             f"The backbone {config.backbone!r} cannot be made ({reason}); check its name, the connection to the hub, "
             "or give a local file with --weights."
         ) from error
     if config.weights is not None and load:
-        _load_weights(backbone, config.weights)
+        load_weights(backbone, config.weights)
     if config.norm == "own":
         return backbone
     return freeze_batch_norms(backbone) if config.norm == "frozen" else group_norms_instead(backbone)
 
 
-def _load_weights(backbone: nn.Module, path: Path) -> None:
-    if path.suffix != ".safetensors":
-        raise ConfigError(
-            f"Weights are read from safetensors files alone, since others can run code when opened, but got {path}; "
-            "convert it with safetensors.torch.save_file."
-        )
-    try:
-        weights = load_file(path)
-        wanted = backbone.state_dict()
-        missing = [key for key in wanted if key not in weights]
-        if missing:
-            raise ConfigError(
-                f"The weights must fit the backbone, but {path} lacks {len(missing)} of its {len(wanted)} tensors, "
-                f"{missing[0]!r} among them; check that the file belongs to this backbone."
-            )
-        backbone.load_state_dict({key: weights[key] for key in wanted})  # a head of other classes stays behind
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise ConfigError(f"The weights in {path} cannot be loaded: {str(error).splitlines()[0]}.") from error
+def check_model(config: ModelConfig) -> None:
+    """Make the network once before anything else is done: a second against finding out when all headers are read.
+
+    Raises:
+        ConfigError: timm has no such backbone, or its weights cannot be had.
+        ExactError: it cannot be made exact.
+    """
+    with torch.random.fork_rng(devices=[]):
+        Classifier(config, num_classes=2)
+
+
+def check_backbone_name(name: str) -> None:
+    """Refuse a name that timm does not know, with those that are near.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    if not timm.is_model(name):
+        close = difflib.get_close_matches(name, timm.list_models(), n=3)
+        hint = f"did you mean {' or '.join(close)}?" if close else "try resnet18 or convnext_atto."
+        raise ConfigError(f"The backbone must be a model of timm, but {name!r} is none; {hint}")

@@ -6,13 +6,13 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
 from unsquare.data.gate import DECODE_BYTES
 from unsquare.data.loader import UndecodableError, decoding_bytes
-from unsquare.errors import ConfigError, ImageError, SourceError
+from unsquare.errors import ImageError, SourceError
 from unsquare.index.listing import class_name
 from unsquare.index.scan import scan_source
 from unsquare.index.table import ShapeIndex, shown, strings
@@ -22,6 +22,7 @@ from unsquare.memory.cache import MeasurementCache, cache_folder
 from unsquare.runs.checkpoints import best_or_newest, read_state
 from unsquare.runs.folder import RunFolder
 from unsquare.runs.origin import own_index
+from unsquare.settings import Range, changed, checks_arguments
 from unsquare.shapes import Shape
 from unsquare.training import checkpoint
 from unsquare.training.asked import Asked, Picture, asked_pictures
@@ -72,10 +73,11 @@ class Predictor:
         RunError: there is no run, or no checkpoint of it that can be used.
     """
 
+    @checks_arguments
     def __init__(self, run: Path | str, *, quiet: bool = False, **device: Any) -> None:
         self._run = RunFolder.open(Path(run))
         self._config: TrainConfig = settings_of_run(self._run)
-        self._device = replace(self._config.device, **{"memory": None, **device})
+        self._device = changed(self._config.device, {"memory": None, **device})
         weights, words = best_or_newest(self._run.checkpoints)
         self._index = own_index(self._run, read_state(weights).origin)
         fabric = launch(self._device)
@@ -102,6 +104,7 @@ class Predictor:
         """The network, from padded uint8 pixels and their sizes to logits; in evaluation mode, to be exported, say."""
         return self._engine.model.eval()
 
+    @checks_arguments
     def evaluate(self, source: Path | str, split: str | None = None, *, skip_bad: bool = False) -> Evaluation:
         """Accuracy on a source's pictures.
 
@@ -138,8 +141,9 @@ class Predictor:
             self._console.say(f"{len(lost)} of {len(index)} pictures do not decode and are left out: {first}, first.")
         return evaluation
 
+    @checks_arguments
     def predict(
-        self, pictures: Picture | Iterable[Picture], top: int = 5, *, on_error: OnError = "raise"
+        self, pictures: Picture | Iterable[Picture], top: Annotated[int, Range(1)] = 5, *, on_error: OnError = "raise"
     ) -> list[Prediction]:
         """The most probable classes of pictures, in the order given.
 
@@ -154,10 +158,6 @@ class Predictor:
         Raises:
             SourceError: a picture cannot be answered, and `on_error` is raise; or an array is no picture.
         """
-        if isinstance(top, bool) or not isinstance(top, int) or top < 1:
-            raise ConfigError(f"top must be a whole number of at least 1, but is {top!r}.")
-        if on_error not in get_args(OnError):
-            raise ConfigError(f"on_error must be one of {', '.join(get_args(OnError))}, but is {on_error!r}.")
         asked = asked_pictures(pictures)
         answers = _Answers(on_error)
         readable: list[tuple[Asked, Shape]] = []

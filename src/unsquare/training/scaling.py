@@ -11,12 +11,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from unsquare.errors import ConfigError
+from unsquare.plan.config import MOST_STEP
+from unsquare.settings import Range, check_settings
 
 MAX_RISE = 1.5
 """The factor grows at most this many times from one step of an epoch to the next."""
+
+MOST_EPOCHS = 1_000_000
+"""A run of more is a slip of the pen: at a second an epoch it would take eleven days."""
 
 _EXPONENTS = {"none": 0.0, "sqrt": 0.5, "linear": 1.0}
 
@@ -25,27 +29,20 @@ _EXPONENTS = {"none": 0.0, "sqrt": 0.5, "linear": 1.0}
 class LearningRateConfig:
     """How the learning rate runs."""
 
-    lr: float = 2e-3
-    """The highest learning rate, for a step of `lr_images` images. The default suits AdamW from scratch; pretrained
-    weights want about a tenth."""
+    lr: Annotated[float, Range(above=0, most=1e6)] = 2e-3
+    """The highest learning rate, for a step of `lr_images` images; a million overflows at once. The default suits AdamW
+    from scratch; pretrained weights want about a tenth."""
     lr_policy: Literal["none", "sqrt", "linear"] = "sqrt"
     """How the learning rate follows a step's number of images."""
-    lr_images: int | None = None
+    lr_images: Annotated[int, Range(1, MOST_STEP)] | None = None
     """The number of images that `lr` is meant for; None takes the epoch's mean images per step."""
-    warmup_epochs: float = 1.0
+    warmup_epochs: Annotated[float, Range(0, MOST_EPOCHS)] = 1.0
     """Epochs over which the learning rate climbs from 0; shortened to a fifth of a short run."""
-    final_lr_fraction: float = 0.01
+    final_lr_fraction: Annotated[float, Range(0, 1)] = 0.01
     """Part of the learning rate that is left at the end of the cosine."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.lr < math.inf:
-            raise ConfigError(f"lr must be above 0, but is {self.lr}.")
-        if self.lr_images is not None and self.lr_images < 1:
-            raise ConfigError(f"lr_images must be at least 1, but is {self.lr_images}.")
-        if not self.warmup_epochs >= 0:
-            raise ConfigError(f"warmup_epochs must be at least 0, but is {self.warmup_epochs}.")
-        if not 0 <= self.final_lr_fraction <= 1:
-            raise ConfigError(f"final_lr_fraction must be from 0 to 1, but is {self.final_lr_fraction}.")
+        check_settings(self)
 
 
 def learning_rates(config: LearningRateConfig, images: Sequence[int], epoch: int, epochs: int) -> list[float]:
