@@ -22,10 +22,9 @@ import numpy.typing as npt
 import torch
 
 from unsquare.data.augment import AugmentConfig, augment, image_rng
-from unsquare.data.decode import decode, decode_peak_bytes
+from unsquare.data.decode import Stamp, decode, decode_need, decode_peak_bytes
 from unsquare.data.gate import DECODE_BYTES, ByteGate, num_cores
 from unsquare.errors import ImageError, PlanError, SourceError
-from unsquare.index.header import read_header
 from unsquare.index.table import ShapeIndex
 from unsquare.memory.heap import release_unused
 from unsquare.plan.epoch import EpochPlan, MicroBatch
@@ -63,16 +62,14 @@ def decoding_bytes(index: ShapeIndex, geometry: Geometry) -> int:
     for row in np.argsort(bounds, kind="stable")[::-1]:
         if bounds[row] <= most:
             break
-        most = max(most, _need(index.path(row), _shape(index.sizes[row]), _shape(targets[row])))
+        most = max(most, decode_need(index.path(row), _shape(index.sizes[row]), _shape(targets[row])))
     return most
 
 
-def _need(path: Path, shape: Shape, size: Shape) -> int:
-    """The bytes that decoding a file takes; the most that it could where its header cannot be read."""
-    try:
-        return decode_peak_bytes(shape, size, read_header(path).format)
-    except ImageError:
-        return decode_peak_bytes(shape, size)
+def stamp_of(index: ShapeIndex, row: int) -> Stamp | None:
+    """The length and time that an index has of a file; None where it was made without looking at it."""
+    stamp = Stamp(int(index.num_bytes[row]), int(index.modified_ns[row]))
+    return stamp if stamp.modified_ns else None
 
 
 def _shape(size: npt.NDArray[np.int64]) -> Shape:
@@ -157,7 +154,7 @@ class BatchLoader:
         original, target = _shape(self._index.sizes[image]), _shape(self._targets[image])
         if decode_peak_bytes(original, target) <= DECODE_BYTES:
             return False
-        return _need(self._index.path(image), original, target) > DECODE_BYTES
+        return decode_need(self._index.path(image), original, target) > DECODE_BYTES
 
     def _require_planned(self, plan: EpochPlan, micro_batch: MicroBatch) -> None:
         """Refuse a plan of other shapes than the pictures will have: padding would count as picture."""
@@ -178,8 +175,8 @@ class BatchLoader:
         target = _shape(self._targets[image])
         original = _shape(self._index.sizes[image])
         try:
-            with self._gate.hold(_need(self._index.path(image), original, target)):
-                picture = decode(self._index.path(image), target, expected=original)
+            with self._gate.hold(decode_need(self._index.path(image), original, target)):
+                picture = decode(self._index.path(image), target, expected=original, stamp=stamp_of(self._index, image))
                 if self._augment is not None:
                     crop = _shape(self._geometry.crop(self._targets[image]))
                     rng = image_rng(plan.seed, plan.epoch, image)

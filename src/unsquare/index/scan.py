@@ -7,7 +7,6 @@ depend on how many.
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from unsquare.index.header import header_of
 from unsquare.index.listing import Listing
 from unsquare.index.mame import is_mame, list_mame
 from unsquare.index.manifest import MANIFEST_SUFFIXES, read_manifest
+from unsquare.index.opening import open_regular
 from unsquare.index.reading import image_errors, quiet
 from unsquare.index.table import Problem, ShapeIndex, is_index, printable
 from unsquare.shapes import Shape, Sizes
@@ -151,12 +151,10 @@ def _look(root: str, key: str, known: _File | None) -> _File:
         num_bytes = status.st_size
         if known is not None and known.modified_ns == status.st_mtime_ns and known.num_bytes == num_bytes:
             return known
-        if not stat.S_ISREG(status.st_mode):
-            raise ImageError("is not a regular file")
-        with image_errors(), path.open("rb") as fp:
+        with image_errors(), open_regular(path) as (fp, status):
             # Only now: a file that cannot be opened may become readable without changing, so it is tried
             # again.
-            modified_ns = status.st_mtime_ns
+            num_bytes, modified_ns = status.st_size, status.st_mtime_ns
             return _File(header_of(fp, num_bytes).shape, "", num_bytes, modified_ns)
     except ImageError as error:
         return _File(Shape(0, 0), str(error), num_bytes, modified_ns)
