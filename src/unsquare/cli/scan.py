@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import tyro
@@ -14,6 +14,7 @@ import tyro
 from unsquare.cli.parsing import parse, print_json, progress_bar
 from unsquare.data.verify import verify
 from unsquare.errors import ConfigError, SourceError
+from unsquare.index.choices import Choices
 from unsquare.index.scan import ScanResult, scan
 from unsquare.index.table import ShapeIndex
 
@@ -30,6 +31,11 @@ class ScanArguments:
     """The index to write; where it exists, only new or changed files are read again."""
     workers: int | None = None
     """Threads that read; left out, a number that suits the machine."""
+    pages: Literal["refuse", "first"] = "refuse"
+    """A TIFF of several pages is a problem (refuse), or its first page is the picture (first)."""
+    bits: int | None = None
+    """Bits that 16-bit TIFF and PNG use: 12 shows 0 to 4095 as black to white, 16 the declared range. Left out, the
+    declared range is shown, and files that use less than a quarter of it are problems."""
     verify: bool = False
     """Also decode every picture, and list those that fail."""
     json: bool = False
@@ -41,9 +47,10 @@ def run(arguments: Sequence[str]) -> int:
     given = parse(ScanArguments, arguments, command="scan", example=EXAMPLE)
     if given.workers is not None and given.workers < 1:
         raise ConfigError(f"workers must be at least 1, but is {given.workers}; leave it out for as many as suit.")
+    choices = Choices(pages=given.pages, bits=given.bits)
     previous = ShapeIndex.read(given.out) if given.out.exists() else None
     with progress_bar("reading headers") as progress:
-        result = scan(given.source, previous=previous, workers=given.workers, progress=progress)
+        result = scan(given.source, previous=previous, choices=choices, workers=given.workers, progress=progress)
     index = result.index
     if previous is not None and previous.root != index.root:
         raise SourceError(
@@ -70,6 +77,7 @@ def _summary(index: ShapeIndex, result: ScanResult, out: Path) -> dict[str, Any]
         "index": str(out),
         "num_images": len(index),
         "num_problems": len(index.problems),
+        "choices": asdict(index.choices),
         "num_read": result.num_read,
         "num_reused": result.num_reused,
         "classes": {name: int((index.labels == label).sum()) for label, name in enumerate(index.classes)},

@@ -60,7 +60,9 @@ def to_rgb(image: Image.Image, icc: bytes = b"") -> Pixels:
     return out
 
 
-def from_channels(channels: npt.NDArray[np.uint8], mode: str, icc: bytes = b"", *, premultiplied: bool = False) -> Pixels:
+def from_channels(
+    channels: npt.NDArray[np.uint8], mode: str, icc: bytes = b"", *, premultiplied: bool = False
+) -> Pixels:
     """The same for bytes by channel, (H, W, C) uint8, where opacity, if any, comes last.
 
     Args:
@@ -124,7 +126,7 @@ def bytes_of(samples: npt.NDArray[Any], shown: Range) -> npt.NDArray[np.uint8]:
         return np.minimum(samples >> (int(bits) - 8), 255).astype(np.uint8)
     out = np.empty(samples.shape, np.uint8)
     for rows in _strips(samples.shape[0], math.prod(samples.shape[1:])):
-        wide = samples[rows].astype(np.float64 if samples.dtype.itemsize > 2 else np.float32)
+        wide: npt.NDArray[Any] = samples[rows].astype(np.float64 if samples.dtype.itemsize > 2 else np.float32)
         scaled = np.nan_to_num((wide - shown.low) * (255 / (shown.high - shown.low)), nan=0.0, posinf=255.0, neginf=0.0)
         out[rows] = np.rint(np.clip(scaled, 0, 255))
     return out

@@ -1,10 +1,10 @@
 """From a file to the pixels that a person would see, at the shape that training wants.
 
-Each format has the decoder that is right about it: JPEG goes through libjpeg-turbo, which shrinks while it decodes where
-the target is less than half as large (a quarter of the time and memory); PNG through libpng, in the file's own depth; TIFF
-through tifffile and imagecodecs; the rest, and what the first decoder lacks, through Pillow. Memory is a fixed number of
-bytes per pixel, known beforehand, so that a loader can reserve it. Nearly all time is spent without the interpreter's
-lock.
+Each format has the decoder that is right about it: JPEG goes through libjpeg-turbo, which shrinks while it decodes
+where the target is less than half as large (a quarter of the time and memory); PNG through libpng, in the file's own
+depth; TIFF through tifffile and imagecodecs; the rest, and what the first decoder lacks, through Pillow. Memory is a
+fixed number of bytes per pixel, known beforehand, so that a loader can reserve it. Nearly all time is spent without the
+interpreter's lock.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ import io
 import os
 import re
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import imagecodecs
 import numpy as np
+import numpy.typing as npt
 import simplejpeg
 from PIL import Image
 
@@ -28,6 +29,7 @@ from unsquare.index.header import MOST_BYTES_PER_PIXEL, Header, header_of, open_
 from unsquare.index.opening import open_regular
 from unsquare.index.reading import image_errors
 from unsquare.index.stream import join
+from unsquare.index.table import ShapeIndex
 from unsquare.shapes import Shape
 
 RESIZED_BYTES_PER_PIXEL = 14
@@ -50,7 +52,14 @@ class Stamp(NamedTuple):
     modified_ns: int
 
 
-def decode(path: Path, size: Shape | None = None, *, expected: Shape | None = None, stamp: Stamp | None = None) -> Pixels:
+def decode(
+    path: Path,
+    size: Shape | None = None,
+    *,
+    expected: Shape | None = None,
+    stamp: Stamp | None = None,
+    bits: int | None = None,
+) -> Pixels:
     """The picture as displayed: orientation applied, transparency over white, sRGB, 8 bits, the first frame.
 
     Args:
@@ -58,6 +67,8 @@ def decode(path: Path, size: Shape | None = None, *, expected: Shape | None = No
         size: the displayed shape to resize to; None keeps the file's.
         expected: the displayed shape that the index has; None checks nothing.
         stamp: the length and modification time that the index has; None checks nothing.
+        bits: the bits that samples of 16 bits in TIFF and PNG use, the choice that the index keeps; None for the
+            declared range.
 
     Returns:
         (H, W, 3) uint8.
@@ -72,9 +83,31 @@ def decode(path: Path, size: Shape | None = None, *, expected: Shape | None = No
         if expected is not None and header.shape != tuple(expected):
             raise ImageError(f"is {header.shape} pixels now, but the index says {Shape(*expected)}; scan again")
         target = oriented(size or header.shape, header.orientation)
-        pixels = _decode_stored(fp, header, target)
+        pixels = _decode_stored(fp, header, target, bits)
         resized = _resize(pixels, target)
         return oriented_pixels(resized, header.orientation)
+
+
+def decode_row(index: ShapeIndex, row: int, size: Shape | None = None) -> Pixels:
+    """The picture of one row of an index, as `decode` gives it, if its file is still the one that was indexed.
+
+    Args:
+        index: the images; length and time are compared where it has looked at the file.
+        row: the image.
+        size: the displayed shape to resize to; None keeps the file's.
+
+    Raises:
+        ImageError: as `decode`.
+    """
+    shape = Shape(int(index.sizes[row, 0]), int(index.sizes[row, 1]))
+    stamp = Stamp(int(index.num_bytes[row]), int(index.modified_ns[row]))
+    return decode(
+        index.path(row),
+        size,
+        expected=shape,
+        stamp=stamp if stamp.modified_ns else None,
+        bits=index.choices.bits,
+    )
 
 
 def _check_unchanged(status: os.stat_result, stamp: Stamp | None) -> None:
@@ -105,16 +138,16 @@ def decode_need(path: Path, shape: Shape, size: Shape) -> int:
         return decode_peak_bytes(shape, size)
 
 
-def _decode_stored(fp: IO[bytes], header: Header, target: Shape) -> Pixels:
+def _decode_stored(fp: IO[bytes], header: Header, target: Shape, bits: int | None) -> Pixels:
     """The picture before its orientation is applied; a JPEG may come smaller, down to the target."""
     if header.format == "JPEG":
         return _decode_jpeg(fp, header, target)
     if header.format == "PNG":
-        return _decode_png(fp, header)
+        return _decode_png(fp, header, bits)
     if header.samples is not None:
         samples = header.samples
         mode = ("RGB" if samples.mode == "P" else samples.mode) + "A" * samples.has_alpha
-        channels = read_samples(fp, header)
+        channels = read_samples(fp, header, bits)
         return from_channels(channels, mode, header.icc, premultiplied=samples.is_premultiplied)
     return _decode_other(io.BytesIO(join(fp, header.parts)) if header.parts else fp, header)
 
@@ -124,7 +157,7 @@ def _decode_other(fp: IO[bytes], header: Header) -> Pixels:
         image.load()
         if (image.height, image.width) != header.stored:
             raise ImageError(f"decodes to {image.height} x {image.width} pixels but declares {header.stored}")
-        if header.format == "BMP" and image.mode == "RGBA" and image.getextrema()[3] == (0, 0):
+        if header.format == "BMP" and image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0):
             # A header that promises opacity, and nothing in it: every program shows such a picture as opaque.
             image.putalpha(255)
         return to_rgb(image, header.icc)
@@ -148,12 +181,15 @@ def _decode_jpeg(fp: IO[bytes], header: Header, target: Shape) -> Pixels:
     return to_srgb(pixels, header.icc, header.mode)
 
 
-def _decode_png(fp: IO[bytes], header: Header) -> Pixels:
-    pixels = imagecodecs.png_decode(join(fp, header.parts))
+def _decode_png(fp: IO[bytes], header: Header, bits: int | None) -> Pixels:
+    pixels: npt.NDArray[Any] = np.atleast_3d(imagecodecs.png_decode(join(fp, header.parts)))
     if pixels.shape[:2] != header.stored:
         raise ImageError(f"decodes to {pixels.shape[0]} x {pixels.shape[1]} pixels but declares {header.stored}")
-    channels = bytes_of(np.atleast_3d(pixels), Range(0, 65535 if pixels.dtype == np.uint16 else 255))
-    return from_channels(channels, ("L", "LA", "RGB", "RGBA")[channels.shape[2] - 1], header.icc)
+    mode = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[pixels.shape[-1]]
+    if pixels.dtype == np.uint16:
+        colors = bytes_of(pixels[..., : len(mode.rstrip("A"))], Range(0, (1 << (bits or 16)) - 1))
+        pixels = np.dstack([colors, (pixels[..., -1] >> 8).astype(np.uint8)]) if mode.endswith("A") else colors
+    return from_channels(pixels, mode, header.icc)
 
 
 def _resize(pixels: Pixels, size: Shape) -> Pixels:

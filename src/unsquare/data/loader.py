@@ -14,7 +14,6 @@ from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +21,7 @@ import numpy.typing as npt
 import torch
 
 from unsquare.data.augment import AugmentConfig, augment, image_rng
-from unsquare.data.decode import Stamp, decode, decode_need, decode_peak_bytes
+from unsquare.data.decode import decode_need, decode_peak_bytes, decode_row
 from unsquare.data.gate import DECODE_BYTES, ByteGate, num_cores
 from unsquare.errors import ImageError, PlanError, SourceError
 from unsquare.index.table import ShapeIndex
@@ -64,12 +63,6 @@ def decoding_bytes(index: ShapeIndex, geometry: Geometry) -> int:
             break
         most = max(most, decode_need(index.path(row), _shape(index.sizes[row]), _shape(targets[row])))
     return most
-
-
-def stamp_of(index: ShapeIndex, row: int) -> Stamp | None:
-    """The length and time that an index has of a file; None where it was made without looking at it."""
-    stamp = Stamp(int(index.num_bytes[row]), int(index.modified_ns[row]))
-    return stamp if stamp.modified_ns else None
 
 
 def _shape(size: npt.NDArray[np.int64]) -> Shape:
@@ -176,7 +169,7 @@ class BatchLoader:
         original = _shape(self._index.sizes[image])
         try:
             with self._gate.hold(decode_need(self._index.path(image), original, target)):
-                picture = decode(self._index.path(image), target, expected=original, stamp=stamp_of(self._index, image))
+                picture = decode_row(self._index, image, target)
                 if self._augment is not None:
                     crop = _shape(self._geometry.crop(self._targets[image]))
                     rng = image_rng(plan.seed, plan.epoch, image)

@@ -7,8 +7,7 @@ ranges that holds them all.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import IO, Any, cast
+from typing import IO
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +16,7 @@ import tifffile
 from unsquare.data.colour import Range, bytes_of, value_range
 from unsquare.errors import ImageError
 from unsquare.index.header import Header
-from unsquare.index.tiff import Samples, first_page
-
-_Block = tuple[npt.NDArray[Any], int, int, int]
-"""Samples (h, w, c), and the row, column and channel where they belong."""
+from unsquare.index.tiff import Samples, blocks, first_page
 
 
 def read_samples(fp: IO[bytes], header: Header, bits: int | None = None) -> npt.NDArray[np.uint8]:
@@ -42,40 +38,20 @@ def read_samples(fp: IO[bytes], header: Header, bits: int | None = None) -> npt.
         if (page.imagelength, page.imagewidth) != header.stored:
             raise ImageError("changed while it was read")
         shown = _range(page, samples, bits)
-        for block, row, column, channel in _blocks(page, samples.num_channels):
+        opacity = shown if bits is None else _range(page, samples, None)
+        for block, row, column, channel in blocks(page, samples.num_channels):
             part = out[row : row + block.shape[0], column : column + block.shape[1]]
             if samples.palette is not None:
-                part[:] = samples.palette[block[..., 0]]
+                part[:] = samples.palette[block[..., 0].astype(np.intp)]
             else:
-                part[..., channel : channel + block.shape[2]] = bytes_of(block, shown)
-    num_colors = samples.num_channels - samples.has_alpha
+                for i in range(block.shape[2]):
+                    is_color = channel + i < samples.num_colors
+                    part[..., channel + i] = bytes_of(block[..., i], shown if is_color else opacity)
     if samples.is_inverted:
-        np.subtract(255, out[..., :num_colors], out=out[..., :num_colors])
-    if samples.is_signed_lab:
+        np.subtract(255, out[..., : samples.num_colors], out=out[..., : samples.num_colors])
+    if samples.is_unsigned_lab:
         out[..., 1:3] ^= 128
     return out
-
-
-def largest_sample(fp: IO[bytes], header: Header) -> int:
-    """The largest value among the samples that are shown."""
-    assert header.samples is not None
-    with first_page(fp) as page:
-        return max(int(block.max()) for block, *_ in _blocks(page, header.samples.num_channels))
-
-
-def _blocks(page: tifffile.TiffPage, num_channels: int) -> Iterator[_Block]:
-    """The strips or tiles, cut to the picture and to the channels that are shown."""
-    area = page.imagelength * page.imagewidth
-    covered = 0
-    for data, (plane, _, row, column, _), _ in page.segments(maxworkers=1):
-        if data is None:
-            raise ImageError("is cut short: a strip or tile is missing")
-        if plane < num_channels:
-            block = cast("npt.NDArray[Any]", data)[0, : page.imagelength - row, : page.imagewidth - column, :num_channels]
-            covered += block.shape[0] * block.shape[1] * (plane == 0)
-            yield block, row, column, plane
-    if covered != area:
-        raise ImageError("is cut short: strips or tiles do not cover the picture")
 
 
 def _range(page: tifffile.TiffPage, samples: Samples, bits: int | None) -> Range:
@@ -85,8 +61,7 @@ def _range(page: tifffile.TiffPage, samples: Samples, bits: int | None) -> Range
     if samples.kind == "i" and samples.bits == 8:
         return Range(-128, 127)
     least, most = np.inf, -np.inf
-    num_colors = samples.num_channels - samples.has_alpha
-    for block, _, _, channel in _blocks(page, num_colors):
+    for block, *_ in blocks(page, samples.num_colors):
         finite = block[np.isfinite(block)] if samples.kind == "f" else block
         if finite.size:
             least, most = min(least, float(finite.min())), max(most, float(finite.max()))

@@ -1,7 +1,7 @@
 """The header of one image file: its shape as displayed, found without decoding a pixel.
 
-Only the formats named here are opened, told by content and never by name; sizes, and the lengths of all else, are checked
-before anything is allocated for them; Pillow's global limit on pixels is neither used nor changed.
+Only the formats named here are opened, told by content and never by name; sizes, and the lengths of all else, are
+checked before anything is allocated for them; Pillow's global limit on pixels is neither used nor changed.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ _MODES = {1: "L", 3: "RGB", 4: "CMYK"}
 class Jpeg:
     """What a JPEG says before its pixels."""
 
-    stored: Shape = Shape(0, 0)
+    stored: Shape = field(default_factory=lambda: Shape(0, 0))
     mode: str = ""
     exif: bytes = b""
     xmp: bytes = b""
@@ -75,7 +75,7 @@ def read_jpeg(fp: IO[bytes], num_bytes: int) -> Jpeg:
     found = Jpeg()
     tables = bytearray(b"\xff\xd8")
     for marker, start, length in _segments(fp, num_bytes):
-        if marker in _TABLES or (marker == _ADOBE and length == 14):
+        if marker in _TABLES or (marker == _ADOBE and length == 12):
             check_length("tables", len(tables) + length + 2, _MAX_TABLE_BYTES)
             fp.seek(start - 2)
             segment = fp.read(length + 2)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import repeat
 from pathlib import Path
 
@@ -17,6 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from unsquare.errors import ImageError, SourceError
+from unsquare.index.ambiguous import require_known_range, require_one_page
+from unsquare.index.choices import Choices
 from unsquare.index.folder import list_folder
 from unsquare.index.header import header_of
 from unsquare.index.listing import Listing
@@ -24,7 +26,7 @@ from unsquare.index.mame import is_mame, list_mame
 from unsquare.index.manifest import MANIFEST_SUFFIXES, read_manifest
 from unsquare.index.opening import open_regular
 from unsquare.index.reading import image_errors, quiet
-from unsquare.index.table import Problem, ShapeIndex, is_index, printable
+from unsquare.index.table import VERSION, Problem, ShapeIndex, is_index, printable
 from unsquare.shapes import Shape, Sizes
 
 Progress = Callable[[int, int], None]
@@ -56,6 +58,7 @@ def scan_source(
     source: Path,
     *,
     previous: ShapeIndex | None = None,
+    choices: Choices | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> ShapeIndex:
@@ -64,6 +67,8 @@ def scan_source(
     Args:
         source: the folder or file.
         previous: an earlier index; files of the same name, length and modification time are taken from it.
+        choices: how files are read that can be read in more than one way; None leaves them to be problems. An index
+            already made keeps its own.
         workers: threads that read headers; None for a number that suits this machine.
         progress: called after each file with the numbers of files done and in all.
 
@@ -71,13 +76,14 @@ def scan_source(
         SourceError: the source is none of these, or lists no images. Single bad files become problems
             instead.
     """
-    return scan(source, previous=previous, workers=workers, progress=progress).index
+    return scan(source, previous=previous, choices=choices, workers=workers, progress=progress).index
 
 
 def scan(
     source: Path,
     *,
     previous: ShapeIndex | None = None,
+    choices: Choices | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> ScanResult:
@@ -89,7 +95,9 @@ def scan(
         unknown = np.zeros(len(listed.keys), dtype=np.int64)
         index = _index(listed, listed.sizes, unknown, unknown, ())
         return ScanResult(index=index, num_read=0, num_reused=0)
-    return _scan_files(listed, _known(previous), workers or _default_workers(), progress)
+    choices = choices or Choices()
+    known = _known(previous, choices)
+    return _scan_files(listed, known, choices, workers or _default_workers(), progress)
 
 
 def _list_source(source: Path) -> Listing | ShapeIndex:
@@ -111,8 +119,9 @@ def _default_workers() -> int:
     return min(16, 2 * (os.cpu_count() or 1))
 
 
-def _known(previous: ShapeIndex | None) -> dict[str, _File]:
-    if previous is None:
+def _known(previous: ShapeIndex | None, choices: Choices) -> dict[str, _File]:
+    """What an earlier index says of each file, where it was made by the same rules."""
+    if previous is None or previous.version != VERSION or previous.choices != choices:
         return {}
     columns = (
         previous.keys,
@@ -126,20 +135,24 @@ def _known(previous: ShapeIndex | None) -> dict[str, _File]:
     return known
 
 
-def _scan_files(listing: Listing, known: dict[str, _File], workers: int, progress: Progress | None) -> ScanResult:
+def _scan_files(
+    listing: Listing, known: dict[str, _File], choices: Choices, workers: int, progress: Progress | None
+) -> ScanResult:
     files = []
     num_read = 0
     keys = listing.keys.tolist()
     with quiet(), ThreadPoolExecutor(workers) as pool:
-        for key, file in zip(keys, pool.map(_look, repeat(listing.root), keys, map(known.get, keys))):
+        looked = pool.map(_look, repeat(listing.root), keys, map(known.get, keys), repeat(choices))
+        for key, file in zip(keys, looked):
             num_read += file is not known.get(key)
             files.append(file)
             if progress is not None:
                 progress(len(files), len(keys))
-    return ScanResult(index=_assemble(listing, files), num_read=num_read, num_reused=len(keys) - num_read)
+    index = replace(_assemble(listing, files), choices=choices)
+    return ScanResult(index=index, num_read=num_read, num_reused=len(keys) - num_read)
 
 
-def _look(root: str, key: str, known: _File | None) -> _File:
+def _look(root: str, key: str, known: _File | None, choices: Choices) -> _File:
     """One file, taken from `known` where it has not changed."""
     path = Path(root, key)
     num_bytes = modified_ns = 0
@@ -155,7 +168,10 @@ def _look(root: str, key: str, known: _File | None) -> _File:
             # Only now: a file that cannot be opened may become readable without changing, so it is tried
             # again.
             num_bytes, modified_ns = status.st_size, status.st_mtime_ns
-            return _File(header_of(fp, num_bytes).shape, "", num_bytes, modified_ns)
+            header = header_of(fp, num_bytes)
+            require_one_page(header, choices)
+            require_known_range(fp, header, choices)
+            return _File(header.shape, "", num_bytes, modified_ns)
     except ImageError as error:
         return _File(Shape(0, 0), str(error), num_bytes, modified_ns)
 

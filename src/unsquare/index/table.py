@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,13 @@ import pyarrow.parquet as pq
 
 from unsquare.errors import SourceError
 from unsquare.files import replacing
+from unsquare.index.choices import Choices
 from unsquare.shapes import Sizes
 
 METADATA_KEY = b"unsquare.index"
-VERSION = 1
-"""Raised whenever the columns, or the rules by which a header becomes a row, change."""
+VERSION = 2
+"""Raised whenever the columns, or the rules by which a header becomes a row, change. Files of an index of an older
+version are all read again by the next scan; the index itself is still read. Version 2 keeps the choices."""
 
 Strings = npt.NDArray[np.object_]
 
@@ -65,6 +67,9 @@ class ShapeIndex:
     modified_ns: npt.NDArray[np.int64]
     """(N,) modification times, 0 where unknown."""
     problems: tuple[Problem, ...] = ()
+    choices: Choices = field(default_factory=Choices)
+    """How files are read that can be read in more than one way."""
+    version: int = VERSION
 
     def __post_init__(self) -> None:
         columns = (self.sizes, self.labels, self.splits, self.num_bytes, self.modified_ns)
@@ -157,7 +162,7 @@ def _to_arrow(index: ShapeIndex) -> pa.Table:
         "modified_ns": pa.array([*index.modified_ns.tolist(), *(p.modified_ns for p in problems)], pa.int64()),
         "problem": pa.array([None] * len(index) + [p.reason for p in problems], pa.string()),
     }
-    about = {"version": VERSION, "root": index.root, "classes": index.classes}
+    about = {"version": index.version, "root": index.root, "classes": index.classes, "choices": asdict(index.choices)}
     return pa.table(columns).replace_schema_metadata({METADATA_KEY: json.dumps(about)})
 
 
@@ -169,9 +174,9 @@ def _from_arrow(table: pa.Table, path: Path) -> ShapeIndex:
     about = json.loads((table.schema.metadata or {}).get(METADATA_KEY, b"null"))
     if about is None:
         raise SourceError(f"'{path}' is a Parquet file but not an index; make one with `unsquare scan`.")
-    if about["version"] != VERSION:
+    if about["version"] not in range(1, VERSION + 1):
         raise SourceError(
-            f"The index '{path}' is of version {about['version']}, but this program reads version {VERSION}; "
+            f"The index '{path}' is of version {about['version']}, but this program reads versions 1 to {VERSION}; "
             "scan the source again."
         )
     labels = pc.fill_null(pc.index_in(table["label"], value_set=pa.array(about["classes"], pa.string())), -1)
@@ -187,6 +192,8 @@ def _from_arrow(table: pa.Table, path: Path) -> ShapeIndex:
         num_bytes=rows["bytes"].to_numpy().astype(np.int64),
         modified_ns=rows["modified_ns"].to_numpy().astype(np.int64),
         problems=tuple(map(_problem, table.filter(pc.is_valid(table["problem"])).to_pylist())),
+        choices=Choices(**about.get("choices", {})),
+        version=about["version"],
     )
 
 

@@ -1,13 +1,12 @@
 """A TIFF's header: what its samples mean, and whether they are read.
 
-tifffile reads the header, and the samples as they are stored (`data.tiff`), with the codecs of imagecodecs; of what those
-lack, the second decoder (Pillow, with libtiff) takes the kinds that it is right about. Every other kind is refused
-here, with its name, and not hours later.
+tifffile reads the header, and the samples as they are stored (`data.tiff`), with the codecs of imagecodecs; of what
+those lack, the second decoder (Pillow, with libtiff) takes the kinds that it is right about. Every other kind is
+refused here, with its name, and not hours later.
 """
 
 from __future__ import annotations
 
-import logging
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,9 +21,6 @@ from unsquare.errors import ImageError
 from unsquare.index.limits import MAX_PROFILE_BYTES, HeaderReader, check_length, check_size
 from unsquare.shapes import Shape
 
-# Its warnings about tags concern nobody here; without a handler they would be printed.
-logging.getLogger("tifffile").addHandler(logging.NullHandler())
-
 _MAX_PAGES = 10_000
 _MAX_SEGMENTS = 1 << 20
 _MAX_BITS_PER_PIXEL = 1024
@@ -35,8 +31,15 @@ _SUBFILE, _ORIENTATION, _ICC = 254, 274, 34675
 _OFFSETS = frozenset({273, 279, 324, 325})
 _REDUCED_OR_MASK = 1 | 4
 _COMPRESSIONS = {
-    **{1: "none", 5: "LZW", 7: "JPEG", 8: "deflate", 32773: "PackBits", 32946: "deflate", 34925: "LZMA"},
-    **{50000: "Zstandard", 50001: "WebP"},
+    1: "none",
+    5: "LZW",
+    7: "JPEG",
+    8: "deflate",
+    32773: "PackBits",
+    32946: "deflate",
+    34925: "LZMA",
+    50000: "Zstandard",
+    50001: "WebP",
 }
 _OF_SECOND_DECODER = frozenset({2, 3, 4, 6})
 """Fax compressions and the first form of JPEG."""
@@ -62,14 +65,20 @@ class Samples:
     """The sample behind the color's channels is opacity."""
     is_premultiplied: bool = False
     """Colors have been multiplied by it."""
-    is_signed_lab: bool = False
+    is_unsigned_lab: bool = False
+    """a* and b* are stored as ICC profiles have them, from zero; else they are signed."""
     palette: npt.NDArray[np.uint8] | None = None
     """(N, 3): colors by sample."""
 
     @property
+    def num_colors(self) -> int:
+        """Samples of the color."""
+        return _CHANNELS[self.mode]
+
+    @property
     def num_channels(self) -> int:
-        """Samples that are shown."""
-        return _CHANNELS[self.mode] + self.has_alpha
+        """Samples that are shown: the color's, and opacity."""
+        return self.num_colors + self.has_alpha
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,8 +101,10 @@ class Tiff:
 def first_page(fp: IO[bytes] | HeaderReader) -> Iterator[tifffile.TiffPage]:
     """The first picture of an open TIFF."""
     fp.seek(0)
-    plain = {"is_lsm": False, "is_scanimage": False, "is_ndpi": False}
-    with tifffile.TiffFile(cast("IO[bytes]", fp), name="picture", **plain) as file:
+    # Without looking for the pages of microscopes' own dialects.
+    with tifffile.TiffFile(
+        cast("IO[bytes]", fp), name="picture", is_lsm=False, is_scanimage=False, is_ndpi=False
+    ) as file:
         yield cast("tifffile.TiffPage", file.pages[0])
 
 
@@ -136,7 +147,8 @@ def count_pages(fp: IO[bytes], num_bytes: int) -> int:
     is_big = head[2:4] in (b"+\x00", b"\x00+")
     number, entry, offset = ("Q", "HHQQ", "Q") if is_big else ("H", "HHII", "I")
     at = struct.unpack_from(order + offset, head, 8 if is_big else 4)[0]
-    count, seen = 0, set()
+    count = 0
+    seen: set[int] = set()
     while at:
         if at in seen or at >= num_bytes or len(seen) > _MAX_PAGES:
             raise ImageError("is damaged: its list of pages goes in a circle, has no end or leaves the file")
@@ -157,6 +169,38 @@ def count_pages(fp: IO[bytes], num_bytes: int) -> int:
         count += not subfile & _REDUCED_OR_MASK
         at = int.from_bytes(fp.read(struct.calcsize(order + offset)), "little" if order == "<" else "big")
     return max(count, 1)
+
+
+def blocks(page: tifffile.TiffPage, num_channels: int) -> Iterator[tuple[npt.NDArray[Any], int, int, int]]:
+    """The strips or tiles, cut to the picture and to its first channels.
+
+    Yields:
+        Samples (h, w, c), and the row, column and channel where they belong.
+
+    Raises:
+        ImageError: parts of the picture are missing.
+    """
+    covered = 0
+    for data, (plane, _, row, column, _), _ in page.segments(maxworkers=1):
+        if data is None:
+            raise ImageError("is cut short: a strip or tile is missing")
+        if plane < num_channels:
+            block = data[0, : page.imagelength - row, : page.imagewidth - column, :num_channels]
+            covered += block.shape[0] * block.shape[1] * (plane == 0)
+            yield block, row, column, plane
+    if covered != page.imagelength * page.imagewidth:
+        raise ImageError("is cut short: its strips or tiles do not cover the picture")
+
+
+def largest_sample(fp: IO[bytes], samples: Samples, enough: int) -> int:
+    """The largest value among the colors, or the first that is found to be at least `enough`."""
+    most = 0
+    with first_page(fp) as page:
+        for block, *_ in blocks(page, samples.num_colors):
+            most = max(most, int(block.max()))
+            if most >= enough:
+                break
+    return most
 
 
 def _check_pieces(page: tifffile.TiffPage, num_bytes: int) -> None:
@@ -209,9 +253,9 @@ def _samples(page: tifffile.TiffPage) -> Samples | None:
         bits=bits,
         kind=kind,
         is_inverted=page.photometric == 0,
-        has_alpha=alpha > 0,
+        has_alpha=alpha > 0 and mode != "P",
         is_premultiplied=alpha == _ASSOCIATED,
-        is_signed_lab=page.photometric == 8,
+        is_unsigned_lab=page.photometric == 9,
         palette=_palette(page, bits, kind) if mode == "P" else None,
     )
 

@@ -12,6 +12,7 @@ import numpy as np
 from unsquare.data.gate import DECODE_BYTES
 from unsquare.data.loader import UndecodableError, decoding_bytes
 from unsquare.errors import ConfigError, ImageError, SourceError
+from unsquare.index.ambiguous import require_one_page
 from unsquare.index.header import read_header
 from unsquare.index.scan import scan_source
 from unsquare.index.table import Problem, ShapeIndex, strings
@@ -91,7 +92,8 @@ class Predictor:
         Raises:
             SourceError: there are no such pictures, or they have other classes.
         """
-        index = scan_source(Path(source), progress=self._console.progress("reading headers"))
+        progress = self._console.progress("reading headers")
+        index = scan_source(Path(source), choices=self._index.choices, progress=progress)
         if index.root == self._index.root:
             own = dict(zip(self._index.keys, self._index.splits))
             index = replace(index, splits=strings([own.get(key, old) for key, old in zip(index.keys, index.splits)]))
@@ -114,7 +116,9 @@ class Predictor:
         problems: dict[str, str] = {}
         for path in map(str, paths):
             try:
-                shapes[path] = read_header(Path(path)).shape
+                header = read_header(Path(path))
+                require_one_page(header, self._index.choices)
+                shapes[path] = header.shape
                 check_side(self._config.geometry, shapes[path], self._engine.model.stride)
             except ImageError as error:
                 problems[path] = str(error)
@@ -129,7 +133,8 @@ class Predictor:
 
     def _ask(self, shapes: dict[str, Shape], top: int) -> dict[str, Prediction]:
         paths = list(shapes)
-        evaluator = self._evaluator(_loose_index(paths, list(shapes.values()), self.classes))
+        loose = _loose_index(paths, list(shapes.values()), self.classes)
+        evaluator = self._evaluator(replace(loose, choices=self._index.choices))
         found: dict[str, Prediction] = {}
         for images, probabilities in evaluator.probabilities(self._console.progress("predicting")):
             highest, order = probabilities.topk(min(top, len(self.classes)), dim=1)
