@@ -1,11 +1,12 @@
 """Small pictures of every kind that formats allow, written bit by bit, each with the pixels that it shows.
 
 Writers and expected values use struct, zlib and NumPy alone, so that they share no code with the decoders; LZW, which
-nothing in the standard library writes, comes from imagecodecs.
+nothing in the standard library writes, comes from imagecodecs, and JPEG from Pillow.
 """
 
 from __future__ import annotations
 
+import io
 import itertools
 import struct
 import zlib
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 
 import imagecodecs
 import numpy as np
+from PIL import Image
 
 HEIGHT, WIDTH = 24, 40
 X = np.linspace(0, 255, WIDTH).round().astype(np.uint8)[None, :].repeat(HEIGHT, 0)
@@ -68,6 +70,19 @@ def predicted(samples: np.ndarray, predictor: int, order: str) -> np.ndarray:
     return out
 
 
+def jpeg_piece(piece: np.ndarray, photometric: int, sampling: int) -> bytes:
+    """A strip or tile (h, w, C) as a JPEG; YCbCr is made of RGB, everything else is kept as it is."""
+    out = io.BytesIO()
+    if photometric == 6:
+        Image.fromarray(piece).save(out, "JPEG", quality=98, subsampling=sampling)
+        return out.getvalue()
+    mode = {1: "L", 3: "RGB", 4: "CMYK"}[piece.shape[2]]
+    options = {"keep_rgb": True} if mode == "RGB" else {}
+    image = Image.frombytes(mode, (piece.shape[1], piece.shape[0]), np.ascontiguousarray(piece).tobytes())
+    image.save(out, "JPEG", quality=98, **options)
+    return out.getvalue()
+
+
 def compressed(data: bytes, name: str) -> bytes:
     if name == "deflate":
         return zlib.compress(data)
@@ -78,7 +93,7 @@ def compressed(data: bytes, name: str) -> bytes:
     return data
 
 
-COMPRESSION = {"none": 1, "lzw": 5, "deflate": 8, "packbits": 32773}
+COMPRESSION = {"jpeg": 7, "none": 1, "lzw": 5, "deflate": 8, "packbits": 32773}
 
 
 def tiff(
@@ -94,18 +109,21 @@ def tiff(
     extra: tuple[int, ...] = (),
     tags: dict[int, tuple[str, tuple[int, ...]]] | None = None,
     big: bool = False,
+    sampling: int = 0,
 ) -> bytes:
     """A TIFF of samples (H, W, C)."""
     height, width, num = samples.shape
     planes = [samples[..., i : i + 1] for i in range(num)] if planar else [samples]
-    rows, columns = {"strips": (7, width), "one": (height, width), "tiles": (16, 16)}[layout]
+    rows, columns = {"strips": (16 if compression == "jpeg" else 7, width), "one": (height, width), "tiles": (16, 16)}[layout]
     pieces = []
     for plane, top, left in itertools.product(planes, range(0, height, rows), range(0, width, columns)):
         piece = plane[top : top + rows, left : left + columns]
         if layout == "tiles":
             pad = [(0, rows - piece.shape[0]), (0, columns - piece.shape[1]), (0, 0)]
             piece = np.pad(piece, pad, mode="edge")
-        if predictor == 3:
+        if compression == "jpeg":
+            raw = jpeg_piece(piece, photometric, sampling)
+        elif predictor == 3:
             raw = predicted(piece, 3, order).tobytes()
         else:
             raw = packed((predicted(piece, 2, order) if predictor == 2 else piece).reshape(len(piece), -1), bits, order)
@@ -232,6 +250,16 @@ def tiff_cases() -> Iterator[Case]:
             yield Case("TIFF palette", name, data, table.T.astype(np.uint8)[index])
         ycc = np.stack([X, np.full_like(X, 128), np.full_like(X, 128)], axis=-1)
         yield Case("TIFF YCbCr", f"ycc_{tail}.tif", tiff(ycc, 8, 6, tags={530: ("H", (1, 1))}, **form), grey(X))
+    for order, layout in itertools.product("<>", ("strips", "one", "tiles")):
+        form = {"order": order, "layout": layout, "compression": "jpeg"}
+        tail = f"{'le' if order == '<' else 'be'}_{layout}_jpeg.tif"
+        yield Case("TIFF JPEG", f"grey_{tail}", tiff(X[..., None], 8, 1, **form), grey(X), 12)
+        yield Case("TIFF JPEG", f"white_{tail}", tiff(255 - X[..., None], 8, 0, **form), grey(X), 12)
+        yield Case("TIFF JPEG", f"rgb_{tail}", tiff(RGB, 8, 2, **form), RGB, 12)
+        for sampling in (0, 1, 2):
+            factors = ((1, 1), (2, 1), (2, 2))[sampling]
+            data = tiff(RGB, 8, 6, tags={530: ("H", factors)}, sampling=sampling, **form)
+            yield Case("TIFF JPEG", f"ycc{sampling}_{tail}", data, RGB, 24)
     # CIELAB of a few known colors (D50): signed as TIFF has it, and from zero as ICC has it.
     lab = np.array([[255, 0, 0], [0, 0, 0], [137, 0, 0], [138, 81, 70], [75, 68, -112]])
     shown = np.array([[255, 255, 255], [0, 0, 0], [128, 128, 128], [255, 0, 0], [0, 0, 255]], np.uint8)

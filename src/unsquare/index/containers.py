@@ -35,8 +35,8 @@ def webp_length(fp: IO[bytes], num_bytes: int) -> int:
     return length
 
 
-def webp_chunks(fp: IO[bytes], num_bytes: int) -> dict[bytes, bytes]:
-    """The header, colour and orientation chunks of a WebP by name; of pixel data the first ten bytes only.
+def webp_chunks(fp: IO[bytes], end: int, num_bytes: int) -> dict[bytes, bytes]:
+    """The header, color and orientation chunks of a WebP by name; of pixel data the first ten bytes only.
 
     Raises:
         ImageError: the first picture runs past the end of the file.
@@ -44,7 +44,7 @@ def webp_chunks(fp: IO[bytes], num_bytes: int) -> dict[bytes, bytes]:
     out: dict[bytes, bytes] = {}
     at = 12
     for _ in range(MAX_CHUNKS):
-        if at + 8 > num_bytes:
+        if at + 8 > end:
             return out
         fp.seek(at)
         name, length = fp.read(4), int.from_bytes(fp.read(4), "little")

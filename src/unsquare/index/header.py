@@ -185,7 +185,10 @@ def _tiff_header(fp: IO[bytes], name: str, num_bytes: int) -> Header:
     if samples is None:
         # Pillow gives the shape, and later the pixels, with the orientation tag already applied.
         fp.seek(0)
-        image = _OPENERS[name](HeaderReader(fp, name), "")  # type: ignore[arg-type]
+        try:
+            image = _OPENERS[name](HeaderReader(fp, name), "")  # type: ignore[arg-type]
+        except SyntaxError as error:
+            raise ImageError(f"is a TIFF of a kind that is not read ({found.kind})") from error
         mode, stored, orientation = image.mode, Shape(image.height, image.width), 1
     return Header(
         format=name,
@@ -202,7 +205,7 @@ def _tiff_header(fp: IO[bytes], name: str, num_bytes: int) -> Header:
 
 def _webp_header(fp: IO[bytes], name: str, num_bytes: int) -> Header:
     length = containers.webp_length(fp, num_bytes)
-    chunks = containers.webp_chunks(fp, num_bytes)
+    chunks = containers.webp_chunks(fp, length, num_bytes)
     return Header(
         format=name,
         mode="RGB",

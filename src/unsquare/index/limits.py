@@ -37,7 +37,7 @@ fuzzers stop there; cameras and converters write up to a dozen."""
 MAX_SCANS_OF_LARGE = 100
 """Of a larger JPEG."""
 _MAX_READS = 1 << 16
-_HEADER_BYTES = {"GIF": 1 << 20, "PPM": 1 << 16, "BMP": 1 << 20}
+_HEADER_BYTES = {"GIF": 1 << 20, "PPM": 1 << 16, "BMP": 1 << 20, "TIFF": 1 << 26}
 _MAX_HEADER_BYTES = 1 << 24
 
 

@@ -22,28 +22,29 @@ from unsquare.index.limits import MAX_PROFILE_BYTES, HeaderReader, check_length,
 from unsquare.shapes import Shape
 
 _MAX_PAGES = 10_000
-_MAX_SEGMENTS = 1 << 20
 _MAX_BITS_PER_PIXEL = 1024
 """Of all samples together, whether they are shown or not."""
 _MAX_BYTES_PER_PIXEL = 64
 """Taken while decoding, for pictures above a million pixels."""
 _SUBFILE, _ORIENTATION, _ICC = 254, 274, 34675
-_OFFSETS = frozenset({273, 279, 324, 325})
+_MAX_VALUES = {
+    **dict.fromkeys((273, 279, 324, 325), 1 << 20),  # where strips or tiles begin, and their lengths
+    **dict.fromkeys((258, 277, 330, 338, 339), 1 << 16),  # depths, kinds and such of the samples
+    320: 3 << 16,  # the palette
+}
+"""Of the entries of a page that are read as numbers."""
 _REDUCED_OR_MASK = 1 | 4
 _COMPRESSIONS = {
     1: "none",
     5: "LZW",
-    7: "JPEG",
     8: "deflate",
     32773: "PackBits",
     32946: "deflate",
     34925: "LZMA",
     50000: "Zstandard",
-    50001: "WebP",
 }
-_OF_SECOND_DECODER = frozenset({2, 3, 4, 6})
-"""Fax compressions and the first form of JPEG."""
-_FLOAT_PREDICTOR = 3
+"""Whose strips cannot unpack to more than they should."""
+_OF_SECOND_DECODER = {2: "fax", 3: "fax", 4: "fax", 6: "JPEG", 7: "JPEG"}
 _MODES = {0: "L", 1: "L", 2: "RGB", 3: "P", 4: "L", 5: "CMYK", 6: "YCbCr", 8: "LAB", 9: "LAB"}
 _CHANNELS = {"L": 1, "P": 1, "RGB": 3, "CMYK": 4, "YCbCr": 3, "LAB": 3}
 _PHOTOMETRIC = {10: "ITU L*a*b*", 32803: "a camera's color filter array", 32844: "LogL", 32845: "LogLuv"}
@@ -92,6 +93,8 @@ class Tiff:
     """Pictures of full size in the file."""
     samples: Samples | None
     """None where the second decoder reads the file."""
+    kind: str
+    """Its compression, colors and depth in words, for messages."""
     is_bilevel: bool
     bytes_per_pixel: int
     """An upper bound of what decoding takes."""
@@ -130,6 +133,8 @@ def read_tiff(fp: IO[bytes], num_bytes: int) -> Tiff:
             icc=bytes(icc.value) if icc is not None and icc.count > 1 else b"",
             num_pages=num_pages,
             samples=samples,
+            kind=f"{_OF_SECOND_DECODER.get(page.compression, 'no JPEG')} compression, photometric {page.photometric}, "
+            f"{page.samplesperpixel} samples of {page.bitspersample} bits",
             is_bilevel=page.bitspersample == 1 and page.samplesperpixel == 1,
             bytes_per_pixel=9 if samples is None else _bytes_per_pixel(page, samples, stored),
         )
@@ -161,8 +166,10 @@ def count_pages(fp: IO[bytes], num_bytes: int) -> int:
             raise ImageError("is damaged: a page has more than 4096 entries")
         block = fp.read(num_entries * step)
         entries = {code: (length, value) for code, _, length, value in struct.iter_unpack(order + entry, block)}
-        if len(seen) == 1 and any(entries.get(code, (0, 0))[0] > _MAX_SEGMENTS for code in _OFFSETS):
-            raise ImageError(f"has more than {_MAX_SEGMENTS:,} strips or tiles")
+        if len(seen) == 1:
+            for code, most in _MAX_VALUES.items():
+                if (num_values := entries.get(code, (0, 0))[0]) > most:
+                    raise ImageError(f"has {num_values:,} values in tag {code}, above the limit of {most:,}")
         subfile = entries.get(_SUBFILE, (1, 0))[1]
         if order == ">" and subfile >> 16 and not is_big:  # a short value, at the left of its field
             subfile >>= 16
@@ -229,7 +236,7 @@ def _samples(page: tifffile.TiffPage) -> Samples | None:
     if mode is None:
         name = _PHOTOMETRIC.get(page.photometric, f"photometric {page.photometric}")
         raise ImageError(f"is stored as {name}, which is not read; convert it to PNG or to TIFF as RGB")
-    if page.compression in _OF_SECOND_DECODER or (mode == "YCbCr" and page.is_subsampled and page.compression != 7):
+    if page.compression in _OF_SECOND_DECODER or (mode == "YCbCr" and page.is_subsampled):
         return None
     if page.compression not in _COMPRESSIONS:
         raise ImageError(f"is compressed by method {page.compression}, which is not read; known are {_known()}")
@@ -249,7 +256,7 @@ def _samples(page: tifffile.TiffPage) -> Samples | None:
         raise ImageError(f"has {mode} colors in {_name(kind, bits)} samples, which are not read")
     alpha = _alpha(page, num_color)
     return Samples(
-        mode="RGB" if mode == "YCbCr" and page.compression == 7 else mode,
+        mode=mode,
         bits=bits,
         kind=kind,
         is_inverted=page.photometric == 0,
@@ -261,7 +268,7 @@ def _samples(page: tifffile.TiffPage) -> Samples | None:
 
 
 def _known() -> str:
-    return ", ".join(dict.fromkeys(_COMPRESSIONS.values()))
+    return ", ".join(dict.fromkeys([*_COMPRESSIONS.values(), *_OF_SECOND_DECODER.values()]))
 
 
 def _name(kind: str, bits: int) -> str:
