@@ -434,6 +434,17 @@ def profile_cases() -> Iterator[Case]:
             one = wide(X, "u", bits)[..., None]
             yield Case("ICC", f"png_grey{bits}_{name}.png", png(one, bits, 0, chunks=chunk), flat, 3)
             yield Case("ICC", f"tif_grey{bits}_{name}.tif", tiff(one, bits, 1, tags=tag), flat, 3)
+        # Dark levels of a linear profile lie between those of 8 bits.
+        if gamma == 1.0:
+            for mode, photo, color, values in (("RGB ", 2, 2, RGB), ("GRAY", 1, 0, X[..., None])):
+                if space.decode() == mode:
+                    v = values / 255
+                    linear = np.where(v <= 0.04045, v / 12.92, ((v + 0.055) / 1.055) ** 2.4)
+                    deep = np.rint(linear * 65535).astype(np.uint16)
+                    shown = values if values.shape[2] == 3 else grey(values[..., 0])
+                    yield Case("ICC", f"png_deep_{name}.png", png(deep, 16, color, chunks=chunk), shown)
+                    yield Case("ICC", f"tif_deep_{name}.tif", tiff(deep, 16, photo, tags=tag), shown)
+                    yield Case("ICC", f"tif_float_{name}.tif", tiff(linear.astype(np.float32), 32, photo, tags=tag), shown)
         table = RGB[12]
         index = np.arange(WIDTH, dtype=np.uint8)[None].repeat(HEIGHT, 0)
         chunks = chunk + png_chunk(b"PLTE", table.tobytes())

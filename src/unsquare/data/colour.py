@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+import imagecodecs
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageCms, TiffImagePlugin
@@ -23,7 +24,11 @@ _OPAQUE = {"LA": "L", "La": "L", "PA": "RGB", "RGBA": "RGB", "RGBa": "RGB", "CMY
 _COLORS = {"1": "L", "P": "RGB", "YCbCr": "RGB", "HSV": "RGB", "RGBX": "RGB"}
 """Kinds that become another before a profile is applied."""
 _SPACES = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK", "Lab ": "LAB"}
-_PREMULTIPLIED = ("La", "RGBa")
+_SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+_EXACT = int(ImageCms.Flags.NOOPTIMIZE)
+
+Channels = npt.NDArray[Any]
+"""(H, W, C) uint8 or uint16."""
 
 
 class Range(NamedTuple):
@@ -60,18 +65,16 @@ def to_rgb(image: Image.Image, icc: bytes = b"") -> Pixels:
     return out
 
 
-def from_channels(
-    channels: npt.NDArray[np.uint8], mode: str, icc: bytes = b"", *, premultiplied: bool = False
-) -> Pixels:
-    """The same for bytes by channel, (H, W, C) uint8, where opacity, if any, comes last.
+def from_channels(channels: Channels, mode: str, icc: bytes = b"", *, premultiplied: bool = False) -> Pixels:
+    """The same for a picture by channel, (H, W, C) of 8 or 16 bits, where opacity, if any, comes last.
 
     Args:
-        channels: the bytes.
+        channels: the samples, black at 0 and white at the largest.
         mode: the color with an A where there is opacity: L, RGB, CMYK, LAB, YCbCr, LA, RGBA, ...
         icc: as for `to_rgb`.
         premultiplied: colors have been multiplied by their opacity.
     """
-    if mode == "RGB":
+    if mode == "RGB" and channels.dtype == np.uint8:
         return to_srgb(channels, icc)
     out = np.empty((*channels.shape[:2], 3), np.uint8)
     for rows in _strips(*channels.shape[:2]):
@@ -79,8 +82,14 @@ def from_channels(
         if mode in _OPAQUE:
             out[rows] = _over_white(_divided(strip) if premultiplied else strip, mode, icc)
         else:
-            out[rows] = _opaque_to_rgb(_image(strip, mode), icc)
+            out[rows] = _channels_to_rgb(strip, mode, icc)
     return out
+
+
+def needs_depth(icc: bytes, mode: str) -> bool:
+    """Whether `from_channels` should get 16 bits: a profile's curve may spread few dark levels over many."""
+    color = _OPAQUE.get(mode, mode)
+    return bool(icc) and color in ("L", "RGB") and _transform(icc, color) is not None
 
 
 def to_srgb(pixels: Pixels, icc: bytes, mode: str = "RGB") -> Pixels:
@@ -114,21 +123,22 @@ def value_range(least: float, most: float, *, is_float: bool) -> Range:
     return Range(least, max(most, least + 1e-6))
 
 
-def bytes_of(samples: npt.NDArray[Any], shown: Range) -> npt.NDArray[np.uint8]:
-    """The samples as bytes, 0 at the low end of the range and 255 at the high one.
+def levels_of(samples: npt.NDArray[Any], shown: Range, dtype: npt.DTypeLike = np.uint8) -> Channels:
+    """The samples as whole numbers, 0 at the low end of the range and the largest of their type at the high one.
 
     Whole numbers from zero to a power of two keep their upper eight bits; the rest is rounded.
     """
-    if shown == (0, 255) and samples.dtype == np.uint8:
+    top = np.iinfo(dtype).max
+    if shown == (0, top) and samples.dtype == dtype:
         return samples
     bits = math.log2(shown.high + 1)
-    if shown.low == 0 and bits > 8 and bits.is_integer() and samples.dtype.kind in "ui":
+    if top == 255 and shown.low == 0 and bits > 8 and bits.is_integer() and samples.dtype.kind in "ui":
         return np.minimum(samples >> (int(bits) - 8), 255).astype(np.uint8)
-    out = np.empty(samples.shape, np.uint8)
+    out = np.empty(samples.shape, dtype)
     for rows in _strips(samples.shape[0], math.prod(samples.shape[1:])):
         wide: npt.NDArray[Any] = samples[rows].astype(np.float64 if samples.dtype.itemsize > 2 else np.float32)
-        scaled = np.nan_to_num((wide - shown.low) * (255 / (shown.high - shown.low)), nan=0.0, posinf=255.0, neginf=0.0)
-        out[rows] = np.rint(np.clip(scaled, 0, 255))
+        scaled = (wide - shown.low) * (top / (shown.high - shown.low))
+        out[rows] = np.rint(np.clip(np.nan_to_num(scaled, nan=0.0, posinf=top, neginf=0.0), 0, top))
     return out
 
 
@@ -143,23 +153,35 @@ def _image(channels: npt.NDArray[np.uint8], mode: str) -> Image.Image:
     return Image.frombytes(mode, (width, height), np.ascontiguousarray(channels).tobytes())
 
 
+def _channels_to_rgb(channels: Channels, mode: str, icc: bytes) -> npt.NDArray[np.uint8]:
+    if channels.dtype == np.uint8:
+        return _opaque_to_rgb(_image(channels, mode), icc)
+    space = {"L": "gray", "RGB": "rgb"}[mode]
+    samples = np.ascontiguousarray(channels[..., 0] if mode == "L" else channels)
+    return imagecodecs.cms_transform(
+        samples, icc, _SRGB, colorspace=space, outcolorspace="rgb", outdtype=np.uint8, flags=_EXACT
+    )
+
+
 def _opaque_to_rgb(strip: Image.Image, icc: bytes) -> npt.NDArray[np.uint8]:
     strip = strip.convert(_COLORS.get(strip.mode, strip.mode))
     transform = (_transform(icc, strip.mode) if icc else None) or _transform(b"", strip.mode)
     return np.asarray(strip.convert("RGB") if transform is None else transform.apply(strip))
 
 
-def _over_white(channels: npt.NDArray[np.uint8], mode: str, icc: bytes) -> npt.NDArray[np.uint8]:
-    color = _opaque_to_rgb(_image(channels[..., :-1], _OPAQUE[mode]), icc)
+def _over_white(channels: Channels, mode: str, icc: bytes) -> npt.NDArray[np.uint8]:
+    color = _channels_to_rgb(channels[..., :-1], _OPAQUE[mode], icc)
+    alpha = channels[..., -1:] if channels.dtype == np.uint8 else (channels[..., -1:] >> 8).astype(np.uint8)
     white = Image.new("RGB", (channels.shape[1], channels.shape[0]), "white")
-    white.paste(Image.fromarray(color), mask=_image(channels[..., -1:], "L"))
+    white.paste(Image.fromarray(color), mask=_image(alpha, "L"))
     return np.asarray(white)
 
 
-def _divided(channels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+def _divided(channels: Channels) -> Channels:
     """Colors that were multiplied by their opacity, as they were."""
+    top = np.iinfo(channels.dtype).max
     alpha = np.maximum(channels[..., -1:], 1).astype(np.float32)
-    colors = np.rint(np.minimum(channels[..., :-1] * (255 / alpha), 255)).astype(np.uint8)
+    colors = np.rint(np.minimum(channels[..., :-1] * (top / alpha), top)).astype(channels.dtype)
     return np.concatenate([colors, channels[..., -1:]], axis=-1)
 
 
@@ -167,12 +189,12 @@ def _grey(image: Image.Image) -> npt.NDArray[np.uint8]:
     """Grey of more than 8 bits as (H, W, 1) bytes."""
     values = np.asarray(image)[..., None]
     if image.mode.startswith("I;16"):
-        return bytes_of(values, Range(0, (1 << _declared_bits(image)) - 1))
+        return levels_of(values, Range(0, (1 << _declared_bits(image)) - 1))
     if image.format == "PPM":
-        return bytes_of(values, Range(0, 65535 if image.mode == "I" else 1))
+        return levels_of(values, Range(0, 65535 if image.mode == "I" else 1))
     finite = values[np.isfinite(values)]
     least, most = (float(finite.min()), float(finite.max())) if finite.size else (np.inf, -np.inf)
-    return bytes_of(values, value_range(least, most, is_float=image.mode == "F"))
+    return levels_of(values, value_range(least, most, is_float=image.mode == "F"))
 
 
 def _declared_bits(image: Image.Image) -> int:
@@ -205,7 +227,9 @@ def _transform(icc: bytes, mode: str) -> _Transform | None:
             profile = ImageCms.createProfile("LAB")  # type: ignore[assignment]
         else:
             return None
-        built = ImageCms.buildTransform(profile, ImageCms.createProfile("sRGB"), mode, "RGB")
+        # Without tables in between, which are up to 10 levels off where grey is linear; colors go by another way.
+        flags = ImageCms.Flags.NOOPTIMIZE if mode == "L" else ImageCms.Flags.NONE
+        built = ImageCms.buildTransform(profile, ImageCms.createProfile("sRGB"), mode, "RGB", flags=flags)
         transform = _Transform(lambda image: ImageCms.applyTransform(image, built))
         return None if mode in ("L", "RGB") and _changes_nothing(transform, mode) else transform
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):

@@ -21,7 +21,7 @@ import numpy.typing as npt
 import simplejpeg
 from PIL import Image
 
-from unsquare.data.colour import Range, bytes_of, from_channels, to_rgb, to_srgb
+from unsquare.data.colour import Range, from_channels, levels_of, needs_depth, to_rgb, to_srgb
 from unsquare.data.pixels import Pixels, oriented_pixels
 from unsquare.data.tiff import read_samples
 from unsquare.errors import ImageError
@@ -187,8 +187,10 @@ def _decode_png(fp: IO[bytes], header: Header, bits: int | None) -> Pixels:
         raise ImageError(f"decodes to {pixels.shape[0]} x {pixels.shape[1]} pixels but declares {header.stored}")
     mode = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[pixels.shape[-1]]
     if pixels.dtype == np.uint16:
-        colors = bytes_of(pixels[..., : len(mode.rstrip("A"))], Range(0, (1 << (bits or 16)) - 1))
-        pixels = np.dstack([colors, (pixels[..., -1] >> 8).astype(np.uint8)]) if mode.endswith("A") else colors
+        dtype = np.uint16 if needs_depth(header.icc, mode) else np.uint8
+        colors = levels_of(pixels[..., : len(mode.rstrip("A"))], Range(0, (1 << (bits or 16)) - 1), dtype)
+        alpha = levels_of(pixels[..., colors.shape[-1] :], Range(0, 65535), dtype)
+        pixels = np.concatenate([colors, alpha], axis=-1)
     return from_channels(pixels, mode, header.icc)
 
 

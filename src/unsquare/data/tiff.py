@@ -10,17 +10,16 @@ from __future__ import annotations
 from typing import IO
 
 import numpy as np
-import numpy.typing as npt
 import tifffile
 
-from unsquare.data.colour import Range, bytes_of, value_range
+from unsquare.data.colour import Channels, Range, levels_of, needs_depth, value_range
 from unsquare.errors import ImageError
 from unsquare.index.header import Header
 from unsquare.index.tiff import Samples, blocks, first_page
 
 
-def read_samples(fp: IO[bytes], header: Header, bits: int | None = None) -> npt.NDArray[np.uint8]:
-    """The channels that are shown, (H, W, C) uint8; opacity, where there is any, last.
+def read_samples(fp: IO[bytes], header: Header, bits: int | None = None) -> Channels:
+    """The channels that are shown, (H, W, C) uint8, or uint16 for a profile; opacity, where there is any, last.
 
     Args:
         fp: the open file.
@@ -33,7 +32,8 @@ def read_samples(fp: IO[bytes], header: Header, bits: int | None = None) -> npt.
     samples = header.samples
     assert samples is not None
     num_channels = 3 if samples.palette is not None else samples.num_channels
-    out = np.empty((*header.stored, num_channels), np.uint8)
+    is_deep = samples.bits > 8 and samples.palette is None and needs_depth(header.icc, samples.mode)
+    out = np.empty((*header.stored, num_channels), np.uint16 if is_deep else np.uint8)
     with first_page(fp) as page:
         if (page.imagelength, page.imagewidth) != header.stored:
             raise ImageError("changed while it was read")
@@ -46,9 +46,9 @@ def read_samples(fp: IO[bytes], header: Header, bits: int | None = None) -> npt.
             else:
                 for i in range(block.shape[2]):
                     is_color = channel + i < samples.num_colors
-                    part[..., channel + i] = bytes_of(block[..., i], shown if is_color else opacity)
+                    part[..., channel + i] = levels_of(block[..., i], shown if is_color else opacity, out.dtype)
     if samples.is_inverted:
-        np.subtract(255, out[..., : samples.num_colors], out=out[..., : samples.num_colors])
+        out[..., : samples.num_colors] ^= np.iinfo(out.dtype).max
     if samples.is_unsigned_lab:
         out[..., 1:3] ^= 128
     return out

@@ -81,7 +81,7 @@ def read_png(fp: IO[bytes], num_bytes: int) -> Png:
     check_length("pixel data", pixel_bytes, int(2 * raw) + (1 << 20))
     found.parts = (*parts, _END)
     decoded = (depth + 7) // 8 * (4 if color in (2, 3, 6) else 2)
-    found.bytes_per_pixel = decoded + 4 + -(-pixel_bytes // max(1, found.stored.pixels))
+    found.bytes_per_pixel = decoded * (1 if depth < 16 else 2) + 4 + -(-pixel_bytes // max(1, found.stored.pixels))
     return found
 
 

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO, Any, cast
+from typing import IO, Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,9 @@ _MAX_BITS_PER_PIXEL = 1024
 """Of all samples together, whether they are shown or not."""
 _MAX_BYTES_PER_PIXEL = 64
 """Taken while decoding, for pictures above a million pixels."""
+_MAX_ENTRIES = 4096
+_WHOLE_BYTES = {3: 2, 4: 4, 16: 8}
+"""Of whole numbers, by their type."""
 _SUBFILE, _ORIENTATION, _ICC = 254, 274, 34675
 _MAX_VALUES = {
     **dict.fromkeys((273, 279, 324, 325), 1 << 20),  # where strips or tiles begin, and their lengths
@@ -148,10 +151,11 @@ def count_pages(fp: IO[bytes], num_bytes: int) -> int:
     """
     fp.seek(0)
     head = fp.read(16)
-    order = "<" if head[:2] == b"II" else ">"
+    order: Literal["little", "big"] = "little" if head[:2] == b"II" else "big"
     is_big = head[2:4] in (b"+\x00", b"\x00+")
-    number, entry, offset = ("Q", "HHQQ", "Q") if is_big else ("H", "HHII", "I")
-    at = struct.unpack_from(order + offset, head, 8 if is_big else 4)[0]
+    entry = ("<" if order == "little" else ">") + ("HHQ8s" if is_big else "HHI4s")
+    number_bytes, offset_bytes = (8, 8) if is_big else (2, 4)
+    at = int.from_bytes(head[8:16] if is_big else head[4:8], order)
     count = 0
     seen: set[int] = set()
     while at:
@@ -159,22 +163,18 @@ def count_pages(fp: IO[bytes], num_bytes: int) -> int:
             raise ImageError("is damaged: its list of pages goes in a circle, has no end or leaves the file")
         seen.add(at)
         fp.seek(at)
-        size = struct.calcsize(order + number)
-        num_entries = int.from_bytes(fp.read(size), "little" if order == "<" else "big")
-        step = struct.calcsize(order + entry)
-        if num_entries > 4096:
-            raise ImageError("is damaged: a page has more than 4096 entries")
-        block = fp.read(num_entries * step)
-        entries = {code: (length, value) for code, _, length, value in struct.iter_unpack(order + entry, block)}
-        if len(seen) == 1:
-            for code, most in _MAX_VALUES.items():
-                if (num_values := entries.get(code, (0, 0))[0]) > most:
-                    raise ImageError(f"has {num_values:,} values in tag {code}, above the limit of {most:,}")
-        subfile = entries.get(_SUBFILE, (1, 0))[1]
-        if order == ">" and subfile >> 16 and not is_big:  # a short value, at the left of its field
-            subfile >>= 16
+        num_entries = int.from_bytes(fp.read(number_bytes), order)
+        if num_entries > _MAX_ENTRIES:
+            raise ImageError(f"is damaged: a page has more than {_MAX_ENTRIES} entries")
+        block = fp.read(num_entries * struct.calcsize(entry))
+        subfile = 0
+        for code, kind, num_values, value in struct.iter_unpack(entry, block):
+            if code == _SUBFILE:
+                subfile = int.from_bytes(value[: _WHOLE_BYTES.get(kind, 4)], order)
+            if len(seen) == 1 and num_values > _MAX_VALUES.get(code, num_values):
+                raise ImageError(f"has {num_values:,} values in tag {code}, above the limit of {_MAX_VALUES[code]:,}")
         count += not subfile & _REDUCED_OR_MASK
-        at = int.from_bytes(fp.read(struct.calcsize(order + offset)), "little" if order == "<" else "big")
+        at = int.from_bytes(fp.read(offset_bytes), order)
     return max(count, 1)
 
 
@@ -306,7 +306,7 @@ def _bytes_per_pixel(page: tifffile.TiffPage, samples: Samples, stored: Shape) -
     rows, width = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, page.imagewidth)
     # Encoded, decoded, in the other byte order or with the predictor undone.
     work = 3 * raw * min(rows, stored.height) * width / stored.pixels
-    bytes_per_pixel = int(samples.num_channels + 7 + work) + 1
+    bytes_per_pixel = int(samples.num_channels * (1 + (samples.bits > 8)) + 7 + work) + 1
     if bytes_per_pixel > _MAX_BYTES_PER_PIXEL and stored.pixels > 1 << 20:
         raise ImageError(
             f"takes {bytes_per_pixel} bytes a pixel to decode, above the limit of {_MAX_BYTES_PER_PIXEL}; "
