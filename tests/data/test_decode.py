@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ import pytest
 from PIL import Image, ImageCms, ImageFile, ImageOps
 
 from unsquare.data.colour import to_rgb
-from unsquare.data.decode import decode, decode_peak_bytes
+from unsquare.data.decode import decode, decode_peak_bytes, decode_row
 from unsquare.errors import ImageError
 from unsquare.index import read_header, scan_source
 from unsquare.shapes import Shape
@@ -204,6 +206,22 @@ def test_a_changed_file_is_noticed(write_picture) -> None:
     path.unlink()
     with pytest.raises(ImageError, match="is not there"):
         decode(path)
+
+
+def test_a_file_that_took_anothers_place_is_noticed(make_folder) -> None:
+    """A picture of the same shape but another length, or written again later, is not the one that was indexed."""
+    index = scan_source(make_folder(num_images=1))
+    path, size = index.path(0), Shape(*index.sizes[0].tolist())
+    assert decode_row(index, 0).shape == (*size, 3)
+    status = path.stat()
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    with pytest.raises(ImageError, match="was written again after it was indexed; scan again"):
+        decode_row(index, 0)
+    Image.new("RGB", (size.width, size.height)).save(path)
+    with pytest.raises(ImageError, match=r"is [\d,]+ bytes long now, but [\d,]+ in the index; scan again"):
+        decode_row(index, 0)
+    unseen = replace(index, num_bytes=index.num_bytes * 0, modified_ns=index.modified_ns * 0)
+    assert decode_row(unseen, 0).max() == 0
 
 
 def test_a_lack_of_memory_is_an_image_error(write_picture, monkeypatch: pytest.MonkeyPatch) -> None:
