@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
+import importlib
 from pathlib import Path
 from types import ModuleType
 
@@ -14,15 +13,11 @@ from unsquare.data.decode import decode
 from unsquare.index import read_header
 
 
-@pytest.fixture(scope="module")
-def matrix() -> ModuleType:
+@pytest.fixture
+def matrix(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The module of the benchmarks that writes the files, bit by bit, and knows their pixels."""
-    path = Path(__file__).resolve().parents[2] / "benchmarks/picture_matrix.py"
-    spec = importlib.util.spec_from_file_location("picture_matrix", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["picture_matrix"] = module
-    spec.loader.exec_module(module)
-    return module
+    monkeypatch.syspath_prepend(Path(__file__).resolve().parents[2] / "benchmarks")
+    return importlib.import_module("picture_matrix")
 
 
 @pytest.mark.parametrize("kind", ["tiff", "png", "profile", "pnm", "bmp", "jpeg"])
