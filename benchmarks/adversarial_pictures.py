@@ -183,7 +183,8 @@ def run_bombs(folder: Path) -> dict:
         else:
             print(
                 f"{mark}{name:26} header {found['header_s']:6.2f} s {found['header_MB']:6.0f} MB, decode "
-                f"{found['decode_s']:6.2f} s {found['decode_MB']:6.0f} MB; {found['header'][:50]} | {found['decode'][:50]}"
+                f"{found['decode_s']:6.2f} s {found['decode_MB']:6.0f} MB; "
+                f"{found['header'][:60]} | {found['decode'][:60]}"
             )
     print(f"bombs: {num_bad} of {len(results)} take more than {ALLOWED_MB} MB or {ALLOWED_S} s")
     return {"num": len(results), "num_bad": num_bad, "results": results}

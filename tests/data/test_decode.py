@@ -294,7 +294,7 @@ def test_real_photographs_decode_as_pillow_does(shared_data: Path) -> None:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="measures memory as Linux does")
-@pytest.mark.parametrize(("suffix", "size"), [("jpg", None), ("webp", None), ("png", Shape(1900, 1950))])
+@pytest.mark.parametrize(("suffix", "size"), [("jpg", None), ("webp", None), ("tif", None), ("png", Shape(1900, 1950))])
 def test_memory_stays_below_the_bound(write_picture, suffix: str, size: Shape | None) -> None:
     """The measured peak of one decode is within what `decode_peak_bytes` reserves for it."""
     script = r"""

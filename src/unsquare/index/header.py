@@ -52,8 +52,8 @@ _SIDEWAYS = (5, 6, 7, 8)
 """EXIF orientations that swap height and width."""
 MOST_BYTES_PER_PIXEL = 64
 """No picture above a million pixels takes more while it is decoded."""
-_BYTES_PER_PIXEL = {"JPEG": 9, "BMP": 9, "GIF": 9, "PPM": 12}
-"""Peak per pixel of the file: measured 3 (JPEG) and 9 (progressive JPEG)."""
+_BYTES_PER_PIXEL = {"JPEG": 9, "BMP": 12, "GIF": 9, "PPM": 18}
+"""Peak per pixel of the file: measured 3 (JPEG), 9 (progressive JPEG), 10 (BMP), 7 (GIF) and 16 (PGM of 16 bits)."""
 _OTHER_BYTES_PER_PIXEL = 24
 """The same for every other format: measured 18 (WebP), 12 (AVIF) and 19 (JPEG 2000)."""
 
@@ -160,8 +160,14 @@ def _jpeg_header(fp: IO[bytes], name: str, num_bytes: int) -> Header:
         orientation=_orientation(_bare({"exif": found.exif, "xmp": found.xmp})),
         icc=found.icc,
         parts=found.parts,
-        bytes_per_pixel=_BYTES_PER_PIXEL[name] + -(-num_bytes // found.stored.pixels if found.stored.pixels else 0),
+        bytes_per_pixel=_BYTES_PER_PIXEL[name] + 4 * (found.mode == "CMYK") + _held(found.parts, found.stored),
     )
+
+
+def _held(parts: tuple[Part, ...], stored: Shape) -> int:
+    """Bytes per pixel of the file itself, held while it is decoded."""
+    num_bytes = sum(part[1] for part in parts if isinstance(part, tuple))
+    return -(-num_bytes // max(1, stored.pixels))
 
 
 def _png_header(fp: IO[bytes], name: str, num_bytes: int) -> Header:
@@ -206,13 +212,15 @@ def _tiff_header(fp: IO[bytes], name: str, num_bytes: int) -> Header:
 def _webp_header(fp: IO[bytes], name: str, num_bytes: int) -> Header:
     length = containers.webp_length(fp, num_bytes)
     chunks = containers.webp_chunks(fp, length, num_bytes)
+    stored = containers.webp_shape(chunks)
     return Header(
         format=name,
         mode="RGB",
-        stored=containers.webp_shape(chunks),
+        stored=stored,
         orientation=_orientation(_bare({"exif": chunks.get(b"EXIF"), "xmp": chunks.get(b"XMP ")})),
         icc=chunks.get(b"ICCP", b""),
         parts=((0, length),),
+        bytes_per_pixel=_OTHER_BYTES_PER_PIXEL + _held(((0, length),), stored),
     )
 
 

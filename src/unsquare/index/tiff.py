@@ -29,6 +29,8 @@ _MAX_BYTES_PER_PIXEL = 64
 _MAX_ENTRIES = 4096
 _WHOLE_BYTES = {3: 2, 4: 4, 16: 8}
 """Of whole numbers, by their type."""
+_READ_BYTES = 1 << 20
+"""Of strips or tiles read at a time; tifffile itself would take 256 MiB."""
 _SUBFILE, _ORIENTATION, _ICC = 254, 274, 34675
 _MAX_VALUES = {
     **dict.fromkeys((273, 279, 324, 325), 1 << 20),  # where strips or tiles begin, and their lengths
@@ -139,7 +141,7 @@ def read_tiff(fp: IO[bytes], num_bytes: int) -> Tiff:
             kind=f"{_OF_SECOND_DECODER.get(page.compression, 'no JPEG')} compression, photometric {page.photometric}, "
             f"{page.samplesperpixel} samples of {page.bitspersample} bits",
             is_bilevel=page.bitspersample == 1 and page.samplesperpixel == 1,
-            bytes_per_pixel=9 if samples is None else _bytes_per_pixel(page, samples, stored),
+            bytes_per_pixel=12 if samples is None else _bytes_per_pixel(page, samples, stored),
         )
 
 
@@ -188,7 +190,7 @@ def blocks(page: tifffile.TiffPage, num_channels: int) -> Iterator[tuple[npt.NDA
         ImageError: parts of the picture are missing.
     """
     covered = 0
-    for data, (plane, _, row, column, _), _ in page.segments(maxworkers=1):
+    for data, (plane, _, row, column, _), _ in page.segments(maxworkers=1, buffersize=_READ_BYTES):
         if data is None:
             raise ImageError("is cut short: a strip or tile is missing")
         if plane < num_channels:
