@@ -15,7 +15,7 @@ from typing import IO
 from unsquare.errors import ImageError
 from unsquare.index.containers import check_end_marker
 from unsquare.index.limits import (
-    FREE_PIXELS,
+    LARGE_PIXELS,
     MAX_CHUNKS,
     MAX_PROFILE_BYTES,
     MAX_SCANS,
@@ -177,7 +177,7 @@ def _keep(marker: int, content: bytes, found: Jpeg) -> None:
 
 def _check_scans(fp: IO[bytes], begin: int, end: int, stored: Shape) -> None:
     """Raise `ImageError` where the pixel data come in more scans than decoding in bounded time allows."""
-    limit = MAX_SCANS if stored.pixels <= FREE_PIXELS else MAX_SCANS_OF_LARGE
+    limit = MAX_SCANS if stored.pixels <= LARGE_PIXELS else MAX_SCANS_OF_LARGE
     count, last = 0, b""
     fp.seek(begin)
     while begin < end and (block := fp.read(min(16 * _BLOCK_BYTES, end - begin))):

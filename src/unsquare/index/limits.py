@@ -32,10 +32,11 @@ MAX_CHUNKS = 100_000
 MAX_WHOLE_BYTES = 1 << 28
 """Of a file in a format (WebP, AVIF) whose decoder holds the file as a whole."""
 MAX_SCANS = 500
-"""Of a JPEG up to FREE_PIXELS: each passes over all its coefficients again, 500 in about a second. libjpeg-turbo's own
+"""Of a JPEG up to 2048 x 2048: each passes over all its coefficients again, 500 in about a second. libjpeg-turbo's own
 fuzzers stop there; cameras and converters write up to a dozen."""
 MAX_SCANS_OF_LARGE = 100
-"""Of a larger JPEG."""
+"""Of a JPEG above LARGE_PIXELS."""
+LARGE_PIXELS = 1 << 22
 _MAX_READS = 1 << 16
 _HEADER_BYTES = {"GIF": 1 << 20, "PPM": 1 << 16, "BMP": 1 << 20, "TIFF": 1 << 26}
 _MAX_HEADER_BYTES = 1 << 24
