@@ -10,6 +10,7 @@ def test_the_public_names_are_these():
     """The door's names are pinned: adding or removing one is a decision."""
     assert sorted(unsquare.__all__) == [
         "BatchLoader",
+        "Choices",
         "Geometry",
         "Limits",
         "PadCollate",

@@ -13,6 +13,7 @@ guard_torchvision()
 # Loaded at first use, so that planning on a laptop does not wait for torch.
 _HOMES = {
     "BatchLoader": "unsquare.data.loader",
+    "Choices": "unsquare.index.choices",
     "Geometry": "unsquare.shapes",
     "Limits": "unsquare.plan.config",
     "PadCollate": "unsquare.data.collate",

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ import pytest
 from PIL import Image, ImageCms, ImageFile, ImageOps
 
 from unsquare.data.colour import to_rgb
-from unsquare.data.decode import decode, decode_peak_bytes
+from unsquare.data.decode import decode, decode_peak_bytes, decode_row
 from unsquare.errors import ImageError
 from unsquare.index import read_header, scan_source
 from unsquare.shapes import Shape
@@ -206,9 +208,25 @@ def test_a_changed_file_is_noticed(write_picture) -> None:
         decode(path)
 
 
+def test_a_file_that_took_anothers_place_is_noticed(make_folder) -> None:
+    """A picture of the same shape but another length, or written again later, is not the one that was indexed."""
+    index = scan_source(make_folder(num_images=1))
+    path, size = index.path(0), Shape(*index.sizes[0].tolist())
+    assert decode_row(index, 0).shape == (*size, 3)
+    status = path.stat()
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    with pytest.raises(ImageError, match="was written again after it was indexed; scan again"):
+        decode_row(index, 0)
+    Image.new("RGB", (size.width, size.height)).save(path)
+    with pytest.raises(ImageError, match=r"is [\d,]+ bytes long now, but [\d,]+ in the index; scan again"):
+        decode_row(index, 0)
+    unseen = replace(index, num_bytes=index.num_bytes * 0, modified_ns=index.modified_ns * 0)
+    assert decode_row(unseen, 0).max() == 0
+
+
 def test_a_lack_of_memory_is_an_image_error(write_picture, monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory that cannot be had is reported for the file, not as a crash."""
-    path = write_picture("a.png")
+    path = write_picture("a.bmp")
 
     def fail(*_: object) -> None:
         raise MemoryError
@@ -276,7 +294,7 @@ def test_real_photographs_decode_as_pillow_does(shared_data: Path) -> None:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="measures memory as Linux does")
-@pytest.mark.parametrize(("suffix", "size"), [("jpg", None), ("webp", None), ("png", Shape(1900, 1950))])
+@pytest.mark.parametrize(("suffix", "size"), [("jpg", None), ("webp", None), ("tif", None), ("png", Shape(1900, 1950))])
 def test_memory_stays_below_the_bound(write_picture, suffix: str, size: Shape | None) -> None:
     """The measured peak of one decode is within what `decode_peak_bytes` reserves for it."""
     script = r"""
@@ -294,4 +312,4 @@ print(peak() - before)
     path = write_picture(f"a.{suffix}", *shape)
     command = [sys.executable, "-c", script, path, *map(str, size)]
     peak = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    assert 3 * size.pixels <= peak <= decode_peak_bytes(shape, size, read_header(path).format)
+    assert 3 * size.pixels <= peak <= decode_peak_bytes(shape, size, read_header(path).bytes_per_pixel)

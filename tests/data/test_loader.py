@@ -83,13 +83,13 @@ def test_a_giant_is_decoded_when_it_is_asked_for(make_folder, monkeypatch):
     index = scan_source(make_folder(num_images=6))
     needs = [decode_peak_bytes(Shape(*size), Shape(*size)) for size in index.sizes.tolist()]
     monkeypatch.setattr(loader_module, "DECODE_BYTES", sorted(needs)[len(needs) // 2])
-    monkeypatch.setattr(loader_module, "_need", lambda path, original, target: decode_peak_bytes(original, target))
+    monkeypatch.setattr(loader_module, "decode_need", lambda path, shape, size: decode_peak_bytes(shape, size))
     asked = []
-    pool_decode = loader_module.decode
+    pool_decode = loader_module.decode_row
     main = threading.get_ident()
     monkeypatch.setattr(
         loader_module,
-        "decode",
+        "decode_row",
         lambda *given, **settings: asked.append(threading.get_ident() == main) or pool_decode(*given, **settings),
     )
     _, batches = _load(index)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import struct
 import subprocess
 import sys
 import threading
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageOps, PngImagePlugin
 
+from unsquare.data.decode import decode
 from unsquare.errors import ImageError
 from unsquare.index.header import read_header
 from unsquare.index.limits import FREE_PIXELS, MAX_PIXELS, MAX_PIXELS_PER_BYTE, check_size
@@ -120,6 +122,56 @@ def test_bytes_after_a_jpeg_do_no_harm(write_picture, garbage: bytes) -> None:
     assert read_header(path).shape == (50, 60)
 
 
+@pytest.mark.parametrize(
+    ("name", "head", "reason"),
+    [
+        ("a.gif", lambda data: data[: data.index(b",")] + b"!\xfe" + b"\xff" * 2_000_000, "1,048,576 bytes"),
+        ("a.gif", lambda data: data[: data.index(b",")] + b"!\xfe\x01x\0" * 400_000, "65,536 pieces"),
+        ("a.ppm", lambda data: b"P6\n#" + b"x" * 200_000 + data[2:], "65,536 bytes"),
+        ("a.ppm", lambda data: b"P6" + b" " * 200_000 + data[2:], "65,536 bytes"),
+        ("a.jp2", lambda data: data[:32] + b"\0\0\0\x08free" * 200_000 + data[32:], "65,536 pieces"),
+    ],
+)
+def test_headers_without_an_end_are_refused(write_picture, name: str, head, reason: str) -> None:
+    """Comments, blanks and boxes before the picture are read up to a limit, by the scan and by decoding."""
+    path = write_picture(name)
+    path.write_bytes(head(path.read_bytes()))
+    for read in (read_header, decode):
+        with pytest.raises(ImageError, match=f"has more than .*{reason}"):
+            read(path)
+
+
+@pytest.mark.parametrize(
+    ("chunk", "reason"),
+    [(b"ICCP", "color profile"), (b"EXIF", "EXIF"), (b"XMP ", "XMP"), (b"", "chunks"), (b"JUNK", "WebP")],
+)
+def test_chunks_of_webp_are_bounded(write_picture, chunk: bytes, reason: str) -> None:
+    """Whatever length a chunk declares, no memory is taken for more than the limit."""
+    path = write_picture("a.webp")
+    plain = path.read_bytes()[12:]
+    length = {b"": 0, b"JUNK": 1 << 30}.get(chunk, 20 << 20)
+    head = b"VP8X" + struct.pack("<I", 10) + b"\x20\0\0\0" + bytes(6)
+    body = head + (b"JUNK\0\0\0\0" * 100_001 if not chunk else chunk + struct.pack("<I", length))
+    with path.open("wb") as file:
+        total = 12 + len(body) + length + len(plain)
+        file.write(b"RIFF" + struct.pack("<I", total - 8) + b"WEBP" + body)
+        file.seek(total - len(plain))
+        file.write(plain)
+    with pytest.raises(ImageError, match=reason):
+        read_header(path)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "jp2", "bmp", "gif", "tif"])
+def test_gigabytes_behind_a_picture_do_no_harm(write_picture, suffix: str) -> None:
+    """What lies behind is not read, and the picture is shown as without it."""
+    path = write_picture(f"a.{suffix}")
+    plain = decode(path)
+    with path.open("ab") as file:
+        file.truncate(5 << 30)  # takes no room on the disk
+    assert read_header(path).shape == plain.shape[:2]
+    assert (decode(path) == plain).all()
+
+
 def test_pixels_must_be_justified_by_bytes() -> None:
     """Small pictures are read however flat; large ones need bytes; nothing is larger than the limit."""
     check_size(Shape(4096, 4096), 100)
@@ -189,8 +241,8 @@ def test_every_awkward_file_has_a_shape_or_a_reason(shared_data: Path) -> None:
         except ImageError as error:
             reason = str(error)
         if reason:
-            assert reason.startswith(("is ", "declares ", "holds ")), row["path"]
-        else:
+            assert reason.startswith(("is ", "declares ", "holds ", "has ")), row["path"]
+        elif "cannot identify" not in row["pillow_observed"]:
             assert f" {header.stored.width}x{header.stored.height}" in row["pillow_observed"], row["path"]
 
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import tyro
@@ -18,6 +18,7 @@ from rich.text import Text
 from unsquare.cli.parsing import parse, print_json, progress_bar
 from unsquare.data.verify import verify
 from unsquare.errors import ConfigError, SourceError
+from unsquare.index.choices import Choices
 from unsquare.index.remarks import class_counts, find_remarks
 from unsquare.index.scan import ScanResult, scan
 from unsquare.index.table import Remark, ShapeIndex, shown
@@ -38,6 +39,11 @@ class ScanArguments:
     """The index to write; where it exists, only new or changed files are read again."""
     workers: Annotated[int, Range(1, MOST_WORKERS)] | None = None
     """Threads that read; left out, a number that suits the machine."""
+    pages: Literal["refuse", "first"] = "refuse"
+    """A TIFF of several pages is a problem (refuse), or its first page is the picture (first)."""
+    bits: int | None = None
+    """Bits that 16-bit TIFF and PNG use: 12 shows 0 to 4095 as black to white, 16 the declared range. Left out, the
+    declared range is shown, and files that use less than a quarter of it are problems."""
     verify: bool = False
     """Also decode every picture, and list those that fail."""
     json: bool = False
@@ -47,9 +53,10 @@ class ScanArguments:
 def run(arguments: Sequence[str]) -> int:
     """Run the command."""
     given = parse(ScanArguments, arguments, command="scan", example=EXAMPLE)
+    choices = Choices(pages=given.pages, bits=given.bits)
     previous = _previous(given.out)
     with progress_bar("reading headers") as progress:
-        result = scan(given.source, previous=previous, workers=given.workers, progress=progress)
+        result = scan(given.source, previous=previous, choices=choices, workers=given.workers, progress=progress)
     index = result.index
     if previous is not None and previous.root != index.root:
         raise SourceError(
@@ -87,6 +94,7 @@ def _summary(index: ShapeIndex, result: ScanResult, remarks: Sequence[Remark], o
         "index": str(out),
         "num_images": len(index),
         "num_problems": len(index.problems),
+        "choices": asdict(index.choices),
         "num_read": result.num_read,
         "num_reused": result.num_reused,
         "classes": {name: int((index.labels == label).sum()) for label, name in enumerate(index.classes)},

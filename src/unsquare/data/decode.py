@@ -1,88 +1,155 @@
 """From a file to the pixels that a person would see, at the shape that training wants.
 
-JPEG goes through libjpeg-turbo, which shrinks while it decodes where the target is less than half as large (a
-quarter of the time and memory); every other format, and the rare kinds of JPEG, through Pillow. Memory is a
-fixed number of bytes per pixel, known beforehand, so that a loader can reserve it. Nearly all time is spent
-without the interpreter's lock.
+Each format has the decoder that is right about it: JPEG goes through libjpeg-turbo, which shrinks while it decodes
+where the target is less than half as large (a quarter of the time and memory); PNG through libpng, in the file's own
+depth; TIFF through tifffile and imagecodecs; the rest, and what the first decoder lacks, through Pillow. Memory is a
+fixed number of bytes per pixel, known beforehand, so that a loader can reserve it. Nearly all time is spent without the
+interpreter's lock.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import re
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, NamedTuple
 
+import imagecodecs
 import numpy as np
+import numpy.typing as npt
 import simplejpeg
 from PIL import Image
 
-from unsquare.data.colour import to_rgb, to_srgb
+from unsquare.data.colour import Range, from_channels, levels_of, needs_depth, to_rgb, to_srgb
 from unsquare.data.pixels import Pixels, oriented_pixels
+from unsquare.data.tiff import read_samples
 from unsquare.errors import ImageError
-from unsquare.index.header import Header, header_of, open_pixels, oriented
+from unsquare.index.header import MOST_BYTES_PER_PIXEL, Header, header_of, open_pixels, oriented, read_header
+from unsquare.index.opening import open_regular
 from unsquare.index.reading import image_errors
+from unsquare.index.stream import join
+from unsquare.index.table import ShapeIndex
 from unsquare.shapes import Shape
 
-FILE_BYTES_PER_PIXEL = {"JPEG": 9, "MPO": 9, "PNG": 9, "TIFF": 9}
-"""Peak per pixel of the file: measured 3 (JPEG), 9 (progressive JPEG), 8 (PNG, TIFF)."""
-MOST_BYTES_PER_PIXEL = 24
-"""The same for every other format: measured 18 (WebP), 12 (AVIF) and 19 (JPEG 2000)."""
 RESIZED_BYTES_PER_PIXEL = 14
 """Peak per pixel after resizing: Pillow's picture (4), the pass in between (4), ours (3), and turned (3)."""
 FIXED_BYTES = 16 << 20
-"""Strips of colour conversion, decoder tables, and the like."""
+"""Strips of color conversion, decoder tables, and the like."""
 
-_HARMLESS = re.compile(
-    r"extraneous bytes before marker 0x(?!d[0-7])|bad ICC marker|Invalid SOS parameters|Unknown Adobe color"
+_DAMAGE = re.compile(
+    r"Corrupt JPEG data: (?!\d+ extraneous bytes before marker 0x(?!d[0-7]))|[Pp]remature end|Inconsistent progression"
 )
-"""Complaints of libjpeg about JPEGs whose pixels are whole: stray bytes between segments (not between
-the parts of the pixel data, markers d0 to d7), odd metadata. Viewers show such pictures; so does Pillow."""
+"""Complaints of libjpeg about pixels that are not there, or not what they were. Whatever else it says concerns odd
+metadata, stray bytes between segments (not between the parts of the pixel data, markers d0 to d7), or a kind that its
+wrapper lacks: viewers show such pictures, and so does the second decoder."""
 
 
-def decode(path: Path, size: Shape | None = None, *, expected: Shape | None = None) -> Pixels:
+class Stamp(NamedTuple):
+    """What tells a file from one that took its place."""
+
+    num_bytes: int
+    modified_ns: int
+
+
+def decode(
+    path: Path,
+    size: Shape | None = None,
+    *,
+    expected: Shape | None = None,
+    stamp: Stamp | None = None,
+    bits: int | None = None,
+) -> Pixels:
     """The picture as displayed: orientation applied, transparency over white, sRGB, 8 bits, the first frame.
 
     Args:
         path: the file.
         size: the displayed shape to resize to; None keeps the file's.
         expected: the displayed shape that the index has; None checks nothing.
+        stamp: the length and modification time that the index has; None checks nothing.
+        bits: the bits that samples of 16 bits in TIFF and PNG use, the choice that the index keeps; None for the
+            declared range.
 
     Returns:
         (H, W, 3) uint8.
 
     Raises:
-        ImageError: the file is damaged, cut short, too large for its bytes, or no longer of the expected
-            shape.
+        ImageError: the file is damaged, cut short, too large for its bytes, of a kind that is not read, or no longer
+            the one that the index has.
     """
-    with image_errors(), path.open("rb") as fp:
-        num_bytes = os.fstat(fp.fileno()).st_size
-        header = header_of(fp, num_bytes)
+    with image_errors(), open_regular(path) as (fp, status):
+        _check_unchanged(status, stamp)
+        header = header_of(fp, status.st_size)
         if expected is not None and header.shape != tuple(expected):
             raise ImageError(f"is {header.shape} pixels now, but the index says {Shape(*expected)}; scan again")
         target = oriented(size or header.shape, header.orientation)
-        pixels = _decode_stored(fp, header, target)
+        pixels = _decode_stored(fp, header, target, bits)
         resized = resize(pixels, target)
         return oriented_pixels(resized, header.orientation)
 
 
-def decode_peak_bytes(shape: Shape, size: Shape, format: str = "") -> int:
+def decode_row(index: ShapeIndex, row: int, size: Shape | None = None) -> Pixels:
+    """The picture of one row of an index, as `decode` gives it, if its file is still the one that was indexed.
+
+    Args:
+        index: the images; length and time are compared where it has looked at the file.
+        row: the image.
+        size: the displayed shape to resize to; None keeps the file's.
+
+    Raises:
+        ImageError: as `decode`.
+    """
+    shape = Shape(int(index.sizes[row, 0]), int(index.sizes[row, 1]))
+    stamp = Stamp(int(index.num_bytes[row]), int(index.modified_ns[row]))
+    return decode(
+        index.path(row),
+        size,
+        expected=shape,
+        stamp=stamp if stamp.modified_ns else None,
+        bits=index.choices.bits,
+    )
+
+
+def _check_unchanged(status: os.stat_result, stamp: Stamp | None) -> None:
+    if stamp is None or stamp == (status.st_size, status.st_mtime_ns):
+        return
+    if stamp.num_bytes != status.st_size:
+        raise ImageError(f"is {status.st_size:,} bytes long now, but {stamp.num_bytes:,} in the index; scan again")
+    raise ImageError("was written again after it was indexed; scan again")
+
+
+def decode_peak_bytes(shape: Shape, size: Shape, bytes_per_pixel: int = MOST_BYTES_PER_PIXEL) -> int:
     """An upper bound of the memory that `decode` takes at its peak, in bytes, its result included.
 
     Args:
         shape: the file's shape.
         size: the shape it is resized to.
-        format: the file's, as its header says; where it is not known, the most that any takes.
+        bytes_per_pixel: the file's, as its header says; where it is not known, the most that any takes.
     """
     resized = 0 if shape == size else RESIZED_BYTES_PER_PIXEL * size.pixels
-    return FILE_BYTES_PER_PIXEL.get(format, MOST_BYTES_PER_PIXEL) * shape.pixels + resized + FIXED_BYTES
+    return bytes_per_pixel * shape.pixels + resized + FIXED_BYTES
 
 
-def _decode_stored(fp: IO[bytes], header: Header, target: Shape) -> Pixels:
+def decode_need(path: Path, shape: Shape, size: Shape) -> int:
+    """The same for a file; the most that it could take where its header cannot be read."""
+    try:
+        return decode_peak_bytes(shape, size, read_header(path).bytes_per_pixel)
+    except ImageError:
+        return decode_peak_bytes(shape, size)
+
+
+def _decode_stored(fp: IO[bytes], header: Header, target: Shape, bits: int | None) -> Pixels:
     """The picture before its orientation is applied; a JPEG may come smaller, down to the target."""
-    if header.format == "JPEG" and header.mode in ("RGB", "L"):
+    if header.format == "JPEG":
         return _decode_jpeg(fp, header, target)
-    return _decode_other(fp, header)
+    if header.format == "PNG":
+        return _decode_png(fp, header, bits)
+    if header.samples is not None:
+        samples = header.samples
+        mode = ("RGB" if samples.mode == "P" else samples.mode) + "A" * samples.has_alpha
+        channels = read_samples(fp, header, bits)
+        return from_channels(channels, mode, header.icc, premultiplied=samples.is_premultiplied)
+    return _decode_other(io.BytesIO(join(fp, header.parts)) if header.parts else fp, header)
 
 
 def _decode_other(fp: IO[bytes], header: Header) -> Pixels:
@@ -90,23 +157,41 @@ def _decode_other(fp: IO[bytes], header: Header) -> Pixels:
         image.load()
         if (image.height, image.width) != header.stored:
             raise ImageError(f"decodes to {image.height} x {image.width} pixels but declares {header.stored}")
+        if header.format == "BMP" and image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0):
+            # A header that promises opacity, and nothing in it: every program shows such a picture as opaque.
+            image.putalpha(255)
         return to_rgb(image, header.icc)
 
 
 def _decode_jpeg(fp: IO[bytes], header: Header, target: Shape) -> Pixels:
-    fp.seek(0)
+    data = join(fp, header.parts)
+    if header.mode == "CMYK":
+        return _decode_other(io.BytesIO(data), header)
     shrinks = 2 * target.height <= header.stored.height and 2 * target.width <= header.stored.width
     least = target if shrinks else header.stored
     try:
         # Strict: a file that was cut short is an error, never a picture that is grey from some row on.
         pixels = simplejpeg.decode_jpeg(
-            fp.read(), "RGB", min_height=least.height, min_width=least.width, min_factor=1, strict=True
+            data, "RGB", min_height=least.height, min_width=least.width, min_factor=1, strict=True
         )
     except ValueError as error:
-        if _HARMLESS.search(str(error)) is None:
+        if _DAMAGE.search(str(error)):
             raise
-        return _decode_other(fp, header)
-    return to_srgb(pixels, header.icc)
+        return _decode_other(io.BytesIO(data), header)
+    return to_srgb(pixels, header.icc, header.mode)
+
+
+def _decode_png(fp: IO[bytes], header: Header, bits: int | None) -> Pixels:
+    pixels: npt.NDArray[Any] = np.atleast_3d(imagecodecs.png_decode(join(fp, header.parts)))
+    if pixels.shape[:2] != header.stored:
+        raise ImageError(f"decodes to {pixels.shape[0]} x {pixels.shape[1]} pixels but declares {header.stored}")
+    mode = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[pixels.shape[-1]]
+    if pixels.dtype == np.uint16:
+        dtype = np.uint16 if needs_depth(header.icc, mode) else np.uint8
+        colors = levels_of(pixels[..., : len(mode.rstrip("A"))], Range(0, (1 << (bits or 16)) - 1), dtype)
+        alpha = levels_of(pixels[..., colors.shape[-1] :], Range(0, 65535), dtype)
+        pixels = np.concatenate([colors, alpha], axis=-1)
+    return from_channels(pixels, mode, header.icc)
 
 
 def resize(pixels: Pixels, size: Shape) -> Pixels:

@@ -14,7 +14,6 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import numpy as np
@@ -23,12 +22,11 @@ import torch
 from PIL import Image
 
 from unsquare.data.augment import AugmentConfig, augment, image_rng
-from unsquare.data.decode import decode, decode_peak_bytes
+from unsquare.data.decode import decode_need, decode_peak_bytes, decode_row
 from unsquare.data.gate import DECODE_BYTES, ByteGate, num_cores
 from unsquare.data.opened import decode_opened
 from unsquare.data.pixels import Pixels
 from unsquare.errors import ImageError, PlanError, SourceError
-from unsquare.index.header import read_header
 from unsquare.index.table import ShapeIndex
 from unsquare.memory.heap import release_unused
 from unsquare.plan.epoch import EpochPlan, MicroBatch
@@ -73,16 +71,8 @@ def decoding_bytes(index: ShapeIndex, geometry: Geometry) -> int:
     for row in np.argsort(bounds, kind="stable")[::-1]:
         if bounds[row] <= most:
             break
-        most = max(most, _need(index.path(row), _shape(index.sizes[row]), _shape(targets[row])))
+        most = max(most, decode_need(index.path(row), _shape(index.sizes[row]), _shape(targets[row])))
     return most
-
-
-def _need(path: Path, shape: Shape, size: Shape) -> int:
-    """The bytes that decoding a file takes; the most that it could where its header cannot be read."""
-    try:
-        return decode_peak_bytes(shape, size, read_header(path).format)
-    except ImageError:
-        return decode_peak_bytes(shape, size)
 
 
 def _shape(size: npt.NDArray[np.int64]) -> Shape:
@@ -190,7 +180,7 @@ class BatchLoader:
         original, target = _shape(self._index.sizes[image]), _shape(self._targets[image])
         if decode_peak_bytes(original, target) <= DECODE_BYTES:
             return False
-        return _need(self._index.path(image), original, target) > DECODE_BYTES
+        return decode_need(self._index.path(image), original, target) > DECODE_BYTES
 
     def _require_planned(self, plan: EpochPlan, micro_batch: MicroBatch) -> None:
         """Refuse a plan of other shapes than the pictures will have: padding would count as picture."""
@@ -211,8 +201,8 @@ class BatchLoader:
         target = _shape(self._targets[image])
         original = _shape(self._index.sizes[image])
         try:
-            with self._gate.hold(_need(self._index.path(image), original, target)):
-                picture = self._decode(image, target, original)
+            with self._gate.hold(decode_need(self._index.path(image), original, target)):
+                picture = self._decode(image, target)
                 if self._augment is not None:
                     crop = _shape(self._geometry.crop(self._targets[image]))
                     rng = image_rng(plan.seed, plan.epoch, image)
@@ -221,10 +211,10 @@ class BatchLoader:
         except ImageError as error:
             raise UndecodableError(self._index.keys[image], str(error), image) from error
 
-    def _decode(self, image: int, target: Shape, original: Shape) -> Pixels:
+    def _decode(self, image: int, target: Shape) -> Pixels:
         if image in self._opened:
             return decode_opened(self._opened[image], target)
-        return decode(self._index.path(image), target, expected=original)
+        return decode_row(self._index, image, target)
 
 
 class _Job(NamedTuple):

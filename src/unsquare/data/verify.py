@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from unsquare.data.decode import decode, decode_peak_bytes
+from unsquare.data.decode import decode_need, decode_row
 from unsquare.data.gate import DECODE_BYTES, ByteGate, num_cores
 from unsquare.errors import ImageError
 from unsquare.index.table import Problem, ShapeIndex
@@ -30,8 +30,8 @@ def verify(
     def reason(row: int) -> str:
         shape = Shape(int(index.sizes[row, 0]), int(index.sizes[row, 1]))
         try:
-            with gate.hold(decode_peak_bytes(shape, shape)):
-                decode(index.path(row), expected=shape)
+            with gate.hold(decode_need(index.path(row), shape, shape)):
+                decode_row(index, row)
         except ImageError as error:
             return str(error)
         return ""

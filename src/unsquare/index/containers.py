@@ -1,76 +1,62 @@
-"""Walks through the chunks of PNG, WebP and JPEG files: what Pillow reads only by decoding, or not at all.
+"""Walks through the chunks of WebP and icon files, and looks for the end of JPEG and JPEG 2000.
 
-Pillow finds PNG metadata behind the pixels only after decoding them, takes two canvases of memory to open a
-WebP, and notices that a file was cut short when it reaches the cut. A walk from chunk to chunk costs a few
-small reads.
+Pillow takes two canvases of memory to open a WebP, and notices that a file was cut short when it reaches the cut. A
+walk from chunk to chunk costs a few small reads.
 """
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator
 from typing import IO
 
 from unsquare.errors import ImageError
+from unsquare.index.limits import (
+    MAX_CHUNKS,
+    MAX_METADATA_BYTES,
+    MAX_PROFILE_BYTES,
+    MAX_WHOLE_BYTES,
+    check_length,
+)
 from unsquare.shapes import Shape
 
-MAX_METADATA_BYTES = 1 << 26
-"""Metadata of a PNG beyond this is left unread."""
-_TAIL_BYTES = 1 << 16
+_BLOCK_BYTES = 1 << 16
 _END_OF_PIXELS = b"\xff\xd9"
+_METADATA = {
+    b"ICCP": ("color profile", MAX_PROFILE_BYTES),
+    b"EXIF": ("EXIF", MAX_METADATA_BYTES),
+    b"XMP ": ("XMP", MAX_METADATA_BYTES),
+}
 
 
-def without_pixels(fp: IO[bytes], num_bytes: int) -> io.BytesIO:
-    """A PNG without its pixel data, so that all of its metadata stands where a header-only reader sees it.
-
-    Raises:
-        ImageError: the pixel data run past the end of the file.
-    """
-    fp.seek(0)
-    parts = [fp.read(8)]
-    room = MAX_METADATA_BYTES
-    for name, start, length in _png_chunks(fp, num_bytes):
-        if name in (b"IDAT", b"fdAT"):
-            if start + length > num_bytes:
-                raise ImageError("is cut short: its pixel data run past the end of the file")
-        elif length <= room:
-            room -= length
-            fp.seek(start - 8)
-            parts.append(fp.read(length + 12))
-    return io.BytesIO(b"".join(parts) + b"\x00\x00\x00\x00IDAT\x35\xaf\x06\x1e")
+def webp_length(fp: IO[bytes], num_bytes: int) -> int:
+    """The bytes of a WebP that are its own: what lies behind is no part of the picture."""
+    fp.seek(4)
+    length = min(num_bytes, 8 + _little(fp.read(4)) + 1 & ~1)
+    check_length("WebP", length, MAX_WHOLE_BYTES)
+    return length
 
 
-def _png_chunks(fp: IO[bytes], num_bytes: int) -> Iterator[tuple[bytes, int, int]]:
-    """Name, start of the data and length of each chunk up to the end chunk."""
-    at = 8
-    while at + 8 <= num_bytes:
-        fp.seek(at)
-        length, name = int.from_bytes(fp.read(4), "big"), fp.read(4)
-        if name == b"IEND" or not name.isalpha():
-            return
-        yield name, at + 8, length
-        at += length + 12
-
-
-def webp_chunks(fp: IO[bytes], num_bytes: int) -> dict[bytes, bytes]:
-    """The header, colour and orientation chunks of a WebP by name; of pixel data the first ten bytes only.
+def webp_chunks(fp: IO[bytes], end: int, num_bytes: int) -> dict[bytes, bytes]:
+    """The header, color and orientation chunks of a WebP by name; of pixel data the first ten bytes only.
 
     Raises:
         ImageError: the first picture runs past the end of the file.
     """
     out: dict[bytes, bytes] = {}
     at = 12
-    while at + 8 <= num_bytes:
+    for _ in range(MAX_CHUNKS):
+        if at + 8 > end:
+            return out
         fp.seek(at)
         name, length = fp.read(4), int.from_bytes(fp.read(4), "little")
         if name in (b"VP8 ", b"VP8L", b"ANMF") and at + 8 + length > num_bytes and name not in out:
             raise ImageError("is cut short: its pixel data run past the end of the file")
-        if name in (b"ICCP", b"EXIF", b"XMP "):
+        if name in _METADATA:
+            check_length(_METADATA[name][0], length, _METADATA[name][1])
             out.setdefault(name, fp.read(length))
         else:
             out.setdefault(name, fp.read(min(10, length)))
         at += 8 + length + length % 2
-    return out
+    raise ImageError(f"has more than {MAX_CHUNKS:,} chunks")
 
 
 def webp_shape(chunks: dict[bytes, bytes]) -> Shape:
@@ -89,15 +75,15 @@ def _little(data: bytes) -> int:
     return int.from_bytes(data, "little")
 
 
-def check_end_marker(fp: IO[bytes], header_end: int, num_bytes: int) -> None:
-    """Raise `ImageError` where the pixel data of a JPEG (or JPEG 2000) have no end marker: it was cut short.
+def check_end_marker(fp: IO[bytes], begin: int, end: int) -> None:
+    """Raise `ImageError` where the pixel data of a JPEG (or JPEG 2000) have no end marker: the file was cut short.
 
-    The marker cannot occur inside pixel data. It is looked for backwards from the end of the file, so that a
-    whole file costs one small read, and bytes that a camera or a broken copy appended do no harm.
+    It is looked for backwards, so that a whole file costs one small read, and what a camera or a broken copy
+    appended does no harm. Programs that show a picture without the marker show one that is grey from some row on,
+    as often as not, and no header tells which.
     """
-    end = num_bytes
-    while end > header_end:
-        start = max(header_end, end - _TAIL_BYTES)
+    while end > begin:
+        start = max(begin, end - _BLOCK_BYTES)
         fp.seek(start)
         # One byte more than the block: the marker may lie across two blocks.
         if _END_OF_PIXELS in fp.read(end - start + 1):

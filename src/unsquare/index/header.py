@@ -1,12 +1,11 @@
 """The header of one image file: its shape as displayed, found without decoding a pixel.
 
-Only the formats named here are opened, told by content and never by name; sizes are checked before anything
-is allocated for them; Pillow's global limit on pixels is neither used nor changed.
+Only the formats named here are opened, told by content and never by name; sizes, and the lengths of all else, are
+checked before anything is allocated for them; Pillow's global limit on pixels is neither used nor changed.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +20,6 @@ from PIL import (
     Image,
     Jpeg2KImagePlugin,
     JpegImagePlugin,
-    PngImagePlugin,
     PpmImagePlugin,
     TiffImagePlugin,
     WebPImagePlugin,
@@ -30,8 +28,13 @@ from PIL import (
 from unsquare.errors import ImageError
 from unsquare.index import containers
 from unsquare.index.content import HEAD_BYTES, sniff, why_not_an_image
-from unsquare.index.limits import MAX_ICON_SIDE, check_size
+from unsquare.index.jpeg import read_jpeg
+from unsquare.index.limits import MAX_ICON_SIDE, MAX_WHOLE_BYTES, HeaderReader, check_length, check_size
+from unsquare.index.opening import open_regular
+from unsquare.index.png import read_png
 from unsquare.index.reading import image_errors
+from unsquare.index.stream import Part
+from unsquare.index.tiff import Samples, read_tiff
 from unsquare.shapes import Shape
 
 _OPENERS: dict[str, Callable[[IO[bytes], str], Image.Image]] = {
@@ -41,13 +44,18 @@ _OPENERS: dict[str, Callable[[IO[bytes], str], Image.Image]] = {
     "ICO": IcoImagePlugin.IcoImageFile,
     "JPEG": JpegImagePlugin.JpegImageFile,
     "JPEG2000": Jpeg2KImagePlugin.Jpeg2KImageFile,
-    "PNG": PngImagePlugin.PngImageFile,
     "PPM": PpmImagePlugin.PpmImageFile,
     "TIFF": TiffImagePlugin.TiffImageFile,
     "WEBP": WebPImagePlugin.WebPImageFile,
 }
 _SIDEWAYS = (5, 6, 7, 8)
 """EXIF orientations that swap height and width."""
+MOST_BYTES_PER_PIXEL = 64
+"""No picture above a million pixels takes more while it is decoded."""
+_BYTES_PER_PIXEL = {"JPEG": 9, "BMP": 12, "GIF": 9, "PPM": 18}
+"""Peak per pixel of the file: measured 3 (JPEG), 9 (progressive JPEG), 10 (BMP), 7 (GIF) and 16 (PGM of 16 bits)."""
+_OTHER_BYTES_PER_PIXEL = 24
+"""The same for every other format: measured 18 (WebP), 12 (AVIF) and 19 (JPEG 2000)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +70,17 @@ class Header:
     orientation: int = 1
     """The EXIF orientation, 1 to 8, that is still to be applied to the decoded pixels."""
     icc: bytes = field(default=b"", repr=False)
-    """The embedded colour profile."""
+    """The embedded color profile."""
+    parts: tuple[Part, ...] = field(default=(), repr=False)
+    """What the decoder is given of the file; nothing where it reads the file itself."""
+    samples: Samples | None = field(default=None, repr=False)
+    """What the samples of a TIFF mean; None where Pillow reads it."""
+    depth: int = 8
+    """Bits of a sample, where the format has more than one depth."""
+    num_pages: int = 1
+    """Pictures of full size in a TIFF, of which the first is decoded."""
+    bytes_per_pixel: int = _OTHER_BYTES_PER_PIXEL
+    """An upper bound of what decoding takes."""
 
     @property
     def shape(self) -> Shape:
@@ -81,8 +99,8 @@ def read_header(path: Path) -> Header:
     Raises:
         ImageError: the file cannot be read as an image; the message is the reason.
     """
-    with image_errors(), path.open("rb") as fp:
-        return header_of(fp, os.fstat(fp.fileno()).st_size)
+    with image_errors(), open_regular(path) as (fp, status):
+        return header_of(fp, status.st_size)
 
 
 def header_of(fp: IO[bytes], num_bytes: int) -> Header:
@@ -92,7 +110,7 @@ def header_of(fp: IO[bytes], num_bytes: int) -> Header:
     name = sniff(head)
     if not name:
         raise ImageError(why_not_an_image(head))
-    header = _webp_header(fp, num_bytes) if name == "WEBP" else _pillow_header(fp, name, num_bytes)
+    header = _READERS.get(name, _pillow_header)(fp, name, num_bytes)
     check_size(header.stored, num_bytes, bilevel=header.mode == "1")
     return header
 
@@ -100,27 +118,30 @@ def header_of(fp: IO[bytes], num_bytes: int) -> Header:
 def open_pixels(fp: IO[bytes], header: Header) -> Image.Image:
     """The file opened for decoding by Pillow; `header` comes from `header_of`, which has checked its size."""
     fp.seek(0)
-    return _OPENERS[header.format](fp, "")
+    source = HeaderReader(fp, header.format)
+    image = _OPENERS[header.format](source, "")  # type: ignore[arg-type]
+    source.lift()
+    return image
 
 
 def _pillow_header(fp: IO[bytes], name: str, num_bytes: int) -> Header:
-    source = fp
-    if name == "PNG":
-        source = containers.without_pixels(fp, num_bytes)
-    elif name == "ICO":
+    if name == "ICO":
+        check_length("icons", num_bytes, MAX_WHOLE_BYTES)
         _check_icon(fp)
-    source.seek(0)
-    image = _OPENERS[name](source, "")
-    if name in ("JPEG", "JPEG2000"):
-        containers.check_end_marker(fp, fp.tell(), num_bytes)
-    elif isinstance(image, TiffImagePlugin.TiffImageFile):
-        _check_strips(image, num_bytes)
+    elif name == "AVIF":
+        check_length("AVIF", num_bytes, MAX_WHOLE_BYTES)
+    fp.seek(0)
+    image = _OPENERS[name](fp if name == "AVIF" else HeaderReader(fp, name), "")  # type: ignore[arg-type]
+    if name == "JPEG2000":
+        begin = fp.tell()
+        containers.check_end_marker(fp, begin, min(num_bytes, begin + (1 << 20) + 8 * image.width * image.height))
     return Header(
         format=name,
         mode=image.mode,
         stored=Shape(image.height, image.width),
-        orientation=1 if _turned_by_pillow(image) else _orientation(image),
+        orientation=_orientation(image),
         icc=image.info.get("icc_profile") or b"",
+        bytes_per_pixel=_BYTES_PER_PIXEL.get(name, _OTHER_BYTES_PER_PIXEL),
     )
 
 
@@ -130,31 +151,87 @@ def _check_icon(fp: IO[bytes]) -> None:
             raise ImageError(f"declares an icon of {shape} pixels, above the limit of {MAX_ICON_SIDE} a side")
 
 
-def _check_strips(image: TiffImagePlugin.TiffImageFile, num_bytes: int) -> None:
-    """Raise `ImageError` where the strips or tiles of a TIFF are not listed, or start behind its end."""
-    tags = image.tag_v2
-    starts = tags.get(TiffImagePlugin.STRIPOFFSETS) or tags.get(TiffImagePlugin.TILEOFFSETS) or ()
-    starts = starts if isinstance(starts, tuple) else (starts,)
-    if not starts or max(starts) >= num_bytes:
-        raise ImageError("is cut short or damaged: its pixel data are not where its header says")
-
-
-def _turned_by_pillow(image: Image.Image) -> bool:
-    """Pillow gives a TIFF's shape, and later its pixels, with the orientation tag already applied."""
-    return isinstance(image, TiffImagePlugin.TiffImageFile) and ExifTags.Base.Orientation in image.tag_v2
-
-
-def _webp_header(fp: IO[bytes], num_bytes: int) -> Header:
-    chunks = containers.webp_chunks(fp, num_bytes)
-    bare = Image.Image()
-    bare.info = {"exif": chunks.get(b"EXIF"), "xmp": chunks.get(b"XMP ")}
+def _jpeg_header(fp: IO[bytes], name: str, num_bytes: int) -> Header:
+    found = read_jpeg(fp, num_bytes)
     return Header(
-        format="WEBP",
-        mode="RGB",
-        stored=containers.webp_shape(chunks),
-        orientation=_orientation(bare),
-        icc=chunks.get(b"ICCP", b""),
+        format=name,
+        mode=found.mode,
+        stored=found.stored,
+        orientation=_orientation(_bare({"exif": found.exif, "xmp": found.xmp})),
+        icc=found.icc,
+        parts=found.parts,
+        bytes_per_pixel=_BYTES_PER_PIXEL[name] + 4 * (found.mode == "CMYK") + _held(found.parts, found.stored),
     )
+
+
+def _held(parts: tuple[Part, ...], stored: Shape) -> int:
+    """Bytes per pixel of the file itself, held while it is decoded."""
+    num_bytes = sum(part[1] for part in parts if isinstance(part, tuple))
+    return -(-num_bytes // max(1, stored.pixels))
+
+
+def _png_header(fp: IO[bytes], name: str, num_bytes: int) -> Header:
+    found = read_png(fp, num_bytes)
+    return Header(
+        format=name,
+        mode=found.mode,
+        stored=found.stored,
+        orientation=_orientation(_bare(found.info)),
+        icc=found.icc,
+        parts=found.parts,
+        depth=found.depth,
+        bytes_per_pixel=found.bytes_per_pixel,
+    )
+
+
+def _tiff_header(fp: IO[bytes], name: str, num_bytes: int) -> Header:
+    found = read_tiff(fp, num_bytes)
+    samples = found.samples
+    mode, stored, orientation = "1" if found.is_bilevel else "", found.stored, found.orientation
+    if samples is None:
+        # Pillow gives the shape, and later the pixels, with the orientation tag already applied.
+        fp.seek(0)
+        try:
+            image = _OPENERS[name](HeaderReader(fp, name), "")  # type: ignore[arg-type]
+        except SyntaxError as error:
+            raise ImageError(f"is a TIFF of a kind that is not read ({found.kind})") from error
+        mode, stored, orientation = image.mode, Shape(image.height, image.width), 1
+    return Header(
+        format=name,
+        mode=mode or (samples.mode if samples else ""),
+        stored=stored,
+        orientation=orientation,
+        icc=found.icc,
+        samples=samples,
+        depth=samples.bits if samples else 8,
+        num_pages=found.num_pages,
+        bytes_per_pixel=found.bytes_per_pixel,
+    )
+
+
+def _webp_header(fp: IO[bytes], name: str, num_bytes: int) -> Header:
+    length = containers.webp_length(fp, num_bytes)
+    chunks = containers.webp_chunks(fp, length, num_bytes)
+    stored = containers.webp_shape(chunks)
+    return Header(
+        format=name,
+        mode="RGB",
+        stored=stored,
+        orientation=_orientation(_bare({"exif": chunks.get(b"EXIF"), "xmp": chunks.get(b"XMP ")})),
+        icc=chunks.get(b"ICCP", b""),
+        parts=((0, length),),
+        bytes_per_pixel=_OTHER_BYTES_PER_PIXEL + _held(((0, length),), stored),
+    )
+
+
+_READERS = {"JPEG": _jpeg_header, "PNG": _png_header, "TIFF": _tiff_header, "WEBP": _webp_header}
+
+
+def _bare(info: dict) -> Image.Image:
+    """Metadata alone, as Pillow keeps them."""
+    image = Image.Image()
+    image.info = info
+    return image
 
 
 def _orientation(image: Image.Image) -> int:

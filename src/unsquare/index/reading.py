@@ -8,6 +8,7 @@ reason.
 from __future__ import annotations
 
 import errno
+import logging
 import re
 import struct
 import threading
@@ -20,6 +21,9 @@ from PIL import Image
 from unsquare.errors import ImageError
 
 _PIL_MODULES = r"PIL\."
+# What these log about odd tags and chunks concerns nobody here; without a handler Python would print it.
+for _name in ("tifffile", "imagecodecs"):
+    logging.getLogger(_name).addHandler(logging.NullHandler())
 _lock = threading.Lock()
 _inside = 0
 

@@ -11,7 +11,7 @@ import os
 import stat
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import repeat
 from pathlib import Path
 from typing import Annotated
@@ -20,13 +20,16 @@ import numpy as np
 import numpy.typing as npt
 
 from unsquare.errors import ImageError, SourceError
+from unsquare.index.ambiguous import require_known_range, require_one_page
+from unsquare.index.choices import Choices
 from unsquare.index.folder import list_folder
 from unsquare.index.header import header_of
 from unsquare.index.listing import Listing
 from unsquare.index.mame import is_mame, list_mame
 from unsquare.index.manifest import MANIFEST_SUFFIXES, read_manifest
+from unsquare.index.opening import open_regular
 from unsquare.index.reading import image_errors, quiet
-from unsquare.index.table import Problem, ShapeIndex, is_index, printable, shown
+from unsquare.index.table import VERSION, Problem, ShapeIndex, is_index, printable, shown
 from unsquare.settings import MOST_WORKERS, Range, checks_arguments
 from unsquare.shapes import Shape, Sizes
 
@@ -61,6 +64,7 @@ def scan_source(
     source: Path | str,
     *,
     previous: ShapeIndex | None = None,
+    choices: Choices | None = None,
     workers: Annotated[int, Range(1, MOST_WORKERS)] | None = None,
     progress: Progress | None = None,
 ) -> ShapeIndex:
@@ -69,6 +73,8 @@ def scan_source(
     Args:
         source: the folder or file.
         previous: an earlier index; files of the same name, length and modification time are taken from it.
+        choices: how files are read that can be read in more than one way; None leaves them to be problems. An index
+            already made keeps its own.
         workers: threads that read headers; None for a number that suits this machine.
         progress: called after each file with the numbers of files done and in all.
 
@@ -76,13 +82,14 @@ def scan_source(
         SourceError: the source is none of these, or lists no images. Single bad files become problems
             instead.
     """
-    return scan(Path(source), previous=previous, workers=workers, progress=progress).index
+    return scan(Path(source), previous=previous, choices=choices, workers=workers, progress=progress).index
 
 
 def scan(
     source: Path,
     *,
     previous: ShapeIndex | None = None,
+    choices: Choices | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> ScanResult:
@@ -94,7 +101,9 @@ def scan(
         unknown = np.zeros(len(listed.keys), dtype=np.int64)
         index = _index(listed, listed.sizes, unknown, unknown, ())
         return ScanResult(index=index, num_read=0, num_reused=0)
-    return _scan_files(listed, _known(previous), workers or _default_workers(), progress)
+    choices = choices or Choices()
+    known = _known(previous, choices)
+    return _scan_files(listed, known, choices, workers or _default_workers(), progress)
 
 
 def _absolute(source: Path) -> Path:
@@ -142,8 +151,9 @@ def _default_workers() -> int:
     return min(16, 2 * (os.cpu_count() or 1))
 
 
-def _known(previous: ShapeIndex | None) -> dict[str, _File]:
-    if previous is None:
+def _known(previous: ShapeIndex | None, choices: Choices) -> dict[str, _File]:
+    """What an earlier index says of each file, where it was made by the same rules."""
+    if previous is None or previous.version != VERSION or previous.choices != choices:
         return {}
     columns = (
         previous.keys,
@@ -157,23 +167,26 @@ def _known(previous: ShapeIndex | None) -> dict[str, _File]:
     return known
 
 
-def _scan_files(listing: Listing, known: dict[str, _File], workers: int, progress: Progress | None) -> ScanResult:
+def _scan_files(
+    listing: Listing, known: dict[str, _File], choices: Choices, workers: int, progress: Progress | None
+) -> ScanResult:
     files = []
     keys = listing.keys.tolist()
     told = repeat(None) if listing.sizes is None else (Shape(*size) for size in listing.sizes.tolist())
     with quiet(), ThreadPoolExecutor(workers) as pool:
-        for file in pool.map(_look, repeat(listing.root), keys, map(known.get, keys), told):
+        looked = pool.map(_look, repeat(listing.root), keys, map(known.get, keys), told, repeat(choices))
+        for file in looked:
             files.append(file)
             if progress is not None:
                 progress(len(files), len(keys))
-    index = _assemble(listing, files)
+    index = replace(_assemble(listing, files), choices=choices)
     if listing.sizes is not None:
         return ScanResult(index=index, num_read=0, num_reused=0)
     num_reused = sum(file is known.get(key) for key, file in zip(keys, files))
     return ScanResult(index=index, num_read=len(keys) - num_reused, num_reused=num_reused)
 
 
-def _look(root: str, key: str, known: _File | None, told: Shape | None) -> _File:
+def _look(root: str, key: str, known: _File | None, told: Shape | None, choices: Choices) -> _File:
     """One file, taken from `known` where it has not changed; where its shape is told, it is not opened."""
     path = Path(root, key)
     num_bytes = modified_ns = 0
@@ -193,11 +206,14 @@ def _look(root: str, key: str, known: _File | None, told: Shape | None) -> _File
             return _File(told, "", num_bytes, status.st_mtime_ns)
         if known is not None and known.modified_ns == status.st_mtime_ns and known.num_bytes == num_bytes:
             return known
-        with image_errors(), path.open("rb") as fp:
+        with image_errors(), open_regular(path) as (fp, status):
             # Only now: a file that cannot be opened may become readable without changing, so it is tried
             # again.
-            modified_ns = status.st_mtime_ns
-            return _File(header_of(fp, num_bytes).shape, "", num_bytes, modified_ns)
+            num_bytes, modified_ns = status.st_size, status.st_mtime_ns
+            header = header_of(fp, num_bytes)
+            require_one_page(header, choices)
+            require_known_range(fp, header, choices)
+            return _File(header.shape, "", num_bytes, modified_ns)
     except ImageError as error:
         return _File(Shape(0, 0), str(error), num_bytes, modified_ns)
 

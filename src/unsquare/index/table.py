@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,15 @@ import pyarrow.parquet as pq
 
 from unsquare.errors import ConfigError, SourceError
 from unsquare.files import require_regular
+from unsquare.index.choices import Choices
 from unsquare.parquet import read_table, write_table
 from unsquare.settings import check_settings, checks_arguments, received
 from unsquare.shapes import Sizes
 
 METADATA_KEY = b"unsquare.index"
-VERSION = 1
-"""Raised whenever the columns, or the rules by which a header becomes a row, change."""
+VERSION = 2
+"""Raised whenever the columns, or the rules by which a header becomes a row, change. Files of an index of an older
+version are all read again by the next scan; the index itself is still read. Version 2 keeps the choices."""
 
 Strings = npt.NDArray[np.object_]
 
@@ -99,6 +101,9 @@ class ShapeIndex:
     problems: tuple[Problem, ...] = ()
     notes: tuple[Remark, ...] = ()
     """What the source's folders, links or columns say; `find_remarks` adds what the rows say."""
+    choices: Choices = field(default_factory=Choices)
+    """How files are read that can be read in more than one way."""
+    version: int = VERSION
 
     def __post_init__(self) -> None:
         length = self.keys.shape[:1] if isinstance(self.keys, np.ndarray) else ("N",)
@@ -210,8 +215,13 @@ def _to_arrow(index: ShapeIndex) -> pa.Table:
         "modified_ns": pa.array([*index.modified_ns.tolist(), *(p.modified_ns for p in problems)], pa.int64()),
         "problem": pa.array([None] * len(index) + [p.reason for p in problems], pa.string()),
     }
-    notes = [asdict(note) for note in index.notes]
-    about = {"version": VERSION, "root": index.root, "classes": index.classes, "notes": notes}
+    about = {
+        "version": index.version,
+        "root": index.root,
+        "classes": index.classes,
+        "choices": asdict(index.choices),
+        "notes": [asdict(note) for note in index.notes],
+    }
     return pa.table(columns).replace_schema_metadata({METADATA_KEY: json.dumps(about)})
 
 
@@ -225,6 +235,7 @@ class _About(msgspec.Struct):
     version: int
     root: str
     classes: tuple[str, ...]
+    choices: Choices = msgspec.field(default_factory=Choices)
     notes: tuple[Remark, ...] = ()
 
 
@@ -249,16 +260,18 @@ def _from_arrow(table: pa.Table, path: Path) -> ShapeIndex:
         num_bytes=rows["bytes"].to_numpy().astype(np.int64),
         modified_ns=rows["modified_ns"].to_numpy().astype(np.int64),
         problems=tuple(map(_problem, table.filter(pc.is_valid(table["problem"])).to_pylist())),
+        choices=about.choices,
         notes=about.notes,
+        version=about.version,
     )
 
 
 def _about(table: pa.Table, path: Path) -> _About:
     # Read by the standard library, for a source's path need not be UTF-8; msgspec's own reader takes no such text.
     about = msgspec.convert(json.loads(table.schema.metadata[METADATA_KEY]), type=_About)
-    if about.version != VERSION:
+    if about.version not in range(1, VERSION + 1):
         raise SourceError(
-            f"The index '{path}' is of version {about.version}, but this program reads version {VERSION}; "
+            f"The index '{path}' is of version {about.version}, but this program reads versions 1 to {VERSION}; "
             "scan the source again."
         )
     return about

@@ -16,6 +16,8 @@ from PIL import Image, ImageFile
 
 from unsquare.data.opened import as_image, shape_of
 from unsquare.errors import ConfigError
+from unsquare.index.ambiguous import require_one_page
+from unsquare.index.choices import Choices
 from unsquare.index.folder import list_folder
 from unsquare.index.header import read_header
 from unsquare.shapes import Shape
@@ -40,13 +42,17 @@ class Asked:
         """The same for the same picture, which is then shown once."""
         return self.name if self.image is None else id(self.image)
 
-    def shape(self) -> Shape:
-        """Its shape as displayed.
+    def shape(self, choices: Choices) -> Shape:
+        """Its shape as displayed; `choices` say how files are read that can be read in more than one way.
 
         Raises:
             ImageError: it cannot be read.
         """
-        return read_header(Path(self.name)).shape if self.image is None else shape_of(self.image)
+        if self.image is not None:
+            return shape_of(self.image)
+        header = read_header(Path(self.name))
+        require_one_page(header, choices)
+        return header.shape
 
 
 def asked_pictures(pictures: Picture | Iterable[Picture]) -> list[Asked]:

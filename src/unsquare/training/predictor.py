@@ -13,6 +13,7 @@ import numpy as np
 from unsquare.data.gate import DECODE_BYTES
 from unsquare.data.loader import UndecodableError, decoding_bytes
 from unsquare.errors import ImageError, SourceError
+from unsquare.index.choices import Choices
 from unsquare.index.listing import class_name
 from unsquare.index.scan import scan_source
 from unsquare.index.table import ShapeIndex, shown, strings
@@ -117,7 +118,8 @@ class Predictor:
         Raises:
             SourceError: there are no such pictures, or they have other classes.
         """
-        index = scan_source(Path(source), progress=self._console.progress("reading headers"))
+        progress = self._console.progress("reading headers")
+        index = scan_source(Path(source), choices=self._index.choices, progress=progress)
         if index.root == self._index.root:
             own = dict(zip(self._index.keys, self._index.splits))
             index = replace(index, splits=strings([own.get(key, old) for key, old in zip(index.keys, index.splits)]))
@@ -163,7 +165,7 @@ class Predictor:
         readable: list[tuple[Asked, Shape]] = []
         for each in {each.key: each for each in asked}.values():
             try:
-                shape = each.shape()
+                shape = each.shape(self._index.choices)
                 check_side(self._config.geometry, shape, self._engine.model.stride)
                 readable.append((each, shape))
             except ImageError as error:
@@ -174,7 +176,7 @@ class Predictor:
 
     def _answer(self, asked: list[tuple[Asked, Shape]], top: int, answers: _Answers) -> None:
         """Take pictures through the network in one pass; those that do not decode, or do not fit, fail alone."""
-        index = _loose_index(asked, self.classes)
+        index = _loose_index(asked, self.classes, self._index.choices)
         bounds = self._bounds_for(index)
         held = bounds.limits(1, evaluation=True).largest_pixels
         sizes = self._config.geometry.resize(index.sizes)
@@ -188,7 +190,7 @@ class Predictor:
             return
         evaluator = Evaluator(
             self._engine,
-            _loose_index(asked, self.classes),
+            _loose_index(asked, self.classes, self._index.choices),
             self._config.geometry,
             bounds,
             self._device.workers,
@@ -288,7 +290,7 @@ class _Answers:
         self.add(asked, Prediction(path="", problem=reason))
 
 
-def _loose_index(asked: list[tuple[Asked, Shape]], classes: tuple[str, ...]) -> ShapeIndex:
+def _loose_index(asked: list[tuple[Asked, Shape]], classes: tuple[str, ...], choices: Choices) -> ShapeIndex:
     """An index of single pictures without labels, in the order given."""
     number = len(asked)
     return ShapeIndex(
@@ -300,4 +302,5 @@ def _loose_index(asked: list[tuple[Asked, Shape]], classes: tuple[str, ...]) -> 
         splits=strings([""] * number),
         num_bytes=np.zeros(number, dtype=np.int64),
         modified_ns=np.zeros(number, dtype=np.int64),
+        choices=choices,
     )

@@ -1,0 +1,68 @@
+"""The samples of a TIFF as bytes: a channel each, black at 0 and white at 255.
+
+Strip by strip, so that beside the bytes one strip or tile is held in the file's own samples. Whole numbers are shown by
+the range that their depth declares, 32 bits and floats, whose depth declares none, by the smallest of the usual
+ranges that holds them all.
+"""
+
+from __future__ import annotations
+
+from typing import IO
+
+import numpy as np
+import tifffile
+
+from unsquare.data.colour import Channels, Range, levels_of, needs_depth, value_range
+from unsquare.errors import ImageError
+from unsquare.index.header import Header
+from unsquare.index.tiff import Samples, blocks, first_page
+
+
+def read_samples(fp: IO[bytes], header: Header, bits: int | None = None) -> Channels:
+    """The channels that are shown, (H, W, C) uint8, or uint16 for a profile; opacity, where there is any, last.
+
+    Args:
+        fp: the open file.
+        header: its header.
+        bits: the bits that samples of 16 use; None for all of them.
+
+    Raises:
+        ImageError: parts of the picture are missing.
+    """
+    samples = header.samples
+    assert samples is not None
+    num_channels = 3 if samples.palette is not None else samples.num_channels
+    is_deep = samples.bits > 8 and samples.palette is None and needs_depth(header.icc, samples.mode)
+    out = np.empty((*header.stored, num_channels), np.uint16 if is_deep else np.uint8)
+    with first_page(fp) as page:
+        if (page.imagelength, page.imagewidth) != header.stored:
+            raise ImageError("changed while it was read")
+        shown = _range(page, samples, bits)
+        opacity = shown if bits is None else _range(page, samples, None)
+        for block, row, column, channel in blocks(page, samples.num_channels):
+            part = out[row : row + block.shape[0], column : column + block.shape[1]]
+            if samples.palette is not None:
+                part[:] = samples.palette[block[..., 0].astype(np.intp)]
+            else:
+                for i in range(block.shape[2]):
+                    is_color = channel + i < samples.num_colors
+                    part[..., channel + i] = levels_of(block[..., i], shown if is_color else opacity, out.dtype)
+    if samples.is_inverted:
+        out[..., : samples.num_colors] ^= np.iinfo(out.dtype).max
+    if samples.is_unsigned_lab:
+        out[..., 1:3] ^= 128
+    return out
+
+
+def _range(page: tifffile.TiffPage, samples: Samples, bits: int | None) -> Range:
+    """The values shown as black and as white."""
+    if samples.kind == "u" and samples.bits <= 16:
+        return Range(0, (1 << (bits if bits and samples.bits == 16 else samples.bits)) - 1)
+    if samples.kind == "i" and samples.bits == 8:
+        return Range(-128, 127)
+    least, most = np.inf, -np.inf
+    for block, *_ in blocks(page, samples.num_colors):
+        finite = block[np.isfinite(block)] if samples.kind == "f" else block
+        if finite.size:
+            least, most = min(least, float(finite.min())), max(most, float(finite.max()))
+    return value_range(least, most, is_float=samples.kind == "f")

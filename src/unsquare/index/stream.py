@@ -1,0 +1,34 @@
+"""The parts of a file that a decoder needs, joined: without metadata, and without what lies behind the picture."""
+
+from __future__ import annotations
+
+from typing import IO, TypeAlias
+
+from unsquare.errors import ImageError
+
+Part: TypeAlias = bytes | tuple[int, int]
+"""Bytes, or where some begin in the file and how many they are."""
+
+
+def join(fp: IO[bytes], parts: tuple[Part, ...]) -> bytearray:
+    """The parts, one after the other, in one block of memory.
+
+    Raises:
+        ImageError: the file has become shorter.
+    """
+    out = bytearray(sum(len(part) if isinstance(part, bytes) else part[1] for part in parts))
+    view = memoryview(out)
+    at = 0
+    for part in parts:
+        if isinstance(part, bytes):
+            view[at : at + len(part)] = part
+            at += len(part)
+            continue
+        fp.seek(part[0])
+        end = at + part[1]
+        while at < end:
+            num_read = fp.readinto(view[at:end])  # type: ignore[attr-defined]
+            if not num_read:
+                raise ImageError("became shorter while it was read")
+            at += num_read
+    return out
