@@ -15,7 +15,7 @@ from unsquare.training.optimizer import check_optimizer, create_optimizer
     ("name", "reason"),
     [
         ("adahessian", "does not require grad"),
-        ("adafactorbv", "not JSON serializable"),
+        ("adafactorbv", "be saved as tensors and numbers, but .adafactorbv. does not"),
         ("sgdc", "positive max lr"),
         ("madgrad", "must be positive"),
         ("fusedadam", "APEX"),
