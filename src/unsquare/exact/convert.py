@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from unsquare.errors import ExactError
 from unsquare.exact.calls import Call, Calls, Watched
 from unsquare.exact.findings import Place, Seen, Trace
+from unsquare.exact.following import within
 from unsquare.exact.model import ExactModel, Method, require_network
 from unsquare.exact.regions import Passes, Site
 from unsquare.exact.registry import exact_class, overlaid, stock_class
@@ -82,6 +83,12 @@ def _convert(model: nn.Module) -> None:
         layer.site = _site(passes, place)
     for path in _watched(found, modules):
         module = modules[path]
+        if "forward" in vars(module):
+            where = within(f"{path} ({stock_class(module).__name__})", model)
+            raise ExactError(
+                f"{where} cannot be made padding-exact: its forward, some of whose calls need exact forms, was replaced on "
+                "the object; write a class of its own instead."
+            )
         module.__class__ = overlaid(Watched, type(module))
         module.passes, module.calls = passes, _calls(passes, found, path)
     methods: dict[str, Method | ExactError] = {"forward": _method(passes, found)}

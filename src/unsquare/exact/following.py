@@ -25,7 +25,7 @@ from unsquare.exact.findings import AmbiguousError, Numbers, Place, Seen, StockE
 from unsquare.exact.functions import RULES, Plan, Scene
 from unsquare.exact.functions import Run as Replacement
 from unsquare.exact.operations import Ambiguous, FeatureMap, Unknown
-from unsquare.exact.registry import PIXELWISE_LAYERS, SAME_PADDED, exact_class, stock_class
+from unsquare.exact.registry import SAME_PADDED, exact_class, is_known, stock_class
 from unsquare.exact.sizes import Sizes
 
 NUM_IMAGES = 2
@@ -273,7 +273,7 @@ class Run:
         def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
             self._path.append((name, module))
             self._calls.append([])
-            if self._inside_known or (self._is_known(module) and self._given(args) is not None):
+            if self._inside_known or (is_known(module) and self._given(args) is not None):
                 if not self._inside_known and any(self.maps.of_sizes(leaf) for leaf in tree_leaves(args)):
                     self._refuse("it is given values made of the canvas's size")
                 self._inside_known += 1
@@ -303,9 +303,6 @@ class Run:
         for one, other in zip(before, calls):
             for given, after in zip(other.place.given, other.place.after):
                 one.place.add(given, after)
-
-    def _is_known(self, module: nn.Module) -> bool:
-        return stock_class(module) in PIXELWISE_LAYERS or exact_class(module) is not None
 
     def _given(self, args: tuple[Any, ...]) -> FeatureMap | None:
         return self.maps.get(args[0]) if args else None

@@ -94,6 +94,11 @@ def exact_class(module: nn.Module) -> type[ExactLayer] | None:
     return exact if exact is not None and exact.known(module) else None
 
 
+def is_known(module: nn.Module) -> bool:
+    """Whether a module is taken as a whole, instead of by the operations that it uses."""
+    return stock_class(module) in PIXELWISE_LAYERS or exact_class(module) is not None
+
+
 def overlaid(exact: Any, stock: Any) -> type[Any]:
     """The class with an exact form laid over a stock class, or over one laid before; the same class each time."""
     return _overlaid(exact, stock)

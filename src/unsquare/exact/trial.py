@@ -19,7 +19,7 @@ from unsquare.errors import ExactError
 from unsquare.exact import lone
 from unsquare.exact.comparison import RandomError, StockFailsError, drawn_images, leak
 from unsquare.exact.model import side_multiple
-from unsquare.exact.registry import stock_class
+from unsquare.exact.registry import is_known, stock_class
 
 # Portrait and landscape, of odd sides and even ones; the one is as high as the canvas, the other as wide. Models that
 # refuse images so small are tried with larger ones.
@@ -48,7 +48,7 @@ def _unseen(module: nn.Module, *, is_root: bool) -> str | None:
         return "it is wrapped for several devices; give the module itself, and wrap the exact network"
     if any(is_lazy(tensor) for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False))):
         return "it has no weights yet; run it once, so that its lazy layers take their shape"
-    if "forward" in vars(module):
+    if "forward" in vars(module) and (is_root or is_known(module)):
         return "its forward was replaced on the object; write a class of its own instead"
     if module._backward_hooks or module._backward_pre_hooks:
         return "it has a hook on its gradients, which may mix pixels unseen; register it on the exact network instead"
