@@ -86,8 +86,8 @@ def _convert(model: nn.Module) -> None:
         if "forward" in vars(module):
             where = within(f"{path} ({stock_class(module).__name__})", model)
             raise ExactError(
-                f"{where} cannot be made padding-exact: its forward, some of whose calls need exact forms, was replaced on "
-                "the object; write a class of its own instead."
+                f"{where} cannot be made padding-exact: its forward, some of whose calls need exact forms, was "
+                "replaced on the object; write a class of its own instead."
             )
         module.__class__ = overlaid(Watched, type(module))
         module.passes, module.calls = passes, _calls(passes, found, path)

@@ -7,6 +7,7 @@ the regions, so that padding is zero *after* normalisation, which is what the ne
 from __future__ import annotations
 
 import difflib
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -195,13 +196,14 @@ def create_backbone(config: ModelConfig, load: bool) -> Any:
 
 
 def check_model(config: ModelConfig) -> None:
-    """Make the network once before anything else is done: a second against finding out when all headers are read.
+    """Make the network once, without data unless it has weights to load, before all headers are read.
 
     Raises:
         ConfigError: timm has no such backbone, or its weights cannot be had.
         ExactError: it cannot be made exact.
     """
-    with torch.random.fork_rng(devices=[]):
+    has_weights = config.pretrained or config.weights is not None
+    with torch.random.fork_rng(devices=[]), nullcontext() if has_weights else torch.device("meta"):
         Classifier(config, num_classes=2)
 
 
