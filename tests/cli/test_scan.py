@@ -50,7 +50,7 @@ def test_classes_and_remarks_are_printed(command, awkward, tmp_path):
         assert row in lines
     for words in ("'train/owl'", "never learned: 'owl'", "'train/cat/0.jpg = val/cat/copy.jpg'", "'self'", "._0.jpg"):
         assert any(line.startswith("remark: ") and words in line for line in out.splitlines()), words
-    assert "0 problems, 6 remarks." in out
+    assert "problems: 0, remarks: 6." in out
 
 
 def test_programs_get_the_same_by_kind(command, awkward, tmp_path):
@@ -98,7 +98,7 @@ def test_a_damaged_index_does_not_lock_the_user_out(command, make_folder, tmp_pa
     (tmp_path / "i.parquet").write_text("no index")
     status, _, err = command("scan", make_folder(), "--out", tmp_path / "i.parquet")
     assert status == 1
-    assert "delete it, or give another --out." in err
+    assert "give another --out, or delete it if it is an old index." in err
     assert (tmp_path / "i.parquet").read_text() == "no index"
 
 

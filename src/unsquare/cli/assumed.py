@@ -29,7 +29,9 @@ class Assumed:
 
     def words(self) -> str:
         """The figures that decide what is padded."""
-        return f"{self.limits.budget_pixels:,} pixels a micro-batch, a launch costs {self.limits.launch_pixels:,}"
+        return (
+            f"{self.limits.budget_pixels:,} pixels a micro-batch, a launch costs {self.limits.launch_pixels:,} pixels"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

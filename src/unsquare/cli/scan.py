@@ -81,12 +81,15 @@ def run(arguments: Sequence[str]) -> int:
 
 def _previous(out: Path) -> ShapeIndex | None:
     """The index that is there already; a file that is none is not replaced."""
+    if out.suffix.lower() != ".parquet" or out.is_dir():
+        raise ConfigError(f"--out names the index, a file such as photos.parquet, but is '{out}'.")
     if not os.path.lexists(out):
         return None
     try:
         return ShapeIndex.read(out)
     except SourceError as error:
-        raise SourceError(f"{str(error).rstrip('.')}; delete it, or give another --out.") from error
+        said = str(error).rstrip(".")
+        raise SourceError(f"{said}; give another --out, or delete it if it is an old index.") from error
 
 
 def _summary(index: ShapeIndex, result: ScanResult, remarks: Sequence[Remark], out: Path) -> dict[str, Any]:
@@ -123,11 +126,13 @@ def _print(index: ShapeIndex, result: ScanResult, remarks: Sequence[Remark], out
     ]
     print(
         f"{len(index):,} images ({', '.join(splits)}) of {len(index.classes)} classes, {least:.2f} to {most:.2f} MP, "
-        f"median {median:.2f}; {len(index.problems)} problems, {len(remarks)} remarks."
+        f"median {median:.2f}; problems: {len(index.problems)}, remarks: {len(remarks)}."
     )
     print(f"{result.num_read:,} headers read, {result.num_reused:,} known; the index is {out}.")
     if index.problems:
         print(f"`unsquare train {out} --skip-bad` trains without the problems.", file=sys.stderr)
+    elif index.choices != Choices():
+        print(f"`unsquare train {out}` trains with the choices made here.", file=sys.stderr)
 
 
 def _print_classes(index: ShapeIndex) -> None:

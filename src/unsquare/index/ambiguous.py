@@ -23,8 +23,8 @@ def require_one_page(header: Header, choices: Choices) -> None:
     """Raise `ImageError` where a file has several pages and none was chosen."""
     if header.num_pages > 1 and choices.pages == "refuse":
         raise ImageError(
-            f"has {header.num_pages:,} pages, of which one would be read; choose the first with `unsquare scan "
-            "--pages first`, or store each page as a file, or bands as channels"
+            f"has {header.num_pages:,} pages, of which one would be read; store each page as a file, or bands as "
+            "channels, or train from an index made with `unsquare scan --pages first --out index.parquet`"
         )
 
 
@@ -41,7 +41,8 @@ def require_known_range(fp: IO[bytes], header: Header, choices: Choices) -> None
     if 0 < most < _LEAST_OF_16_BITS:
         raise ImageError(
             f"declares samples of 16 bits, 0 to 65,535, but uses 0 to {most:,} and would be nearly of one shade; "
-            f"choose with `unsquare scan --bits {max(8, most.bit_length())}` (as used) or --bits 16 (as declared)"
+            f"train from an index made with `unsquare scan --bits {max(8, most.bit_length())} --out index.parquet` (as "
+            "used), or with --bits 16 (as declared)"
         )
 
 

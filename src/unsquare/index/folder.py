@@ -32,7 +32,8 @@ def list_folder(root: Path) -> Listing:
     if not keys:
         left_out = "".join(f" {note.text}" for note in _left_out(found))
         raise SourceError(
-            f"No images were found in '{shown(str(root))}'; it should hold a folder of images for each class.{left_out}"
+            f"No images were found in '{shown(str(root))}'; to train, it should hold a folder of images for each class."
+            f"{left_out}"
         )
     has_splits = _has_splits(root, keys)
     labels, splits = [], []

@@ -69,7 +69,7 @@ def require_same_settings(run: RunFolder, was: Settings, now: Settings) -> None:
     if all(path == EPOCHS and _grows(old, new) for path, old, new in changed):
         return
     raise RunError(
-        f"The run in {run.path} goes on with its own settings, to which only --epochs may add, but "
+        f"The run in {run.path} goes on with its own settings, of which only the epochs may become more, but "
         f"{words_of(changed)}; give the same, or another folder with --out."
     )
 
@@ -199,8 +199,8 @@ def require_same_pictures(index: ShapeIndex, source: str) -> None:
     shown = "; ".join(f"'{index.keys[row]}' {said}" for row, said in found[:_SHOWN])
     more = f"; and {len(found) - _SHOWN:,} more" if len(found) > _SHOWN else ""
     raise RunError(
-        f"A run goes on with the pictures that it started with, but {len(found):,} of {len(index):,} in {source} have "
-        f"changed: {shown}{more}. Put them back, or take them as they are now with --changed-pictures."
+        f"A run goes on with the pictures that it started with, but of {len(index):,} in {source} these have changed "
+        f"or are missing: {shown}{more}. Put them back, or take changed ones as they are now with --changed-pictures."
     )
 
 
