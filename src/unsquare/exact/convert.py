@@ -58,9 +58,20 @@ def converted(model: nn.Module) -> nn.Module:
     """What `make_exact` returns, before it is tried out."""
     require_network(model, "make_exact")
     check_modules(model)
-    exact = copy.deepcopy(model)
+    exact = _copied(model)
     _convert(exact)
     return exact
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(model)
+    except (TypeError, RuntimeError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise ExactError(
+            f"{stock_class(model).__name__} cannot be copied ({reason}); remove what it keeps beside its weights: "
+            "tensors of the last call, locks, files; undo weight norm and pruning by hooks."
+        ) from error
 
 
 def undo_exact(model: nn.Module) -> nn.Module:
@@ -86,8 +97,8 @@ def _convert(model: nn.Module) -> None:
         if "forward" in vars(module):
             where = within(f"{path} ({stock_class(module).__name__})", model)
             raise ExactError(
-                f"{where} cannot be made padding-exact: its forward, some of whose calls need exact forms, was replaced on "
-                "the object; write a class of its own instead."
+                f"{where} cannot be made padding-exact: its forward, some of whose calls need exact forms, was "
+                "replaced on the object; write a class of its own instead."
             )
         module.__class__ = overlaid(Watched, type(module))
         module.passes, module.calls = passes, _calls(passes, found, path)
