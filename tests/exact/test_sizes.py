@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 import torch
@@ -70,11 +71,50 @@ def test_a_size_enters_no_value(step: Step) -> None:
         lambda net, y, x: _mean(y) * (math.sqrt(x.shape[2] * x.shape[3]) > 50_000),
         lambda net, y, x: sum(_mean(y) for _ in range(1 + x.shape[2] // 50_000)),
         lambda net, y, x: _mean(y) * (2 if net.training and y.shape[2] > y.shape[3] else 1),
+        lambda net, y, x: _mean(y) * (2 if 0.5 * y.shape[2] > 50_000 else 1),
+        lambda net, y, x: _mean(y) * (2 if torch.zeros(y.shape[2]).shape[0] > 50_000 else 1),
+        lambda net, y, x: _mean(y) * (2 if len(torch.arange(y.shape[2])) > 50_000 else 1),
+        lambda net, y, x: _mean(y) * (2 if y.new_ones(1).expand_as(y).numel() > 10**12 else 1),
     ],
 )
 def test_a_size_decides_nothing(step: Step) -> None:
     """A branch on a size is refused with its place, however far its bound lies from any canvas that is followed."""
     with pytest.raises(ExactError, match=r"canvas's size \(test_sizes.py, line \d+\)"):
+        make_exact(_Net(step))
+
+
+def _check_small(y: Tensor) -> None:
+    if y.shape[2] > 50_000:
+        raise ValueError("too large")
+
+
+def _caught(net: nn.Module, y: Tensor, x: Tensor) -> Tensor:
+    try:
+        assert y.shape[2] <= 50_000
+    except AssertionError:
+        return 2 * _mean(y)
+    return _mean(y)
+
+
+def _caught_above(net: nn.Module, y: Tensor, x: Tensor) -> Tensor:
+    try:
+        _check_small(y)
+    except ValueError:
+        return 2 * _mean(y)
+    return _mean(y)
+
+
+def _suppressed(net: nn.Module, y: Tensor, x: Tensor) -> Tensor:
+    with suppress(ValueError):
+        _check_small(y)
+        return 2 * _mean(y)
+    return _mean(y)
+
+
+@pytest.mark.parametrize("step", [_caught, _caught_above, _suppressed])
+def test_an_assertion_whose_error_is_caught_is_a_branch(step: Step) -> None:
+    """Where the network goes on after the error, the assertion decides by which way."""
+    with pytest.raises(ExactError, match="decides by the canvas's size"):
         make_exact(_Net(step))
 
 
@@ -97,6 +137,8 @@ def test_a_refusal_that_the_network_catches_stays_one() -> None:
         lambda net, y, x: _mean(y) * x.shape[0],
         lambda net, y, x: _mean(y) * (2 if x.shape[0] > 7 else 1),
         lambda net, y, x: _mean(y) * (2 if _mean(y).shape[0] > 7 else 1),
+        lambda net, y, x: _mean(y) * torch.sym_max(1, x.shape[0] - 7),
+        lambda net, y, x: _mean(y) * (1.0 + x.shape[0] // 7),
     ],
 )
 def test_the_number_of_images_enters_no_value(step: Step) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -174,3 +177,36 @@ def test_dropping_paths_and_features_is_known(name: str) -> None:
     """Stochastic depth and dropout draw per image or per value, and pass; shapes of training are followed too."""
     with torch.device("meta"):
         make_exact(timm.create_model(name, drop_rate=0.1, drop_path_rate=0.1))
+
+
+@pytest.mark.parametrize("pool", [lambda v: v.sum(), lambda v: v.flatten(), lambda v: v.t()])
+def test_what_has_not_one_row_for_each_image_is_refused(pool: Callable[[Tensor], Tensor]) -> None:
+    """No image's own part can be told in a tensor of another layout."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return pool(self.conv(x).mean((2, 3)))
+
+    with pytest.raises(ExactError, match="not one row for each image"):
+        make_exact(Net())
+
+
+@pytest.mark.parametrize("name", ["num_features", "num_channels"])
+def test_a_network_may_name_the_channels_that_it_gives(name: str) -> None:
+    """Images have as many channels as the first layer takes, whatever the network calls its own number."""
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    setattr(net, name, 512)
+    make_exact(net)
+
+
+@pytest.mark.parametrize("kept", [threading.Lock(), torch.ones(2, requires_grad=True) * 2])
+def test_what_cannot_be_copied_is_told_in_one_sentence(kept: object) -> None:
+    """A lock, or a tensor of the last call with its graph, has no copy."""
+    net = nn.Sequential(nn.Conv2d(3, 4, 3))
+    net.kept = kept  # type: ignore[assignment]
+    with pytest.raises(ExactError, match="Sequential cannot be copied"):
+        make_exact(net)

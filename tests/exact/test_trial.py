@@ -48,7 +48,21 @@ def test_a_backward_pass_that_looks_sideways_is_found(back: Callable[[Tensor], T
     """A function whose gradient mixes pixels, or is not zero where it should be, is refused with the distance."""
     net = _chain()
     net[2] = _WithBack(back)
-    with pytest.raises(ExactError, match=r"in training the gradients of a padded batch differ .* by \d\.\de"):
+    with pytest.raises(ExactError, match=r"in evaluation the gradients of a padded batch differ .* by \d\.\de"):
+        make_exact(net)
+
+
+@pytest.mark.parametrize("mode", ["training", "evaluation"])
+def test_a_backward_pass_of_one_mode_alone_is_found(mode: str) -> None:
+    """Gradients are tried in both modes: what a network does in one of them says nothing of the other."""
+
+    class InOneMode(_WithBack):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) if self.training == (mode == "training") else x
+
+    net = _chain()
+    net[2] = InOneMode(lambda grad: grad.roll(1, 3))
+    with pytest.raises(ExactError, match=f"in {mode} the gradients of a padded batch differ"):
         make_exact(net)
 
 

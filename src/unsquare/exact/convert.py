@@ -58,9 +58,20 @@ def converted(model: nn.Module) -> nn.Module:
     """What `make_exact` returns, before it is tried out."""
     require_network(model, "make_exact")
     check_modules(model)
-    exact = copy.deepcopy(model)
+    exact = _copied(model)
     _convert(exact)
     return exact
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(model)
+    except (TypeError, RuntimeError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise ExactError(
+            f"{stock_class(model).__name__} cannot be copied ({reason}); remove what it keeps beside its weights: "
+            "tensors of the last call, locks, files; undo weight norm and pruning by hooks."
+        ) from error
 
 
 def undo_exact(model: nn.Module) -> nn.Module:

@@ -261,33 +261,63 @@ def place_asked() -> str | None:
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_code.co_filename.startswith(_OWN):
         frame = frame.f_back
+    asserts = not _caught(frame)
     while frame is not None and frame.f_code.co_filename.startswith(_TORCH):
-        if frame.f_code.co_name in ("_assert", "_check", "_check_with"):
+        if asserts and frame.f_code.co_name in ("_assert", "_check", "_check_with"):
             return None
         frame = frame.f_back
     if frame is None:
         return "code"
     name, line = frame.f_code.co_filename, frame.f_lineno
-    return None if line in _asserting_lines(name) else f"{Path(name).name}, line {line}"
+    return None if asserts and line in _lines(name).asserting else f"{Path(name).name}, line {line}"
+
+
+def _caught(frame: FrameType | None) -> bool:
+    """Whether an error raised here may be caught by the model's code, which then goes on by another way."""
+    while frame is not None and not frame.f_code.co_filename.startswith(_OWN):
+        name = frame.f_code.co_filename
+        if not name.startswith(_TORCH) and frame.f_lineno in _lines(name).catching:
+            return True
+        frame = frame.f_back
+    return False
+
+
+class _Lines(NamedTuple):
+    """Lines of a file."""
+
+    asserting: frozenset[int]
+    """Those whose conditions only decide whether to raise an error."""
+    catching: frozenset[int]
+    """Those whose errors may be caught around them."""
 
 
 _OWN, _TORCH = (str(Path(file).parent) for file in (__file__, torch.__file__))
 
 
 @lru_cache(maxsize=64)
-def _asserting_lines(filename: str) -> frozenset[int]:
-    """The lines of a file whose conditions only decide whether to raise an error."""
+def _lines(filename: str) -> _Lines:
+    asserting: set[int] = set()
+    catching: set[int] = set()
     try:
         tree = ast.parse("".join(linecache.getlines(filename)))
     except SyntaxError:
-        return frozenset()
-    lines: set[int] = set()
+        return _Lines(frozenset(), frozenset())
     for node in ast.walk(tree):
         if isinstance(node, ast.Assert):
-            lines.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+            asserting.update(_from_to(node, node))
         elif isinstance(node, ast.If) and isinstance(node.body[-1], ast.Raise) and not node.orelse:
-            lines.update(range(node.test.lineno, (node.test.end_lineno or node.test.lineno) + 1))
-    return frozenset(lines)
+            asserting.update(_from_to(node.test, node.test))
+        elif (isinstance(node, ast.Try) and node.handlers) or (isinstance(node, ast.With) and _suppresses(node)):
+            catching.update(_from_to(node.body[0], node.body[-1]))
+    return _Lines(frozenset(asserting), frozenset(catching))
+
+
+def _from_to(first: ast.stmt | ast.expr, last: ast.stmt | ast.expr) -> range:
+    return range(first.lineno, (last.end_lineno or last.lineno) + 1)
+
+
+def _suppresses(node: ast.With) -> bool:
+    return any("suppress(" in ast.unparse(item.context_expr) for item in node.items)
 
 
 def _decided(name: str, bound: Number) -> bool:

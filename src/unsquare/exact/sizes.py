@@ -75,9 +75,11 @@ class Sizes:
     def called(self, func: Any, args: Any, kwargs: Any) -> Any:
         """What a function returns to the model's code."""
         reader = self._readers.get(func)
-        if reader is not None and args and self._tensors.of_images(args[0]):
+        if reader is not None and args and (self._tensors.of_images(args[0]) or self._tensors.of_sizes(args[0])):
             return reader(*args[:1], *(arg for arg in args[1:] if not isinstance(arg, type)), **kwargs)
         name = func.__name__
+        if name.startswith(("sym_", "_sym_")):  # arithmetic of such numbers, which stay what they are
+            return func(*args, **kwargs)
         met: list[Length] = []
         plain_args, plain_kwargs = plain(args, met), plain(kwargs, met)
         if not met:
@@ -99,8 +101,11 @@ class Sizes:
         return result
 
     def lengths(self, x: Tensor) -> list[Any]:
-        """The sides of a tensor made of the images, those that depend on the batch as numbers that tell."""
+        """The sides of a tensor made of images or sizes, those that depend on the batch as numbers that tell."""
         sides: list[Any] = list(x.shape)
+        if not self._tensors.of_images(x):
+            every = frozenset({0, 1})
+            return [wrapped(Length(side, every, self._asked, positive=side > 0)) for side in sides]
         found = self._tensors.get(x)
         if sides and sides[0] == self._num_images:
             sides[0] = wrapped(Length(sides[0], frozenset({IMAGES}), self._asked, Reach(), positive=True))
@@ -153,8 +158,8 @@ class Sizes:
 
     def _length(self, x: Tensor) -> int:
         """Python's `len`, which must be a plain number: of the axis of images it may only shape."""
-        if isinstance(side := self.lengths(x)[0], torch.SymInt) and side.node.symbols != {IMAGES}:
-            return int(side)
+        if x.ndim and isinstance(side := self.lengths(x)[0], torch.SymInt) and side.node.symbols != {IMAGES}:
+            self._asked(side.node, "number")
         return x.shape[0]
 
     def _check_layout(self, name: str, args: Any, kwargs: Any) -> None:

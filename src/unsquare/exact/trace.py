@@ -33,6 +33,7 @@ _CANVASES = ((448, 576), (449, 577))
 # halved, its height if they are rounded up, its width if down; models for multiples cannot take it.
 _PORTRAIT_CANVASES = ((704, 512), (705, 513))
 _OTHER_CANVASES = ((449, 575), (96, 160))
+_NAMES_OF_CHANNELS = ("in_channels", "num_features", "num_channels")
 
 
 def trace(model: nn.Module, method: str = "forward") -> Trace:
@@ -104,6 +105,11 @@ def _followed(
                 f"{type(shadow).__name__} cannot be made padding-exact: it returns values made of the canvas's size; "
                 "return what comes from pixels alone."
             )
+        if any(not leaf.ndim or len(leaf) != NUM_IMAGES for leaf in leaves):
+            raise ExactError(
+                f"{type(shadow).__name__} returns a tensor that has not one row for each image; use a model that "
+                "returns logits or feature maps, and leave out what mixes images."
+            )
         found.outputs[training] = tuple(run.maps.get(leaf) for leaf in leaves)
     return found
 
@@ -130,7 +136,9 @@ def num_channels(model: nn.Module) -> int:
     if isinstance(channels, int):
         return channels
     for module in model.modules():
-        for name in ("in_channels", "num_features", "num_channels"):
+        # A network of several modules calls by the other names what it gives, and not what it takes.
+        takes = ("in_channels",) if module is model and any(model.children()) else _NAMES_OF_CHANNELS
+        for name in takes:
             if isinstance(getattr(module, name, None), int):
                 return getattr(module, name)
     return 3
