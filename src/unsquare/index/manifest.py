@@ -26,7 +26,7 @@ from unsquare.index.listing import SPLIT_NAMES, Listing, class_name, sorted_list
 from unsquare.index.opening import open_regular
 from unsquare.index.paths import Paths, any_there, clean_path, find_paths
 from unsquare.index.remarks import counted, remark
-from unsquare.index.table import Remark, Strings, empty_strings, shown, strings
+from unsquare.index.table import LONGEST_SIDE, Remark, Strings, empty_strings, shown, strings
 from unsquare.index.walk import looks_like_image
 from unsquare.shapes import Sizes
 
@@ -264,10 +264,10 @@ def _numbers(table: pa.Table, name: str, path: Path) -> Any:
         numbers = np.array([_number(text) for text in column.to_pylist()])
     else:
         numbers = pc.fill_null(_cast(column, pa.float64(), name), np.nan).to_numpy()
-    if row := _first(~((numbers >= 1) & (numbers < 2**31) & (numbers == np.floor(numbers)))):
+    if row := _first(~((numbers >= 1) & (numbers <= LONGEST_SIDE) & (numbers == np.floor(numbers)))):
         raise SourceError(
             f"Row {row} of '{shown(str(path))}' has the {name} '{shown(str(column[row - 1]))}', which is not a whole "
-            "number above 0; mend it, or leave the columns out to have the files measured."
+            f"number from 1 to {LONGEST_SIDE:,}; mend it, or leave the columns out to have the files measured."
         )
     return numbers.astype(np.int64)
 
