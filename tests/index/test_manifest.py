@@ -215,3 +215,13 @@ def test_sizes_that_an_index_cannot_keep_are_refused(listed, tmp_path: Path) -> 
     assert ShapeIndex.read(tmp_path / "index.parquet").sizes.tolist() == [[1, longest]]
     with pytest.raises(SourceError, match=r"not a whole number from 1 to 1,073,741,824"):
         listed(f"cat/0.jpg,cat,{longest + 1},1", header=header)
+
+
+def test_orientations_are_numbers_of_exif(listed) -> None:
+    """Six is six as pandas writes it, too; words are refused, since sizes would be taken unturned."""
+    header = "path,label,width,height,orientation"
+    for said, shape in (("6", [30, 20]), ("6.0", [30, 20]), ("1.0", [20, 30]), ("0", [20, 30]), ("", [20, 30])):
+        assert listed(f"cat/0.jpg,cat,30,20,{said}", header=header).sizes.tolist() == [shape]
+    for said in ("Rotate 90 CW", "9", "nan", "1.5"):
+        with pytest.raises(SourceError, match=f"Row 1 of .* has the orientation '{said}'"):
+            listed(f"cat/0.jpg,cat,30,20,{said}", header=header)
