@@ -314,3 +314,43 @@ print(peak() - before)
     command = [sys.executable, "-c", script, path, *map(str, size)]
     peak = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     assert 3 * size.pixels <= peak <= decode_peak_bytes(shape, size, read_header(path).bytes_per_pixel)
+
+
+def test_the_canvas_around_a_small_first_frame_is_white(tmp_path: Path) -> None:
+    """Nothing was drawn there: neither the first color of a GIF's palette nor black is shown."""
+    frame = b",\2\0\1\0\1\0\1\0\0" + b"\2\2\x44\1\0"  # one pixel of color 0 at (1, 2)
+    path = tmp_path / "a.gif"
+    path.write_bytes(b"GIF89a\5\0\4\0\x80\0\0" + b"\xc8\0\0\0\0\xff" + frame + b";")
+    expected = np.full((4, 5, 3), 255, np.uint8)
+    expected[1, 2] = 200, 0, 0
+    np.testing.assert_array_equal(decode(path), expected)
+
+
+def test_the_canvas_around_a_small_frame_of_a_webp_is_white(tmp_path: Path) -> None:
+    """Also where the header does not promise opacity."""
+    path = tmp_path / "a.webp"
+    Image.new("RGB", (6, 4), (200, 0, 0)).save(path, lossless=True)
+    pixels = path.read_bytes()[12:]
+    sizes = [n.to_bytes(3, "little") for n in (1, 1, 5, 3, 100)]
+    frame = b"".join(sizes) + b"\0" + pixels
+    chunks = [(b"VP8X", b"\2\0\0\0\x0b\0\0\x09\0\0"), (b"ANIM", bytes(6)), (b"ANMF", frame)]
+    body = b"".join(name + len(data).to_bytes(4, "little") + data for name, data in chunks)
+    path.write_bytes(b"RIFF" + (len(body) + 4).to_bytes(4, "little") + b"WEBP" + body)
+    expected = np.full((10, 12, 3), 255, np.uint8)
+    expected[2:6, 2:8] = 200, 0, 0
+    np.testing.assert_array_equal(decode(path), expected)
+
+
+def test_profiles_of_jpeg_2000_are_applied(tmp_path: Path, write_picture, shared_data: Path) -> None:
+    """Its header box holds them; the colors are those of a PNG with the same profile."""
+    with Image.open(shared_data / "awkward/icc/icc_profile_big.jpg") as image:
+        profile = image.info["icc_profile"]
+    Image.open(write_picture("a.png")).save(tmp_path / "b.png", icc_profile=profile)
+    data = write_picture("a.jp2", irreversible=False).read_bytes()
+    header, color = data.index(b"jp2h") - 4, data.index(b"colr") - 4
+    box = (len(profile) + 11).to_bytes(4, "big") + b"colr\2\0\0" + profile
+    length = int.from_bytes(data[header : header + 4], "big") - 15 + len(box)
+    data = data[:header] + length.to_bytes(4, "big") + data[header + 4 : color] + box + data[color + 15 :]
+    (tmp_path / "b.jp2").write_bytes(data)
+    assert difference(decode(tmp_path / "b.png"), decode(tmp_path / "a.png")) > 3
+    assert difference(decode(tmp_path / "b.jp2"), decode(tmp_path / "b.png")) < 0.5

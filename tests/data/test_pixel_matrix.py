@@ -42,3 +42,16 @@ def test_small_files_that_once_went_wrong(shared_data: Path) -> None:
         difference = np.abs(decode(path).astype(int) - expected)
         assert difference.max() <= (41 if path.suffix == ".jpg" else 2), path.name
         assert difference.mean() < 3, path.name
+
+
+@pytest.mark.parametrize("planar", [False, True])
+def test_opacity_beside_a_palette_counts(matrix: ModuleType, tmp_path: Path, planar: bool) -> None:
+    """A transparent pixel is white, whatever its color."""
+    rows = np.arange(matrix.HEIGHT * matrix.WIDTH).reshape(matrix.HEIGHT, matrix.WIDTH).astype(np.uint8)
+    table = np.stack([np.arange(256), np.arange(255, -1, -1), np.full(256, 7)])
+    alpha = np.where(rows % 2, 255, 0).astype(np.uint8)
+    tags = {320: ("H", tuple((table * 257).ravel().tolist()))}
+    samples = np.dstack([rows, alpha])
+    (tmp_path / "a.tif").write_bytes(matrix.tiff(samples, 8, 3, extra=(2,), planar=planar, tags=tags))
+    expected = np.where(alpha[..., None] == 0, 255, table.T[rows])
+    np.testing.assert_array_equal(decode(tmp_path / "a.tif"), expected)

@@ -11,6 +11,8 @@ import threading
 import warnings
 from pathlib import Path
 
+import imagecodecs
+import numpy as np
 import pytest
 from PIL import Image, ImageOps, PngImagePlugin
 
@@ -79,6 +81,9 @@ def test_the_content_counts_and_not_the_name(write_picture, tmp_path: Path) -> N
         (b"\x00\x00\x00\x18ftypisom\x00\x00\x00\x00isommp41", "is a video or another media file"),
         (b"%PDF-1.7", "is a PDF"),
         (b"%!PS-Adobe-3.0 EPSF-3.0", "is PostScript"),
+        (b"P7\nWIDTH 1\n", "is PAM, a format that is not read"),
+        (b"qoif" + bytes(20), "is QOI, a format that is not read"),
+        (b"\x00\x00\x02\x00\x01\x00", "is a cursor, a format that is not read"),
         (b"\x93\x01\xfe\xff\x80 noise", "is not an image of a known format"),
         (b"\xff\xd8\xff\xe0\x00\x10JFIF", "is "),
         (b"\x89PNG\r\n\x1a\n", "is "),
@@ -268,3 +273,55 @@ print(len(reasons), peak() - before)
     num_refused, kilobytes = map(int, out.stdout.split())
     assert num_refused == len(os.listdir(bombs))
     assert kilobytes < 20_000
+
+
+def test_a_bitmap_of_a_rare_kind_is_not_called_damaged(write_picture) -> None:
+    """Two bits a pixel are valid, but no decoder here reads them."""
+    path = write_picture("a.bmp")
+    data = bytearray(path.read_bytes())
+    data[28] = 2
+    path.write_bytes(data)
+    with pytest.raises(ImageError, match="is of a kind that is not read"):
+        read_header(path)
+
+
+def test_a_still_webp_fills_its_canvas(write_picture) -> None:
+    """A canvas of another size is noticed when scanned, since no decoder takes it."""
+    path = write_picture("a.webp", 20, 30, lossless=True, exif=b"Exif\0\0MM")
+    data = bytearray(path.read_bytes())
+    data[data.index(b"VP8X") + 12] += 1
+    path.write_bytes(data)
+    with pytest.raises(ImageError, match="declares 20 x 31 pixels, but its picture has 20 x 30"):
+        read_header(path)
+
+
+def with_tiles(data: bytes, side: int, tile: int) -> bytes:
+    """The JPEG 2000 with another size, of its picture and of its tiles."""
+    at = data.index(b"\xff\x51") + 6
+    return data[:at] + struct.pack(">8I", side, side, 0, 0, tile, tile, 0, 0) + data[at + 32 :]
+
+
+def test_tiles_of_jpeg_2000_are_bounded(tmp_path: Path, write_picture) -> None:
+    """Each takes memory before one is decoded: 170 bytes of file could ask for 800 MB."""
+    data = write_picture("a.j2k").read_bytes()
+    for side, tile in ((4080, 16), (4000, 63)):
+        (tmp_path / "b.j2k").write_bytes(with_tiles(data, side, tile))
+        with pytest.raises(ImageError, match="tiles of few pixels"):
+            read_header(tmp_path / "b.j2k")
+
+
+def test_deep_colors_of_jpeg_2000_are_refused_by_name(tmp_path: Path) -> None:
+    """Pillow would show white as black; deep grey is read."""
+    deep = np.full((20, 30, 3), 65535, np.uint16)
+    (tmp_path / "a.jp2").write_bytes(imagecodecs.jpeg2k_encode(deep, codecformat="jp2", level=0, reversible=True))
+    with pytest.raises(ImageError, match="JPEG 2000 of 16 bits in color"):
+        read_header(tmp_path / "a.jp2")
+    (tmp_path / "b.jp2").write_bytes(imagecodecs.jpeg2k_encode(deep[..., 0], codecformat="jp2", level=0))
+    assert read_header(tmp_path / "b.jp2").mode == "I;16"
+
+
+def test_an_icon_without_opacity_is_refused(tmp_path: Path) -> None:
+    """It would be shown as white."""
+    Image.new("RGBA", (16, 16), (200, 0, 0, 0)).save(tmp_path / "a.ico", bitmap_format="bmp")
+    with pytest.raises(ImageError, match="opacity channel is empty"):
+        read_header(tmp_path / "a.ico")

@@ -85,6 +85,7 @@ def frame(data: bytes) -> int:
         (7, 0x32, "chroma sampling by a fraction"),
         (7, 0x44, "too fine for pixels in one scan"),
         (-3, 0xC3, "is a lossless or hierarchical JPEG"),
+        (-3, 0xF7, "is a lossless or hierarchical JPEG"),
     ],
 )
 def test_kinds_that_no_decoder_reads_are_refused_when_scanned(write_picture, at: int, value: int, reason: str) -> None:
@@ -143,3 +144,23 @@ def test_profiles_come_in_parts_and_in_any_order(write_picture) -> None:
     parts = [b"\xff\xe2" + struct.pack(">H", 22) + b"ICC_PROFILE\0" + bytes([i, 3]) + b"part%d." % i for i in (2, 3, 1)]
     assert read_header(with_bytes(path, b"".join(parts))).icc == b"part1.part2.part3."
     assert read_header(with_bytes(write_picture("b.jpg"), b"".join(parts[:2]))).icc == b""
+
+
+def test_a_long_adobe_marker_counts(write_picture) -> None:
+    """libjpeg takes 12 bytes of it and passes over the rest: the channels are red, green and blue."""
+    path = write_picture("a.jpg", 60, 90, keep_rgb=True, quality=95)
+    expected = decode(path)
+    data = path.read_bytes()
+    at = data.index(b"\xff\xee")
+    path.write_bytes(data[:at] + b"\xff\xee\x00\x10" + data[at + 4 : at + 16] + b"\0\0" + data[at + 16 :])
+    np.testing.assert_array_equal(decode(path), expected)
+
+
+def test_a_height_behind_the_pixels_is_refused_by_name(write_picture) -> None:
+    """Such a file is whole, but no decoder here reads it."""
+    path = write_picture("a.jpg", 60, 90)
+    data = path.read_bytes()
+    at = frame(data)
+    path.write_bytes(data[: at + 1] + b"\0\0" + data[at + 3 : -2] + b"\xff\xdc\0\4\0\x3c\xff\xd9")
+    with pytest.raises(ImageError, match="its height behind its pixels"):
+        read_header(path)

@@ -205,3 +205,23 @@ def test_the_lists_at_hand_are_read(shared_data: Path, make_folder, name: str) -
     index = scan_source(lists / name)
     assert len(index) == 20
     assert index.classes == (("NA", "null") if name == "na_label.csv" else ("cat", "dog"))
+
+
+def test_sizes_that_an_index_cannot_keep_are_refused(listed, tmp_path: Path) -> None:
+    """What a manifest may say can be written and read again."""
+    header = "path,label,width,height"
+    longest = 1 << 30
+    listed(f"cat/0.jpg,cat,{longest},1", header=header).write(tmp_path / "index.parquet")
+    assert ShapeIndex.read(tmp_path / "index.parquet").sizes.tolist() == [[1, longest]]
+    with pytest.raises(SourceError, match=r"not a whole number from 1 to 1,073,741,824"):
+        listed(f"cat/0.jpg,cat,{longest + 1},1", header=header)
+
+
+def test_orientations_are_numbers_of_exif(listed) -> None:
+    """Six is six as pandas writes it, too; words are refused, since sizes would be taken unturned."""
+    header = "path,label,width,height,orientation"
+    for said, shape in (("6", [30, 20]), ("6.0", [30, 20]), ("1.0", [20, 30]), ("0", [20, 30]), ("", [20, 30])):
+        assert listed(f"cat/0.jpg,cat,30,20,{said}", header=header).sizes.tolist() == [shape]
+    for said in ("Rotate 90 CW", "9", "nan", "1.5"):
+        with pytest.raises(SourceError, match=f"Row 1 of .* has the orientation '{said}'"):
+            listed(f"cat/0.jpg,cat,30,20,{said}", header=header)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import time
 import zlib
 from pathlib import Path
 
@@ -90,3 +91,19 @@ def test_headers_that_no_decoder_reads_are_refused(write_picture, at: int, value
     path.write_bytes(data)
     with pytest.raises(ImageError, match=reason):
         read_header(path)
+
+
+@pytest.mark.parametrize(
+    "one",
+    [
+        chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(bytes(15_000_000), 9)),
+        chunk(b"iTXt", b"XML:com.adobe.xmp\0\x01\0\0\0" + zlib.compress(bytes(15_000_000), 9)),
+        chunk(b"iCCP", b"a\0\0" + zlib.compress(bytes(2 * MAX_PROFILE_BYTES), 9)),
+    ],
+)
+def test_metadata_that_come_again_are_not_unpacked_again(write_picture, one: bytes) -> None:
+    """A thousand pieces that each unpack to megabytes cost what one does."""
+    path = with_chunks(write_picture("a.png", 6, 9), one * 1000)
+    begin = time.process_time()
+    assert read_header(path).shape == (6, 9)
+    assert time.process_time() - begin < 2

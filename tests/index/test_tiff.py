@@ -99,3 +99,87 @@ def test_entries_are_bounded_before_they_are_read(tmp_path: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(ImageError, match="250,000,000 values in tag 258"):
         read_header(path)
+
+
+def tagged(path: Path, tag: int, kind: int, values: tuple[int, ...]) -> Path:
+    """A small RGB or other TIFF, written with one more tag."""
+    options = {"photometric": "rgb", "extratags": [(tag, kind, len(values), values)]}
+    if tag == 332:
+        tifffile.imwrite(path, np.dstack([COLOR, GREY]), **{**options, "photometric": "separated"})
+    elif kind == 5:
+        options = {"photometric": "ycbcr", "extratags": [(tag, kind, len(values) // 2, values)]}
+        tifffile.imwrite(path, COLOR, **options, subsampling=(1, 1))
+    else:
+        tifffile.imwrite(path, COLOR, photometric="rgb", extratags=[(65_000, kind, len(values), values)])
+        path.write_bytes(path.read_bytes().replace(struct.pack("<HH", 65_000, kind), struct.pack("<HH", tag, kind)))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("tag", "kind", "values", "reason"),
+    [
+        (317, 3, (2,), "has a predictor without a compression"),
+        (332, 3, (2,), "inks other than CMYK"),
+        (529, 5, (2126, 10_000, 7152, 10_000, 722, 10_000), "YCbCr colors other than JPEG's"),
+        (532, 5, (16, 1, 235, 1, 128, 1, 240, 1, 128, 1, 240, 1), "YCbCr colors other than JPEG's"),
+    ],
+)
+def test_tags_that_change_what_samples_mean_are_refused(tmp_path: Path, tag, kind, values, reason: str) -> None:
+    """They would be shown in wrong colors else."""
+    with pytest.raises(ImageError, match=reason):
+        read_header(tagged(tmp_path / "a.tif", tag, kind, values))
+
+
+def test_jpegs_own_ycbcr_may_be_spelled_out(tmp_path: Path) -> None:
+    """What the tags say then is what is read."""
+    known = (299, 1000, 587, 1000, 114, 1000)
+    assert read_header(tagged(tmp_path / "a.tif", 529, 5, known)).shape == (24, 40)
+
+
+def test_a_file_without_the_meaning_of_its_samples_is_refused(tmp_path: Path) -> None:
+    """Programs guess differently; white for zero would be as likely as black."""
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, COLOR, photometric="rgb")
+    data = path.read_bytes()
+    path.write_bytes(data.replace(struct.pack("<HH", 262, 3), struct.pack("<HH", 263, 3)))
+    with pytest.raises(ImageError, match="what its samples mean"):
+        read_header(path)
+
+
+@pytest.mark.parametrize("subifds", [0, 1])
+def test_a_thumbnail_is_never_taken_for_the_picture(tmp_path: Path, subifds: int) -> None:
+    """Files of cameras begin with one, and have the picture as a later page or below the first."""
+    with tifffile.TiffWriter(tmp_path / "a.tif") as out:
+        out.write(COLOR[::4, ::4], photometric="rgb", subfiletype=1, subifds=subifds)
+        out.write(COLOR, photometric="rgb")
+    with pytest.raises(ImageError, match="begins with a thumbnail"):
+        read_header(tmp_path / "a.tif")
+
+
+def test_a_lone_page_may_call_itself_reduced(tmp_path: Path) -> None:
+    """There is no other picture that it could stand for."""
+    tifffile.imwrite(tmp_path / "a.tif", COLOR, photometric="rgb", subfiletype=1)
+    np.testing.assert_array_equal(decode(tmp_path / "a.tif"), COLOR)
+
+
+def test_pages_that_overlap_are_refused(tmp_path: Path) -> None:
+    """Entries that many pages share would be read once for each."""
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, COLOR, photometric="rgb")
+    data = bytearray(path.read_bytes())
+    first = struct.unpack("<I", data[4:8])[0]
+    num = struct.unpack("<H", data[first : first + 2])[0]
+    struct.pack_into("<I", data, first + 2 + 12 * num, len(data))
+    pages = bytearray(b"\0\x10" * 2000).ljust(2 + 12 * 4096 + 4000, b"\0")
+    for i in range(999):
+        struct.pack_into("<I", pages, 4 * i + 2 + 12 * 4096, len(data) + 4 * i + 4)
+    path.write_bytes(data + pages)
+    with pytest.raises(ImageError, match="pages overlap"):
+        read_header(path)
+
+
+def test_opacity_of_floats_has_a_range_of_its_own(tmp_path: Path) -> None:
+    """Colors of 0 to 255 beside opacity of 0 to 1: what is opaque is not shown as nearly transparent."""
+    pixels = np.dstack([COLOR, np.ones_like(GREY)]).astype(np.float32)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb", extrasamples=["unassalpha"])
+    np.testing.assert_array_equal(decode(tmp_path / "a.tif"), COLOR)

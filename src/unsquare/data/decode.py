@@ -19,7 +19,7 @@ import imagecodecs
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
-from PIL import Image
+from PIL import GifImagePlugin, Image
 
 from unsquare.data.colour import Range, from_channels, levels_of, needs_depth, to_rgb, to_srgb
 from unsquare.data.pixels import Pixels, oriented_pixels
@@ -36,6 +36,8 @@ RESIZED_BYTES_PER_PIXEL = 14
 """Peak per pixel after resizing: Pillow's picture (4), the pass in between (4), ours (3), and turned (3)."""
 FIXED_BYTES = 16 << 20
 """Strips of color conversion, decoder tables, and the like."""
+_ANIMATED, _HAS_ALPHA = 2, 16
+"""Flags of an extended WebP."""
 
 _DAMAGE = re.compile(
     r"Corrupt JPEG data: (?!\d+ extraneous bytes before marker 0x(?!d[0-7]))|[Pp]remature end|Inconsistent progression"
@@ -149,7 +151,13 @@ def _decode_stored(fp: IO[bytes], header: Header, target: Shape, bits: int | Non
         mode = ("RGB" if samples.mode == "P" else samples.mode) + "A" * samples.has_alpha
         channels = read_samples(fp, header, bits)
         return from_channels(channels, mode, header.icc, premultiplied=samples.is_premultiplied)
-    return _decode_other(io.BytesIO(join(fp, header.parts)) if header.parts else fp, header)
+    if header.parts:
+        data = join(fp, header.parts)
+        if data[12:16] == b"VP8X" and data[20] & _ANIMATED:
+            # The canvas around the first frame is transparent, whether or not the header promises opacity.
+            data[20] |= _HAS_ALPHA
+        return _decode_other(io.BytesIO(data), header)
+    return _decode_other(fp, header)
 
 
 def _decode_other(fp: IO[bytes], header: Header) -> Pixels:
@@ -160,7 +168,12 @@ def _decode_other(fp: IO[bytes], header: Header) -> Pixels:
         if header.format == "BMP" and image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0):
             # A header that promises opacity, and nothing in it: every program shows such a picture as opaque.
             image.putalpha(255)
-        return to_rgb(image, header.icc)
+        pixels = to_rgb(image, header.icc)
+        if isinstance(image, GifImagePlugin.GifImageFile) and image.dispose_extent:
+            # The canvas around the first frame, which Pillow fills with the first color, is transparent.
+            left, top, right, bottom = image.dispose_extent
+            pixels[:top] = pixels[bottom:] = pixels[:, :left] = pixels[:, right:] = 255
+        return pixels
 
 
 def _decode_jpeg(fp: IO[bytes], header: Header, target: Shape) -> Pixels:

@@ -31,22 +31,24 @@ def read_samples(fp: IO[bytes], header: Header, bits: int | None = None) -> Chan
     """
     samples = header.samples
     assert samples is not None
-    num_channels = 3 if samples.palette is not None else samples.num_channels
+    num_colors = samples.num_colors if samples.palette is None else 3
+    num_channels = num_colors + samples.has_alpha
     is_deep = samples.bits > 8 and samples.palette is None and needs_depth(header.icc, samples.mode)
     out = np.empty((*header.stored, num_channels), np.uint16 if is_deep else np.uint8)
     with first_page(fp) as page:
         if (page.imagelength, page.imagewidth) != header.stored:
             raise ImageError("changed while it was read")
-        shown = _range(page, samples, bits)
-        opacity = shown if bits is None else _range(page, samples, None)
+        shown = _range(page, samples, bits, is_opacity=False)
+        opacity = _range(page, samples, None, is_opacity=True) if samples.has_alpha else shown
         for block, row, column, channel in blocks(page, samples.num_channels):
             part = out[row : row + block.shape[0], column : column + block.shape[1]]
-            if samples.palette is not None:
-                part[:] = samples.palette[block[..., 0].astype(np.intp)]
-            else:
-                for i in range(block.shape[2]):
-                    is_color = channel + i < samples.num_colors
-                    part[..., channel + i] = levels_of(block[..., i], shown if is_color else opacity, out.dtype)
+            for i in range(block.shape[2]):
+                if channel + i == samples.num_colors:
+                    part[..., num_colors] = levels_of(block[..., i], opacity, out.dtype)
+                elif samples.palette is not None:
+                    part[..., :3] = samples.palette[block[..., i].astype(np.intp)]
+                else:
+                    part[..., channel + i] = levels_of(block[..., i], shown, out.dtype)
     if samples.is_inverted:
         out[..., : samples.num_colors] ^= np.iinfo(out.dtype).max
     if samples.is_unsigned_lab:
@@ -54,15 +56,17 @@ def read_samples(fp: IO[bytes], header: Header, bits: int | None = None) -> Chan
     return out
 
 
-def _range(page: tifffile.TiffPage, samples: Samples, bits: int | None) -> Range:
-    """The values shown as black and as white."""
+def _range(page: tifffile.TiffPage, samples: Samples, bits: int | None, *, is_opacity: bool) -> Range:
+    """The values shown as black and as white, or as transparent and opaque: beside floats of 0 to 255 stand 0 to 1."""
     if samples.kind == "u" and samples.bits <= 16:
         return Range(0, (1 << (bits if bits and samples.bits == 16 else samples.bits)) - 1)
     if samples.kind == "i" and samples.bits == 8:
         return Range(-128, 127)
     least, most = np.inf, -np.inf
-    for block, *_ in blocks(page, samples.num_colors):
-        finite = block[np.isfinite(block)] if samples.kind == "f" else block
+    for block, _, _, channel in blocks(page, samples.num_channels):
+        num_colors = max(0, samples.num_colors - channel)
+        wanted = block[..., num_colors:] if is_opacity else block[..., :num_colors]
+        finite = wanted[np.isfinite(wanted)] if samples.kind == "f" else wanted
         if finite.size:
             least, most = min(least, float(finite.min())), max(most, float(finite.max()))
     return value_range(least, most, is_float=samples.kind == "f")

@@ -1,4 +1,4 @@
-"""Walks through the chunks of WebP and icon files, and looks for the end of JPEG and JPEG 2000.
+"""Walks through the chunks of WebP, icon and JPEG 2000 files, and looks for the end of JPEG and JPEG 2000.
 
 Pillow takes two canvases of memory to open a WebP, and notices that a file was cut short when it reaches the cut. A
 walk from chunk to chunk costs a few small reads.
@@ -6,6 +6,8 @@ walk from chunk to chunk costs a few small reads.
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Iterator
 from typing import IO
 
 from unsquare.errors import ImageError
@@ -20,6 +22,10 @@ from unsquare.shapes import Shape
 
 _BLOCK_BYTES = 1 << 16
 _END_OF_PIXELS = b"\xff\xd9"
+_CODESTREAM = b"\xff\x4f\xff\x51"
+_MAX_BOXES = 10_000
+_FREE_TILES, _MIN_TILE_PIXELS = 1024, 64 * 64
+"""OpenJPEG takes 12 KB for each tile of a JPEG 2000, before it decodes one."""
 _METADATA = {
     b"ICCP": ("color profile", MAX_PROFILE_BYTES),
     b"EXIF": ("EXIF", MAX_METADATA_BYTES),
@@ -60,15 +66,78 @@ def webp_chunks(fp: IO[bytes], end: int, num_bytes: int) -> dict[bytes, bytes]:
 
 
 def webp_shape(chunks: dict[bytes, bytes]) -> Shape:
-    """The canvas that a WebP's header declares."""
+    """The canvas that a WebP's header declares; a still picture fills it."""
     if len(canvas := chunks.get(b"VP8X", b"")) == 10:
-        return Shape(_little(canvas[7:10]) + 1, _little(canvas[4:7]) + 1)
+        shape = Shape(_little(canvas[7:10]) + 1, _little(canvas[4:7]) + 1)
+        if b"ANMF" not in chunks and (still := _still_shape(chunks)) != shape:
+            raise ImageError(f"is damaged: it declares {shape} pixels, but its picture has {still}")
+        return shape
+    return _still_shape(chunks)
+
+
+def _still_shape(chunks: dict[bytes, bytes]) -> Shape:
     if len(lossless := chunks.get(b"VP8L", b"")) >= 5 and lossless[0] == 0x2F:
         bits = _little(lossless[1:5])
         return Shape((bits >> 14 & 0x3FFF) + 1, (bits & 0x3FFF) + 1)
     if len(lossy := chunks.get(b"VP8 ", b"")) == 10 and lossy[3:6] == b"\x9d\x01\x2a":
         return Shape(_little(lossy[8:10]) & 0x3FFF, _little(lossy[6:8]) & 0x3FFF)
     raise ImageError("is damaged: the WebP header declares no size")
+
+
+def read_jpeg2000(fp: IO[bytes], num_bytes: int, mode: str) -> bytes:
+    """The color profile of a JPEG 2000 that Pillow gives in this mode.
+
+    Raises:
+        ImageError: it is of a kind that is not read, or would take too much memory.
+    """
+    icc, begin = b"", 0
+    fp.seek(0)
+    if fp.read(4) != _CODESTREAM:
+        for name, start, length in _boxes(fp, 0, num_bytes):
+            if name == b"jp2h":
+                icc = _jp2_profile(fp, start, start + length)
+            elif name == b"jp2c":
+                begin = start
+                break
+    fp.seek(begin + 8)
+    width, height, _, _, tile_width, tile_height, left, top, num = struct.unpack(">8IH", fp.read(34))
+    depth = max((part & 127) + 1 for part in fp.read(3 * num)[::3])
+    if depth > 8 and mode != "I;16":
+        # Pillow rounds such samples up to 256, which is black.
+        raise ImageError(f"is JPEG 2000 of {depth} bits in color, a kind that is not read; convert it to PNG or TIFF")
+    num_tiles = -(-(width - left) // tile_width) * -(-(height - top) // tile_height)
+    if num_tiles > _FREE_TILES and width * height < num_tiles * _MIN_TILE_PIXELS:
+        raise ImageError(f"has {num_tiles:,} tiles of few pixels each: decoding would take too much memory")
+    return icc
+
+
+def _jp2_profile(fp: IO[bytes], begin: int, end: int) -> bytes:
+    """The color profile in the header box of a JPEG 2000."""
+    for name, start, length in _boxes(fp, begin, end):
+        fp.seek(start)
+        if name == b"colr" and fp.read(3)[:1] == b"\x02":
+            check_length("color profile", length - 3, MAX_PROFILE_BYTES)
+            return fp.read(length - 3)
+    return b""
+
+
+def _boxes(fp: IO[bytes], at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """Name, start of the content and its length of each box."""
+    for _ in range(_MAX_BOXES):
+        if at + 8 > end:
+            return
+        fp.seek(at)
+        head = fp.read(16)
+        length, name, head_bytes = int.from_bytes(head[:4], "big"), head[4:8], 8
+        if length == 1:
+            length, head_bytes = int.from_bytes(head[8:], "big"), 16
+        elif not length:  # to the end
+            length = end - at
+        if length < head_bytes:
+            raise ImageError("is damaged: a box of its header has no length")
+        yield name, at + head_bytes, min(length, end - at) - head_bytes
+        at += length
+    raise ImageError(f"has more than {_MAX_BOXES:,} boxes")
 
 
 def _little(data: bytes) -> int:

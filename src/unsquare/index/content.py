@@ -9,7 +9,8 @@ IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".mpo", ".png", ".apng", ".gif", ".webp", ".tif", ".tiff"),
     *(".bmp", ".dib", ".ico", ".jp2", ".j2k", ".j2c", ".jpc", ".jpx", ".jpf", ".avif", ".avifs"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".heic", ".heif", ".hif", ".jxl", ".tga", ".psd", ".svg"),
-    *(".dng", ".cr2", ".cr3", ".nef", ".arw"),
+    *(".pam", ".pfm", ".qoi", ".pcx", ".sgi", ".exr", ".dds", ".jxr", ".wdp", ".cur", ".icns"),
+    *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".rw2", ".orf", ".raf", ".pef", ".srw"),
 )
 """Names that promise an image: such a file is indexed or listed as a problem, never passed over silently."""
 
@@ -27,6 +28,14 @@ _NOT_READ = {
     b"8BPS": "is a Photoshop file, a format that is not read; convert it to PNG or TIFF",
     b"\xff\x0a": "is JPEG XL, a format that is not read; convert it to PNG or JPEG",
     b"\x00\x00\x00\x0cJXL ": "is JPEG XL, a format that is not read; convert it to PNG or JPEG",
+    **{
+        beginning: f"is {name}, a format that is not read; convert it to PNG or TIFF"
+        for beginning, name in (
+            *((b"P7\n", "PAM"), (b"PF\n", "PFM"), (b"Pf\n", "PFM"), (b"qoif", "QOI"), (b"DDS ", "DDS")),
+            *((b"v/1\x01", "OpenEXR"), (b"#?RADIANCE", "Radiance HDR"), (b"II\xbc\x01", "JPEG XR")),
+            *((b"\x01\xda", "SGI"), (b"\n\x05\x01", "PCX"), (b"\x00\x00\x02\x00", "a cursor"), (b"icns", "ICNS")),
+        )
+    },
     b"%PDF": "is a PDF, not an image",
     b"%!PS": "is PostScript, not an image",
     b"PK\x03\x04": "is a ZIP archive, not an image",

@@ -132,15 +132,19 @@ def _pillow_header(fp: IO[bytes], name: str, num_bytes: int) -> Header:
         check_length("AVIF", num_bytes, MAX_WHOLE_BYTES)
     fp.seek(0)
     image = _OPENERS[name](fp if name == "AVIF" else HeaderReader(fp, name), "")  # type: ignore[arg-type]
+    icc = image.info.get("icc_profile") or b""
+    if name == "ICO" and image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0):
+        raise ImageError("is an icon whose opacity channel is empty: there is no picture, or only its mask tells")
     if name == "JPEG2000":
         begin = fp.tell()
+        icc = containers.read_jpeg2000(fp, num_bytes, image.mode)
         containers.check_end_marker(fp, begin, min(num_bytes, begin + (1 << 20) + 8 * image.width * image.height))
     return Header(
         format=name,
         mode=image.mode,
         stored=Shape(image.height, image.width),
         orientation=_orientation(image),
-        icc=image.info.get("icc_profile") or b"",
+        icc=icc,
         bytes_per_pixel=_BYTES_PER_PIXEL.get(name, _OTHER_BYTES_PER_PIXEL),
     )
 
@@ -177,7 +181,7 @@ def _png_header(fp: IO[bytes], name: str, num_bytes: int) -> Header:
         mode=found.mode,
         stored=found.stored,
         orientation=_orientation(_bare(found.info)),
-        icc=found.icc,
+        icc=found.icc or b"",
         parts=found.parts,
         depth=found.depth,
         bytes_per_pixel=found.bytes_per_pixel,

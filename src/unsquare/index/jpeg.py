@@ -29,9 +29,9 @@ _BLOCK_BYTES = 1 << 16
 _MARKER = re.compile(rb"\xff([\x01-\xfe])")
 _ALONE = frozenset({0x01, *range(0xD0, 0xD9)})
 """Markers without a length."""
-_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_LOSSLESS = frozenset({0xC3, 0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF})
-"""Frames of lossless and hierarchical JPEGs."""
+_FRAMES = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}
+_LOSSLESS = frozenset({0xC3, 0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF, 0xF7})
+"""Frames of lossless (JPEG-LS, too) and hierarchical JPEGs."""
 _PROGRESSIVE = frozenset({0xC2, 0xCA})
 _TABLES = frozenset({0xC4, 0xCC, 0xDB, 0xDD, *_FRAMES})
 _SCAN, _END, _JFIF, _EXIF, _ICC, _ADOBE = 0xDA, 0xD9, 0xE0, 0xE1, 0xE2, 0xEE
@@ -75,7 +75,7 @@ def read_jpeg(fp: IO[bytes], num_bytes: int) -> Jpeg:
     found = Jpeg()
     tables = bytearray(b"\xff\xd8")
     for marker, start, length in _segments(fp, num_bytes):
-        if marker in _TABLES or (marker == _ADOBE and length == 12):
+        if marker in _TABLES or (marker == _ADOBE and length >= 12):
             check_length("tables", len(tables) + length + 2, _MAX_TABLE_BYTES)
             fp.seek(start - 2)
             segment = fp.read(length + 2)
@@ -149,6 +149,8 @@ def _read_frame(marker: int, frame: bytes, found: Jpeg) -> None:
     bits, height, width, num_components = struct.unpack(">BHHB", frame[:6])
     if bits != 8:
         raise ImageError(f"is a JPEG of {bits} bits, which are not read; convert it to PNG or TIFF")
+    if not height:
+        raise ImageError("says its height behind its pixels, a kind of JPEG that is not read; convert it to PNG")
     if num_components not in _MODES or len(frame) < 6 + 3 * num_components:
         raise ImageError(f"is a JPEG of {num_components} channels; 1, 3 and 4 are read")
     factors = [(frame[7 + 3 * i] >> 4, frame[7 + 3 * i] & 15) for i in range(num_components)]

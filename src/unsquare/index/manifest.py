@@ -26,7 +26,7 @@ from unsquare.index.listing import SPLIT_NAMES, Listing, class_name, sorted_list
 from unsquare.index.opening import open_regular
 from unsquare.index.paths import Paths, any_there, clean_path, find_paths
 from unsquare.index.remarks import counted, remark
-from unsquare.index.table import Remark, Strings, empty_strings, shown, strings
+from unsquare.index.table import LONGEST_SIDE, Remark, Strings, empty_strings, shown, strings
 from unsquare.index.walk import looks_like_image
 from unsquare.shapes import Sizes
 
@@ -252,22 +252,30 @@ def _sizes(table: pa.Table, path: Path) -> Sizes | None:
         return None
     sizes = np.stack([_numbers(table, "height", path), _numbers(table, "width", path)], axis=-1)
     if "orientation" in table.column_names:
-        sideways = np.array([value.strip() in map(str, _SIDEWAYS) for value in _text(table, "orientation")])
+        said = _text(table, "orientation")
+        # "6.0" is what pandas writes where another row has none.
+        orientations = np.array([_number(text) if text else 1 for text in said])
+        if row := _first(~np.isin(orientations, range(9))):
+            raise SourceError(
+                f"Row {row} of '{shown(str(path))}' has the orientation '{shown(said[row - 1])}', which is not one of "
+                "EXIF's numbers, 1 to 8, or blank; mend it, or leave the sizes out to have the files measured."
+            )
+        sideways = np.isin(orientations, _SIDEWAYS)
         sizes[sideways] = sizes[sideways, ::-1]
     return sizes
 
 
 def _numbers(table: pa.Table, name: str, path: Path) -> Any:
     column = table[name]
-    if pa.types.is_string(column.type):
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         # "3144.0" is a whole number too.
         numbers = np.array([_number(text) for text in column.to_pylist()])
     else:
         numbers = pc.fill_null(_cast(column, pa.float64(), name), np.nan).to_numpy()
-    if row := _first(~((numbers >= 1) & (numbers < 2**31) & (numbers == np.floor(numbers)))):
+    if row := _first(~((numbers >= 1) & (numbers <= LONGEST_SIDE) & (numbers == np.floor(numbers)))):
         raise SourceError(
             f"Row {row} of '{shown(str(path))}' has the {name} '{shown(str(column[row - 1]))}', which is not a whole "
-            "number above 0; mend it, or leave the columns out to have the files measured."
+            f"number from 1 to {LONGEST_SIDE:,}; mend it, or leave the columns out to have the files measured."
         )
     return numbers.astype(np.int64)
 

@@ -36,7 +36,8 @@ class Png:
     stored: Shape
     mode: str
     depth: int
-    icc: bytes = b""
+    icc: bytes | None = None
+    """The color profile; empty where it is damaged."""
     info: dict[str, bytes | str] = field(default_factory=dict)
     """EXIF and XMP under the names that Pillow gives them."""
     parts: tuple[Part, ...] = ()
@@ -110,12 +111,12 @@ def _chunks(fp: IO[bytes], num_bytes: int) -> Iterator[tuple[bytes, int, int]]:
 
 
 def _keep(fp: IO[bytes], name: bytes, start: int, length: int, found: Png) -> None:
-    """Note the color profile, EXIF and XMP."""
-    if name == b"iCCP":
+    """Note the color profile, EXIF and XMP; the first of each counts, and those that follow are not unpacked."""
+    if name == b"iCCP" and found.icc is None:
         check_length("color profile", length, MAX_PROFILE_BYTES)
         fp.seek(start)
-        found.icc = found.icc or _inflate(fp.read(length).partition(b"\x00")[2][1:], MAX_PROFILE_BYTES)
-    elif name == b"eXIf":
+        found.icc = _inflate(fp.read(length).partition(b"\x00")[2][1:], MAX_PROFILE_BYTES)
+    elif name == b"eXIf" and "exif" not in found.info:
         check_length("EXIF", length, MAX_METADATA_BYTES)
         fp.seek(start)
         found.info["exif"] = b"Exif\x00\x00" + fp.read(length)
@@ -123,7 +124,8 @@ def _keep(fp: IO[bytes], name: bytes, start: int, length: int, found: Png) -> No
         fp.seek(start)
         keyword = fp.read(min(22, length))
         is_xmp = name == b"iTXt" and keyword.startswith(_XMP)
-        if is_xmp or keyword == f"{_RAW_EXIF}\0".encode():
+        is_exif = keyword == f"{_RAW_EXIF}\0".encode()
+        if (is_xmp and "xmp" not in found.info) or (is_exif and _RAW_EXIF not in found.info):
             check_length("XMP or EXIF", length, MAX_METADATA_BYTES)
             fp.seek(start)
             text = fp.read(length).partition(b"\x00")[2]

@@ -85,6 +85,8 @@ def _reason(error: Exception) -> str:
     said = " ".join(str(error).split()).rstrip(".") or type(error).__name__
     if any(word in said.lower() for word in ("truncated", "premature end")):
         return f"is cut short: {said}"
+    if "unsupported" in said.lower():
+        return f"is of a kind that is not read: {said}"
     if said == "not identified by this driver":
         said = "the header is not valid"
     return f"is damaged: {said}"

@@ -45,7 +45,8 @@ _COLUMNS = {
     "problem": pa.string(),
 }
 _MAY_LACK = frozenset({"label", "problem"})
-_LONGEST_SIDE = 1 << 30
+LONGEST_SIDE = 1 << 30
+"""Of an image in an index."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,7 +249,7 @@ def _from_arrow(table: pa.Table, path: Path) -> ShapeIndex:
     table = table.set_column(table.schema.get_field_index("label"), "label", labels)
     rows = table.filter(pc.is_null(table["problem"]))
     sizes = np.stack([rows["height"].to_numpy(), rows["width"].to_numpy()], axis=-1).astype(np.int64)
-    if ((sizes < 1) | (sizes > _LONGEST_SIDE)).any():
+    if ((sizes < 1) | (sizes > LONGEST_SIDE)).any():
         raise ValueError("it has an image without height or width")
     return ShapeIndex(
         root=about.root,

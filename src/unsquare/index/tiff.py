@@ -31,7 +31,9 @@ _WHOLE_BYTES = {3: 2, 4: 4, 16: 8}
 """Of whole numbers, by their type."""
 _READ_BYTES = 1 << 20
 """Of strips or tiles read at a time; tifffile itself would take 256 MiB."""
-_SUBFILE, _ORIENTATION, _ICC = 254, 274, 34675
+_SUBFILE, _PHOTOMETRIC_TAG, _ORIENTATION, _SUBPAGES, _INK_SET, _ICC = 254, 262, 274, 330, 332, 34675
+_YCBCR = {529: (0.299, 0.587, 0.114), 532: (0, 255, 128, 255, 128, 255)}
+"""The YCbCr that is read, JPEG's, as tags say it: coefficients, and the values of black and white."""
 _MAX_VALUES = {
     **dict.fromkeys((273, 279, 324, 325), 1 << 20),  # where strips or tiles begin, and their lengths
     **dict.fromkeys((258, 277, 330, 338, 339), 1 << 16),  # depths, kinds and such of the samples
@@ -158,7 +160,8 @@ def count_pages(fp: IO[bytes], num_bytes: int) -> int:
     entry = ("<" if order == "little" else ">") + ("HHQ8s" if is_big else "HHI4s")
     number_bytes, offset_bytes = (8, 8) if is_big else (2, 4)
     at = int.from_bytes(head[8:16] if is_big else head[4:8], order)
-    count = 0
+    count = num_bytes_of_pages = 0
+    begins_reduced = has_subpages = False
     seen: set[int] = set()
     while at:
         if at in seen or at >= num_bytes or len(seen) > _MAX_PAGES:
@@ -169,14 +172,24 @@ def count_pages(fp: IO[bytes], num_bytes: int) -> int:
         if num_entries > _MAX_ENTRIES:
             raise ImageError(f"is damaged: a page has more than {_MAX_ENTRIES} entries")
         block = fp.read(num_entries * struct.calcsize(entry))
+        num_bytes_of_pages += len(block)
+        if num_bytes_of_pages > num_bytes:
+            raise ImageError("is damaged: its pages overlap")
         subfile = 0
         for code, kind, num_values, value in struct.iter_unpack(entry, block):
+            has_subpages |= code == _SUBPAGES and len(seen) == 1
             if code == _SUBFILE:
                 subfile = int.from_bytes(value[: _WHOLE_BYTES.get(kind, 4)], order)
             if len(seen) == 1 and num_values > _MAX_VALUES.get(code, num_values):
                 raise ImageError(f"has {num_values:,} values in tag {code}, above the limit of {_MAX_VALUES[code]:,}")
         count += not subfile & _REDUCED_OR_MASK
+        begins_reduced |= len(seen) == 1 and not count
         at = int.from_bytes(fp.read(offset_bytes), order)
+    if begins_reduced and (count or has_subpages):
+        raise ImageError(
+            "begins with a thumbnail, preview or mask, and its picture comes later, as in a camera's raw files: a kind "
+            "of TIFF that is not read; convert it to PNG or JPEG"
+        )
     return max(count, 1)
 
 
@@ -234,6 +247,8 @@ def _check_pieces(page: tifffile.TiffPage, num_bytes: int) -> None:
 
 def _samples(page: tifffile.TiffPage) -> Samples | None:
     """What the samples mean; None where the second decoder is to be asked."""
+    if _PHOTOMETRIC_TAG not in page.tags:
+        raise ImageError("is damaged: it does not say what its samples mean (tag 262)")
     mode = _MODES.get(page.photometric)
     if mode is None:
         name = _PHOTOMETRIC.get(page.photometric, f"photometric {page.photometric}")
@@ -242,6 +257,12 @@ def _samples(page: tifffile.TiffPage) -> Samples | None:
         return None
     if page.compression not in _COMPRESSIONS:
         raise ImageError(f"is compressed by method {page.compression}, which is not read; known are {_known()}")
+    if page.predictor != 1 and _COMPRESSIONS[page.compression] in ("none", "PackBits"):
+        raise ImageError("has a predictor without a compression that uses one, which programs read in different ways")
+    if mode == "CMYK" and page.tags.valueof(_INK_SET, 1) == 2:
+        raise ImageError("is stored as inks other than CMYK, which are not read")
+    if mode == "YCbCr" and not all(_is_near(page.tags.valueof(tag), known) for tag, known in _YCBCR.items()):
+        raise ImageError("has YCbCr colors other than JPEG's, which are not read; convert it to TIFF as RGB")
     bits, dtype = page.bitspersample, page.dtype
     if not isinstance(bits, int):
         raise ImageError("has samples of different depths, which are not read")
@@ -262,11 +283,19 @@ def _samples(page: tifffile.TiffPage) -> Samples | None:
         bits=bits,
         kind=kind,
         is_inverted=page.photometric == 0,
-        has_alpha=alpha > 0 and mode != "P",
+        has_alpha=alpha > 0,
         is_premultiplied=alpha == _ASSOCIATED,
         is_unsigned_lab=page.photometric == 9,
         palette=_palette(page, bits, kind) if mode == "P" else None,
     )
+
+
+def _is_near(said: Any, known: tuple[float, ...]) -> bool:
+    """Whether these rational numbers, numerator and denominator each, are left out or are the known ones."""
+    if said is None:
+        return True
+    numbers = np.asarray(said, dtype=np.float64).reshape(-1, 2)
+    return len(numbers) == len(known) and np.allclose(numbers[:, 0], numbers[:, 1] * known, rtol=0.01)
 
 
 def _known() -> str:
