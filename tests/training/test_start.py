@@ -163,11 +163,23 @@ def test_settings_that_were_edited_are_named_and_refused(source, stopped, finish
         lambda: train(source, stopped, quiet=True, **SETTINGS),
         lambda: evaluate(stopped, source, quiet=True),
     ):
-        with pytest.raises(RunError, match=r"has been edited: model\.dropout was 0\.0 and is 0\.25"):
+        with pytest.raises(RunError, match=r"has been edited: model\.dropout was 0\.0 and is 0\.25; .* remove it"):
             act()
+    config.unlink()
+    evaluate(stopped, source, quiet=True)
     config.write_text("# mine\n" + text)
     resume(stopped, quiet=True)
     assert losses(stopped) == losses(finished)
+
+
+@pytest.mark.parametrize("content", [b"PAR1", None])
+def test_a_run_without_its_index_is_not_to_be_started_anew(source, stopped, content):
+    """Whoever uses its weights is told what makes the index again."""
+    (stopped / "index.parquet").unlink()
+    if content is not None:
+        (stopped / "index.parquet").write_bytes(content)
+    with pytest.raises(RunError, match=r"put it back, or have `unsquare train --resume .*` make it again\.$"):
+        evaluate(stopped, source, quiet=True)
 
 
 @pytest.mark.parametrize(
@@ -268,7 +280,7 @@ class TestPictures:
         with pytest.raises(RunError, match=r"'train/a/0\.png' was written to since.*--changed-pictures"):
             train(pictures, run, quiet=True, **SETTINGS)
         one.unlink()
-        with pytest.raises(RunError, match=r"'train/a/0\.png' cannot be read \(No such file"):
+        with pytest.raises(RunError, match=r"'train/a/0\.png' cannot be read \(No such file.*\. Put them back\.$"):
             resume(run, quiet=True)
         with pytest.raises(RunError, match=r"'train/a/0\.png' .*put it back"):
             resume(run, changed_pictures=True, quiet=True)

@@ -83,6 +83,10 @@ def _previous(out: Path) -> ShapeIndex | None:
     """The index that is there already; a file that is none is not replaced."""
     if not os.path.lexists(out):
         return None
+    if out.is_dir():
+        raise ConfigError(
+            f"--out names the index to write, but '{out}' is a folder; give a file such as {out}.parquet."
+        )
     try:
         return ShapeIndex.read(out)
     except SourceError as error:
