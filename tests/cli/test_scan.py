@@ -93,6 +93,14 @@ def test_names_cannot_write_on_the_screen(command, make_folder, tmp_path):
     assert "[bold]b/bad\\n.jpg is empty" in out
 
 
+def test_a_folder_is_no_index_and_is_not_to_be_deleted(command, make_folder):
+    """Nobody is told to delete the pictures."""
+    root = make_folder()
+    status, _, err = command("scan", root, "--out", root)
+    assert status == 1
+    assert "is a folder; give a file such as" in err
+
+
 def test_a_damaged_index_does_not_lock_the_user_out(command, make_folder, tmp_path):
     """What stands in the way of --out is not replaced, and the sentence says what to do."""
     (tmp_path / "i.parquet").write_text("no index")

@@ -81,13 +81,21 @@ def test_the_newest_stands_in_for_a_damaged_best(folder):
 
 
 def test_no_checkpoint_at_all(tmp_path):
-    """Nothing, a file, or a half-written one is no checkpoint; asked for its weights, the way on is named."""
+    """Nothing or a half-written one is no checkpoint; asked for its weights, the way on is named."""
     (tmp_path / ".step-7.partial").mkdir()
-    (tmp_path / "file").write_text("")
-    for folder in (tmp_path, tmp_path / "file", tmp_path / "nothing"):
+    for folder in (tmp_path, tmp_path / "nothing"):
         assert checkpoints.newest(folder) is None
     with pytest.raises(RunError, match="stopped before its first checkpoint"):
         checkpoints.best_or_newest(tmp_path)
+
+
+def test_checkpoints_that_cannot_be_seen_may_be_there(tmp_path):
+    """A file, or a link to a disk that is away, in the folder's place is named: it is not the same as none."""
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to(tmp_path / "disk")
+    for name, why in (("file", "Not a directory"), ("link", "No such file or directory")):
+        with pytest.raises(RunError, match=rf"{name} cannot be read \({why}\); mend that"):
+            checkpoints.newest(tmp_path / name)
 
 
 def test_a_checkpoint_that_was_moved_away_is_put_back(folder):

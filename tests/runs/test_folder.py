@@ -61,6 +61,15 @@ def test_others_files_are_refused_and_stay(tmp_path, name):
     assert (tmp_path / name).read_text() == "mine"
 
 
+@pytest.mark.parametrize("name", ["config.toml", "index.parquet", "report.html"])
+def test_files_of_a_runs_names_are_others_where_no_run_has_been(tmp_path, name):
+    """Settings or an index that somebody wrote to start a run from are not taken for those of a run that ended."""
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(RunError, match=f"not empty: it holds '{name}'"):
+        RunFolder(tmp_path).claim()
+    assert os.listdir(tmp_path) == [name]
+
+
 def test_a_second_process_is_refused_until_the_first_has_ended(run):
     """The lock is the process's, and says how several share a run."""
     with pytest.raises(RunError, match=r"is in use; .*torchrun"):
@@ -74,6 +83,7 @@ def test_a_second_process_is_refused_until_the_first_has_ended(run):
 @pytest.mark.parametrize("name", ["run.lock", "metrics.jsonl"])
 def test_a_pipe_does_not_make_anyone_wait(tmp_path, name):
     """A pipe in a file's place is an error, or does no harm; nobody waits for its other end."""
+    (tmp_path / "checkpoints").mkdir()
     os.mkfifo(tmp_path / name)
     run = RunFolder(tmp_path)
     run.claim()

@@ -103,6 +103,16 @@ def test_a_finished_run_says_so_and_stays(source, done, capsys):
     assert (done / "metrics.jsonl").read_bytes() == before
 
 
+def test_a_finished_run_mends_what_its_checkpoint_holds(source, done, finished):
+    """Settings and bounds that are damaged are written again, so that the report can be, too."""
+    (done / "config.toml").write_bytes(b"\xff\xfe")
+    (done / "models.json").write_text("[]")
+    with pytest.warns(UserWarning, match=r"config\.toml|models\.json"):
+        train(source, done, quiet=True, **SETTINGS)
+    for name in ("config.toml", "models.json"):
+        assert (done / name).read_text() == (finished / name).read_text()
+
+
 @pytest.mark.parametrize("by_command", [True, False])
 def test_more_epochs_continue_a_finished_run(source, done, capsys, by_command):
     """Steps done stay as they were; the learning rate then follows the longer run, which is said."""
@@ -153,11 +163,23 @@ def test_settings_that_were_edited_are_named_and_refused(source, stopped, finish
         lambda: train(source, stopped, quiet=True, **SETTINGS),
         lambda: evaluate(stopped, source, quiet=True),
     ):
-        with pytest.raises(RunError, match=r"has been edited: model\.dropout was 0\.0 and is 0\.25"):
+        with pytest.raises(RunError, match=r"has been edited: model\.dropout was 0\.0 and is 0\.25; .* remove it"):
             act()
+    config.unlink()
+    evaluate(stopped, source, quiet=True)
     config.write_text("# mine\n" + text)
     resume(stopped, quiet=True)
     assert losses(stopped) == losses(finished)
+
+
+@pytest.mark.parametrize("content", [b"PAR1", None])
+def test_a_run_without_its_index_is_not_to_be_started_anew(source, stopped, content):
+    """Whoever uses its weights is told what makes the index again."""
+    (stopped / "index.parquet").unlink()
+    if content is not None:
+        (stopped / "index.parquet").write_bytes(content)
+    with pytest.raises(RunError, match=r"put it back, or have `unsquare train --resume .*` make it again\.$"):
+        evaluate(stopped, source, quiet=True)
 
 
 @pytest.mark.parametrize(
@@ -260,7 +282,7 @@ class TestPictures:
         with pytest.raises(RunError, match=r"'train/a/0\.png' was written to since.*--changed-pictures"):
             train(pictures, run, quiet=True, **SETTINGS)
         one.unlink()
-        with pytest.raises(RunError, match=r"'train/a/0\.png' cannot be read \(No such file"):
+        with pytest.raises(RunError, match=r"'train/a/0\.png' cannot be read \(No such file.*\. Put them back\.$"):
             resume(run, quiet=True)
         with pytest.raises(RunError, match=r"'train/a/0\.png' .*put it back"):
             resume(run, changed_pictures=True, quiet=True)
@@ -312,6 +334,37 @@ def test_killed_before_the_first_checkpoint_it_starts_anew(source, finished, tmp
         resume(out, quiet=True)
     train(source, out, quiet=True, **SETTINGS)
     assert losses(out) == losses(finished)
+
+
+@pytest.mark.parametrize("instead", ["nothing", "a file", "a link to a disk that is away"])
+def test_checkpoints_that_are_away_are_waited_for(source, stopped, finished, instead):
+    """A run whose checkpoints cannot be seen is not taken for one that never had any: nothing of it is deleted."""
+    checkpoints, away = stopped / "checkpoints", stopped.with_name("away")
+    checkpoints.rename(away)
+    if instead == "a file":
+        checkpoints.write_text("")
+    elif instead != "nothing":
+        checkpoints.symlink_to(stopped.with_name("disk"))
+    names = sorted(os.listdir(stopped))
+    with pytest.raises(
+        RunError, match=r"checkpoints (cannot be read \(.*mend that|holds none, though memory\.parquet)"
+    ):
+        train(source, stopped, quiet=True, **SETTINGS)
+    assert sorted(os.listdir(stopped)) == names
+    if instead != "nothing":
+        checkpoints.unlink()
+    away.rename(checkpoints)
+    train(source, stopped, quiet=True, **SETTINGS)
+    assert losses(stopped) == losses(finished)
+
+
+def test_an_index_in_the_run_folder_is_no_source_of_a_new_start(source, stopped):
+    """What would be deleted before it is read is refused."""
+    shutil.rmtree(stopped / "checkpoints")
+    (stopped / "memory.parquet").unlink()
+    with pytest.raises(RunError, match=r"the source .*index\.parquet is one of them; move it out"):
+        train(stopped / "index.parquet", stopped, quiet=True, **SETTINGS)
+    assert (stopped / "index.parquet").exists()
 
 
 def test_before_the_first_step_the_folder_is_left_as_it_was(source, tmp_path):

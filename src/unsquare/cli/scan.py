@@ -85,6 +85,10 @@ def _previous(out: Path) -> ShapeIndex | None:
         raise ConfigError(f"--out names the index, a file such as photos.parquet, but is '{out}'.")
     if not os.path.lexists(out):
         return None
+    if out.is_dir():
+        raise ConfigError(
+            f"--out names the index to write, but '{out}' is a folder; give a file such as {out}.parquet."
+        )
     try:
         return ShapeIndex.read(out)
     except SourceError as error:

@@ -126,8 +126,8 @@ class ExactCondConv2d(ExactLayer):
         weight = (routing_weights @ self.weight).view(-1, *self.weight_shape[1:])  # (N * out, in / groups, k, k)
         bias = None if self.bias is None else (routing_weights @ self.bias).flatten()
         grouped = x.reshape(1, -1, *x.shape[2:])  # images beside each other, as groups of channels
-        y = F.conv2d(grouped, weight, bias, self.stride, 0, self.dilation, self.groups * len(x))
-        return y.view(len(x), self.out_channels, *y.shape[2:])
+        y = F.conv2d(grouped, weight, bias, self.stride, 0, self.dilation, self.groups * x.shape[0])
+        return y.view(x.shape[0], self.out_channels, *y.shape[2:])
 
 
 class ExactSpaceToDepth(ExactLayer):

@@ -99,7 +99,7 @@ def _members(bounds: tuple[Tensor, Tensor], positions: Tensor) -> Tensor:
 
 def _require_map(features: Any, regions: Any) -> None:
     tensors = isinstance(features, Tensor) and isinstance(regions, Tensor)
-    if tensors and features.ndim == 4 and regions.shape == (len(features), 2) and not regions.is_floating_point():
+    if tensors and features.ndim == 4 and regions.shape == (features.shape[0], 2) and not regions.is_floating_point():
         return
     given = f"{received(features)} and {received(regions)}"
     if tensors:
@@ -180,7 +180,7 @@ def _max_bins(pixels: Tensor, regions: Tensor, level: int) -> tuple[Tensor, Tens
     columns = _places(_bounds(regions[:, 1], level), width)  # (N, level, w)
     places = rows[:, :, None, :, None] * width + columns[:, None, :, None, :]  # (N, level, level, h, w)
     places = places.flatten(3).flatten(1, 2)  # (N, bins, h * w)
-    first = torch.arange(len(pixels), device=pixels.device)[:, None, None] * (height * width)
+    first = torch.arange(pixels.shape[0], device=pixels.device)[:, None, None] * (height * width)
     picked = pixels.flatten(0, 2).index_select(0, (first + places).flatten())  # copies whole rows of channels
     peaks, index = picked.unflatten(0, places.shape).max(dim=2)
     return peaks, places.gather(2, index)

@@ -178,4 +178,4 @@ def _rows_of(places: list[Tensor], canvas: tuple[int, int]) -> tuple[Tensor, Ten
 def _picked(x: Tensor, rows: tuple[Tensor, Tensor], canvas: tuple[int, int], value: float) -> Tensor:
     source, empty = rows
     picked = _rows(x).index_select(0, source).index_fill_(0, empty, value)
-    return picked.view(len(x), *canvas, x.shape[1]).permute(0, 3, 1, 2)
+    return picked.view(x.shape[0], *canvas, x.shape[1]).permute(0, 3, 1, 2)

@@ -14,6 +14,7 @@ import numpy as np
 
 from unsquare.index.copies import Copies, find_copies
 from unsquare.index.table import Remark, ShapeIndex, shown
+from unsquare.settings import checks_arguments
 
 _SPLITS = ("train", "val", "test")
 _MOST_NAMES = 100
@@ -21,6 +22,7 @@ _MOST_NAMES = 100
 _NUM_SHOWN = 3
 
 
+@checks_arguments
 def find_remarks(index: ShapeIndex) -> tuple[Remark, ...]:
     """What should be known of an index's source: its notes, and what its classes, splits and files say.
 

@@ -33,8 +33,9 @@ def newest(folder: Path) -> Path | None:
     """The newest checkpoint that is whole, the best one where no other is; None where there is none at all.
 
     Raises:
-        RunError: all are damaged.
+        RunError: all are damaged, or the folder is there and cannot be listed.
     """
+    _require_listable(folder)
     candidates = [*reversed(by_step(folder)), *([folder / BEST] if os.path.lexists(folder / BEST) else [])]
     problems = []
     for path in candidates:
@@ -47,6 +48,18 @@ def newest(folder: Path) -> Path | None:
             "folder and start the run anew."
         )
     return None
+
+
+def _require_listable(folder: Path) -> None:
+    """Refuse a folder whose checkpoints may be there, unseen: without permission, or a link to a disk that is not."""
+    try:
+        if os.path.lexists(folder):
+            os.listdir(folder)
+    except OSError as error:
+        raise RunError(
+            f"The checkpoints in {folder} cannot be read ({reason(error)}); mend that, then give the same command "
+            "again."
+        ) from error
 
 
 def best_or_newest(folder: Path) -> tuple[Path, str]:

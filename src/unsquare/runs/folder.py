@@ -22,6 +22,8 @@ _NAMES = {
     *("config.toml", "index.parquet", "models.json", "plan.json", "metrics.jsonl", "memory.parquet"),
     *("evaluation.parquet", "profile.json", "report.html", "checkpoints", _LOCK),
 }
+_MARKS = {"checkpoints", _LOCK}
+"""A folder with one of them is a run's, whatever else it lacks."""
 
 
 class RunFolder:
@@ -45,12 +47,18 @@ class RunFolder:
     def claim(self) -> None:
         """Make the folder where it is not there, and lock it; it must hold nothing but a run's files.
 
+        Files of a run's names where no run has been, such as settings or an index to start from, are somebody's.
+
         Raises:
             RunError: the folder holds something else, is in use, or cannot be written.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            strange = [each.name for each in self.path.iterdir() if (partial_of(each) or each.name) not in _NAMES]
+            entries = list(self.path.iterdir())
+            whole = {each.name for each in entries if partial_of(each) is None}
+            own = _NAMES if not whole.isdisjoint(_MARKS) else _MARKS
+            strange = [each.name for each in entries if (partial_of(each) or each.name) not in _NAMES]
+            strange += sorted(whole - own)
         except OSError as error:
             raise RunError(
                 f"The run folder {self.path} cannot be written ({reason(error)}); give another with --out."
@@ -114,6 +122,19 @@ class RunFolder:
         self.unlock()
         if not any(self.path.iterdir()):
             self.path.rmdir()
+
+    def require_never_saved(self) -> None:
+        """Refuse to start anew where a run came to a checkpoint that is no longer there.
+
+        Raises:
+            RunError: there are files that are written after a checkpoint alone.
+        """
+        left = next((path for path in (self.memory, self.evaluation) if os.path.lexists(path)), None)
+        if left is not None:
+            raise RunError(
+                f"A run goes on from its checkpoints, but {self.checkpoints} holds none, though {left.name} shows that "
+                "there were some; put them back, or remove the run folder and start the run anew."
+            )
 
     def clear(self) -> None:
         """Delete the files of a run that never came to a checkpoint."""

@@ -29,6 +29,7 @@ from unsquare.toml import tomllib
 Settings = Mapping[str, Mapping[str, Any]]
 EPOCHS = ("optimizer", "epochs")
 """The one setting that may grow: the run goes on for longer."""
+_UNREADABLE = "cannot be read"
 _SHOWN = 3
 _STAT_THREADS = 16
 
@@ -55,7 +56,8 @@ def settings_of(run: RunFolder, origin: Origin | None) -> tuple[str, str]:
         return text, ""
     raise RunError(
         f"A run goes on with the settings that it started with, but {run.config} has been edited: "
-        f"{words_of(changed)}; put it back, or start another run with --config."
+        f"{words_of(changed)}; put it back, remove it to take the checkpoint's settings, or start another run with "
+        "--config."
     )
 
 
@@ -146,12 +148,12 @@ def own_index(run: RunFolder, origin: Origin | None) -> ShapeIndex:
     Raises:
         RunError: it cannot be read, or is another than the run was trained with.
     """
-    index = read_index(run.index)
-    if origin is not None and sha256_of(run.index) != origin.index_sha256:
-        raise RunError(
-            f"The classes of a run are those of its index, but {run.index} has changed since; put it back, or have "
-            f"`unsquare train --resume {run.path}` make it again."
-        )
+    if origin is None:
+        return read_index(run.index)
+    remedy = f"put it back, or have `unsquare train --resume {run.path}` make it again"
+    index = read_index(run.index, remedy)
+    if sha256_of(run.index) != origin.index_sha256:
+        raise RunError(f"The classes of a run are those of its index, but {run.index} has changed since; {remedy}.")
     return index
 
 
@@ -198,9 +200,11 @@ def require_same_pictures(index: ShapeIndex, source: str) -> None:
         return
     shown = "; ".join(f"'{index.keys[row]}' {said}" for row, said in found[:_SHOWN])
     more = f"; and {len(found) - _SHOWN:,} more" if len(found) > _SHOWN else ""
+    gone = any(said.startswith(_UNREADABLE) for _, said in found)
+    remedy = "Put them back" if gone else "Put them back, or take them as they are now with --changed-pictures"
     raise RunError(
         f"A run goes on with the pictures that it started with, but of {len(index):,} in {source} these have changed "
-        f"or are missing: {shown}{more}. Put them back, or take changed ones as they are now with --changed-pictures."
+        f"or are missing: {shown}{more}. {remedy}."
     )
 
 
@@ -235,7 +239,7 @@ def _change(index: ShapeIndex, row: int) -> str:
     try:
         known = index.path(row).stat()
     except OSError as error:
-        return f"cannot be read ({reason(error)})"
+        return f"{_UNREADABLE} ({reason(error)})"
     if index.num_bytes[row] and known.st_size != index.num_bytes[row]:
         return f"had {index.num_bytes[row]:,} bytes and has {known.st_size:,}"
     if index.modified_ns[row] and known.st_mtime_ns != index.modified_ns[row]:

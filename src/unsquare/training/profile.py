@@ -29,6 +29,8 @@ from unsquare.training.standing import settings_of_run
 from unsquare.training.subject import STEPS_EACH, Subject, SubjectDied
 
 VERSION = 1
+_ANOTHER = "give the folder of another run"
+"""What helps where a file of a run is damaged: its weights may be whole, so starting it anew is no advice."""
 MOST_IMAGES = 4096
 """No batch is larger."""
 LOOKED_FOR = 16
@@ -104,16 +106,16 @@ def subject_of_run(path: Path) -> tuple[TrainConfig, int, Shape]:
     """
     run = RunFolder.open(path)
     config = settings_of_run(run)
-    plan = run.read_json(run.plan, Plan)
+    plan = run.read_json(run.plan, Plan, _ANOTHER)
     canvases = np.array(plan["micro_batches"])[:, 1:]
     height, width = canvases[np.argsort(canvases.prod(axis=1), kind="stable")[len(canvases) // 2]]
-    return config, len(read_index(run.index).classes), Shape(int(height), int(width))
+    return config, len(read_index(run.index, _ANOTHER).classes), Shape(int(height), int(width))
 
 
 def capacity_of_run(path: Path) -> dict[str, Any] | None:
     """What a run's plans were told that micro-batches may take; None where it was pinned, or is not known yet."""
     run = RunFolder.open(path)
-    capacity = Bounds.from_dict(run.read_json(run.models, Models)).capacity if run.models.is_file() else None
+    capacity = Bounds.from_dict(run.read_json(run.models, Models, _ANOTHER)).capacity if run.models.is_file() else None
     if capacity is None:
         return None
     return {
@@ -136,7 +138,10 @@ def compare_plans(before: Path, after: Path) -> dict[str, Any]:
 
 def _facts_of_plan(path: Path) -> dict[str, Any]:
     run = RunFolder.open(path)
-    plan, bounds = run.read_json(run.plan, Plan), Bounds.from_dict(run.read_json(run.models, Models))
+    plan, bounds = (
+        run.read_json(run.plan, Plan, _ANOTHER),
+        Bounds.from_dict(run.read_json(run.models, Models, _ANOTHER)),
+    )
     limits = Limits.from_dict(plan["limits"])
     batches = np.array(plan["micro_batches"])
     pixels = batches.prod(axis=1)

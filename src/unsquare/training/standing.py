@@ -73,7 +73,13 @@ def standing_of(
     """
     newest = checkpoints.newest(run.checkpoints)
     if newest is None:
+        run.require_never_saved()
         if source is not None and run.is_begun:
+            if os.path.dirname(os.path.realpath(source)) == os.path.realpath(run.path):
+                raise RunError(
+                    f"A run that starts anew deletes the files of the one before, but the source {source} is one of "
+                    f"them; move it out of {run.path}."
+                )
             console.say(f"{run.path} holds a run that ended before its first checkpoint; it starts anew.")
             run.clear()
         return None

@@ -19,7 +19,8 @@ from unsquare.files import replacing
 from unsquare.index.table import ShapeIndex, printable
 from unsquare.runs.checkpoints import BEST, best_or_newest, sha256_of
 from unsquare.runs.folder import RunFolder
-from unsquare.runs.origin import located
+from unsquare.runs.origin import bounds_of, located, settings_of
+from unsquare.runs.reading import DamagedFileError
 from unsquare.runs.schemas import Origin
 from unsquare.runs.tables import read_index, read_memory
 from unsquare.training import checkpoint, setup
@@ -162,6 +163,8 @@ def _go_on(
 ) -> Path:
     """Train from a checkpoint to the end."""
     if standing.is_finished:
+        if fabric.is_global_zero:
+            _mend(run, config, standing)
         console.say(
             f"The run in {run.path} is finished, after {config.optimizer.epochs} epochs; more --epochs continue it."
         )
@@ -208,6 +211,14 @@ def _go_on(
     return _finish(session, state, started)
 
 
+def _mend(run: RunFolder, config: TrainConfig, standing: Standing) -> None:
+    """Write the settings and bounds of a finished run again where the files are not what they were."""
+    if settings_of(run, standing.saved_origin)[1]:
+        run.write_config(to_toml(config))
+    if bounds_of(run, standing.saved_origin)[1]:
+        run.write_json(run.models, standing.bounds)
+
+
 def _take_up(session: Session, standing: Standing, state: TrainState) -> None:
     """Bring the files of the run to where its checkpoint stands."""
     run, console = session.run, session.console
@@ -217,8 +228,8 @@ def _take_up(session: Session, standing: Standing, state: TrainState) -> None:
     if run.memory.exists():
         try:
             session.watch.take_over(read_memory(run.memory).to_pydict(), state.time_s)
-        except RunError as error:
-            console.warn(f"The trace of the run's memory begins anew: {error}")
+        except DamagedFileError as error:
+            console.warn(f"{run.memory} cannot be read ({error.reason}), so the trace of the run's memory begins anew.")
 
 
 def _save_anew(session: Session, index: ShapeIndex, state: TrainState) -> Session:
