@@ -82,13 +82,10 @@ def run(arguments: Sequence[str]) -> int:
 def _previous(out: Path) -> ShapeIndex | None:
     """The index that is there already; a file that is none is not replaced."""
     if out.suffix.lower() != ".parquet" or out.is_dir():
-        raise ConfigError(f"--out names the index, a file such as photos.parquet, but is '{out}'.")
+        what = "a folder" if out.is_dir() else "of another kind"
+        raise ConfigError(f"--out names the index, a file such as photos.parquet, but '{out}' is {what}.")
     if not os.path.lexists(out):
         return None
-    if out.is_dir():
-        raise ConfigError(
-            f"--out names the index to write, but '{out}' is a folder; give a file such as {out}.parquet."
-        )
     try:
         return ShapeIndex.read(out)
     except SourceError as error:
