@@ -98,7 +98,7 @@ def test_a_folder_is_no_index_and_is_not_to_be_deleted(command, make_folder):
     root = make_folder()
     status, _, err = command("scan", root, "--out", root)
     assert status == 1
-    assert "is a folder; give a file such as" in err
+    assert "a file such as photos.parquet, but" in err
 
 
 def test_a_damaged_index_does_not_lock_the_user_out(command, make_folder, tmp_path):
