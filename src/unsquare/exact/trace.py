@@ -32,8 +32,9 @@ from unsquare.exact.registry import PLAIN_BATCH_NORMS, stock_class
 # Unequal sides, so that no axis is taken for another, and large enough that no map shrinks to one pixel. The first
 # suits models that need multiples of 64; one pixel more tells apart lengths that are rounded up and down.
 _CANVASES = ((448, 576), (449, 577))
-# Canvases of other sizes, to find numbers that the model takes from the canvas: portrait, odd and small. The odd one stays
-# odd while lengths are halved, its height if they are rounded up, its width if down; models for multiples cannot take it.
+# Canvases of other sizes, to find numbers that the model takes from the canvas: portrait, odd and small. The odd one
+# stays odd while lengths are halved, its height if they are rounded up, its width if down; models for multiples cannot
+# take it.
 _PORTRAIT_CANVASES = ((704, 512), (705, 513))
 _OTHER_CANVASES = ((449, 575), (96, 160))
 _NAMES_OF_CHANNELS = ("in_channels", "num_features", "num_channels")
