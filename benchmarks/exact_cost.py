@@ -54,7 +54,7 @@ def step(
     model: Any = timm.create_model(name).to(device, memory_format=torch.channels_last).train()
     if variant in ("exact", "masks"):
         model = make_exact(model)
-        model.passes.by_masks = variant == "masks"
+        model.exact_passes.by_masks = variant == "masks"
     if compiled:
         model = torch.compile(model)
     pixels, sizes = batch(device, scale)

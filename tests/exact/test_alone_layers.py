@@ -71,6 +71,6 @@ def test_agrees_with_the_stock_layer_alone(references: SimpleNamespace, layer: n
 def test_a_compiled_graph_cannot_run_image_by_image(references: SimpleNamespace) -> None:
     """Where regions are kept by masks no size is known on the host, which is said."""
     exact = make_exact(_network(layers.FilterResponseNormAct2d(8)))
-    exact.passes.by_masks = True
+    exact.exact_passes.by_masks = True
     with pytest.raises(ExactError, match="FilterResponseNormAct2d runs image by image"):
         exact(*references.padded(references.lone_images(SIZES)))

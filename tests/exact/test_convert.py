@@ -146,8 +146,8 @@ def test_a_copy_works_by_itself(references: SimpleNamespace) -> None:
     """A deep copy gives the same outputs, and neither disturbs the other's pass."""
     exact = make_exact(references.stock_model("test_resnet"))
     copied = copy.deepcopy(exact)
-    assert copied.passes is not exact.passes
-    assert all(layer.passes is copied.passes for layer in copied.modules() if hasattr(layer, "extent"))
+    assert copied.exact_passes is not exact.exact_passes
+    assert all(layer.exact_passes is copied.exact_passes for layer in copied.modules() if hasattr(layer, "extent"))
     pixels, sizes = references.padded(references.lone_images(SIZES))
     torch.testing.assert_close(copied(pixels, sizes), exact(pixels, sizes), rtol=0, atol=0)
 

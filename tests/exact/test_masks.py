@@ -37,7 +37,7 @@ def test_masks_and_strips_agree(
     sizes = [(129, 140), (131, 150)] if name == "inception_v3" else SIZES
     strips = make_exact(stock).train(training)
     masks = make_exact(stock).train(training)
-    masks.passes.by_masks = True
+    masks.exact_passes.by_masks = True
     weights = torch.linspace(-1, 1, len(sizes) * 7, dtype=torch.float64).view(len(sizes), 7)
     outputs = []
     for model in (strips, masks):
@@ -57,7 +57,7 @@ def test_masks_in_half_precision(references: SimpleNamespace) -> None:
     errors = []
     for by_masks in (False, True):
         exact = make_exact(stock)
-        exact.passes.by_masks = by_masks
+        exact.exact_passes.by_masks = by_masks
         with torch.autocast("cpu", torch.bfloat16):
             errors.append(references.error(exact(*batch).float(), truth))
         assert exact.bn1.running_var.dtype == torch.float32

@@ -91,18 +91,18 @@ def test_nothing_stays_behind(references: SimpleNamespace) -> None:
     exact = make_exact(references.stock_model("convnext_atto"))
     pixels, sizes = references.padded(references.lone_images(SIZES))
     seen = []
-    exact.stem.register_forward_hook(lambda *_: seen.append(weakref.ref(exact.passes.batch)))
+    exact.stem.register_forward_hook(lambda *_: seen.append(weakref.ref(exact.exact_passes.batch)))
     output = exact(pixels, sizes)
     (batch,) = seen
     assert batch() is not None
-    assert exact.passes.batch is None
+    assert exact.exact_passes.batch is None
     output.sum().backward()
     del output
     gc.collect()
     assert batch() is None
     with pytest.raises(ExactError):
         exact(pixels, torch.tensor([[2, 2]] * 3))
-    assert exact.passes.batch is None
+    assert exact.exact_passes.batch is None
 
 
 def test_a_part_called_within_another_pass_is_refused(references: SimpleNamespace) -> None:

@@ -102,9 +102,11 @@ def test_a_deep_copy_is_a_model_of_its_own(references: SimpleNamespace) -> None:
     expected = exact(*batch)
     torch.testing.assert_close(copied.state_dict(), before, rtol=0, atol=0)
     assert torch.equal(copied(*batch), expected)
-    copied.passes.by_masks = True
-    assert not exact.passes.by_masks
-    assert all(module.site.passes is copied.passes for module in copied.modules() if hasattr(module, "site"))
+    copied.exact_passes.by_masks = True
+    assert not exact.exact_passes.by_masks
+    assert all(
+        module.exact_site.passes is copied.exact_passes for module in copied.modules() if hasattr(module, "exact_site")
+    )
 
 
 def test_timms_moving_average(references: SimpleNamespace) -> None:

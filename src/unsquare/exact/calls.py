@@ -79,11 +79,11 @@ def watching(passes: Passes, calls: Calls, where: str) -> Iterator[None]:
 class Watched(nn.Module):
     """Laid over a module that makes functional calls itself, or is called by one that does."""
 
-    calls: dict[bool, Calls]
+    exact_calls: dict[bool, Calls]
     """By `training`."""
-    passes: Passes
+    exact_passes: Passes
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The module's own forward, its calls replaced and its caller's left alone."""
-        with watching(self.passes, self.calls[self.training], type(self).__name__):
+        with watching(self.exact_passes, self.exact_calls[self.training], type(self).__name__):
             return super().forward(*args, **kwargs)

@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
 
 from unsquare.errors import ExactError
-from unsquare.exact.model import entered
+from unsquare.exact.model import entered, run_within
 from unsquare.exact.offload import kept_elsewhere
 from unsquare.exact.random_state import undrawn
 from unsquare.exact.reach import NotLocalError, Reaches, find_reach
@@ -226,14 +226,14 @@ class Chain:
                     place = self._part(segment).sizes(place)
             return x
 
-        return self._model.run_within(self._method, through, pixels, sizes)
+        return run_within(self._model, self._method, through, pixels, sizes)
 
     def _run_segment(self, segment: Segment, x: Tensor, sizes: Tensor, batch: Batch) -> Tensor:
         modules = [self.module(step) for step in range(segment.start, segment.stop)]
         copied = segment.start > 0 and self.steps[segment.start].in_place
         if segment.how == "stream":
             enter = self._enter if segment.start == 0 else torch.clone if copied else None
-            return Stream(self._part(segment), modules, self._model.passes, enter, segment.piece_side)(x, sizes)
+            return Stream(self._part(segment), modules, self._model.exact_passes, enter, segment.piece_side)(x, sizes)
 
         def run(x: Tensor) -> Tensor:
             if segment.start == 0:
@@ -301,7 +301,7 @@ class Chain:
             return x
 
         seen_bytes: list[int] = []
-        self._model.run_within(self._method, through, pixels, torch.tensor([[side, side]] * _WEIGHED_IMAGES))
+        run_within(self._model, self._method, through, pixels, torch.tensor([[side, side]] * _WEIGHED_IMAGES))
         return found
 
 

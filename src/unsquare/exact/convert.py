@@ -84,14 +84,14 @@ def undo_exact(model: nn.Module) -> nn.Module:
 
 def _convert(model: nn.Module) -> None:
     """Give every layer its exact form in place; layers that have one are given their sites anew."""
-    passes = model.passes if isinstance(model, ExactModel) else Passes()
+    passes = model.exact_passes if isinstance(model, ExactModel) else Passes()
     _restore(model)
     found = trace(model)
     modules: dict[str, Any] = dict(model.named_modules())
     for path, place in found.layers.items():
         layer = modules[path]
         layer.__class__ = overlaid(exact_class(layer), stock_class(layer))
-        layer.site = _site(passes, place)
+        layer.exact_site = _site(passes, place)
     for path in _watched(found, modules):
         module = modules[path]
         if "forward" in vars(module):
@@ -101,7 +101,7 @@ def _convert(model: nn.Module) -> None:
                 "replaced on the object; write a class of its own instead."
             )
         module.__class__ = overlaid(Watched, type(module))
-        module.passes, module.calls = passes, _calls(passes, found, path)
+        module.exact_passes, module.exact_calls = passes, _calls(passes, found, path)
     methods: dict[str, Method | ExactError] = {"forward": _method(passes, found)}
     if hasattr(model, "forward_features"):
         try:
@@ -110,7 +110,7 @@ def _convert(model: nn.Module) -> None:
             methods["forward_features"] = error
     root: Any = model
     root.__class__ = overlaid(ExactModel, type(model))
-    root.passes, root.methods, root.renew = passes, methods, _convert
+    root.exact_passes, root.exact_methods, root.exact_renew = passes, methods, _convert
 
 
 def _restore(model: nn.Module) -> None:
@@ -118,7 +118,7 @@ def _restore(model: nn.Module) -> None:
     for module in model.modules():
         if stock_class(module) is not type(module):
             module.__class__ = stock_class(module)
-            for name in ("site", "calls", "passes", "methods", "renew"):
+            for name in ("exact_site", "exact_calls", "exact_passes", "exact_methods", "exact_renew"):
                 module.__dict__.pop(name, None)
 
 

@@ -25,7 +25,7 @@ _NARROW = 16
 class ExactLayer(nn.Module):
     """What every exact layer knows: the site at which it stands."""
 
-    site: Site
+    exact_site: Site
 
     if TYPE_CHECKING:  # attributes of the stock class that an exact form is laid over
 
@@ -63,7 +63,7 @@ class ExactLayer(nn.Module):
 
     def regions(self, x: Tensor) -> Regions | None:
         """The regions of the input in the pass in progress; None where all of it is real."""
-        return self.site.regions(x, self.axes(self))
+        return self.exact_site.regions(x, self.axes(self))
 
 
 class ExactConv2d(ExactLayer):
@@ -96,7 +96,7 @@ class ExactConv2d(ExactLayer):
         if _overruns(self):
             down, across = self.stride
             return F.conv2d(x[:, :, ::down, ::across], self.weight, self.bias, groups=self.groups)
-        return sliding.convolved(x, self.site, self._cut if splitting.must_cut(self, x) else super().forward)
+        return sliding.convolved(x, self.exact_site, self._cut if splitting.must_cut(self, x) else super().forward)
 
     def _cut(self, x: Tensor) -> Tensor:
         with splitting.CutConvolutions():
@@ -117,12 +117,12 @@ class ExactCondConv2d(ExactLayer):
         """Convolve over a clean input."""
         if not self.dynamic_padding:
             return sliding.convolved(
-                x, self.site, lambda cleaned: super(ExactCondConv2d, self).forward(cleaned, routing_weights)
+                x, self.exact_site, lambda cleaned: super(ExactCondConv2d, self).forward(cleaned, routing_weights)
             )
-        if self.site.lengths(x) is None:
+        if self.exact_site.lengths(x) is None:
             return super().forward(x, routing_weights)
         sides = sliding.windows(self.kernel_size, self.stride, 0, self.dilation)
-        x = paddings.same(self.site, F.pad, x, None, sides=sides)
+        x = paddings.same(self.exact_site, F.pad, x, None, sides=sides)
         weight = (routing_weights @ self.weight).view(-1, *self.weight_shape[1:])  # (N * out, in / groups, k, k)
         bias = None if self.bias is None else (routing_weights @ self.bias).flatten()
         grouped = x.reshape(1, -1, *x.shape[2:])  # images beside each other, as groups of channels
@@ -166,7 +166,7 @@ class ExactMaxPool2d(ExactLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         """Pool with minus infinity outside."""
-        return sliding.max_pooled(x, self.site, super().forward)
+        return sliding.max_pooled(x, self.exact_site, super().forward)
 
 
 class ExactAvgPool2d(ExactLayer):
@@ -181,7 +181,7 @@ class ExactAvgPool2d(ExactLayer):
         """Pool over a clean input, and mend the windows that the canvas counts otherwise."""
         return sliding.avg_pooled(
             x,
-            self.site,
+            self.exact_site,
             super().forward,
             self.windows(self),
             include_padding=bool(self.count_include_pad),

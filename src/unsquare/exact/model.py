@@ -60,9 +60,9 @@ def known_method(model: nn.Module, name: str = "forward") -> Method:
     """What is known of a method of an exact model; raises ExactError where it cannot be exact."""
     if not isinstance(model, ExactModel):
         raise ExactError(f"{type(model).__name__} is not exact; pass it to make_exact first.")
-    if name not in model.methods:
-        raise ExactError(f"method must be one of {', '.join(model.methods)}, but is {received(name)}.")
-    method = model.methods[name]
+    if name not in model.exact_methods:
+        raise ExactError(f"method must be one of {', '.join(model.exact_methods)}, but is {received(name)}.")
+    method = model.exact_methods[name]
     if isinstance(method, ExactError):
         raise method
     return method
@@ -89,94 +89,91 @@ def _whole_sizes(sizes: Any) -> Tensor:
 class ExactModel(nn.Module):
     """Laid over a model's own class: opens a pass around each call."""
 
-    passes: Passes
-    methods: dict[str, Method | ExactError]
+    exact_passes: Passes
+    exact_methods: dict[str, Method | ExactError]
     """What is known of each method that opens a pass, or why it cannot be exact."""
-    renew: Callable[[nn.Module], None]
+    exact_renew: Callable[[nn.Module], None]
     """Gives layers that were put in since their exact forms."""
 
     def forward(self, pixels: Tensor, sizes: Tensor | None = None, **options: Any) -> Any:
         """What the model returns for each image of sizes (N, 2) alone."""
-        method = super().forward
-        return self._within_pass("forward", lambda batch: method(entered(pixels, batch)), pixels, sizes, options)
-
-    def forward_features(self, pixels: Tensor, sizes: Tensor | None = None) -> Tensor:
-        """The feature map of each image alone, zero outside its region."""
-        method: Callable[..., Tensor] = super().forward_features  # type: ignore[misc]
-        if self.passes.in_progress:  # called by forward, which cleans what it returns
-            return method(pixels)
-        return self._within_pass("forward_features", lambda batch: method(entered(pixels, batch)), pixels, sizes, {})
-
-    def run_within(self, name: str, run: Callable[[Batch], Any], pixels: Tensor, sizes: Tensor | None) -> Any:
-        """What `run` returns for the batch of pixels (N, 3, H, W), in place of a method that does the same."""
-        return self._within_pass(name, run, pixels, sizes, {})
-
-    def forward_head(self, x: Tensor, *args: Any, **options: Any) -> Any:
-        """The head on what `forward_features` returned, each image over its own region."""
-        method: Callable[..., Any] = super().forward_head  # type: ignore[misc]
-        batch = getattr(x, "exact_batch", None)
-        if self.passes.in_progress or batch is None:
-            return method(x, *args, **options)
-        if known_method(self).calls[self.training]:
-            raise ExactError(
-                f"The head of {stock_class(self).__name__} is exact only as part of the model; call the whole model."
-            )
-        before = self.passes.begin(batch)
-        try:
-            output = method(x, *args, **options)
-        finally:
-            self.passes.begin(before)
-        self.passes.mark(output, batch)
-        return output
-
-    def reset_classifier(self, *args: Any, **kwargs: Any) -> None:
-        """As the model's own, and the new head is made exact."""
-        super().reset_classifier(*args, **kwargs)  # type: ignore[misc]
-        self.renew(self)
-
-    def prune_intermediate_layers(self, *args: Any, **kwargs: Any) -> Any:
-        """As the model's own, and what remains is made exact."""
-        kept = super().prune_intermediate_layers(*args, **kwargs)  # type: ignore[misc]
-        self.renew(self)
-        return kept
-
-    def _within_pass(
-        self, name: str, run: Callable[[Batch], Any], pixels: Tensor, sizes: Tensor | None, options: dict[str, Any]
-    ) -> Any:
-        if not torch.compiler.is_compiling() and any(type(module) in PLAIN_BATCH_NORMS for module in self.modules()):
-            self.renew(self)  # batch norms were synchronised since: PyTorch and timm put new layers in their place
-        method = known_method(self, name)
         if options:
             raise ExactError(
                 f"An exact model takes pixels and sizes alone, since other arguments may change its steps, but got "
                 f"{', '.join(options)}; set it on the stock model before it is made exact."
             )
-        batch = self._batch(pixels, sizes, method)
-        before = self.passes.begin(batch)
-        try:
-            with watching(self.passes, method.calls[self.training], type(self).__name__):
-                output = run(batch)
-            leaves, structure = tree_flatten(output)
-            leaves = [_left(leaf, batch, found) for leaf, found in zip(leaves, method.outputs[self.training])]
-        finally:
-            self.passes.begin(before)
-        for leaf in leaves:
-            self.passes.mark(leaf, batch)
-        if name == "forward_features" and not torch.compiler.is_compiling():
-            leaves[0].exact_batch = batch  # for `forward_head`
-        return tree_unflatten(leaves, structure)
+        method = super().forward
+        return run_within(self, "forward", lambda batch: method(entered(pixels, batch)), pixels, sizes)
 
-    def _batch(self, pixels: Tensor, sizes: Any, method: Method) -> Batch:
-        if not isinstance(pixels, Tensor) or pixels.ndim != 4:
-            given = f"have shape {tuple(pixels.shape)}" if isinstance(pixels, Tensor) else f"are {received(pixels)}"
-            raise ExactError(f"pixels must be a tensor (N, 3, height, width), but {given}.")
-        canvas = (pixels.shape[2], pixels.shape[3])
-        if torch.compiler.is_compiling() and sizes is not None:
-            return Batch(sizes.to(pixels.device, torch.int64), canvas, pixels.device, by_masks=True)
-        checked = _checked(sizes, pixels, method.joins)
-        if self.passes.by_masks and checked is not None:
-            return Batch(checked.to(pixels.device), canvas, pixels.device, by_masks=True)
-        return Batch(checked, canvas, pixels.device)
+    def forward_features(self, pixels: Tensor, sizes: Tensor | None = None) -> Tensor:
+        """The feature map of each image alone, zero outside its region."""
+        method: Callable[..., Tensor] = super().forward_features  # type: ignore[misc]
+        if self.exact_passes.in_progress:  # called by forward, which cleans what it returns
+            return method(pixels)
+        return run_within(self, "forward_features", lambda batch: method(entered(pixels, batch)), pixels, sizes)
+
+    def forward_head(self, x: Tensor, *args: Any, **options: Any) -> Any:
+        """The head on what `forward_features` returned, each image over its own region."""
+        method: Callable[..., Any] = super().forward_head  # type: ignore[misc]
+        batch = getattr(x, "exact_batch", None)
+        if self.exact_passes.in_progress or batch is None:
+            return method(x, *args, **options)
+        if known_method(self).calls[self.training]:
+            raise ExactError(
+                f"The head of {stock_class(self).__name__} is exact only as part of the model; call the whole model."
+            )
+        before = self.exact_passes.begin(batch)
+        try:
+            output = method(x, *args, **options)
+        finally:
+            self.exact_passes.begin(before)
+        self.exact_passes.mark(output, batch)
+        return output
+
+    def reset_classifier(self, *args: Any, **kwargs: Any) -> None:
+        """As the model's own, and the new head is made exact."""
+        super().reset_classifier(*args, **kwargs)  # type: ignore[misc]
+        self.exact_renew(self)
+
+    def prune_intermediate_layers(self, *args: Any, **kwargs: Any) -> Any:
+        """As the model's own, and what remains is made exact."""
+        kept = super().prune_intermediate_layers(*args, **kwargs)  # type: ignore[misc]
+        self.exact_renew(self)
+        return kept
+
+
+def run_within(model: ExactModel, name: str, run: Callable[[Batch], Any], pixels: Tensor, sizes: Tensor | None) -> Any:
+    """What `run` returns for a batch of pixels (N, 3, H, W), in place of a method of the model that does the same."""
+    if not torch.compiler.is_compiling() and any(type(module) in PLAIN_BATCH_NORMS for module in model.modules()):
+        model.exact_renew(model)  # batch norms were synchronised since: PyTorch and timm put new layers in their place
+    method = known_method(model, name)
+    batch = _batch(model, pixels, sizes, method)
+    before = model.exact_passes.begin(batch)
+    try:
+        with watching(model.exact_passes, method.calls[model.training], type(model).__name__):
+            output = run(batch)
+        leaves, structure = tree_flatten(output)
+        leaves = [_left(leaf, batch, found) for leaf, found in zip(leaves, method.outputs[model.training])]
+    finally:
+        model.exact_passes.begin(before)
+    for leaf in leaves:
+        model.exact_passes.mark(leaf, batch)
+    if name == "forward_features" and not torch.compiler.is_compiling():
+        leaves[0].exact_batch = batch  # for `forward_head`
+    return tree_unflatten(leaves, structure)
+
+
+def _batch(model: ExactModel, pixels: Tensor, sizes: Any, method: Method) -> Batch:
+    if not isinstance(pixels, Tensor) or pixels.ndim != 4:
+        given = f"have shape {tuple(pixels.shape)}" if isinstance(pixels, Tensor) else f"are {received(pixels)}"
+        raise ExactError(f"pixels must be a tensor (N, 3, height, width), but {given}.")
+    canvas = (pixels.shape[2], pixels.shape[3])
+    if torch.compiler.is_compiling() and sizes is not None:
+        return Batch(sizes.to(pixels.device, torch.int64), canvas, pixels.device, by_masks=True)
+    checked = _checked(sizes, pixels, method.joins)
+    if model.exact_passes.by_masks and checked is not None:
+        return Batch(checked.to(pixels.device), canvas, pixels.device, by_masks=True)
+    return Batch(checked, canvas, pixels.device)
 
 
 @dataclass(frozen=True)

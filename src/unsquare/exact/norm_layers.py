@@ -43,7 +43,7 @@ class ExactBatchNorm2d(ExactLayer):
         x = x.contiguous(memory_format=torch.channels_last)
         y, mean, variance, num_pixels = batch_norm(x, self.weight, self.bias, self.eps, regions, group)
         # The second run of a checkpointed block sees the same pixels again: they were counted once.
-        if self.training and self.track_running_stats and not self.site.passes.recomputing:
+        if self.training and self.track_running_stats and not self.exact_site.passes.recomputing:
             self._follow(mean, variance + variance / (num_pixels - 1))
         return _activate(self, y)
 
