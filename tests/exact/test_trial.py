@@ -87,6 +87,44 @@ def test_vectors_that_mix_images_are_found(mix: Callable[[Tensor], Tensor]) -> N
         make_exact(nn.Sequential(*_chain(), Mixing()))
 
 
+@pytest.mark.parametrize("mix", [lambda v: v + v.roll(2, 0), lambda v: v * len(v.unbind(0)), lambda v: v + v[-1:]])
+def test_vectors_that_mix_images_of_larger_batches_are_found(mix: Callable[[Tensor], Tensor]) -> None:
+    """Two images would not show every mixture: the batch in evaluation has seven."""
+    test_vectors_that_mix_images_are_found(mix)
+
+
+@pytest.mark.parametrize("cut", [lambda v: v[:2], lambda v: v[:4], lambda v: v.split(4)[0]])
+def test_outputs_of_some_images_alone_are_found(cut: Callable[[Tensor], Tensor]) -> None:
+    """A network whose output has a row for each of two images, and not for each of seven, is refused."""
+
+    class Cutting(nn.Module):
+        def forward(self, v: Tensor) -> Tensor:
+            return cut(v)
+
+    with pytest.raises(ExactError, match=r"7 images give \d rows of outputs"):
+        make_exact(nn.Sequential(*_chain(), Cutting()))
+
+
+@pytest.mark.parametrize("mode", ["training", "evaluation"])
+def test_gradients_of_evaluation_are_tried_where_training_is_random(mode: str) -> None:
+    """Noise in training tells nothing of its gradients, so those of evaluation are compared."""
+
+    class Noise(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x + torch.rand(1, 4, 1, 1, device=x.device) if self.training else x
+
+    class Back(_WithBack):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) if self.training == (mode == "training") else x
+
+    net = nn.Sequential(*_chain()[:2], Back(lambda grad: grad.roll(1, 3)), Noise(), *_chain()[3:])
+    if mode == "training":  # nothing to compare
+        make_exact(net)
+    else:
+        with pytest.raises(ExactError, match="in evaluation the gradients of a padded batch differ"):
+            make_exact(net)
+
+
 def test_a_leak_of_our_own_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """The trial can fail: without zeros outside the regions nothing passes it."""
     monkeypatch.setattr(strips, "fill", lambda x, regions, value: None)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -77,43 +78,62 @@ def compare(exact: nn.Module, stock: nn.Module, images: Sequence[Tensor], canvas
     found = reference.errors(exact, _run_exact(exact, reference.images, canvas), rounded)
     pixels, sizes = padded(reference.images, 0.0, canvas)
     naive = reference.errors(stock, _by_image(_run(stock, pixels), _returned(exact), sizes), rounded)
-    return Errors(
-        *found, *naive, _worst(rounded.outputs, reference.outputs), reference.gradients_off(rounded.gradients)
-    )
+    return Errors(*found, *naive, reference.output_error(rounded.outputs), reference.gradients_off(rounded.gradients))
 
 
-def leak(
-    exact: nn.Module,
-    stock: nn.Module,
-    images: Sequence[Tensor],
-    canvas: tuple[int, int],
-    *,
-    tolerances: tuple[float, float],
-    allowance: float,
-) -> tuple[str, float] | None:
+@dataclass(frozen=True)
+class Tolerance:
+    """Errors that are no leak."""
+
+    outputs: float
+    gradients: float
+    allowance: float
+    """How many times the lone images' own rounding an error may be; 0 does not ask for it."""
+
+
+def output_leak(exact: nn.Module, reference: Reference, order: Sequence[int], tolerance: Tolerance) -> float | None:
+    """The error of a batch's outputs, where no rounding explains it; None where there is none.
+
+    Args:
+        exact: The exact model.
+        reference: What lone images give.
+        order: The batch, as places of these images, each as often as it comes.
+        tolerance: Errors that are no leak.
+
+    Raises:
+        RandomError: The stock model gives other outputs each time.
+    """
+    with torch.no_grad():
+        error = reference.output_error(_run_exact(exact, [reference.images[place] for place in order]), order)
+    if error <= tolerance.outputs:
+        return None
+    if tolerance.allowance:
+        reference.check_repeats()
+        own = reference.output_error(reference.rounded().outputs)
+        if error <= tolerance.allowance * own:
+            return None
+    return error
+
+
+def leak(exact: nn.Module, reference: Reference, tolerance: Tolerance) -> tuple[str, float] | None:
     """The first of outputs and gradients that no rounding explains, and its error; None where there is none.
 
     Args:
         exact: The exact model.
-        stock: The stock model, with the same weights.
-        images: (C, h, w) each.
-        canvas: (height, width), no smaller than any image.
-        tolerances: Errors of outputs and of gradients that need no explanation.
-        allowance: How many times the lone images' own rounding an error may be; 0 does not ask for it.
+        reference: What lone images give.
+        tolerance: Errors that are no leak.
 
     Raises:
-        StockFailsError: The stock model fails on one of the images.
-        RandomError: It gives other outputs each time.
+        RandomError: The stock model gives other outputs each time.
     """
-    reference = Reference.of(stock, images)
-    found = reference.errors(exact, _run_exact(exact, reference.images, canvas))
-    bounds = tolerances
-    if allowance and not _within(found, bounds):
+    bounds = (tolerance.outputs, tolerance.gradients)
+    found = reference.errors(exact, _run_exact(exact, reference.images))
+    if tolerance.allowance and not _within(found, bounds):
         reference.check_repeats()
         rounded = reference.rounded()
-        found = reference.errors(exact, _run_exact(exact, reference.images, canvas), rounded)
-        own = (_worst(rounded.outputs, reference.outputs), reference.gradients_off(rounded.gradients))
-        bounds = (max(bounds[0], allowance * own[0]), max(bounds[1], allowance * own[1]))
+        found = reference.errors(exact, _run_exact(exact, reference.images), rounded)
+        own = (reference.output_error(rounded.outputs), reference.gradients_off(rounded.gradients))
+        bounds = (max(bounds[0], tolerance.allowance * own[0]), max(bounds[1], tolerance.allowance * own[1]))
     if _within(found, bounds):
         return None
     return ("outputs", found[0]) if not found[0] <= bounds[0] else ("gradients", found[1])
@@ -157,7 +177,7 @@ class Reference:
     images: list[Tensor]
     """(C, h, w) each, leaves whose gradients are compared as well."""
     outputs: list[Tensor]
-    gradients: dict[str, Tensor]
+    """Each tensor that each image gives, image by image."""
 
     @classmethod
     def of(cls, stock: nn.Module, images: Sequence[Tensor]) -> Reference:
@@ -169,12 +189,39 @@ class Reference:
             raise StockFailsError(
                 f"The stock {type(stock).__name__} fails on a lone image of these sizes ({error}); choose other sizes."
             ) from error
-        return cls(stock, leaves, outputs, _gradients(stock, outputs, leaves))
+        return cls(stock, leaves, outputs)
+
+    @cached_property
+    def gradients(self) -> dict[str, Tensor]:
+        """Gradients of the outputs, by parameter and by image."""
+        return _gradients(self.stock, self.outputs, self.images)
+
+    @property
+    def has_own_backward(self) -> bool:
+        """Whether the stock model took a step whose backward pass is not PyTorch's own."""
+        nodes = [output.grad_fn for output in self.outputs]
+        seen = set(nodes)
+        while nodes:
+            node = nodes.pop()
+            if isinstance(node, torch.autograd.function.BackwardCFunction):
+                return True
+            before = {before for before, _ in getattr(node, "next_functions", ())} - seen
+            nodes.extend(before)
+            seen |= before
+        return False
 
     def errors(self, model: nn.Module, outputs: list[Tensor], rounded: Reference | None = None) -> tuple[float, float]:
         """How far a model's outputs, and their gradients, are from the reference."""
-        worst = _worst(outputs, self.outputs)
+        worst = self.output_error(outputs)
         return worst, self.gradients_off(_gradients(model, outputs, self.images), rounded)
+
+    def output_error(self, outputs: list[Tensor], order: Sequence[int] | None = None) -> float:
+        """How far outputs are from the reference's; of its images in this order, if given."""
+        expected = self.outputs
+        if order is not None:
+            each = len(expected) // len(self.images)
+            expected = [output for place in order for output in expected[place * each : (place + 1) * each]]
+        return _worst(outputs, expected)
 
     def gradients_off(self, gradients: dict[str, Tensor], rounded: Reference | None = None) -> float:
         """How far gradients are from the reference's; see `lone.gradient_errors`."""
@@ -188,7 +235,7 @@ class Reference:
     def check_repeats(self) -> None:
         """Raise RandomError where the same images give other outputs."""
         with torch.no_grad():
-            differs = _worst(_alone(self.stock, self.images), self.outputs)
+            differs = self.output_error(_alone(self.stock, self.images))
         if differs > _REPEAT_SPACINGS * torch.finfo(self.images[0].dtype).eps:
             mode = "training" if self.stock.training else "evaluation"
             raise RandomError(
@@ -199,7 +246,9 @@ class Reference:
             )
 
 
-def _run_exact(exact: nn.Module, images: list[Tensor], canvas: tuple[int, int]) -> list[Tensor]:
+def _run_exact(exact: nn.Module, images: list[Tensor], canvas: tuple[int, int] | None = None) -> list[Tensor]:
+    """Each image's outputs in a padded batch; without a canvas on the smallest that holds them."""
+    canvas = canvas or (max(image.shape[1] for image in images), max(image.shape[2] for image in images))
     pixels, sizes = padded(images, float("nan"), canvas)
     return _by_image(_run(exact, pixels, sizes), _returned(exact), sizes)
 
@@ -228,8 +277,11 @@ def _rounded(image: Tensor) -> Tensor:
 def _by_image(output: Any, returned: Sequence[FeatureMap | None], sizes: Tensor) -> list[Tensor]:
     """Each image's part of each tensor, as its lone image gives it."""
     parts = []
+    leaves = tree_leaves(output)
+    if any(len(leaf) != len(sizes) for leaf in leaves):
+        raise ExactError(f"{len(sizes)} images give {len(leaves[0])} rows of outputs")
     for image in range(len(sizes)):
-        for leaf, found in zip(tree_leaves(output), returned):
+        for leaf, found in zip(leaves, returned):
             part = leaf[image]
             if found is not None:
                 for axis, side in zip(found.axes, found.extent.of(sizes)[image].tolist()):

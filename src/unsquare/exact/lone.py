@@ -27,7 +27,7 @@ from torch.utils import checkpoint
 
 def outputs(model: nn.Module, images: Sequence[Tensor]) -> list[Tensor]:
     """Outputs (1, ...) of a stock model on each image (C, h, w) by itself, whatever its mode and its norms."""
-    return (ragged if _shared(model) else alone)(model, images)
+    return (ragged if shared_norms(model) else alone)(model, images)
 
 
 def alone(model: nn.Module, images: Sequence[Tensor]) -> list[Tensor]:
@@ -45,7 +45,7 @@ def ragged(model: nn.Module, images: Sequence[Tensor]) -> list[Tensor]:
     meeting = threading.Barrier(len(images), timeout=600)
     place = threading.local()
     replicas = [replica(model) for _ in images]
-    for layer, *copies in zip(_shared(model), *(_shared(each) for each in replicas)):
+    for layer, *copies in zip(shared_norms(model), *(shared_norms(each) for each in replicas)):
         forward = _meeting(layer, [None] * len(images), meeting, place)
         for each in copies:
             setattr(each, "forward", forward)  # noqa: B010
@@ -98,7 +98,7 @@ def _plain_call(*args: Any, **kwargs: Any) -> Iterator[None]:
     yield
 
 
-def _shared(model: nn.Module) -> list[nn.Module]:
+def shared_norms(model: nn.Module) -> list[nn.Module]:
     """The batch norms that take their statistics from the batch."""
     kind = nn.modules.batchnorm._BatchNorm
     return [m for m in model.modules() if isinstance(m, kind) and (m.training or m.running_mean is None)]

@@ -2,7 +2,9 @@
 
 Following sees every step of a forward pass. It does not see what hooks do to gradients, the backward pass of a model's
 own functions, or what happens in code that PyTorch does not show (TorchScript). The first and last are refused by
-name. The rest is measured: a padded batch of a few small images, filled with NaN, against each image alone.
+name. The rest is measured: padded batches of small images, filled with NaN, against each image alone. In evaluation
+a batch of seven shows what mixes images after the pool; gradients are those of training, and of evaluation where a
+step has a backward pass of its own, or where training draws random numbers and tells nothing.
 """
 
 from __future__ import annotations
@@ -12,22 +14,34 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from unsquare.errors import ExactError
 from unsquare.exact import lone
-from unsquare.exact.comparison import RandomError, StockFailsError, drawn_images, leak
+from unsquare.exact.comparison import (
+    RandomError,
+    Reference,
+    StockFailsError,
+    Tolerance,
+    drawn_images,
+    leak,
+    output_leak,
+)
 from unsquare.exact.model import side_multiple
 from unsquare.exact.registry import is_known, stock_class
 
-# Portrait and landscape, of odd sides and even ones; the one is as high as the canvas, the other as wide. Models that
-# refuse images so small are tried with larger ones.
-_SIZES = (((40, 23), (24, 37)), ((96, 72), (65, 97)), ((264, 232), (225, 256)))
-# Errors that rounding explains, of outputs and of gradients, and how many times the lone images' own rounding an error
-# may be. What float32 leaves in doubt is tried again in float64, where depthwise convolutions take ten times as long.
-_TOLERANCES = {torch.float32: (1e-4, 1e-3), torch.float64: (1e-9, 1e-9)}
-_ALLOWANCES = {torch.float32: 0, torch.float64: 100}
+# Portrait, landscape and a small one, of odd sides and even ones; the first is as high as the canvas, the second as
+# wide. Models that refuse images so small are tried with larger ones.
+_SIZES = (
+    ((40, 23), (24, 37), (24, 23)),
+    ((64, 39), (34, 65), (34, 39)),
+    ((264, 232), (225, 256), (225, 232)),
+)
+# The batch in evaluation, by place: so many that no step over images, by two or by four say, comes round to itself.
+_ORDER = (0, 1, 2, 0, 2, 1, 1)
+# What float32 leaves in doubt is tried again in float64, where depthwise convolutions take ten times as long.
+_TOLERANCES = {torch.float32: Tolerance(1e-4, 1e-3, allowance=0), torch.float64: Tolerance(1e-9, 1e-9, allowance=100)}
 _LARGEST_PARAMETER = 1 << 13
 
 
@@ -83,49 +97,54 @@ def _refusal(exact: nn.Module, stock: nn.Module) -> ExactError | None:
     multiple = side_multiple(exact)
     failure: ExactError | None = None
     for sides in _SIZES:
-        sizes = [(_whole(height, multiple), _whole(width, multiple)) for height, width in sides]
+        images = drawn_images(
+            [(_whole(height, multiple), _whole(width, multiple)) for height, width in sides], stock, 0
+        )
         try:
-            return _leak(exact.eval(), stock.eval(), sizes) or _leak_of_training(exact, stock, sizes)
+            return _leak(exact, stock, images)
         except StockFailsError:
             continue
-        except _FailedError as error:
-            failure = error
+        except RandomError:
+            raise
+        except _FAILURES as error:
+            mode = "training" if stock.training else "evaluation"
+            failure = ExactError(
+                f"{stock_class(stock).__name__} cannot be made padding-exact: in {mode} it fails on a padded batch "
+                f"({str(error).rstrip('.')})."
+            )
+            failure.__cause__ = error
     return failure
 
 
-class _FailedError(ExactError):
-    """The exact network fails where the stock one does not."""
+_FAILURES = (ExactError, RuntimeError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError)
 
 
-def _leak_of_training(exact: nn.Module, stock: nn.Module, sizes: list[tuple[int, int]]) -> ExactError | None:
-    """A leak in training, unless that draws random numbers."""
+def _leak(exact: nn.Module, stock: nn.Module, images: list[Tensor]) -> ExactError | None:
+    """A leak of outputs or gradients, in evaluation or in training."""
+    tolerance = _TOLERANCES[images[0].dtype]
+    reference = Reference.of(stock.eval(), images)
+    exact.eval()
+    order = range(len(images)) if lone.shared_norms(stock) else _ORDER
+    error = output_leak(exact, reference, order, tolerance)
+    if error is not None:
+        return _refused(stock, "outputs", error)
+    found = leak(exact, reference, tolerance) if reference.has_own_backward else None
+    if found is not None:
+        return _refused(stock, *found)
     try:
-        return _leak(exact.train(), stock.train(), sizes)
+        found = leak(exact.train(), Reference.of(stock.train(), images), tolerance)
     except RandomError:
-        return None
+        found = leak(exact.eval(), Reference.of(stock.eval(), images), tolerance)
+    return None if found is None else _refused(stock, *found)
 
 
-def _leak(exact: nn.Module, stock: nn.Module, sizes: list[tuple[int, int]]) -> ExactError | None:
-    """A leak of outputs or gradients in the mode that both models are in."""
-    name, mode = stock_class(stock).__name__, "training" if stock.training else "evaluation"
-    images = drawn_images(sizes, stock, seed=0)
-    canvas = (max(height for height, _ in sizes), max(width for _, width in sizes))
-    tolerances, allowance = _TOLERANCES[images[0].dtype], _ALLOWANCES[images[0].dtype]
-    try:
-        found = leak(exact, stock, images, canvas, tolerances=tolerances, allowance=allowance)
-    except (StockFailsError, RandomError):
-        raise
-    except (ExactError, RuntimeError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError) as error:
-        raise _FailedError(
-            f"{name} cannot be made padding-exact: in {mode} it fails on a padded batch ({str(error).rstrip('.')})."
-        ) from error
-    if found is None:
-        return None
-    what, distance = found
+def _refused(stock: nn.Module, what: str, distance: float) -> ExactError:
+    mode = "training" if stock.training else "evaluation"
     return ExactError(
-        f"{name} cannot be made padding-exact: in {mode} the {what} of a padded batch differ from those of lone images "
-        f"by {distance:.1e} of the largest, so it has steps that cannot be followed. Look for functions with a "
-        "backward pass of their own, values that mix the images of a batch, and numbers taken from sizes."
+        f"{stock_class(stock).__name__} cannot be made padding-exact: in {mode} the {what} of a padded batch differ "
+        f"from those of lone images by {distance:.1e} of the largest, so it has steps that cannot be followed. Look "
+        "for functions with a backward pass of their own, values that mix the images of a batch, and numbers taken "
+        "from sizes."
     )
 
 
