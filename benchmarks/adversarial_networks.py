@@ -141,6 +141,10 @@ STEPS: dict[str, dict[str, Step]] = {
         "grid of the map": lambda s, y, x: F.adaptive_avg_pool2d(y, (y.shape[2] // 2,) * 2).mean((2, 3)),
         "longest side": lambda s, y, x: mean(y) * max(y.shape[2:]),
         "training alone": lambda s, y, x: mean(y) * (y.shape[2] / 100 if s.training else 1),
+        "text as key": lambda s, y, x: mean(y) * {"1500 x 1500": 2}.get(f"{y.shape[2]} x {y.shape[3]}", 1),
+        "key": lambda s, y, x: mean(y) * {1500: 2}.get(y.shape[2], 1),
+        "storage": lambda s, y, x: mean(y) * (2 if y.untyped_storage().nbytes() > 10**8 else 1),
+        "storage offset": lambda s, y, x: mean(y) * (2 if y[:, :, 1:].storage_offset() > 1500 else 1),
     },
     "branch": {
         "portrait": lambda s, y, x: mean(y) * (3 if y.shape[2] > y.shape[3] else 1),
@@ -153,6 +157,8 @@ STEPS: dict[str, dict[str, Step]] = {
         "divisible": lambda s, y, x: mean(y) * (3 if x.shape[2] % 7 == 0 else 1),
         "portrait in training": lambda s, y, x: mean(y) * (2 if s.training and y.shape[2] > y.shape[3] else 1),
         "within try": lambda s, y, x: swallowed(y),
+        "tall with gradients": lambda s, y, x: mean(y) * (3 if torch.is_grad_enabled() and x.shape[2] > 3000 else 1),
+        "tall if a number": lambda s, y, x: mean(y) * (3 if isinstance(x.shape[2], int) and x.shape[2] > 3000 else 1),
     },
     "batch": {
         "minus mean": lambda s, y, x: mean(y) - mean(y).mean(0),
@@ -161,6 +167,9 @@ STEPS: dict[str, dict[str, Step]] = {
         "products": lambda s, y, x: mean(y) @ mean(y).T @ mean(y),
         "times number": lambda s, y, x: mean(y) * x.shape[0],
         "branch": lambda s, y, x: mean(y) * (2 if x.shape[0] > 7 else 1),
+        "rolled by two": lambda s, y, x: mean(y) + mean(y).roll(2, 0),
+        "the first two": lambda s, y, x: mean(y)[:2],
+        "counted in pieces": lambda s, y, x: mean(y) * (2 if len(mean(y).unbind(0)) > 4 else 1),
         "branch on vectors": lambda s, y, x: mean(y) * (2 if mean(y).shape[0] > 7 else 1),
     },
     "way back": {

@@ -184,9 +184,12 @@ def _refusals(models: dict[str, Any]) -> dict[str, list[str]]:
     found = defaultdict(list)
     for name, model in models.items():
         if model["refused"] is not None:
-            where, _, reason = model["refused"].partition(" cannot be ")
-            module = where.split(" of ")[0].rpartition("(")[2].rstrip(")")
+            where, refused, reason = model["refused"].partition(" cannot be ")
             reason = reason.partition(": ")[2].split(". Use a ")[0].split(" on a canvas")[0]
+            if not refused:
+                where, _, reason = model["refused"].partition(" fails on a canvas ")
+                reason = f"it fails on canvases of other sizes ({reason.partition(': ')[2].partition('. Check')[0]})"
+            module = where.split(" of ")[0].rpartition("(")[2].rstrip(")")
             found[f"{module}: {reason}"].append(name)
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 from contextlib import suppress
@@ -75,11 +76,36 @@ def test_a_size_enters_no_value(step: Step) -> None:
         lambda net, y, x: _mean(y) * (2 if torch.zeros(y.shape[2]).shape[0] > 50_000 else 1),
         lambda net, y, x: _mean(y) * (2 if len(torch.arange(y.shape[2])) > 50_000 else 1),
         lambda net, y, x: _mean(y) * (2 if y.new_ones(1).expand_as(y).numel() > 10**12 else 1),
+        lambda net, y, x: _mean(y) * (2 if torch.is_grad_enabled() and y.shape[2] > 50_000 else 1),
+        lambda net, y, x: _mean(y) * (2 if y.requires_grad and y.shape[2] > 50_000 else 1),
+        lambda net, y, x: _mean(y) * (2 if str(y.shape[2]) == "50000" else 1),
+        lambda net, y, x: _mean(y) * {"50000 x 1": 2}.get(f"{y.shape[2]} x {y.shape[3]}", 1),
     ],
 )
 def test_a_size_decides_nothing(step: Step) -> None:
     """A branch on a size is refused with its place, however far its bound lies from any canvas that is followed."""
     with pytest.raises(ExactError, match=r"canvas's size \(test_sizes.py, line \d+\)"):
+        make_exact(_Net(step))
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        (lambda net, y, x: _mean(y) * (2 if repr(y.shape) == "" else 1), "makes a text of"),
+        (lambda net, y, x: _mean(y) * {50_000: 2}.get(y.shape[2], 1), "looks something up by the canvas's size"),
+        (
+            lambda net, y, x: _mean(y) * (2 if y.untyped_storage().nbytes() > 10**12 else 1),
+            "asks for the untyped_storage",
+        ),
+        (
+            lambda net, y, x: _mean(y) * (2 if y[:, :, 1:].storage_offset() > 50_000 else 1),
+            "asks for the storage_offset",
+        ),
+    ],
+)
+def test_a_size_decides_by_no_other_way(step: Step, message: str) -> None:
+    """A size as text, as a key, or read from where a map's values lie is refused as well."""
+    with pytest.raises(ExactError, match=message):
         make_exact(_Net(step))
 
 
@@ -147,6 +173,14 @@ def test_the_number_of_images_enters_no_value(step: Step) -> None:
         make_exact(_Net(step))
 
 
+def _telling(net: nn.Module, y: Tensor, x: Tensor) -> Tensor:
+    logging.getLogger(__name__).debug(f"a map of {y.shape[2]} x {y.shape[3]}")
+    torch._assert(y.shape[2] > 0, f"no map of height {y.shape[2]}")
+    if y.shape[2] < 1:
+        raise ValueError(f"no map of {y.shape}")
+    return _mean(y)
+
+
 def _asserting(net: nn.Module, y: Tensor, x: Tensor) -> Tensor:
     assert y.shape[2] > 3, y.shape
     torch._assert(y.shape[3] > 3, "too small")
@@ -159,6 +193,7 @@ def _asserting(net: nn.Module, y: Tensor, x: Tensor) -> Tensor:
     "step",
     [
         _asserting,
+        _telling,
         lambda net, y, x: _mean(y.view(y.shape[0], 4, y.shape[2], y.shape[3])),
         lambda net, y, x: (lambda n, c, h, w: _mean(y.reshape(n, 2, c // 2, h, w).flatten(1, 2)))(*y.shape),
         lambda net, y, x: _mean(y + F.interpolate(F.avg_pool2d(y, 2, ceil_mode=True), size=y.shape[-2:])),

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unsquare.errors import ExactError
-from unsquare.exact import make_exact
+from unsquare.exact import make_exact, undo_exact
 from unsquare.torchvision_guard import import_timm
 
 timm = import_timm()
@@ -161,6 +161,39 @@ def test_a_mistake_of_the_stock_model_is_told_as_such() -> None:
         make_exact(_Misspelt())
 
 
+def test_a_network_for_images_of_one_size_is_told_as_such() -> None:
+    """The error of its own assertion is given, with what to take instead and no line of this package."""
+    with torch.device("meta"), pytest.raises(ExactError, match="take a network for images of every size") as error:
+        make_exact(timm.create_model("vit_tiny_patch16_224"))
+    assert "following.py" not in str(error.value)
+
+
+def test_names_of_ones_own_are_left_alone() -> None:
+    """A network may call its attributes and methods as it likes."""
+
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem = nn.Conv2d(3, 4, 3)
+            self.passes, self.calls, self.methods, self.renew, self.site = 2, 0, ["sum"], True, "here"
+
+        def _batch(self, x: Tensor) -> Tensor:
+            return self.stem(x) * self.passes
+
+        def run_within(self, x: Tensor) -> Tensor:
+            self.calls += 1
+            return getattr(F.max_pool2d(self._batch(x), 2), self.methods[0])((2, 3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.run_within(x)
+
+    stock = Named()
+    image = torch.randn(1, 3, 20, 30)
+    exact = make_exact(stock)
+    torch.testing.assert_close(exact(image), stock(image))
+    assert vars(undo_exact(exact)).keys() == vars(stock).keys()
+
+
 def test_a_subclass_is_judged_by_what_it_does() -> None:
     """A subclass of a known layer is not taken for it."""
 
@@ -201,6 +234,20 @@ def test_a_network_may_name_the_channels_that_it_gives(name: str) -> None:
     net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     setattr(net, name, 512)
     make_exact(net)
+
+
+def test_a_head_may_stand_before_the_stem() -> None:
+    """The first layer in order is not the one that takes images where it takes more channels than they have."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head, self.stem = nn.Conv2d(64, 5, 1), nn.Conv2d(3, 64, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.stem(x)).mean((2, 3))
+
+    make_exact(Net())
 
 
 @pytest.mark.parametrize("kept", [threading.Lock(), torch.ones(2, requires_grad=True) * 2])

@@ -28,6 +28,8 @@ from unsquare.exact.operations import Ambiguous, FeatureMap, Unknown
 from unsquare.exact.registry import SAME_PADDED, exact_class, is_known, stock_class
 from unsquare.exact.sizes import Sizes
 
+_HERE = str(Path(__file__).parent)
+
 NUM_IMAGES = 2
 """Images of the batch by which a model is followed."""
 
@@ -124,7 +126,9 @@ class _Functions(TorchFunctionMode):
 class Run:
     """One run of the model: carries feature maps from operation to operation and from layer to layer."""
 
-    def __init__(self, model: nn.Module, found: Trace, training: bool, canvas: tuple[int, int]) -> None:
+    def __init__(
+        self, model: nn.Module, found: Trace, training: bool, canvas: tuple[int, int], *, tell: bool = True
+    ) -> None:
         self.maps = _Maps(self)
         self.canvas = canvas
         self._model = model
@@ -135,7 +139,7 @@ class Run:
         self._inside_known = 0
         self._uses: dict[int, set[str]] = {}
         self._refusal: ExactError | None = None
-        self._sizes = Sizes(self.maps, NUM_IMAGES, self._refuse, self._by_rule)
+        self._sizes = Sizes(self.maps, NUM_IMAGES, self._refuse, self._by_rule, tell=tell)
 
     @contextmanager
     def watched(self) -> Iterator[None]:
@@ -164,12 +168,20 @@ class Run:
         except ExactError:
             raise
         except Exception as error:
-            own = [step for step in traceback.extract_tb(error.__traceback__) if "site-packages" not in step.filename]
+            if "unhashable type" in str(error) and "SymInt" in str(error):
+                self._refuse("it looks something up by the canvas's size or by the number of images")
+            steps = traceback.extract_tb(error.__traceback__)
+            own = [
+                step for step in steps if "site-packages" not in step.filename and not step.filename.startswith(_HERE)
+            ]
             place = "" if not own else f" ({Path(own[-1].filename).name}, line {own[-1].lineno})"
+            advice = "it must take images of any size, and its steps must not depend on pixels' values"
+            if isinstance(error, AssertionError):
+                advice = "take a network for images of every size, if this one is for one size alone"
             raise StockError(
-                f"{within(self._where(), self._model)} fails on a canvas of {images.shape[2]} x {images.shape[3]} "
+                f"{within(self._where(), self._model)} fails on a canvas of {self.canvas[0]} x {self.canvas[1]} "
                 f"without data: {type(error).__name__}: {str(error).rstrip('.')}{place}. Check that the stock model "
-                "runs by itself; it must take images of any size, and its steps must not depend on pixels' values."
+                f"runs by itself; {advice}."
             ) from error
 
     def operated(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:

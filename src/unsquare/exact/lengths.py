@@ -224,10 +224,11 @@ class Length:
         return bool(self.value)
 
     def _graph_repr(self) -> str:
-        return str(self.value)
+        return self.str()
 
     def str(self) -> str:
-        """The number for people."""
+        """The number as text."""
+        self._ask("text")
         return str(self.value)
 
 
@@ -256,20 +257,31 @@ def plain(values: Any, met: list[Length]) -> Any:
     return values
 
 
-def place_asked() -> str | None:
-    """Where a model's code asks, as "file, line n"; None where it asks in an assertion, which decides nothing else."""
+def place_asked(*, for_text: bool = False) -> str | None:
+    """Where a model's code asks, as "file, line n"; None where nothing follows from the answer but a message.
+
+    Args:
+        for_text: Whether a text is asked for, which prints, warnings and errors may take.
+    """
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_code.co_filename.startswith(_OWN):
         frame = frame.f_back
     asserts = not _caught(frame)
+    torch_frames = 0
     while frame is not None and frame.f_code.co_filename.startswith(_TORCH):
         if asserts and frame.f_code.co_name in ("_assert", "_check", "_check_with"):
             return None
         frame = frame.f_back
+        torch_frames += 1
     if frame is None:
         return "code"
     name, line = frame.f_code.co_filename, frame.f_lineno
-    return None if asserts and line in _lines(name).asserting else f"{Path(name).name}, line {line}"
+    if for_text:
+        by_torch = torch_frames > 1  # not `torch.SymInt.__str__` alone: a message of its own
+        free = by_torch or line in _lines(name).telling
+    else:
+        free = asserts and line in _lines(name).asserting
+    return None if free else f"{Path(name).name}, line {line}"
 
 
 def _caught(frame: FrameType | None) -> bool:
@@ -289,6 +301,8 @@ class _Lines(NamedTuple):
     """Those whose conditions only decide whether to raise an error."""
     catching: frozenset[int]
     """Those whose errors may be caught around them."""
+    telling: frozenset[int]
+    """Those that print, log, warn or raise an error."""
 
 
 _OWN, _TORCH = (str(Path(file).parent) for file in (__file__, torch.__file__))
@@ -298,10 +312,11 @@ _OWN, _TORCH = (str(Path(file).parent) for file in (__file__, torch.__file__))
 def _lines(filename: str) -> _Lines:
     asserting: set[int] = set()
     catching: set[int] = set()
+    telling: set[int] = set()
     try:
         tree = ast.parse("".join(linecache.getlines(filename)))
     except SyntaxError:
-        return _Lines(frozenset(), frozenset())
+        return _Lines(frozenset(), frozenset(), frozenset())
     for node in ast.walk(tree):
         if isinstance(node, ast.Assert):
             asserting.update(_from_to(node, node))
@@ -309,11 +324,20 @@ def _lines(filename: str) -> _Lines:
             asserting.update(_from_to(node.test, node.test))
         elif (isinstance(node, ast.Try) and node.handlers) or (isinstance(node, ast.With) and _suppresses(node)):
             catching.update(_from_to(node.body[0], node.body[-1]))
-    return _Lines(frozenset(asserting), frozenset(catching))
+        if isinstance(node, (ast.Assert, ast.Raise)) or (isinstance(node, ast.Expr) and _tells(node.value)):
+            telling.update(_from_to(node, node))
+    return _Lines(frozenset(asserting), frozenset(catching), frozenset(telling))
 
 
 def _from_to(first: ast.stmt | ast.expr, last: ast.stmt | ast.expr) -> range:
     return range(first.lineno, (last.end_lineno or last.lineno) + 1)
+
+
+def _tells(node: ast.expr) -> bool:
+    return isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in _TELLING
+
+
+_TELLING = {"print", "warn", "debug", "info", "warning", "error", "log", "_assert", "_check"}
 
 
 def _suppresses(node: ast.With) -> bool:

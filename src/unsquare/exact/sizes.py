@@ -46,6 +46,10 @@ _FACTORIES = frozenset(["new_full", "new_tensor"]) | _FILLING
 _SIZED_BY_ANOTHER = frozenset(["expand_as", "view_as", "reshape_as", "broadcast_tensors"])
 
 
+# Functions that tell where the values of a tensor lie.
+_OF_MEMORY = frozenset(["untyped_storage", "storage", "typed_storage", "storage_offset", "data_ptr"])
+# What a model's code does that asks a length for its value.
+_ASKING = {"branch": "decides by", "number": "takes a plain number from", "text": "makes a text of"}
 # Sides of images for which a branch for small maps is judged: far above the windows of any network.
 _LARGEST_SIDE = 8192
 
@@ -54,14 +58,23 @@ class Sizes:
     """The numbers that a model reads from the sizes of its maps, in one run."""
 
     def __init__(
-        self, tensors: Tensors, num_images: int, refuse: Callable[..., NoReturn], call: Callable[..., Any]
+        self,
+        tensors: Tensors,
+        num_images: int,
+        refuse: Callable[..., NoReturn],
+        call: Callable[..., Any],
+        *,
+        tell: bool = True,
     ) -> None:
         self._tensors = tensors
         self._num_images = num_images
         self._refuse = refuse
         self._call = call
         self.bounds: list[tuple[Bound, str]] = []
-        self._readers: dict[Any, Callable[..., Any]] = {
+        self._readers: dict[Any, Callable[..., Any]] = {}
+        if not tell:  # the model's code is given plain numbers
+            return
+        self._readers = {
             Tensor.shape.__get__: self._shape,  # type: ignore[attr-defined]
             Tensor.size: self._size,
             Tensor.numel: self._numel,
@@ -78,6 +91,8 @@ class Sizes:
         if reader is not None and args and (self._tensors.of_images(args[0]) or self._tensors.of_sizes(args[0])):
             return reader(*args[:1], *(arg for arg in args[1:] if not isinstance(arg, type)), **kwargs)
         name = func.__name__
+        if name in _OF_MEMORY and self._tensors.of_images(args[0]):
+            self._refuse(f"it asks for the {name} of a map, which tells the canvas's size")
         if name.startswith(("sym_", "_sym_")):  # arithmetic of such numbers, which stay what they are
             return func(*args, **kwargs)
         met: list[Length] = []
@@ -116,11 +131,10 @@ class Sizes:
         return sides
 
     def _asked(self, length: Length, what: str) -> None:
-        place = place_asked()
+        place = place_asked(for_text=what == "text")
         if place is None:
             return
-        does = "decides by" if what == "branch" else "takes a plain number from"
-        reason = f"it {does} {_told(length.symbols)} ({place})"
+        reason = f"it {_ASKING[what]} {_told(length.symbols)} ({place})"
         if length.bound is None:
             self._refuse(reason)
         if not length.bound.met:

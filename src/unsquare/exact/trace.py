@@ -37,7 +37,11 @@ _CANVASES = ((448, 576), (449, 577))
 # take it.
 _PORTRAIT_CANVASES = ((704, 512), (705, 513))
 _OTHER_CANVASES = ((449, 575), (96, 160))
+# Far from them all: here sizes are plain numbers, as they are at work, for code that asks whether they are.
+_LARGE_CANVAS = (8192, 10240)
 _NAMES_OF_CHANNELS = ("in_channels", "num_features", "num_channels")
+_MOST_CHANNELS = 16
+"""Channels of images, if another layer of the model takes three."""
 
 
 @contextmanager
@@ -68,9 +72,9 @@ def trace(model: nn.Module, method: str = "forward") -> Trace:
     if method != "forward":  # its steps are those of forward, most likely, and were compared there
         return found
     _compare(found, _told_apart(shadow, method, _PORTRAIT_CANVASES), model)
-    for canvas in _OTHER_CANVASES:
+    for canvas in (*_OTHER_CANVASES, _LARGE_CANVAS):
         try:
-            other = _followed(shadow, method, canvas, (False,))
+            other = _followed(shadow, method, canvas, (False,), tell=canvas != _LARGE_CANVAS)
         except (StockError, AmbiguousError):
             continue
         _compare(found, other, model)
@@ -101,15 +105,20 @@ def _told_apart(shadow: nn.Module, method: str, canvases: tuple[tuple[int, int],
 
 
 def _followed(
-    shadow: nn.Module, method: str, canvas: tuple[int, int], modes: tuple[bool, ...] = (True, False)
+    shadow: nn.Module,
+    method: str,
+    canvas: tuple[int, int],
+    modes: tuple[bool, ...] = (True, False),
+    *,
+    tell: bool = True,
 ) -> Trace:
     found = Trace()
     for training in modes:
-        run = Run(shadow.train(training), found, training, canvas)
+        run = Run(shadow.train(training), found, training, canvas, tell=tell)
         dtype = next((parameter.dtype for parameter in shadow.parameters()), torch.float32)
         images = torch.empty((NUM_IMAGES, num_channels(shadow), *canvas), dtype=dtype, device="meta")
         run.maps.set(images, FeatureMap(Extent(), clean=True))
-        with torch.no_grad(), run.watched():
+        with torch.set_grad_enabled(training), run.watched():  # code may ask, and do other things with gradients
             output = run.call(method, images)
         leaves = tree_leaves(output)
         if not all(isinstance(leaf, Tensor) for leaf in leaves):
@@ -152,10 +161,11 @@ def num_channels(model: nn.Module) -> int:
     channels = getattr(model, "in_chans", None)
     if isinstance(channels, int):
         return channels
+    found: list[int] = []
     for module in model.modules():
         # A network of several modules calls by the other names what it gives, and not what it takes.
         takes = ("in_channels",) if module is model and any(model.children()) else _NAMES_OF_CHANNELS
-        for name in takes:
-            if isinstance(getattr(module, name, None), int):
-                return getattr(module, name)
-    return 3
+        found += [getattr(module, name) for name in takes if isinstance(getattr(module, name, None), int)]
+    if not found or (found[0] > _MOST_CHANNELS and 3 in found):  # a head that stands before the stem
+        return 3
+    return found[0]
