@@ -222,7 +222,7 @@ def test_rows_that_are_lost_are_told(run: Path) -> None:
     lines[2] = lines[2][:20] + b"\xff" + lines[2][21:]
     (run / "metrics.jsonl").write_bytes(b"".join(lines[:8] + lines[10:]))
     page = write_report(run).read_text(encoding="utf-8")
-    assert "1 line cannot be read and the rows of" in page
+    assert "1 line is damaged and the rows of" in page
 
 
 def test_settings_that_were_edited_are_told(run: Path) -> None:
