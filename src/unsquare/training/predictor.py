@@ -85,7 +85,7 @@ class Predictor:
         self._console = Console(quiet=quiet or not fabric.is_global_zero)
         model = Classifier(self._config.model, len(self.classes), load=False)
         checkpoint.load_model(weights, model)
-        if words and fabric.is_global_zero:
+        if fabric.is_global_zero:
             self._console.warn(words)
         self._engine = Engine(fabric, model, self._config.optimizer)
         self._bounds: Bounds | None = None
