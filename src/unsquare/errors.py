@@ -17,6 +17,10 @@ class ImageError(UnsquareError):
     """One image file cannot be read; the message is the reason alone, without the file's name."""
 
 
+class StaleImageError(ImageError):
+    """An image file is not there, or no longer the one that was indexed."""
+
+
 class ConfigError(UnsquareError):
     """A setting has a value that it may not have."""
 

@@ -135,8 +135,8 @@ class Predictor:
             evaluation = evaluator.evaluate(progress, lost.append if skip_bad else None)
         except UndecodableError as error:
             raise SourceError(
-                f"Every picture must decode, but '{error.key}' {error.reason}; mend or remove it, or leave such files "
-                "out with --skip-bad."
+                f"Every picture must decode, but '{error.key}' {error.reason}; {error.remedy}, or leave such files out "
+                "with --skip-bad."
             ) from error
         if lost:
             first = f"'{shown(lost[0].key)}' {lost[0].reason}"
