@@ -48,7 +48,10 @@ def read_json(path: Path, schema: type[Any], remedy: str = ANEW) -> dict[str, An
         content = without_checksum(read_bytes(path, remedy))
     except ValueError as error:
         raise DamagedFileError(path, reason(error), remedy) from error
-    require_version(_decode(path, content, _Version, remedy).version, _JSON[schema], str(path), remedy)
+    found, version = _decode(path, content, _Version, remedy).version, _JSON[schema]
+    if found != version:
+        why = f"it has version {found}, but this release reads version {version}"
+        raise DamagedFileError(path, why, remedy)
     _decode(path, content, schema, remedy)
     return dict(json.loads(content))  # what the schema does not know is UTF-8 and JSON, too: `_decode` has seen to it
 
@@ -71,14 +74,14 @@ def checked(values: Any, schema: type[Any], what: str, remedy: str = ANEW) -> di
     return dict(values)
 
 
-def require_version(found: Any, version: int, name: str, remedy: str = TO_REPORT) -> None:
+def require_version(found: Any, version: int, name: str) -> None:
     """Refuse what another release wrote.
 
     Raises:
         RunError: the version is another.
     """
     if found != version:
-        raise RunError(f"{name} has version {found}, but this release reads version {version}; {remedy}.")
+        raise RunError(f"{name} has version {found}, but this release reads version {version}; {TO_REPORT}.")
 
 
 def with_checksum(text: str) -> str:
