@@ -192,10 +192,19 @@ def damages(path: Path, rng: random.Random) -> dict[str, bytes | str | None]:
         at = rng.randrange(len(content))
         return content[:at] + bytes([content[at] ^ (1 << rng.randrange(8))]) + content[at + 1 :]
 
+    def another_digit() -> bytes:
+        digits = [at for at, byte in enumerate(content) if chr(byte).isdecimal() and byte < 128]
+        if not digits:
+            return b"\x01"
+        at = rng.choice(digits)
+        other = rng.choice([digit for digit in b"0123456789" if digit != content[at]])
+        return content[:at] + bytes([other]) + content[at + 1 :]
+
     middle = len(content) // 2
     return {
         "cut": content[:middle],
         **{f"flipped {number}": flipped() for number in range(3)},
+        **{f"another digit {number}": another_digit() for number in range(3)},
         "not UTF-8": content[:middle] + b"\xff\xfe" + content[middle:],
         "a list": b"[]\n",
         "null": b"null\n",
@@ -284,7 +293,8 @@ def _judged(name: str, copy: Path, done: Done, usual: object) -> str:
         return "hang"
     if done.has_traceback:
         return "traceback"
-    if done.status:
+    page = (copy / "report.html").read_text() if name == "report" and (copy / "report.html").is_file() else ""
+    if done.status and not (done.is_refusal and page != usual and _page_says(page)):
         return "refused" if done.is_refusal else "neither"
     said = [line for line in done.err.splitlines() if line.startswith("unsquare: ") and "torchvision" not in line]
     result = _result(name, copy, done)
@@ -308,7 +318,10 @@ def _result(name: str, copy: Path, done: Done) -> object:
 def _page_says(page: str) -> bool:
     return any(
         words in page
-        for words in ("There is no", "There are no", "not evaluated", "Not all of", "Not as the", "no profile")
+        for words in (
+            *("There is no", "There are no", "not evaluated", "Not all of", "Not as the", "no profile"),
+            "cannot be read",
+        )
     )
 
 

@@ -1,7 +1,8 @@
 """What a user can get wrong.
 
 Every error that a user can mend is one sentence with the rule, what was received and what to do; the
-command line prints it without a traceback and exits with 1. A mistake of the programmer is an assertion.
+command line prints it without a traceback and exits with 1, or with 2 where the command itself is incomplete. A mistake
+of the programmer is an assertion.
 """
 
 
@@ -17,8 +18,16 @@ class ImageError(UnsquareError):
     """One image file cannot be read; the message is the reason alone, without the file's name."""
 
 
+class StaleImageError(ImageError):
+    """An image file is not there, or no longer the one that was indexed."""
+
+
 class ConfigError(UnsquareError):
     """A setting has a value that it may not have."""
+
+
+class UsageError(ConfigError):
+    """A command lacks a word that it needs, or has two that exclude each other."""
 
 
 class PlanError(UnsquareError):

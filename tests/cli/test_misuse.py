@@ -1,5 +1,7 @@
 """Flags, values and files that are wrong: one sentence, a status that is not 0, and nothing left behind."""
 
+import os
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -90,6 +92,31 @@ def test_a_wrong_settings_file_is_refused(refusal, make_folder, tmp_path, conten
     assert message in said
     assert str(path) in said
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("flag", ["--config", "--weights"])
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("nothing", "(No such file or directory); check the path"),
+        ("a pipe", "is no regular file); check the path"),
+        ("a folder", "is no regular file); check the path"),
+        ("a device", "is no regular file); check the path"),
+    ],
+)
+def test_what_is_no_file_is_not_waited_for(refusal, make_folder, tmp_path, flag, what, message):
+    """A pipe would wait for its writer, and a device may never end; neither is opened."""
+    path = tmp_path / "one.safetensors"
+    if what == "a pipe":
+        os.mkfifo(path)
+    elif what == "a folder":
+        path.mkdir()
+    elif what == "a device":
+        path.symlink_to("/dev/zero")
+    said = refusal("train", make_folder(num_images=2), "--out", tmp_path / "run", *FAST, flag, path)
+    assert message in said
+    assert str(path) in said
+    assert "Errno" not in said
 
 
 @pytest.mark.parametrize("out", ["", "file/run", "a" * 300])

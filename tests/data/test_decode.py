@@ -17,7 +17,7 @@ from PIL import Image, ImageCms, ImageFile, ImageOps
 
 from unsquare.data.colour import to_rgb
 from unsquare.data.decode import decode, decode_peak_bytes, decode_row
-from unsquare.errors import ImageError
+from unsquare.errors import ImageError, StaleImageError
 from unsquare.index import read_header, scan_source
 from unsquare.shapes import Shape
 
@@ -198,13 +198,13 @@ def test_a_jpeg_with_missing_pixels_and_an_end_is_an_error(write_picture, progre
 
 
 def test_a_changed_file_is_noticed(write_picture) -> None:
-    """A file whose shape is no longer the one in the index is an error that says what to do."""
+    """A file whose shape is no longer the one in the index, or that is gone, is stale: scanning again helps."""
     path = write_picture("a.jpg", 20, 30)
     assert decode(path, expected=Shape(20, 30)).shape == (20, 30, 3)
-    with pytest.raises(ImageError, match=r"is 20 x 30 pixels now, but the index says 30 x 20; scan again"):
+    with pytest.raises(StaleImageError, match=r"is 20 x 30 pixels now, but 30 x 20 in the index"):
         decode(path, Shape(5, 5), expected=Shape(30, 20))
     path.unlink()
-    with pytest.raises(ImageError, match="is not there"):
+    with pytest.raises(StaleImageError, match="is not there"):
         decode(path)
 
 
@@ -215,10 +215,10 @@ def test_a_file_that_took_anothers_place_is_noticed(make_folder) -> None:
     assert decode_row(index, 0).shape == (*size, 3)
     status = path.stat()
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
-    with pytest.raises(ImageError, match="was written again after it was indexed; scan again"):
+    with pytest.raises(StaleImageError, match="was written again after it was indexed"):
         decode_row(index, 0)
     Image.new("RGB", (size.width, size.height)).save(path)
-    with pytest.raises(ImageError, match=r"is [\d,]+ bytes long now, but [\d,]+ in the index; scan again"):
+    with pytest.raises(StaleImageError, match=r"is [\d,]+ bytes long now, but [\d,]+ in the index"):
         decode_row(index, 0)
     unseen = replace(index, num_bytes=index.num_bytes * 0, modified_ns=index.modified_ns * 0)
     assert decode_row(unseen, 0).max() == 0

@@ -1,5 +1,7 @@
 """The loader delivers what the plan says, ahead of time, within its bytes."""
 
+import os
+import shutil
 import threading
 import time
 
@@ -48,6 +50,29 @@ def test_each_picture_stands_at_the_top_left_with_zeros_around(make_folder):
             assert not pixels[:, width:].any()
             assert batch.sizes[slot].tolist() == [height, width]
             assert batch.labels[slot] == index.labels[image]
+
+
+@pytest.mark.parametrize("becomes", ["gone", "below a file", "another", "damaged"])
+def test_the_advice_fits_what_became_of_a_picture(make_folder, becomes):
+    """Nothing is there to mend where a picture is gone; where it is another, the index is what is old."""
+    index = scan_source(make_folder(num_images=2))
+    path = index.path(1)
+    content, times = path.read_bytes(), path.stat()
+    if becomes == "below a file":
+        shutil.rmtree(path.parent)
+        path.parent.write_bytes(b"")
+    elif becomes == "gone":
+        path.unlink()
+    elif becomes == "another":
+        path.write_bytes(content + b" ")
+    else:
+        path.write_bytes(content[:-400] + bytes(400))
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    advice = (
+        "mend or remove it, or list all such" if becomes == "damaged" else r"bring it back, or scan the source again\.$"
+    )
+    with pytest.raises(SourceError, match=rf"must decode, but '.*' [^;]+; {advice}"):
+        _load(index)
 
 
 @pytest.mark.parametrize("num_bad", [1, 5, 12])
@@ -141,7 +166,7 @@ def test_a_picture_that_breaks_is_named(make_folder):
     index = scan_source(folder)
     broken = folder / "cat" / "1.jpg"
     broken.write_bytes(broken.read_bytes()[:-300])
-    with pytest.raises(SourceError, match=r"cat/1\.jpg.*scan --verify"):
+    with pytest.raises(SourceError, match=r"cat/1\.jpg.*scan the source again"):
         _load(index)
 
 

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
+import os
 import re
 import subprocess
 import sys
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 
+from unsquare.cli import main
 from unsquare.errors import RunError
 from unsquare.index.table import ShapeIndex
 from unsquare.report import write_report
 from unsquare.report.record import read_record
 from unsquare.report.timing import time_parts, total_seconds
+from unsquare.runs.folder import RunFolder
 from unsquare.runs.schemas import Origin
 from unsquare.toml import tomllib
 from unsquare.training.checkpoint import TrainState, save
@@ -199,21 +204,73 @@ def test_images_without_a_split_are_shown(run: Path) -> None:
     assert "resnet18 trained for 12 steps (12 epochs) on 80 images" in write_report(run).read_text("utf-8")
 
 
-@pytest.mark.parametrize("name", ["config.toml", "plan.json", "models.json", "memory.parquet"])
-def test_a_broken_file_is_named(run: Path, name: str) -> None:
-    """A file that is not what it should be stops the report with its name, and leaves an old report alone."""
-    (run / "report.html").write_text("old")
-    (run / name).write_text("{]\n")
-    with pytest.raises(RunError, match=re.escape(name)):
-        write_report(run)
-    assert (run / "report.html").read_text() == "old"
+def put(path: Path, content: bytes | str) -> None:
+    """Other content in a file's place, or another thing."""
+    path.unlink(missing_ok=True)
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content == "folder":
+        path.mkdir()
+    else:
+        os.mkfifo(path)
 
 
-def test_a_wrong_entry_is_named(run: Path) -> None:
-    """JSON that is not an object is no plan."""
-    (run / "plan.json").write_text(json.dumps([1, 2]))
-    with pytest.raises(RunError, match=r"plan\.json cannot be read \(Expected `object`"):
-        write_report(run)
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        *itertools.product((*FILES, "profile.json"), ("folder", "pipe")),
+        *itertools.product(
+            [name for name in (*FILES, "profile.json") if name != "metrics.jsonl"], (b"{]\n", b"\xff\xfe")
+        ),
+    ],
+)
+def test_what_is_whole_is_drawn(run: Path, capsys: pytest.CaptureFixture[str], name: str, content: bytes | str) -> None:
+    """Whatever one file holds, the others have their sections, and the page and the command say which it is."""
+    put(run / name, content)
+    assert main(["report", str(run)]) == 1
+    out, err = capsys.readouterr()
+    assert out.strip() == str(run / "report.html")
+    assert re.search(rf"unsquare: .* but {name} of run cannot be read \(.+\); put it back, or move it away\.", err)
+    page = (run / "report.html").read_text(encoding="utf-8")
+    Elements(page)
+    assert f"{name} of run cannot be read (" in page
+    assert f"({name}) in this run folder" not in page
+    without = {"config.toml": 0, "models.json": 0, "profile.json": 0, "memory.parquet": 2, "index.parquet": 1}
+    assert len(figures(page)) >= 8 - without.get(name, 3)
+
+
+def test_a_run_of_which_nothing_can_be_read_has_a_page(run: Path) -> None:
+    """It names each file."""
+    for name in FILES:
+        put(run / name, "folder")
+    with pytest.warns(UserWarning, match="cannot be read"):
+        page = write_report(run).read_text(encoding="utf-8")
+    Elements(page)
+    assert all(f"{name} of run cannot be read (" in page for name in FILES)
+
+
+@pytest.mark.parametrize("damaged", ["[", "[geometry]\nscale = -1.0\n", "[geometry]\nscale = [1]\n", "geometry = 3\n"])
+def test_the_last_checkpoints_settings_stand_in(run: Path, damaged: str) -> None:
+    """Where config.toml cannot be used; shapes are drawn by them, or by none where there is no checkpoint."""
+    whole = (run / "config.toml").read_text()
+    (run / "config.toml").write_text(damaged)
+    with pytest.warns(UserWarning, match=r"config\.toml of run cannot be read"):
+        assert "Shapes are those of the files" in write_report(run).read_text(encoding="utf-8")
+    _save_checkpoint(run, tomllib.loads(whole.replace("crop_fraction = 1.0", "crop_fraction = 0.5")))
+    with pytest.warns(UserWarning, match=r"config\.toml of run cannot be read"):
+        page = write_report(run).read_text(encoding="utf-8")
+    assert "Shapes are those of the files" not in page
+    assert "These are the last checkpoint&#x27;s." in page
+    assert read_record(run).geometry().crop_fraction == 0.5
+
+
+def test_a_digit_that_changed_is_told(run: Path) -> None:
+    """A plan or a profile that is valid but not what was written is named like any other damage."""
+    folder = RunFolder(run)
+    folder.write_json(folder.plan, json.loads(folder.plan.read_text()))
+    assert not read_record(run).damaged
+    folder.plan.write_text(folder.plan.read_text().replace('"num_steps": 9', '"num_steps": 8'))
+    assert read_record(run).damaged == {"plan.json": "it has changed since it was written"}
 
 
 def test_rows_that_are_lost_are_told(run: Path) -> None:
@@ -222,16 +279,12 @@ def test_rows_that_are_lost_are_told(run: Path) -> None:
     lines[2] = lines[2][:20] + b"\xff" + lines[2][21:]
     (run / "metrics.jsonl").write_bytes(b"".join(lines[:8] + lines[10:]))
     page = write_report(run).read_text(encoding="utf-8")
-    assert "1 line cannot be read and the rows of" in page
+    assert "1 line is damaged and the rows of" in page
 
 
 def test_settings_that_were_edited_are_told(run: Path) -> None:
     """The page shows the settings that are there, and which of them the run was not trained with."""
-    model = torch.nn.Linear(1, 1)
-    settings = tomllib.loads((run / "config.toml").read_text())
-    origin = Origin(settings=settings, bounds={}, index_sha256="0" * 64, source="/pictures")
-    state = TrainState(step=12, epoch=12, step_of_epoch=0, time_s=1.0)
-    save(run / "checkpoints", "step-12", model, torch.optim.SGD(model.parameters(), lr=0.1), state, origin)
+    _save_checkpoint(run, tomllib.loads((run / "config.toml").read_text()))
     (run / "config.toml").write_text((run / "config.toml").read_text().replace("resnet18", "resnet50"))
     page = write_report(run).read_text(encoding="utf-8")
     assert "model.backbone was &#x27;resnet18&#x27; and is &#x27;resnet50&#x27;" in page
@@ -262,3 +315,11 @@ def test_the_report_needs_no_torch_and_no_pyplot() -> None:
         "sorted(sys.modules)"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+
+
+def _save_checkpoint(run: Path, settings: dict[str, Any]) -> None:
+    """The last checkpoint of the run, trained with these settings."""
+    model = torch.nn.Linear(1, 1)
+    origin = Origin(settings=settings, bounds={}, index_sha256="0" * 64, source="/pictures")
+    state = TrainState(step=12, epoch=12, step_of_epoch=0, time_s=1.0)
+    save(run / "checkpoints", "step-12", model, torch.optim.SGD(model.parameters(), lr=0.1), state, origin)

@@ -1,11 +1,13 @@
 """Of the checkpoints in a folder the newest that is whole is gone on from, whatever has become of the others."""
 
+import errno
 import json
 import os
 
 import pytest
 import torch
 
+from unsquare import files
 from unsquare.errors import RunError
 from unsquare.runs import checkpoints
 from unsquare.training.checkpoint import TrainState, save
@@ -96,6 +98,38 @@ def test_checkpoints_that_cannot_be_seen_may_be_there(tmp_path):
     for name, why in (("file", "Not a directory"), ("link", "No such file or directory")):
         with pytest.raises(RunError, match=rf"{name} cannot be read \({why}\); mend that"):
             checkpoints.newest(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        (errno.EACCES, r"\(Permission denied\); give yourself permission to read them, then give the same command"),
+        (errno.ETIMEDOUT, r"\(Connection timed out\); mend that, then give the same command again"),
+    ],
+)
+@pytest.mark.parametrize("file", FILES)
+def test_a_checkpoint_that_cannot_be_read_now_is_not_damaged(folder, monkeypatch, file, number, message):
+    """Without permission, or from a server that does not answer: no other is taken in its place."""
+
+    def fail(path):
+        if path == folder / "step-10" / file:
+            raise OSError(number, os.strerror(number))
+        files.require_regular(path)
+
+    monkeypatch.setattr(checkpoints, "require_regular", fail)
+    monkeypatch.setattr(checkpoints, "read_regular", lambda path: fail(path) or path.read_bytes())
+    with pytest.raises(RunError, match=rf"checkpoint .*step-10 cannot be read {message}"):
+        checkpoints.newest(folder)
+    assert checkpoints.best_or_newest(folder)[0].name == "best"
+
+
+def test_a_checkpoint_without_permission_is_not_damaged(folder):
+    """As the file system says it, which keeps nothing from root."""
+    (folder / "step-10" / "model.safetensors").chmod(0)
+    if os.access(folder / "step-10" / "model.safetensors", os.R_OK):
+        pytest.skip("root may read everything")
+    with pytest.raises(RunError, match="give yourself permission"):
+        checkpoints.newest(folder)
 
 
 def test_a_checkpoint_that_was_moved_away_is_put_back(folder):

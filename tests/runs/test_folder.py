@@ -1,5 +1,6 @@
 """A run folder belongs to one run and one process; what the dead left in it is cleared, what others put there stays."""
 
+import json
 import os
 import subprocess
 import sys
@@ -125,6 +126,27 @@ def test_a_json_file_of_another_structure_is_named(run, content):
         RunError, match=r"plan\.json (cannot be read \(.+\)|has version None, .+); start the run anew\."
     ):
         run.read_json(run.plan, Plan)
+
+
+def test_a_digit_that_changed_in_a_json_file_is_found(run):
+    """Valid JSON within its ranges is not enough; a file of an earlier release, without a checksum, is read."""
+    values = {
+        "version": 1,
+        "config": {"seed": 10},
+        "limits": {"budget_pixels": 900, "launch_pixels": 20},
+        "ledger": {"padding_overhead": 0.25},
+        "micro_batches": [[3, 17, 12], [1, 17, 14]],
+    }
+    run.write_json(run.plan, values)
+    assert run.read_json(run.plan, Plan) == values
+    content = run.plan.read_bytes()
+    for digit in (at for at, byte in enumerate(content) if chr(byte).isdecimal() and at < content.index(b"crc32")):
+        run.plan.write_bytes(content[:digit] + b"7" + content[digit + 1 :])
+        if run.plan.read_bytes() != content:
+            with pytest.raises(DamagedFileError, match=r"plan\.json cannot be read \(it has changed since it was"):
+                run.read_json(run.plan, Plan)
+    run.plan.write_text(json.dumps(values))
+    assert run.read_json(run.plan, Plan) == values
 
 
 def test_a_folder_in_place_of_a_file_is_named(run):

@@ -1,10 +1,12 @@
 """Rows of the metrics: what is lost or damaged is said, what is whole is kept byte for byte."""
 
+import hashlib
 import json
 
 import pytest
 
 from unsquare.runs.metrics import MetricsFile, decoded, read_metrics
+from unsquare.runs.schemas import Mark
 
 ROW = {"kind": "step", "epoch": 0.1, "time_s": 1.0, "loss": 0.5, "accuracy": 1.0, "learning_rate": 0.1, "num_images": 4}
 
@@ -50,15 +52,37 @@ def test_a_damaged_row_is_counted_and_left_out(file, byte):
     lines = file._path.read_bytes().splitlines(keepends=True)
     lines[2] = lines[2][:30] + byte + lines[2][31:]
     words, steps = kept_after(file, b"".join(lines))
-    assert "cannot be read and the row of step 2 is lost" in words
+    assert "damaged and the row of step 2 is lost" in words
     assert steps == [0, 1, 3, 4]
 
 
-def test_a_digit_that_changed_is_said(file):
-    """A row that is valid but another than when the checkpoint was written."""
-    words, steps = kept_after(file, file._path.read_bytes().replace(b'"loss": 0.5', b'"loss": 0.7', 1))
-    assert words == "a row is another than when the checkpoint was written"
-    assert steps == [0, 1, 2, 3, 4]
+def test_a_digit_that_changed_is_found(file):
+    """A row that is still valid, anywhere in the file, is left out; no other is."""
+    content = file._path.read_bytes()
+    digits = [at for at, byte in enumerate(content) if chr(byte).isdecimal()]
+    for at in digits[:: len(digits) // 60]:
+        other = b"%d" % ((content[at] - ord("0") + 1) % 10)
+        metrics = decoded(content[:at] + other + content[at + 1 :])
+        assert (len(metrics.rows), metrics.num_bad) == (6, 1)
+    words, steps = kept_after(file, content.replace(b'"loss": 0.5', b'"loss": 0.7', 1))
+    assert words == "1 line is damaged and the row of step 1 is lost"
+    assert steps == [0, 2, 3, 4]
+
+
+def test_rows_of_an_earlier_release_are_read(tmp_path):
+    """They have no checksum of their own; the checkpoint's sum over the file tells that one has changed."""
+    path = tmp_path / "metrics.jsonl"
+    content = b"".join(json.dumps(ROW | {"step": step}).encode() + b"\n" for step in range(1, 5))
+    path.write_bytes(content.replace(b'"loss": 0.5', b'"loss": 0.7', 1))
+    assert [row.values.loss for row in read_metrics(path).rows] == [0.7, 0.5, 0.5, 0.5]
+    mark = Mark(num_bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+    assert MetricsFile(path).keep_until(4, mark) == "rows are others than when the checkpoint was written"
+
+
+def test_a_row_that_was_taken_out_is_said(file):
+    """One of which no step is missed, such as a start, too."""
+    lines = file._path.read_bytes().splitlines(keepends=True)
+    assert kept_after(file, b"".join(lines[1:]))[0] == "rows are others than when the checkpoint was written"
 
 
 def test_all_rows_lost_is_said(file):

@@ -39,7 +39,7 @@ def uninterrupted(pictures, tmp_path_factory):
 
 def _start(pictures, out, settings=RESUMED, launcher=()):
     command = [sys.executable, *launcher, "-m", "unsquare", "train", pictures, "--out", out, *settings]
-    return subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def _wait_for_steps(process, run, steps):
@@ -89,7 +89,7 @@ def test_two_processes_give_the_curve_of_one_though_one_is_killed(pictures, unsq
     _wait_for_steps(process, run, 4)
     ranks = psutil.Process(process.pid).children(recursive=True)
     next(rank for rank in ranks if rank.environ().get("RANK") == "1").kill()
-    message = process.communicate(timeout=240)[1]
+    said, message = process.communicate(timeout=240)
     assert process.returncode == 0, message
     assert "after step" in message
     assert "Traceback" not in message
@@ -98,6 +98,7 @@ def test_two_processes_give_the_curve_of_one_though_one_is_killed(pictures, unsq
     np.testing.assert_allclose(two, one, rtol=1e-5)
     plan = json.loads((run / "plan.json").read_text())
     assert plan["limits"]["world_size"] == 2
+    assert said.count("The report is") == 1
 
 
 def test_a_picture_that_breaks_in_mid_run_loses_nothing(pictures, unsquare, tmp_path):

@@ -198,13 +198,23 @@ def test_damaged_files_are_made_again(stopped, finished, file, content):
     (stopped / file).unlink()
     if content is not None:
         (stopped / file).write_bytes(content)
-    if file == "plan.json":  # written by every start
+    with pytest.warns(UserWarning, match=file if file != "memory.parquet" else "trace"):
         resume(stopped, quiet=True)
-    else:
-        with pytest.warns(UserWarning, match=file if file != "memory.parquet" else "trace"):
-            resume(stopped, quiet=True)
     assert losses(stopped) == losses(finished)
     assert (stopped / "config.toml").read_text() == (finished / "config.toml").read_text()
+
+
+@pytest.mark.parametrize("file", ["plan.json", "metrics.jsonl"])
+def test_a_digit_that_changed_is_said_and_stops_nothing(stopped, finished, file):
+    """No weight depends on plan or metrics; going on says which file is another, and ends with the same weights."""
+    text = (stopped / file).read_text()
+    at = text.index("0.", text.index("padding_overhead" if file == "plan.json" else "loss")) + 2
+    (stopped / file).write_text(text[:at] + ("1" if text[at] != "1" else "2") + text[at + 1 :])
+    with pytest.warns(UserWarning, match=rf"{file} .*no weight depends on it"):
+        resume(stopped, quiet=True)
+    assert weights(stopped) == weights(finished)
+    if file == "plan.json":
+        assert (stopped / file).read_text() == text
 
 
 def test_rows_that_are_lost_stop_nothing_and_are_said(stopped, finished):
@@ -303,6 +313,33 @@ class TestPictures:
         Image.new("RGB", (size[0] + 1, size[1])).save(one)
         with pytest.raises(RunError, match=r"planned by its pictures' shapes, but 'train/a/0\.png' was"):
             resume(run, epochs=4, changed_pictures=True, quiet=True)
+
+    def test_pictures_that_are_new_are_said(self, begun):
+        """The run goes on with its own, whatever is new in its source; what cannot be read is no picture."""
+        pictures, run = begun
+        for name in ("train/a/new.png", "val/c/new.png"):
+            (pictures / name).parent.mkdir(exist_ok=True)
+            shutil.copy(pictures / "train" / "a" / "0.png", pictures / name)
+        (pictures / "train" / "a" / "bad.png").write_text("none")
+        index = (run / "index.parquet").read_bytes()
+        with pytest.warns(UserWarning, match=r"but .*pictures now has 2 others; start another run"):
+            train(pictures, run, quiet=True, **SETTINGS)
+        assert (run / "index.parquet").read_bytes() == index
+        train(pictures, run, quiet=True, **SETTINGS)  # finished: nothing is trained, nothing said
+
+    def test_pictures_that_a_manifest_no_longer_lists_are_said(self, begun, tmp_path):
+        """Lost, they are refused by name; listed no longer, or in a manifest that is away, the run goes on."""
+        pictures, _ = begun
+        manifest = tmp_path / "list.csv"
+        rows = [f"{path},{path.parent.name},{path.parent.parent.name}" for path in sorted(pictures.rglob("*.png"))]
+        manifest.write_text("\n".join(["path,label,split", *rows]))
+        run = train(manifest, tmp_path / "listed", quiet=True, **(SETTINGS | {"epochs": 1}))
+        manifest.write_text("\n".join(["path,label,split", *rows[1:]]))
+        with pytest.warns(UserWarning, match=r"list\.csv now lacks 1 of them; start another run"):
+            resume(run, epochs=2, quiet=True)
+        manifest.unlink()
+        with pytest.warns(UserWarning, match=r"whether its source has new ones cannot be told: The source .*list\.csv"):
+            resume(run, epochs=3, quiet=True)
 
     def test_a_manifest_that_changed_is_refused_by_the_same_command(self, begun, tmp_path):
         """A source that is a file has a sum; a resume, which does not name the source, goes on with the run's index."""

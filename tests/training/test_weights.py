@@ -84,7 +84,7 @@ def test_a_file_that_cannot_be_opened_says_why(backbone, tmp_path):
     with pytest.raises(ConfigError, match="No such file"):
         load_weights(backbone, tmp_path / "x.safetensors")
     (tmp_path / "folder.safetensors").mkdir()
-    with pytest.raises(ConfigError, match="Is a directory"):
+    with pytest.raises(ConfigError, match="is no regular file"):
         load_weights(backbone, tmp_path / "folder.safetensors")
     with pytest.raises(ConfigError, match="safetensors files alone"):
         load_weights(backbone, tmp_path / "x.pth")

@@ -10,7 +10,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from unsquare.errors import UnsquareError
+from unsquare.errors import UnsquareError, UsageError
 from unsquare.version import __version__
 
 COMMANDS = {
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name not in COMMANDS:
         close = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f"did you mean {close[0]}?" if close else f"the commands are {', '.join(COMMANDS)}."
-        return _fail(f"There is no command {name!r}; {hint}")
+        return _fail(f"There is no command {name!r}; {hint}", status=2)
     warnings.formatwarning = _one_line
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -54,6 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # large tensors in huge pages: a third quicker
     try:
         return int(importlib.import_module(f"unsquare.cli.{name.replace('-', '_')}").run(rest))
+    except UsageError as error:
+        return _fail(str(error), status=2)
     except UnsquareError as error:
         return _fail(str(error))
     except BrokenPipeError:  # the reader of our output has gone, as in `unsquare plan ... | head`

@@ -17,6 +17,7 @@ from unsquare.demo.compare import Row, compare
 from unsquare.demo.materials import MaterialsConfig, make_materials
 from unsquare.training.config import TrainConfig
 from unsquare.training.model import check_model
+from unsquare.training.ranks import is_first
 
 SMALLEST_SIDE = 32
 """The stride of the backbones; pictures made very small are enlarged to it."""
@@ -81,7 +82,8 @@ def run(arguments: Sequence[str]) -> int:
         _print(compare(pictures, given.out / "compare", config, lambda text: print(text, file=sys.stderr)))
         return 0
     folder = train(pictures, _free(given.out, "run"), config)
-    print(f"The pictures are in {pictures}, the run in {folder}.\nLook at the report: {folder / 'report.html'}")
+    if is_first():
+        print(f"The pictures are in {pictures}, the run in {folder}.\nLook at the report: {folder / 'report.html'}")
     return 0
 
 

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from unsquare.cli.assumed import Assumed, assumed_limits
 from unsquare.cli.parsing import parse, print_json, progress_bar
-from unsquare.errors import ConfigError, RunError, SourceError
+from unsquare.errors import RunError, SourceError, UsageError
 from unsquare.index.scan import scan_source
 from unsquare.index.table import ShapeIndex, shown
 from unsquare.plan.columns import Columns
@@ -82,7 +82,7 @@ def run(arguments: Sequence[str]) -> int:
     """Run the command."""
     given = parse(PlanArguments, arguments, command="plan", example=EXAMPLE)
     if given.limits_of is not None and given.limits.given():
-        raise ConfigError("Limits come from --limits-of or from flags of their own, but got both; leave one out.")
+        raise UsageError("Limits come from --limits-of or from flags of their own, but got both; leave one out.")
     own = None if given.limits_of is None else _limits_of(given.limits_of)
     with progress_bar("reading headers") as progress:
         index = scan_source(given.index, progress=progress)

@@ -10,7 +10,7 @@ from pathlib import Path
 import tyro
 
 from unsquare.cli.parsing import DeviceArguments, parse, print_json
-from unsquare.errors import ConfigError
+from unsquare.errors import UsageError
 from unsquare.index.table import shown
 from unsquare.training.predictor import Predictor
 
@@ -36,7 +36,7 @@ def run(arguments: Sequence[str]) -> int:
     """Run the command; the status is 1 where any picture cannot be answered."""
     given = parse(PredictArguments, arguments, command="predict", example=EXAMPLE)
     if not given.images:
-        raise ConfigError(f"Predicting needs one or more images, as in `{EXAMPLE}`.")
+        raise UsageError(f"Predicting needs one or more images, as in `{EXAMPLE}`.")
     predictor = Predictor(given.run, **given.device.given())
     found = predictor.predict(given.images, given.top, on_error="keep")
     answers = [each for each in found if not each.problem]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import tyro
 
 from unsquare.cli.parsing import parse
-from unsquare.report import write_report
+from unsquare.report.page import report_of
 
 EXAMPLE = "unsquare report runs/photos"
 
@@ -23,7 +24,10 @@ class ReportArguments:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run the command."""
+    """Run the command; the status is 1 where a file of the run cannot be shown."""
     given = parse(ReportArguments, arguments, command="report", example=EXAMPLE)
-    print(write_report(given.run))
-    return 0
+    page, damage = report_of(given.run)
+    print(page)
+    for words in damage:
+        print(f"unsquare: {words}", file=sys.stderr)
+    return 1 if damage else 0

@@ -13,10 +13,13 @@ import tyro
 
 from unsquare.api import resume, train
 from unsquare.cli.parsing import parse
-from unsquare.errors import ConfigError
+from unsquare.errors import ConfigError, UsageError
+from unsquare.files import read_regular
 from unsquare.runs.folder import RunFolder
+from unsquare.runs.reading import reason
 from unsquare.training.config import TrainConfig, from_toml
 from unsquare.training.loop import Stopped
+from unsquare.training.ranks import is_first
 from unsquare.training.standing import settings_of_run
 
 EXAMPLE = "unsquare train photos --out runs/photos --backbone resnet18 --epochs 30 --memory 8GiB"
@@ -47,20 +50,20 @@ def run(arguments: Sequence[str]) -> int:
     try:
         if given.resume is not None:
             if given.source is not None or given.out is not None or given.config is not None:
-                raise ConfigError(
-                    "--resume takes the run's own source and settings; leave out SOURCE, --out, --config."
-                )
+                raise UsageError("--resume takes the run's own source and settings; leave out SOURCE, --out, --config.")
             folder = resume(given.resume, given.settings, changed_pictures=given.changed_pictures)
         else:
             if given.source is None or given.out is None:
-                raise ConfigError(f"Training needs a source and a run folder, as in `{EXAMPLE}`.")
+                raise UsageError(f"Training needs a source and a run folder, as in `{EXAMPLE}`.")
             folder = train(given.source, given.out, given.settings, changed_pictures=given.changed_pictures)
-        print(f"The report is {folder / 'report.html'}.")
+        if is_first():
+            print(f"The report is {folder / 'report.html'}.")
     except Stopped as stop:
-        print(
-            f"Stopped and saved after step {stop.step}; `unsquare train --resume {folder}` goes on.",
-            file=sys.stderr,
-        )
+        if is_first():
+            print(
+                f"Stopped and saved after step {stop.step}; `unsquare train --resume {folder}` goes on.",
+                file=sys.stderr,
+            )
         return 128 + (stop.signal_number or signal.SIGTERM)
     return 0
 
@@ -77,6 +80,6 @@ def _settings_file(arguments: Sequence[str]) -> TrainConfig:
     if path is None:
         return TrainConfig()
     try:
-        return from_toml(path.read_text(encoding="utf-8"), str(path))
+        return from_toml(read_regular(path).decode("utf-8"), str(path))
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"The settings in {path} cannot be read ({error}); check the path.") from error
+        raise ConfigError(f"The settings in {path} cannot be read ({reason(error)}); check the path.") from error

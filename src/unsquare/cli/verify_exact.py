@@ -20,7 +20,7 @@ from rich.table import Table
 from torch import nn
 
 from unsquare.cli.parsing import parse, print_json
-from unsquare.errors import ConfigError, UnsquareError
+from unsquare.errors import ConfigError, UnsquareError, UsageError
 from unsquare.exact.verify import ROUNDING_LIMITS, Errors, Verification, verify_exact
 from unsquare.settings import Range, Seed
 
@@ -68,7 +68,7 @@ def run(arguments: Sequence[str]) -> int:
     """Run the command; the status is 1 where a network is not exact, or none could be measured."""
     given = parse(VerifyExactArguments, arguments, command="verify-exact", example=EXAMPLE)
     if not given.models:
-        raise ConfigError(f"Verifying needs one or more networks, as in `{EXAMPLE}`.")
+        raise UsageError(f"Verifying needs one or more networks, as in `{EXAMPLE}`.")
     sizes = None if given.sizes is None else _parsed_sizes(given.sizes)
     console = Console(stderr=True)
     found: list[Verification] = []

@@ -24,7 +24,7 @@ from PIL import GifImagePlugin, Image
 from unsquare.data.colour import Range, from_channels, levels_of, needs_depth, to_rgb, to_srgb
 from unsquare.data.pixels import Pixels, oriented_pixels
 from unsquare.data.tiff import read_samples
-from unsquare.errors import ImageError
+from unsquare.errors import ImageError, StaleImageError
 from unsquare.index.header import MOST_BYTES_PER_PIXEL, Header, header_of, open_pixels, oriented, read_header
 from unsquare.index.opening import open_regular
 from unsquare.index.reading import image_errors
@@ -76,14 +76,14 @@ def decode(
         (H, W, 3) uint8.
 
     Raises:
-        ImageError: the file is damaged, cut short, too large for its bytes, of a kind that is not read, or no longer
-            the one that the index has.
+        ImageError: the file is damaged, cut short, too large for its bytes, or of a kind that is not read.
+        StaleImageError: it is not there, or no longer the one that the index has.
     """
     with image_errors(), open_regular(path) as (fp, status):
         _check_unchanged(status, stamp)
         header = header_of(fp, status.st_size)
         if expected is not None and header.shape != tuple(expected):
-            raise ImageError(f"is {header.shape} pixels now, but the index says {Shape(*expected)}; scan again")
+            raise StaleImageError(f"is {header.shape} pixels now, but {Shape(*expected)} in the index")
         target = oriented(size or header.shape, header.orientation)
         pixels = _decode_stored(fp, header, target, bits)
         resized = resize(pixels, target)
@@ -116,8 +116,8 @@ def _check_unchanged(status: os.stat_result, stamp: Stamp | None) -> None:
     if stamp is None or stamp == (status.st_size, status.st_mtime_ns):
         return
     if stamp.num_bytes != status.st_size:
-        raise ImageError(f"is {status.st_size:,} bytes long now, but {stamp.num_bytes:,} in the index; scan again")
-    raise ImageError("was written again after it was indexed; scan again")
+        raise StaleImageError(f"is {status.st_size:,} bytes long now, but {stamp.num_bytes:,} in the index")
+    raise StaleImageError("was written again after it was indexed")
 
 
 def decode_peak_bytes(shape: Shape, size: Shape, bytes_per_pixel: int = MOST_BYTES_PER_PIXEL) -> int:

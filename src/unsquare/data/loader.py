@@ -26,7 +26,7 @@ from unsquare.data.decode import decode_need, decode_peak_bytes, decode_row
 from unsquare.data.gate import DECODE_BYTES, ByteGate, num_cores
 from unsquare.data.opened import decode_opened
 from unsquare.data.pixels import Pixels
-from unsquare.errors import ImageError, PlanError, SourceError
+from unsquare.errors import ImageError, PlanError, SourceError, StaleImageError
 from unsquare.index.table import ShapeIndex
 from unsquare.memory.heap import release_unused
 from unsquare.plan.epoch import EpochPlan, MicroBatch
@@ -82,14 +82,18 @@ def _shape(size: npt.NDArray[np.int64]) -> Shape:
 class UndecodableError(SourceError):
     """A picture whose header was good cannot be decoded."""
 
-    def __init__(self, key: str, reason: str, row: int) -> None:
+    def __init__(self, key: str, error: ImageError, row: int) -> None:
         self.key = key
-        self.reason = reason
+        self.reason = str(error)
         self.row = row
-        super().__init__(
-            f"Every planned picture must decode, but '{key}' {reason}; mend or remove it, or list all such files with "
-            "`unsquare scan --verify --out index.parquet` and train from that index with --skip-bad."
+        self.remedy, others = (
+            "mend or remove it",
+            ", or list all such files with `unsquare scan --verify --out index.parquet` and train from that index with "
+            "--skip-bad",
         )
+        if isinstance(error, StaleImageError):
+            self.remedy, others = "bring it back, or scan the source again", ""
+        super().__init__(f"Every planned picture must decode, but '{key}' {self.reason}; {self.remedy}{others}.")
 
 
 class BatchLoader:
@@ -209,7 +213,7 @@ class BatchLoader:
                     picture = augment(picture, crop=crop, turn=int(plan.turns[image]), rng=rng, config=self._augment)
                 slot[: picture.shape[0], : picture.shape[1]] = picture
         except ImageError as error:
-            raise UndecodableError(self._index.keys[image], str(error), image) from error
+            raise UndecodableError(self._index.keys[image], error, image) from error
 
     def _decode(self, image: int, target: Shape) -> Pixels:
         if image in self._opened:

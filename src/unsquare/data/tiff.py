@@ -13,7 +13,7 @@ import numpy as np
 import tifffile
 
 from unsquare.data.colour import Channels, Range, levels_of, needs_depth, value_range
-from unsquare.errors import ImageError
+from unsquare.errors import StaleImageError
 from unsquare.index.header import Header
 from unsquare.index.tiff import Samples, blocks, first_page
 
@@ -37,7 +37,7 @@ def read_samples(fp: IO[bytes], header: Header, bits: int | None = None) -> Chan
     out = np.empty((*header.stored, num_channels), np.uint16 if is_deep else np.uint8)
     with first_page(fp) as page:
         if (page.imagelength, page.imagewidth) != header.stored:
-            raise ImageError("changed while it was read")
+            raise StaleImageError("changed while it was read")
         shown = _range(page, samples, bits, is_opacity=False)
         opacity = _range(page, samples, None, is_opacity=True) if samples.has_alpha else shown
         for block, row, column, channel in blocks(page, samples.num_channels):

@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 
 from PIL import Image
 
-from unsquare.errors import ImageError
+from unsquare.errors import ImageError, StaleImageError
 
 _PIL_MODULES = r"PIL\."
 # What these log about odd tags and chunks concerns nobody here; without a handler Python would print it.
@@ -29,6 +29,7 @@ _inside = 0
 
 _OS_REASONS = {
     errno.ENOENT: "is not there",
+    errno.ENOTDIR: "is not there",
     errno.EACCES: "may not be read (no permission)",
     errno.EPERM: "may not be read (no permission)",
     errno.EISDIR: "is a folder, not a file",
@@ -67,6 +68,8 @@ def image_errors() -> Iterator[None]:
             yield
     except ImageError:
         raise
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise StaleImageError(_reason(error)) from error
     except MemoryError as error:
         raise ImageError("needs more memory to decode than there is") from error
     except Exception as error:

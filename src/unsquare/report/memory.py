@@ -39,14 +39,14 @@ def memory_section(record: Record) -> str:
         + _against_foreseen(batches, measured, models.get("world_size", 1))
         + (_ladder(measured, batches) if measured else "")
         + (_pinned(pinned) if isinstance(pinned, Mapping) else "")
-        + ("" if models else markup.note("There are no bounds (models.json) in this run folder."))
+        + ("" if models else markup.note(record.lack_of("models.json", "There are no bounds")))
     )
 
 
 def _over_time(record: Record, measured: Measured | None) -> str:
     trace, budget = record.memory, measured.budget_bytes if measured else None
     if trace is None:
-        return markup.note("There is no memory trace (memory.parquet) in this run folder.")
+        return markup.note(record.lack_of("memory.parquet", "There is no memory trace"))
     where = "on the device" if trace.on_device else "held by the process (resident)"
     words = (
         f"Memory {where} over the run. The number of images in a micro-batch follows their size, so that "

@@ -15,14 +15,13 @@ _ROOMY_CLASSES = 20
 _MOST_PAIRS = 10
 _MOST_MISTAKES = 20
 
-_NOT_EVALUATED = "The run was not evaluated yet: there is no evaluation.parquet in this run folder."
-
 
 def evaluation_sections(record: Record) -> list[Section]:
     """Confusion of classes, accuracy by shape, and the most confident mistakes."""
     evaluation = record.evaluation
     if evaluation is None:
-        return [Section("classes", "Classes", markup.note(_NOT_EVALUATED))]
+        words = record.lack_of("evaluation.parquet", "The run was not evaluated yet: there is no evaluation")
+        return [Section("classes", "Classes", markup.note(words))]
     return [
         Section("classes", "Classes", _classes(record, evaluation)),
         Section("by-shape", "Accuracy by shape", _by_shape(evaluation)),

@@ -26,7 +26,8 @@ def overview_sections(record: Record) -> tuple[str, list[Section]]:
     """The head of the page, and the sections on the data and the plan."""
     head = (
         f"<h1>{markup.text(record.name)}</h1>"
-        f'<p class="lead">{markup.text(_describe(record))}</p>{markup.tiles(_headlines(record))}'
+        f'<p class="lead">{markup.text(_describe(record))}</p>{"".join(map(markup.note, record.damage()))}'
+        f"{markup.tiles(_headlines(record))}"
     )
     return head, [
         Section("shapes", "Shapes", _shapes(record)),
@@ -101,10 +102,13 @@ def _memory_tile(record: Record) -> tuple[str, str, str]:
 
 def _shapes(record: Record) -> str:
     if record.index is None:
-        return markup.note("There is no index (index.parquet) in this run folder.")
+        return markup.note(record.lack_of("index.parquet", "There is no index"))
     sizes = _by_split(record, record.index)
     if not sizes:
         return markup.note("The index has no images.")
+    note = ""
+    if "config.toml" in record.damaged and not record.config:
+        note = markup.note("Shapes are those of the files, since the run's settings cannot be read.")
     canvases = _canvases(record)
     shown = figures.thin(len(canvases), _MOST_CANVASES) if canvases else ()
     words = "Each point is an image as training sees it: to the right the wider, upwards the larger, both in doublings."
@@ -116,9 +120,13 @@ def _shapes(record: Record) -> str:
             "drawn as a roof: the images that fit on it lie below its two slopes, and the closer they are to "
             "its tip, the less is padding."
         )
-    return markup.paragraph(words) + markup.image(
-        shape_figures.shape_scatter(sizes, [canvases[at] for at in shown]),
-        "Pixels of each image against its aspect ratio",
+    return (
+        note
+        + markup.paragraph(words)
+        + markup.image(
+            shape_figures.shape_scatter(sizes, [canvases[at] for at in shown]),
+            "Pixels of each image against its aspect ratio",
+        )
     )
 
 
@@ -143,7 +151,7 @@ def _canvases(record: Record) -> list[Shape]:
 def _padding(record: Record) -> str:
     ledger = _ledger(record)
     if "padding_overhead" not in ledger:
-        return markup.note("There is no plan (plan.json) in this run folder.")
+        return markup.note(record.lack_of("plan.json", "There is no plan"))
     words = (
         "Images of different shapes go through the network together only when padded to one canvas, and what "
         "is computed on padding is wasted. For comparison, shuffled batches padded to their largest image, "
@@ -208,9 +216,13 @@ def _problems(index: ShapeIndex) -> str:
 
 def _settings(record: Record) -> str:
     if not record.config:
-        return markup.note("There are no settings (config.toml) in this run folder.")
-    words = f"Not as the last checkpoint was trained with: {record.edited}."
-    return (markup.note(words) if record.edited else "") + markup.settings(record.config)
+        return markup.note(record.lack_of("config.toml", "There are no settings"))
+    words = ""
+    if record.edited:
+        words = markup.note(f"Not as the last checkpoint was trained with: {record.edited}.")
+    elif "config.toml" in record.damaged:
+        words = markup.note("These are the last checkpoint's.")
+    return words + markup.settings(record.config)
 
 
 def _ledger(record: Record) -> Mapping[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 from unsquare.report.outcome import evaluation_sections
@@ -18,13 +19,22 @@ FILE_NAME = "report.html"
 def write_report(run: Path | str) -> Path:
     """Write `report.html` into a run folder from what is in it, and return its path.
 
-    A run that stopped early, or was not evaluated yet, has a page too: what is missing is named there.
+    A run that stopped early, or was not evaluated yet, has a page too: what is missing is named there. So is a file
+    that cannot be read; a warning tells of it, too.
 
     Raises:
-        RunError: the folder is missing, is not a run, holds a broken file, or cannot be written to.
+        RunError: the folder is missing, is not a run, or cannot be written to.
     """
-    run = Path(run)
-    return write_page(run / FILE_NAME, render_page(read_record(run)))
+    path, damage = report_of(Path(run))
+    for words in damage:
+        warnings.warn(words, stacklevel=3)  # whoever calls, behind the check of arguments
+    return path
+
+
+def report_of(run: Path) -> tuple[Path, list[str]]:
+    """As `write_report`; returns the page's path, and a sentence for each file that cannot be read."""
+    record = read_record(run)
+    return write_page(run / FILE_NAME, render_page(record)), record.damage()
 
 
 def render_page(record: Record) -> str:

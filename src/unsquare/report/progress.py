@@ -22,7 +22,7 @@ def progress_sections(record: Record) -> list[Section]:
 
 def _training(record: Record) -> str:
     if not record.steps:
-        return markup.note("There are no steps (metrics.jsonl) in this run folder.") + _lost(record)
+        return markup.note(record.lack_of("metrics.jsonl", "There are no steps")) + _lost(record)
     words = "Points are single steps."
     if not record.evals:
         words += " The run was not evaluated yet."
@@ -40,7 +40,7 @@ def _lost(record: Record) -> str:
 
 def _time(record: Record) -> str:
     if not record.steps:
-        return markup.note("There are no steps (metrics.jsonl) in this run folder.")
+        return markup.note(record.lack_of("metrics.jsonl", "There are no steps"))
     share = data_wait_share(record.steps)
     words = (
         f"The run took {units.duration(total_seconds(record))}. Of the time of its steps, "

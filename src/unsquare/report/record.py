@@ -1,13 +1,14 @@
 """What a run folder holds, read once.
 
-A file that is not there yet is None or empty; a broken one is an error.
+A file that is not there yet is None or empty; so is one that cannot be read, with the reason kept, so that a page can
+be made of what is whole.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,10 +18,10 @@ import numpy.typing as npt
 from unsquare.errors import ConfigError, RunError
 from unsquare.index.table import ShapeIndex
 from unsquare.runs.checkpoints import by_step, last_step, read_state
-from unsquare.runs.metrics import Metrics, read_metrics
+from unsquare.runs.metrics import decoded
 from unsquare.runs.origin import differences, words_of
-from unsquare.runs.reading import TO_REPORT, DamagedFileError, read_json, read_text, reason
-from unsquare.runs.schemas import Models, Plan, Profile
+from unsquare.runs.reading import DamagedFileError, read_bytes, read_json, read_text, reason
+from unsquare.runs.schemas import Models, Origin, Plan, Profile
 from unsquare.runs.tables import read_evaluation, read_index, read_memory
 from unsquare.shapes import Geometry, Sizes
 from unsquare.toml import tomllib
@@ -95,11 +96,27 @@ class Record:
     """Settings that are others than the last checkpoint's, in words."""
     start_s: float = 0.0
     """Seconds from the call to the first step, each time that the run was started or went on."""
+    damaged: Mapping[str, str] = field(default_factory=dict)
+    """Files that cannot be read, by name, and why."""
 
     def setting(self, table: str, name: str) -> Any:
         """A setting, or None where the settings lack it."""
         values = self.config.get(table)
         return values.get(name) if isinstance(values, Mapping) else None
+
+    def lack_of(self, name: str, words: str) -> str:
+        """What is said in place of a file's content: the words for one that is not there, or why it cannot be read."""
+        if name in self.damaged:
+            return f"{name} cannot be read ({self.damaged[name]})."
+        return f"{words} ({name}) in this run folder."
+
+    def damage(self) -> list[str]:
+        """A sentence for each file that cannot be read."""
+        return [
+            f"A report shows what is in the files of a run, but {name} of {self.name} cannot be read ({why}); put it "
+            "back, or move it away."
+            for name, why in self.damaged.items()
+        ]
 
     def training_sizes(self) -> Sizes:
         """The shapes that training sees: of the train split, after resizing and cropping."""
@@ -112,86 +129,85 @@ class Record:
 
     def geometry(self) -> Geometry:
         """The rule from file shape to training shape."""
-        table = self.config.get("geometry")
-        known = Geometry.__dataclass_fields__
-        values = {name: value for name, value in table.items() if name in known} if table else {}
-        try:
-            return Geometry(**values)
-        except (ConfigError, TypeError) as error:
-            raise RunError(f"config.toml of {self.name} has a geometry that cannot be used: {error}") from error
+        return _geometry_of(self.config)
 
 
 def read_record(run: Path) -> Record:
     """Everything in a run folder.
 
     Raises:
-        RunError: the folder is missing, is not a run, or holds a file that cannot be read.
+        RunError: the folder is missing, or is not a run.
     """
     if not run.is_dir():
         raise RunError(f"{run} is not a folder; give the run folder that training wrote to.")
-    if not any((run / name).exists() for name in _FILES):
+    if not any(os.path.lexists(run / name) for name in _FILES):
         raise RunError(f"{run} is not a run folder: it holds none of {', '.join(_FILES)}.")
-    metrics = _metrics(run / "metrics.jsonl")
-    config = _read(run / "config.toml", _read_config) or {}
+    damaged: dict[str, str] = {}
+
+    def read(name: str, reader: Callable[[Path], T]) -> T | None:
+        try:
+            return reader(run / name) if os.path.lexists(run / name) else None
+        except DamagedFileError as error:
+            damaged[name] = error.reason
+            return None
+
+    metrics = decoded(read("metrics.jsonl", read_bytes) or b"")
+    origin = _origin(run / "checkpoints")
+    config = read("config.toml", _read_config)
+    edited = words_of(differences(origin.settings, config)) if origin and config else ""
+    if "config.toml" in damaged and origin is not None:
+        config = origin.settings
     rows = [row.to_dict() for row in metrics.rows]
     final = [row for row in rows if row["kind"] == "final"]
     return Record(
         name=run.resolve().name,
-        config=config,
-        index=_read(run / "index.parquet", lambda path: read_index(path, TO_REPORT)),
-        models=_read(run / "models.json", lambda path: read_json(path, Models, TO_REPORT)),
-        plan=_read(run / "plan.json", lambda path: read_json(path, Plan, TO_REPORT)),
+        config=config or {},
+        index=read("index.parquet", read_index),
+        models=read("models.json", lambda path: read_json(path, Models)),
+        plan=read("plan.json", lambda path: read_json(path, Plan)),
         steps=_latest([row for row in rows if row["kind"] == "step"]),
         evals=_latest([row for row in rows if row["kind"] == "eval"]),
         final=final[-1] if final else None,
-        memory=_read(run / "memory.parquet", _read_memory),
-        evaluation=_read(run / "evaluation.parquet", _read_evaluation),
-        profile=_read(run / "profile.json", lambda path: read_json(path, Profile, TO_REPORT)),
-        edited=_edited(run / "checkpoints", config),
+        memory=read("memory.parquet", lambda path: trace_of(read_memory(path).to_pydict())),
+        evaluation=read("evaluation.parquet", _read_evaluation),
+        profile=read("profile.json", lambda path: read_json(path, Profile)),
+        edited=edited,
         lost=metrics.words(last_step(run / "checkpoints")),
         start_s=sum(row["seconds"] for row in rows if row["kind"] == "start"),
+        damaged=damaged,
     )
-
-
-def _read(path: Path, reader: Callable[[Path], T]) -> T | None:
-    return reader(path) if os.path.lexists(path) else None
-
-
-def _metrics(path: Path) -> Metrics:
-    try:
-        return read_metrics(path)
-    except OSError as error:
-        raise DamagedFileError(path, reason(error), TO_REPORT) from error
 
 
 def _read_config(path: Path) -> Mapping[str, Any]:
     try:
-        values = tomllib.loads(read_text(path, TO_REPORT))
-    except tomllib.TOMLDecodeError as error:
-        raise DamagedFileError(path, reason(error), TO_REPORT) from error
-    if strange := [name for name, table in values.items() if not isinstance(table, dict)]:
-        raise DamagedFileError(path, f"{strange[0]!r} is no table of settings", TO_REPORT)
+        values = tomllib.loads(read_text(path))
+        if strange := [name for name, table in values.items() if not isinstance(table, dict)]:
+            raise ValueError(f"{strange[0]!r} is no table of settings")
+        _geometry_of(values)
+    except (ValueError, TypeError, RecursionError, ConfigError) as error:
+        raise DamagedFileError(path, reason(error), "mend it") from error
     return values
 
 
-def _edited(checkpoints: Path, config: Mapping[str, Any]) -> str:
-    """The settings that differ from those of the last checkpoint; nothing where either is not known."""
+def _geometry_of(config: Mapping[str, Any]) -> Geometry:
+    """The geometry of settings; raises ConfigError or TypeError where it has values that it may not have."""
+    known = Geometry.__dataclass_fields__
+    return Geometry(**{name: value for name, value in config.get("geometry", {}).items() if name in known})
+
+
+def _origin(checkpoints: Path) -> Origin | None:
+    """What the last checkpoint was trained from; None where that is not known."""
     paths = by_step(checkpoints)
     try:
-        origin = read_state(paths[-1]).origin if paths and config else None
+        return read_state(paths[-1]).origin if paths else None
     except RunError:  # a resume says what is wrong with it
-        return ""
-    return words_of(differences(origin.settings, config)) if origin is not None else ""
+        return None
 
 
 def _latest(rows: list[Row]) -> list[Row]:
     """One row per step and split, the last written, in order: a resumed run repeats the steps it had lost."""
     latest = {(row["step"], row.get("split")): row for row in rows}
     return [latest[key] for key in sorted(latest, key=lambda key: (key[0], key[1] or ""))]
-
-
-def _read_memory(path: Path) -> MemoryTrace | None:
-    return trace_of(read_memory(path, TO_REPORT).to_pydict())
 
 
 def trace_of(columns: Mapping[str, list[Any]]) -> MemoryTrace | None:
@@ -224,7 +240,7 @@ def _floats(column: list[float | None]) -> Floats:
 
 
 def _read_evaluation(path: Path) -> Evaluation | None:
-    rows = [row for row in read_evaluation(path, TO_REPORT).to_pylist() if row["label"]]
+    rows = [row for row in read_evaluation(path).to_pylist() if row["label"]]
     if not rows:
         return None
     return Evaluation(

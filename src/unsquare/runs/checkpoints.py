@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
 from pathlib import Path
 
 from unsquare.errors import RunError
-from unsquare.files import require_regular
+from unsquare.files import read_regular, require_regular
 from unsquare.runs.reading import DamagedFileError, decode_json, read_bytes, reason
 from unsquare.runs.schemas import Manifest, State
 
@@ -16,6 +17,10 @@ BEST = "best"
 """The checkpoint of the highest mean per-class accuracy on the val split."""
 FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
 MANIFEST = "manifest.json"
+_DAMAGE = (None, errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EIO)
+"""Errors that tell of a file that is missing, no regular file, or lost by its disk. Any other, such as no permission or
+a server that does not answer, tells nothing of its content: a checkpoint that is whole must not be passed over, then
+deleted, for it."""
 
 
 def by_step(folder: Path) -> list[Path]:
@@ -33,7 +38,7 @@ def newest(folder: Path) -> Path | None:
     """The newest checkpoint that is whole, the best one where no other is; None where there is none at all.
 
     Raises:
-        RunError: all are damaged, or the folder is there and cannot be listed.
+        RunError: all are damaged, or one that may be whole cannot be read now.
     """
     _require_listable(folder)
     candidates = [*reversed(by_step(folder)), *([folder / BEST] if os.path.lexists(folder / BEST) else [])]
@@ -56,17 +61,20 @@ def _require_listable(folder: Path) -> None:
         if os.path.lexists(folder):
             os.listdir(folder)
     except OSError as error:
-        raise RunError(
-            f"The checkpoints in {folder} cannot be read ({reason(error)}); mend that, then give the same command "
-            "again."
-        ) from error
+        raise _unreadable(f"The checkpoints in {folder}", error) from error
+
+
+def _unreadable(what: str, error: OSError) -> RunError:
+    """Said of what may be whole, and cannot be read now."""
+    remedy = "give yourself permission to read them" if isinstance(error, PermissionError) else "mend that"
+    return RunError(f"{what} cannot be read ({reason(error)}); {remedy}, then give the same command again.")
 
 
 def best_or_newest(folder: Path) -> tuple[Path, str]:
     """The best weights, or those of the newest checkpoint where the best are not there; and what to say of it.
 
     Raises:
-        RunError: there is no checkpoint that is whole.
+        RunError: there is no checkpoint that is whole, or one that may be cannot be read now.
     """
     best = folder / BEST
     wrong = problem(best) if os.path.lexists(best) else "there is none yet"
@@ -82,10 +90,14 @@ def best_or_newest(folder: Path) -> tuple[Path, str]:
 
 
 def problem(path: Path) -> str:
-    """What is wrong with a checkpoint; empty where nothing is."""
+    """What is wrong with a checkpoint; empty where nothing is.
+
+    Raises:
+        RunError: it may be whole, but cannot be read now.
+    """
     name = MANIFEST
     try:
-        manifest = decode_json(path / name, read_bytes(path / name), Manifest)
+        manifest = decode_json(path / name, read_regular(path / name), Manifest)
         for name in FILES:
             if sha256_of(path / name) != manifest.sha256.get(name):
                 return f"{path.name}/{name} has changed since it was written"
@@ -93,6 +105,8 @@ def problem(path: Path) -> str:
     except DamagedFileError as error:
         return f"{path.name}/{error.path.name} cannot be read: {error.reason}"
     except OSError as error:
+        if error.errno not in _DAMAGE:
+            raise _unreadable(f"The files of the checkpoint {path}", error) from error
         return f"{path.name}/{name} cannot be read: {reason(error)}"
     return ""
 

@@ -14,7 +14,7 @@ from unsquare.errors import RunError
 from unsquare.files import clear_partials, partial_of, write_text
 from unsquare.runs import checkpoints
 from unsquare.runs.metrics import Metrics, MetricsFile, read_metrics
-from unsquare.runs.reading import ANEW, read_json, read_text, reason
+from unsquare.runs.reading import ANEW, read_json, read_text, reason, with_checksum
 from unsquare.runs.schemas import Mark
 
 _LOCK = "run.lock"
@@ -209,7 +209,7 @@ class RunFolder:
             words = self._metrics.keep_until(step, mark)
         except OSError as error:
             raise RunError(f"{self.metrics} cannot be used ({reason(error)}); move it away.") from error
-        return f"{self.metrics} has changed: {words}." if words else ""
+        return f"{self.metrics} has changed: {words}; no weight depends on it, so the run goes on." if words else ""
 
     def read_config(self) -> str:
         """The text of the settings.
@@ -225,9 +225,9 @@ class RunFolder:
             write_text(self.config, text)
 
     def write_json(self, path: Path, value: Any) -> None:
-        """Write a JSON file whole."""
+        """Write a JSON object whole, with a checksum."""
         with self.writing(path):
-            write_text(path, json.dumps(value, indent=1) + os.linesep)
+            write_text(path, with_checksum(json.dumps(value, indent=1)) + os.linesep)
 
     def read_json(self, path: Path, schema: type[Any], remedy: str = ANEW) -> dict[str, Any]:
         """Read one of the run's JSON files.

@@ -1,7 +1,8 @@
 """The rows of `metrics.jsonl`: appended one by one, and read whatever has become of some of them.
 
-A checkpoint marks how far the file had come, with a sum over it, so that a run that goes on sees what has changed. Rows
-that are lost or damaged are counted and said; they stop nothing, because nothing is computed from them.
+Each row has a checksum of its own, and a checkpoint marks how far the file had come, with a sum over it, so that a run
+that goes on sees what was taken out, too. Rows that are lost or damaged are counted and said; they stop nothing,
+because nothing is computed from them.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 import msgspec
 
 from unsquare.files import read_regular, write_text
-from unsquare.runs.reading import decode_row
+from unsquare.runs.reading import decode_row, with_checksum
 from unsquare.runs.schemas import FinalRow, Mark, MetricsRow
 
 _SHOWN = 3
@@ -38,7 +39,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Metrics:
-    """The rows that can be read, in the file's order, and how many lines cannot."""
+    """The rows that are whole, in the file's order, and how many lines are not."""
 
     rows: list[Row]
     num_bad: int
@@ -50,7 +51,7 @@ class Metrics:
         num_lost = last - len(there)
         parts = []
         if self.num_bad:
-            parts.append("1 line cannot be read" if self.num_bad == 1 else f"{self.num_bad:,} lines cannot be read")
+            parts.append("1 line is damaged" if self.num_bad == 1 else f"{self.num_bad:,} lines are damaged")
         if num_lost:
             lost = map(str, islice((step for step in range(1, last + 1) if step not in there), _SHOWN))
             some = ", ".join(lost) + (", ..." if num_lost > _SHOWN else "")
@@ -103,7 +104,7 @@ class MetricsFile:
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Add a row; raises OSError where that cannot be done."""
-        line = (json.dumps(row, allow_nan=False) + "\n").encode()
+        line = (with_checksum(json.dumps(row, allow_nan=False)) + "\n").encode()
         # A pipe of this name would make an open wait for its reader; so it fails at once.
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC
         descriptor = os.open(self._path, flags, 0o666)
@@ -137,7 +138,7 @@ class MetricsFile:
         bad = decoded(marked).num_bad if as_marked else metrics.num_bad
         words = Metrics(rows, bad).words(step)
         if not as_marked and not words:
-            return "a row is another than when the checkpoint was written"
+            return "rows are others than when the checkpoint was written"
         return words
 
     def _count(self, content: bytes) -> None:

@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 import tomli_w
 
-from unsquare.errors import ImageError, RunError, UnsquareError
+from unsquare.errors import ImageError, RunError, SourceError, UnsquareError
 from unsquare.index.header import read_header
 from unsquare.index.table import ShapeIndex
 from unsquare.runs.checkpoints import sha256_of
 from unsquare.runs.folder import RunFolder
 from unsquare.runs.reading import DamagedFileError, reason
-from unsquare.runs.schemas import Models, Origin
+from unsquare.runs.schemas import Models, Origin, Plan
 from unsquare.runs.tables import read_index
 from unsquare.toml import tomllib
 
@@ -168,6 +168,15 @@ def bounds_of(run: RunFolder, origin: Origin | None) -> tuple[dict[str, Any], st
     return origin.bounds, "" if same else f"{run.models} is not what it was, and is written again from the checkpoint."
 
 
+def plan_words(run: RunFolder) -> str:
+    """What to say where `plan.json`, which every start writes, is not what it was."""
+    try:
+        run.read_json(run.plan, Plan)
+    except RunError:
+        return f"{run.plan} has changed or is damaged; no weight depends on it, and training further writes it again."
+    return ""
+
+
 def differences(was: Settings, now: Settings) -> list[tuple[tuple[str, str], Any, Any]]:
     """The settings that differ: table and name, then both values; None where it is not set."""
     found: list[tuple[tuple[str, str], Any, Any]] = []
@@ -205,6 +214,30 @@ def require_same_pictures(index: ShapeIndex, source: str) -> None:
     raise RunError(
         f"A run goes on with the pictures that it started with, but of {len(index):,} in {source} these have changed "
         f"or are missing: {shown}{more}. {remedy}."
+    )
+
+
+def words_of_new_pictures(index: ShapeIndex, source: str, scan: Callable[[Path], ShapeIndex]) -> str:
+    """What to say where a source has other pictures than a run was planned with; empty where it has the same.
+
+    Args:
+        index: the run's.
+        source: where its pictures were looked for.
+        scan: makes the index of a source; pictures that it cannot use do not count.
+    """
+    try:
+        now = scan(Path(source))
+    except SourceError as error:
+        return f"A run goes on with its own pictures, but whether its source has new ones cannot be told: {error}"
+    before, after = ({os.path.join(each.root, key) for key in each.keys} for each in (index, now))
+    num_new, num_gone = len(after - before), len(before - after)
+    if not num_new and not num_gone:
+        return ""
+    new = f"has {num_new:,} {'other' if num_new == 1 else 'others'}" if num_new else ""
+    gone = f"lacks {num_gone:,} of them" if num_gone else ""
+    return (
+        f"A run goes on with the pictures that it was planned with, but {source} now "
+        f"{' and '.join(filter(None, (new, gone)))}; start another run to train on what is there now."
     )
 
 

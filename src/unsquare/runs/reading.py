@@ -1,8 +1,13 @@
-"""Reading a run's files: each is what its schema says, or one sentence names the file, the place in it and a remedy."""
+"""Reading a run's files: each is what its schema says, or one sentence names the file, the place in it and a remedy.
+
+A JSON object that a run writes, a file or a row, ends with a checksum over what is before it, because a digit that
+changed is still JSON and may still be within its range. Objects without one, of earlier releases, are read as they are.
+"""
 
 from __future__ import annotations
 
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +19,7 @@ from unsquare.runs.schemas import Manifest, MetricsRow, Models, Plan, Profile, S
 
 ANEW = "start the run anew"
 TO_REPORT = "move it away to report without it"
+_CHECKSUM = ', "crc32": '
 
 _JSON: dict[type[Any], int] = {Models: 2, Plan: 1, Profile: 1, Manifest: 1, State: 1}
 """The files' schemas and their versions."""
@@ -38,8 +44,14 @@ def read_json(path: Path, schema: type[Any], remedy: str = ANEW) -> dict[str, An
     Raises:
         DamagedFileError: it is missing, of another version, or not as the schema says.
     """
-    content = read_bytes(path, remedy)
-    require_version(_decode(path, content, _Version, remedy).version, _JSON[schema], str(path), remedy)
+    try:
+        content = without_checksum(read_bytes(path, remedy))
+    except ValueError as error:
+        raise DamagedFileError(path, reason(error), remedy) from error
+    found, version = _decode(path, content, _Version, remedy).version, _JSON[schema]
+    if found != version:
+        why = f"it has version {found}, but this release reads version {version}"
+        raise DamagedFileError(path, why, remedy)
     _decode(path, content, schema, remedy)
     return dict(json.loads(content))  # what the schema does not know is UTF-8 and JSON, too: `_decode` has seen to it
 
@@ -62,20 +74,40 @@ def checked(values: Any, schema: type[Any], what: str, remedy: str = ANEW) -> di
     return dict(values)
 
 
-def require_version(found: Any, version: int, name: str, remedy: str = TO_REPORT) -> None:
+def require_version(found: Any, version: int, name: str) -> None:
     """Refuse what another release wrote.
 
     Raises:
         RunError: the version is another.
     """
     if found != version:
-        raise RunError(f"{name} has version {found}, but this release reads version {version}; {remedy}.")
+        raise RunError(f"{name} has version {found}, but this release reads version {version}; {TO_REPORT}.")
+
+
+def with_checksum(text: str) -> str:
+    """The text of a JSON object with a CRC-32 over it as its last member, `crc32`."""
+    head = text.rstrip().removesuffix("}").rstrip()
+    return f"{head}{_CHECKSUM}{zlib.crc32(head.encode())}}}"
+
+
+def without_checksum(content: bytes) -> bytes:
+    """The content of a JSON object as it was before `with_checksum`, or as it is where it has no checksum.
+
+    Raises:
+        ValueError: the checksum is that of other content.
+    """
+    head, found, checksum = content.rpartition(_CHECKSUM.encode())
+    if not found:
+        return content
+    if checksum.strip() != b"%d}" % zlib.crc32(head):
+        raise ValueError("it has changed since it was written")
+    return head + b"}"
 
 
 def decode_row(line: bytes) -> MetricsRow | None:
-    """A row of the metrics; None where the line is none."""
+    """A row of the metrics; None where the line is none, or has changed since it was written."""
     try:
-        return msgspec.json.decode(line, type=MetricsRow)
+        return msgspec.json.decode(without_checksum(line), type=MetricsRow)
     except (ValueError, RecursionError):
         return None
 

@@ -32,7 +32,7 @@ Measured = tuple[Positive, Side, Side, Amount, str]
 class MemoryLine(Struct):
     """`memory.model.MemoryModel` as it is written."""
 
-    version: int
+    version: Literal[2]
     fixed_bytes: Amount
     bytes_per_pixel: Amount
     bytes_per_image: Amount
@@ -41,7 +41,7 @@ class MemoryLine(Struct):
 class TimeLine(Struct):
     """`memory.model.TimeModel` as it is written."""
 
-    version: int
+    version: Literal[2]
     fixed_s: Amount
     s_per_pixel: Amount
 

@@ -34,9 +34,13 @@ class Console:
         self._rich.print(text, markup=False, soft_wrap=True)
 
     def warn(self, text: str) -> None:
-        """Say what must be heard even where nothing else is printed: a Python warning, a line on the command line."""
-        self.stop()
-        warnings.warn(text, stacklevel=2)
+        """Say what must be heard even where nothing else is printed: a Python warning, a line on the command line.
+
+        Of an empty text nothing is said.
+        """
+        if text:
+            self.stop()
+            warnings.warn(text, stacklevel=2)
 
     def start_epoch(self, epoch: int, epochs: int, num_steps: int, first_step: int) -> None:
         """A new epoch begins, at `first_step` of its steps."""

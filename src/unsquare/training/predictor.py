@@ -85,7 +85,7 @@ class Predictor:
         self._console = Console(quiet=quiet or not fabric.is_global_zero)
         model = Classifier(self._config.model, len(self.classes), load=False)
         checkpoint.load_model(weights, model)
-        if words and fabric.is_global_zero:
+        if fabric.is_global_zero:
             self._console.warn(words)
         self._engine = Engine(fabric, model, self._config.optimizer)
         self._bounds: Bounds | None = None
@@ -135,8 +135,8 @@ class Predictor:
             evaluation = evaluator.evaluate(progress, lost.append if skip_bad else None)
         except UndecodableError as error:
             raise SourceError(
-                f"Every picture must decode, but '{error.key}' {error.reason}; mend or remove it, or leave such files "
-                "out with --skip-bad."
+                f"Every picture must decode, but '{error.key}' {error.reason}; {error.remedy}, or leave such files out "
+                "with --skip-bad."
             ) from error
         if lost:
             first = f"'{shown(lost[0].key)}' {lost[0].reason}"

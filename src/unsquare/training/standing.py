@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from unsquare.errors import RunError
+from unsquare.index.scan import scan_source
 from unsquare.index.table import ShapeIndex
 from unsquare.runs import checkpoints
 from unsquare.runs.checkpoints import BEST
@@ -17,11 +18,13 @@ from unsquare.runs.origin import (
     bounds_of,
     index_of,
     located,
+    plan_words,
     require_same_pictures,
     require_same_settings,
     require_same_source,
     settings_of,
     with_changed_pictures,
+    words_of_new_pictures,
 )
 from unsquare.runs.schemas import EvaluationRow, Mark, Origin, State
 from unsquare.runs.tables import read_evaluation
@@ -29,6 +32,8 @@ from unsquare.toml import tomllib
 from unsquare.training.config import TrainConfig, from_toml, to_toml
 from unsquare.training.console import Console
 from unsquare.training.setup import trainable_index
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +46,6 @@ class Standing:
     """What the run is trained from now."""
     saved_origin: Origin | None
     """The same in the checkpoint, which an earlier release did not write."""
-    bounds: dict[str, Any]
     index: ShapeIndex
     metrics: Mark | None
     best_score: float | None
@@ -73,47 +77,22 @@ def standing_of(
     """
     newest = checkpoints.newest(run.checkpoints)
     if newest is None:
-        run.require_never_saved()
-        if source is not None and run.is_begun:
-            if os.path.dirname(os.path.realpath(source)) == os.path.realpath(run.path):
-                raise RunError(
-                    f"A run that starts anew deletes the files of the one before, but the source {source} is one of "
-                    f"them; move it out of {run.path}."
-                )
-            console.say(f"{run.path} holds a run that ended before its first checkpoint; it starts anew.")
-            run.clear()
+        _clear_unsaved(run, source, console)
         return None
     state = checkpoints.read_state(newest)
-    own = _own_settings(run, state, console)
-    require_same_settings(run, settings_tree(own), settings_tree(config))
-    if source is not None and state.origin is not None:
-        require_same_source(run, state.origin, source)
+    own = from_toml(_heard(console, settings_of(run, state.origin)), str(run.config))
+    _require_same(run, state.origin, own, config, source)
     _drop_damaged(run, newest, console)
-    bounds, words = bounds_of(run, state.origin)
-    _warn(console, words)
-    index, words = index_of(run, state.origin, lambda place: trainable_index(place, own, console))
-    _warn(console, words)
+    console.warn(plan_words(run))
+    planned = _heard(console, index_of(run, state.origin, lambda place: trainable_index(place, own, console)))
+    origin = _origin_now(run, state.origin, config, planned, source, console)
     rows = run.read_metrics().rows
     is_finished = _is_finished(run, config, state, rows)
-    num_changed = 0
-    if changed_pictures and not is_finished:
-        index, num_changed = with_changed_pictures(index)
-        words = f"{num_changed:,} pictures were changed since the run started, and count as they are now."
-        _warn(console, words if num_changed else "")
-    elif not is_finished:
-        require_same_pictures(index, index.root)
-    place, digest = (index.root, None) if source is None else located(source)
+    index = planned if is_finished else _pictures_now(planned, origin.source, console, changed_pictures)
     return Standing(
         checkpoint=newest.name,
-        origin=Origin(
-            settings=settings_tree(config),
-            bounds=bounds,
-            index_sha256=checkpoints.sha256_of(run.index),
-            source=state.origin.source if state.origin else place,
-            source_sha256=state.origin.source_sha256 if state.origin else digest,
-        ),
-        saved_origin=None if num_changed else state.origin,
-        bounds=bounds,
+        origin=origin,
+        saved_origin=state.origin if index is planned else None,
         index=index,
         metrics=state.metrics,
         best_score=_score_in_place_of_best(run, state, rows, console),
@@ -133,17 +112,74 @@ def settings_of_run(run: RunFolder) -> TrainConfig:
     return from_toml(settings_of(run, origin)[0], str(run.config))
 
 
-def _own_settings(run: RunFolder, state: State, console: Console) -> TrainConfig:
-    text, words = settings_of(run, state.origin)
-    _warn(console, words)
-    return from_toml(text, str(run.config))
+def _clear_unsaved(run: RunFolder, source: Path | None, console: Console) -> None:
+    """Delete the files of a run that never came to a checkpoint, where `train` is to start it anew."""
+    run.require_never_saved()
+    if source is None or not run.is_begun:
+        return
+    if os.path.dirname(os.path.realpath(source)) == os.path.realpath(run.path):
+        raise RunError(
+            f"A run that starts anew deletes the files of the one before, but the source {source} is one of them; move "
+            f"it out of {run.path}."
+        )
+    console.say(f"{run.path} holds a run that ended before its first checkpoint; it starts anew.")
+    run.clear()
+
+
+def _require_same(
+    run: RunFolder, saved: Origin | None, own: TrainConfig, config: TrainConfig, source: Path | None
+) -> None:
+    """Refuse settings or a source other than the run's."""
+    require_same_settings(run, settings_tree(own), settings_tree(config))
+    if source is not None and saved is not None:
+        require_same_source(run, saved, source)
+
+
+def _origin_now(
+    run: RunFolder,
+    saved: Origin | None,
+    config: TrainConfig,
+    index: ShapeIndex,
+    source: Path | None,
+    console: Console,
+) -> Origin:
+    """What the run is trained from now."""
+    if saved is not None:
+        place, digest = saved.source, saved.source_sha256
+    else:
+        place, digest = (index.root, None) if source is None else located(source)
+    return Origin(
+        settings=settings_tree(config),
+        bounds=_heard(console, bounds_of(run, saved)),
+        index_sha256=checkpoints.sha256_of(run.index),
+        source=place,
+        source_sha256=digest,
+    )
+
+
+def _pictures_now(index: ShapeIndex, source: str, console: Console, changed_pictures: bool) -> ShapeIndex:
+    """The index as it counts from now on: the same, unless pictures have changed and are to be taken as they are."""
+    if changed_pictures:
+        changed, number = with_changed_pictures(index)
+        if number:
+            index = changed
+            console.warn(f"{number:,} pictures were changed since the run started, and count as they are now.")
+    else:
+        require_same_pictures(index, index.root)
+    progress = console.progress("looking for new pictures")
+    console.warn(
+        words_of_new_pictures(
+            index, source, lambda place: scan_source(place, previous=index, choices=index.choices, progress=progress)
+        )
+    )
+    return index
 
 
 def _drop_damaged(run: RunFolder, newest: Path, console: Console) -> None:
     """Delete the checkpoints that are not whole, which would count among the latest that are kept."""
     for path in checkpoints.by_step(run.checkpoints):
         if path != newest and (wrong := checkpoints.problem(path)):
-            _warn(console, f"A checkpoint of {run.path} is damaged ({wrong}); the run goes on from {newest.name}.")
+            console.warn(f"A checkpoint of {run.path} is damaged ({wrong}); the run goes on from {newest.name}.")
             with run.writing(path):
                 checkpoints.remove(path)
 
@@ -169,12 +205,14 @@ def _score_in_place_of_best(run: RunFolder, state: State, rows: list[Row], conso
         checkpoints.remove(best)
     if state.best_score < 0:  # nothing was evaluated before this checkpoint
         return None
-    _warn(console, f"The best weights of {run.path} are damaged ({wrong}); they are chosen anew from here on.")
+    console.warn(f"The best weights of {run.path} are damaged ({wrong}); they are chosen anew from here on.")
     here = [row.values for row in rows if kind_of(row) == "eval" and row.values.step == state.step]
     known = [row.mean_per_class_accuracy for row in here if isinstance(row, EvaluationRow)]
     return known[-1] if known and state.step_of_epoch == 0 else -1.0
 
 
-def _warn(console: Console, words: str) -> None:
-    if words:
-        console.warn(words)
+def _heard(console: Console, found: tuple[T, str]) -> T:
+    """The first of the two, once the second, what is to be said of it, is said."""
+    value, words = found
+    console.warn(words)
+    return value

@@ -169,7 +169,7 @@ def _go_on(
             f"The run in {run.path} is finished, after {config.optimizer.epochs} epochs; more --epochs continue it."
         )
         return run.path
-    before = Bounds.from_dict(standing.bounds)
+    before = Bounds.from_dict(standing.origin.bounds)
     bounds: Bounds | None = before
     if before.world_size != fabric.world_size:
         if config.plan.steps == "b2b":
@@ -216,14 +216,13 @@ def _mend(run: RunFolder, config: TrainConfig, standing: Standing) -> None:
     if settings_of(run, standing.saved_origin)[1]:
         run.write_config(to_toml(config))
     if bounds_of(run, standing.saved_origin)[1]:
-        run.write_json(run.models, standing.bounds)
+        run.write_json(run.models, standing.origin.bounds)
 
 
 def _take_up(session: Session, standing: Standing, state: TrainState) -> None:
     """Bring the files of the run to where its checkpoint stands."""
     run, console = session.run, session.console
-    if words := run.keep_metrics_until(state.step, standing.metrics):
-        console.warn(words)
+    console.warn(run.keep_metrics_until(state.step, standing.metrics))
     run.write_config(to_toml(session.config))
     if run.memory.exists():
         try:
@@ -255,7 +254,7 @@ def _finish(session: Session, state: TrainState, started: float) -> Path:
     try:
         state = run_epochs(session, state)
         best, words = from_first(session.engine.fabric, lambda: best_or_newest(run.checkpoints))
-        if words and session.is_main:
+        if session.is_main:
             session.console.warn(words)
         checkpoint.load_model(best, session.engine.model)
         _evaluate_best(session, state)

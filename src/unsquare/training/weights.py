@@ -9,6 +9,8 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from unsquare.errors import ConfigError
+from unsquare.files import require_regular
+from unsquare.runs.reading import reason
 
 _PREFIXES = ("module.", "model.", "backbone.", "encoder.", "_orig_mod.")
 """What wrappers put before the names of a network's tensors."""
@@ -27,6 +29,7 @@ def load_weights(backbone: nn.Module, path: Path) -> None:
         )
     wanted = backbone.state_dict()
     try:
+        require_regular(path)
         with path.open("rb"):  # says better than safetensors why a file cannot be opened
             pass
         with safe_open(path, framework="pt") as file:
@@ -40,7 +43,7 @@ def load_weights(backbone: nn.Module, path: Path) -> None:
                     )
             weights = {name: file.get_tensor(name) for name in wanted}
     except OSError as error:
-        raise ConfigError(f"The weights in '{path}' cannot be loaded ({error.strerror}); check the path.") from error
+        raise ConfigError(f"The weights in '{path}' cannot be loaded ({reason(error)}); check the path.") from error
     except SafetensorError as error:
         raise ConfigError(
             f"The weights in '{path}' cannot be loaded, since it is no whole safetensors file ({error}); fetch or "
