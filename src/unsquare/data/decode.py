@@ -25,6 +25,7 @@ from unsquare.data.colour import Range, from_channels, levels_of, needs_depth, t
 from unsquare.data.pixels import Pixels, oriented_pixels
 from unsquare.data.tiff import read_samples
 from unsquare.errors import ImageError
+from unsquare.index.bmp_runs import Runs, read_runs
 from unsquare.index.header import MOST_BYTES_PER_PIXEL, Header, header_of, open_pixels, oriented, read_header
 from unsquare.index.opening import open_regular
 from unsquare.index.reading import image_errors
@@ -151,6 +152,8 @@ def _decode_stored(fp: IO[bytes], header: Header, target: Shape, bits: int | Non
         mode = ("RGB" if samples.mode == "P" else samples.mode) + "A" * samples.has_alpha
         channels = read_samples(fp, header, bits)
         return from_channels(channels, mode, header.icc, premultiplied=samples.is_premultiplied)
+    if header.runs is not None:
+        return _decode_runs(fp, header, header.runs)
     if header.parts:
         data = join(fp, header.parts)
         if data[12:16] == b"VP8X" and data[20] & _ANIMATED:
@@ -174,6 +177,17 @@ def _decode_other(fp: IO[bytes], header: Header) -> Pixels:
             left, top, right, bottom = image.dispose_extent
             pixels[:top] = pixels[bottom:] = pixels[:, :left] = pixels[:, right:] = 255
         return pixels
+
+
+def _decode_runs(fp: IO[bytes], header: Header, runs: Runs) -> Pixels:
+    with open_pixels(fp, header) as image:
+        table = np.zeros((256, 3), np.uint8)
+        if image.palette is not None:
+            colors = np.frombuffer(image.palette.getdata()[1], np.uint8).reshape(-1, 4)[:256, 2::-1]  # blue comes first
+            table[: len(colors)] = colors
+        else:  # Pillow's way to say that the colors are from black to white
+            table[:] = np.arange(256)[:, None] * (255 if image.mode == "1" else 1)
+    return table[read_runs(fp, runs, header.stored)]
 
 
 def _decode_jpeg(fp: IO[bytes], header: Header, target: Shape) -> Pixels:

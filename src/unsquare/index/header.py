@@ -27,6 +27,7 @@ from PIL import (
 
 from unsquare.errors import ImageError
 from unsquare.index import containers
+from unsquare.index.bmp_runs import MEMORY_PER_BYTE, Runs, most_bytes
 from unsquare.index.content import HEAD_BYTES, sniff, why_not_an_image
 from unsquare.index.jpeg import read_jpeg
 from unsquare.index.limits import MAX_ICON_SIDE, MAX_WHOLE_BYTES, HeaderReader, check_length, check_size
@@ -75,6 +76,8 @@ class Header:
     """What the decoder is given of the file; nothing where it reads the file itself."""
     samples: Samples | None = field(default=None, repr=False)
     """What the samples of a TIFF mean; None where Pillow reads it."""
+    runs: Runs | None = None
+    """The runs of a BMP that is compressed by them."""
     depth: int = 8
     """Bits of a sample, where the format has more than one depth."""
     num_pages: int = 1
@@ -139,14 +142,37 @@ def _pillow_header(fp: IO[bytes], name: str, num_bytes: int) -> Header:
         begin = fp.tell()
         icc = containers.read_jpeg2000(fp, num_bytes, image.mode)
         containers.check_end_marker(fp, begin, min(num_bytes, begin + (1 << 20) + 8 * image.width * image.height))
+    stored = Shape(image.height, image.width)
+    runs = _runs(fp, image, stored, num_bytes) if name == "BMP" else None
+    bytes_per_pixel = _BYTES_PER_PIXEL.get(name, _OTHER_BYTES_PER_PIXEL)
+    if runs is not None:
+        bytes_per_pixel = 8 - (-MEMORY_PER_BYTE * runs.num_bytes // max(1, stored.pixels))
+        if bytes_per_pixel > MOST_BYTES_PER_PIXEL and stored.pixels > 1 << 20:
+            raise ImageError(f"takes {bytes_per_pixel} bytes a pixel to decode, above the limit; save it uncompressed")
     return Header(
         format=name,
         mode=image.mode,
-        stored=Shape(image.height, image.width),
+        stored=stored,
         orientation=_orientation(image),
         icc=icc,
-        bytes_per_pixel=_BYTES_PER_PIXEL.get(name, _OTHER_BYTES_PER_PIXEL),
+        runs=runs,
+        bytes_per_pixel=bytes_per_pixel,
     )
+
+
+def _runs(fp: IO[bytes], image: Image.Image, stored: Shape, num_bytes: int) -> Runs | None:
+    """Where the runs of a BMP are; None where it is not compressed by them."""
+    codec, _, start, args = image.tile[0]  # type: ignore[attr-defined]
+    if codec != "bmp_rle":
+        return None
+    _, is_half, direction = args
+    fp.seek(28)
+    if (bits := int.from_bytes(fp.read(2), "little")) != (4 if is_half else 8):
+        raise ImageError(
+            f"is damaged: it has {bits} bits a pixel, but is compressed as if it had {4 if is_half else 8}"
+        )
+    length = max(0, min(num_bytes - start, most_bytes(stored)))
+    return Runs(start=start, num_bytes=length, is_half=is_half, is_top_down=direction > 0)
 
 
 def _check_icon(fp: IO[bytes]) -> None:
