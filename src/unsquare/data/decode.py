@@ -19,7 +19,7 @@ import imagecodecs
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
-from PIL import GifImagePlugin, Image
+from PIL import BmpImagePlugin, GifImagePlugin, Image
 
 from unsquare.data.colour import Range, from_channels, levels_of, needs_depth, to_rgb, to_srgb
 from unsquare.data.pixels import Pixels, oriented_pixels
@@ -85,10 +85,13 @@ def decode(
         header = header_of(fp, status.st_size)
         if expected is not None and header.shape != tuple(expected):
             raise ImageError(f"is {header.shape} pixels now, but the index says {Shape(*expected)}; scan again")
-        target = oriented(size or header.shape, header.orientation)
-        pixels = _decode_stored(fp, header, target, bits)
-        resized = resize(pixels, target)
-        return oriented_pixels(resized, header.orientation)
+        return decode_stream(fp, header, size or header.shape, bits)
+
+
+def decode_stream(fp: IO[bytes], header: Header, size: Shape, bits: int | None = None) -> Pixels:
+    """As `decode`, for an open file with its header; call it within `image_errors`."""
+    target = oriented(size, header.orientation)
+    return oriented_pixels(resize(_decode_stored(fp, header, target, bits), target), header.orientation)
 
 
 def decode_row(index: ShapeIndex, row: int, size: Shape | None = None) -> Pixels:
@@ -168,15 +171,20 @@ def _decode_other(fp: IO[bytes], header: Header) -> Pixels:
         image.load()
         if (image.height, image.width) != header.stored:
             raise ImageError(f"decodes to {image.height} x {image.width} pixels but declares {header.stored}")
-        if header.format == "BMP" and image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0):
-            # A header that promises opacity, and nothing in it: every program shows such a picture as opaque.
-            image.putalpha(255)
-        pixels = to_rgb(image, header.icc)
-        if isinstance(image, GifImagePlugin.GifImageFile) and image.dispose_extent:
-            # The canvas around the first frame, which Pillow fills with the first color, is transparent.
-            left, top, right, bottom = image.dispose_extent
-            pixels[:top] = pixels[bottom:] = pixels[:, :left] = pixels[:, right:] = 255
-        return pixels
+        return loaded_pixels(image, header.icc)
+
+
+def loaded_pixels(image: Image.Image, icc: bytes) -> Pixels:
+    """The pixels of a loaded picture, (H, W, 3), with what Pillow's decoders leave to be known of its format."""
+    if isinstance(image, BmpImagePlugin.BmpImageFile) and image.mode == "RGBA":
+        # A header that promises opacity, and nothing in it: every program shows such a picture as opaque.
+        image = image.convert("RGB") if image.getchannel("A").getextrema() == (0, 0) else image
+    pixels = to_rgb(image, icc)
+    if isinstance(image, GifImagePlugin.GifImageFile) and image.tell() == 0 and image.dispose_extent:
+        # The canvas around the first frame, which Pillow fills with the first color, is transparent.
+        left, top, right, bottom = image.dispose_extent
+        pixels[:top] = pixels[bottom:] = pixels[:, :left] = pixels[:, right:] = 255
+    return pixels
 
 
 def _decode_runs(fp: IO[bytes], header: Header, runs: Runs) -> Pixels:

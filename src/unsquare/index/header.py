@@ -118,6 +118,11 @@ def header_of(fp: IO[bytes], num_bytes: int) -> Header:
     return header
 
 
+def is_read(format: str | None) -> bool:
+    """Whether files of a format, by Pillow's name of it, are opened here."""
+    return format in ("PNG", "MPO", *_OPENERS)
+
+
 def open_pixels(fp: IO[bytes], header: Header) -> Image.Image:
     """The file opened for decoding by Pillow; `header` comes from `header_of`, which has checked its size."""
     fp.seek(0)
