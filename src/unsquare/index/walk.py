@@ -25,6 +25,11 @@ SYSTEM_FOLDERS = frozenset(
 )
 """Folders that archivers, network drives and file systems leave."""
 
+_LEFTOVERS = (
+    *("~", ".tmp", ".temp", ".bak", ".orig", "_original"),  # editors and converters; exiftool keeps `a.jpg_original`
+    *(".part", ".partial", ".filepart", ".crdownload", ".opdownload", ".download"),  # downloads that have not ended
+)
+
 
 @dataclass(frozen=True)
 class Walk:
@@ -46,6 +51,11 @@ class Walk:
 def looks_like_image(name: str) -> bool:
     """Whether a file's name promises an image."""
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+
+
+def is_leftover(name: str) -> bool:
+    """Whether a file's name is that of a backup, or of a file that is not all there yet."""
+    return name.lower().endswith(_LEFTOVERS)
 
 
 def walk(root: Path) -> Walk:
