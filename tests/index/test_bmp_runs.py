@@ -14,7 +14,7 @@ from PIL import Image
 
 from unsquare.data.decode import decode
 from unsquare.errors import ImageError
-from unsquare.index import scan_source
+from unsquare.index import read_header, scan_source
 from unsquare.index.bmp_runs import Runs, read_runs
 from unsquare.shapes import Shape
 
@@ -105,3 +105,16 @@ def test_a_palette_of_greys_and_whole_rows_are_shown_as_pillow_shows_them(tmp_pa
     with Image.open(tmp_path / "a.bmp") as image:
         np.testing.assert_array_equal(decode(tmp_path / "a.bmp"), np.asarray(image.convert("RGB")))
     assert decode(tmp_path / "a.bmp")[:, 0, 0].tolist() == [255, 200, 80, 9]
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "1"])
+def test_an_uncompressed_bmp_that_is_cut_short_is_refused_by_its_header(tmp_path: Path, mode: str) -> None:
+    """Its length tells; what stands behind the picture, or a last row without padding, is no matter."""
+    path = tmp_path / "a.bmp"
+    Image.fromarray(COLORS[:35].reshape(5, 7, 3)).convert(mode).save(path)
+    data, expected = path.read_bytes(), decode(path)
+    path.write_bytes(data + b"behind")
+    np.testing.assert_array_equal(decode(path), expected)
+    path.write_bytes(data[:-4])
+    with pytest.raises(ImageError, match="cut short: its pixel data run past the end"):
+        read_header(path)

@@ -166,9 +166,12 @@ def _pillow_header(fp: IO[bytes], name: str, num_bytes: int) -> Header:
 
 
 def _runs(fp: IO[bytes], image: Image.Image, stored: Shape, num_bytes: int) -> Runs | None:
-    """Where the runs of a BMP are; None where it is not compressed by them."""
+    """Where the runs of a BMP are; None where it is not compressed by them, and all there."""
     codec, _, start, args = image.tile[0]  # type: ignore[attr-defined]
     if codec != "bmp_rle":
+        _, row_bytes, _ = args
+        if start + row_bytes * stored.height - 3 > num_bytes:  # the last row may be without its padding
+            raise ImageError("is cut short: its pixel data run past the end of the file")
         return None
     _, is_half, direction = args
     fp.seek(28)
