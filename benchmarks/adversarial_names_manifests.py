@@ -111,7 +111,7 @@ listed("column_lable", {}, "lable", header="path,lable", rows=FOUR, num_images=4
 listed("column_filepath", None, "filepath", header="filepath,label", rows=FOUR)
 listed("column_file_path_of_many", None, "rename", header="id,image_path,label", rows=[f"1,{row}" for row in FOUR])
 listed("width_alone", TWO, "width", header="path,label,width", rows=[f"{row},9" for row in FOUR])
-listed("two_columns_path", TWO, "path", header="path,path,label", rows=[f"{row.split(',')[0]},{row}" for row in FOUR])
+listed("two_columns_path", None, "path", header="path,path,label", rows=[f"{row.split(',')[0]},{row}" for row in FOUR])
 listed("split_in_any_case", TWO, header="path,label,split", rows=[
     f"{row},{split}" for row, split in zip(FOUR, ("Train", "VALID", "training", "Testing"))
 ])  # fmt: skip

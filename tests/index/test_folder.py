@@ -158,9 +158,10 @@ def test_leftovers_that_are_no_pictures_are_passed_over(make_folder) -> None:
     """Nothing is said of them, nor of names that only look alike."""
     root = make_folder(num_images=1)
     (root / "cat/notes.txt~").write_text("notes")
-    shutil.copy(root / "cat/0.jpg", root / "cat/tmp.jpg")
+    for name in ("tmp.jpg", "~", "_original", "a.tmp.jpg", "tmp", "part.~1"):
+        shutil.copy(root / "cat/0.jpg", root / "cat" / name)
     index = scan_source(root)
-    assert len(index) == 3
+    assert len(index) == 8
     assert index.notes == ()
 
 

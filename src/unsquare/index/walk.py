@@ -9,6 +9,7 @@ is for the scan to say.
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,9 +26,10 @@ SYSTEM_FOLDERS = frozenset(
 )
 """Folders that archivers, network drives and file systems leave."""
 
-_LEFTOVERS = (
-    *("~", ".tmp", ".temp", ".bak", ".orig", "_original"),  # editors and converters; exiftool keeps `a.jpg_original`
-    *(".part", ".partial", ".filepart", ".crdownload", ".opdownload", ".download"),  # downloads that have not ended
+_LEFTOVER = re.compile(
+    r"[^/](~|_original|\.(tmp|temp|bak|orig"  # of editors and converters; exiftool keeps `a.jpg_original`
+    r"|part|partial|filepart|crdownload|opdownload|download))\Z",  # downloads that have not ended
+    re.IGNORECASE,
 )
 
 
@@ -53,9 +55,9 @@ def looks_like_image(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
-def is_leftover(name: str) -> bool:
+def is_leftover(key: str) -> bool:
     """Whether a file's name is that of a backup, or of a file that is not all there yet."""
-    return name.lower().endswith(_LEFTOVERS)
+    return _LEFTOVER.search(key) is not None
 
 
 def walk(root: Path) -> Walk:
