@@ -53,11 +53,11 @@ def shape_of(image: Image.Image, choices: Choices | None = None) -> Shape:
     Raises:
         ImageError: there are no pixels, or its file is refused.
     """
-    if (file := unread_file(image)) is not None:
-        with image_errors():
+    with image_errors():
+        if (file := unread_file(image)) is not None:
             header = header_of(file, file.getbuffer().nbytes)
-        require_one_page(header, choices or Choices())
-        return header.shape
+            require_one_page(header, choices or Choices())
+            return header.shape
     if not image.width or not image.height:
         raise ImageError("has no pixels")
     return oriented(Shape(image.height, image.width), _orientation(image))
@@ -97,7 +97,7 @@ def unread_file(image: Image.Image) -> io.BytesIO | None:
     if not is_unread(image) or not is_read(image.format):
         return None
     file = image.fp  # type: ignore[attr-defined]
-    if file is None or file.closed:
+    if file is None or getattr(file, "closed", False):
         return None
     with _one_at_a_time:  # two pictures may share a file
         at = file.tell()
