@@ -149,6 +149,8 @@ def _pillow_header(fp: IO[bytes], name: str, num_bytes: int) -> Header:
         containers.check_end_marker(fp, begin, min(num_bytes, begin + (1 << 20) + 8 * image.width * image.height))
     stored = Shape(image.height, image.width)
     runs = _runs(fp, image, stored, num_bytes) if name == "BMP" else None
+    if name == "PPM":
+        _check_pnm(image, stored, num_bytes)
     bytes_per_pixel = _BYTES_PER_PIXEL.get(name, _OTHER_BYTES_PER_PIXEL)
     if runs is not None:
         bytes_per_pixel = 8 - (-MEMORY_PER_BYTE * runs.num_bytes // max(1, stored.pixels))
@@ -170,8 +172,7 @@ def _runs(fp: IO[bytes], image: Image.Image, stored: Shape, num_bytes: int) -> R
     codec, _, start, args = image.tile[0]  # type: ignore[attr-defined]
     if codec != "bmp_rle":
         _, row_bytes, _ = args
-        if start + row_bytes * stored.height - 3 > num_bytes:  # the last row may be without its padding
-            raise ImageError("is cut short: its pixel data run past the end of the file")
+        _require_rows(start, row_bytes * stored.height - 3, num_bytes)  # the last row may be without its padding
         return None
     _, is_half, direction = args
     fp.seek(28)
@@ -181,6 +182,20 @@ def _runs(fp: IO[bytes], image: Image.Image, stored: Shape, num_bytes: int) -> R
         )
     length = max(0, min(num_bytes - start, most_bytes(stored)))
     return Runs(start=start, num_bytes=length, is_half=is_half, is_top_down=direction > 0)
+
+
+def _check_pnm(image: Image.Image, stored: Shape, num_bytes: int) -> None:
+    """Raise `ImageError` where the samples of a PBM, PGM or PPM are not all there; those in text are counted later."""
+    codec, _, start, args = image.tile[0]  # type: ignore[attr-defined]
+    if codec != "ppm_plain":
+        is_wide = image.mode == "I" or (codec == "ppm" and args[1] > 255)
+        row_bits = stored.width * len(image.getbands()) * (16 if is_wide else 1 if image.mode == "1" else 8)
+        _require_rows(start, -(-row_bits // 8) * stored.height, num_bytes)
+
+
+def _require_rows(start: int, length: int, num_bytes: int) -> None:
+    if start + length > num_bytes:
+        raise ImageError("is cut short: its pixel data run past the end of the file")
 
 
 def _check_icon(fp: IO[bytes]) -> None:
