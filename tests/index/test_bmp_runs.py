@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -49,6 +49,7 @@ def runs_of(row: list[int], is_half: bool, draw) -> bytes:
     return out
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_runs_and_literal_pixels_of_any_length_are_read(data: st.DataObject) -> None:
     """Whatever commands a program chose, rows packed beyond the picture too, the pixels are the same."""

@@ -2,9 +2,9 @@
 
 Each format has the decoder that is right about it: JPEG goes through libjpeg-turbo, which shrinks while it decodes
 where the target is less than half as large (a quarter of the time and memory); PNG through libpng, in the file's own
-depth; TIFF through tifffile and imagecodecs; what Pillow would read in Python, through NumPy; the rest, and what the first
-decoder lacks, through Pillow. Memory is a fixed number of bytes per pixel, known beforehand, so that a loader can reserve it. Nearly all time is spent without the
-interpreter's lock.
+depth; TIFF through tifffile and imagecodecs; what Pillow reads in Python, through NumPy; the rest, and what the first
+decoder lacks, through Pillow. Memory is a fixed number of bytes per pixel, known beforehand, so that a loader can
+reserve it. Nearly all time is spent without the interpreter's lock.
 """
 
 from __future__ import annotations
