@@ -36,6 +36,13 @@ def pending_of_android(root):
 
 
 @case("hidden", TWO, "left out")
+def backups_and_unfinished_downloads(root):
+    plain(root)
+    for end in (".part", ".crdownload", ".tmp", ".bak", "~", "_original"):
+        (root / f"cat/0.png{end}").write_bytes((root / "cat/0.png").read_bytes())
+
+
+@case("hidden", TWO, "left out")
 def thumbnails_in_a_class(root):
     plain(root)
     picture(root / "cat/.thumbnails/0.png")

@@ -96,7 +96,7 @@ listed("absolute_with_double_slash", TWO, rows=[f"ROOT//{row}" for row in FOUR])
 listed("labels_that_look_like_gaps", {"NA": 1, "null": 1, "None": 1, "nan": 1}, rows=[
     f"{path},{label}" for path, label in zip(FOUR_PATHS, ("NA", "null", "None", "nan"))
 ])  # fmt: skip
-listed("labels_that_are_numbers", {"0": 1, "007": 1, "1": 1, "1.0": 1}, rows=[
+listed("labels_that_are_numbers", {"0": 1, "007": 1, "1": 1, "1.0": 1}, "number", rows=[
     f"{path},{label}" for path, label in zip(FOUR_PATHS, ("0", "007", "1", "1.0"))
 ])  # fmt: skip
 listed("labels_true_and_false", {"true": 2, "False": 2}, rows=[
@@ -111,7 +111,7 @@ listed("column_lable", {}, "lable", header="path,lable", rows=FOUR, num_images=4
 listed("column_filepath", None, "filepath", header="filepath,label", rows=FOUR)
 listed("column_file_path_of_many", None, "rename", header="id,image_path,label", rows=[f"1,{row}" for row in FOUR])
 listed("width_alone", TWO, "width", header="path,label,width", rows=[f"{row},9" for row in FOUR])
-listed("two_columns_path", TWO, "path", header="path,path,label", rows=[f"{row.split(',')[0]},{row}" for row in FOUR])
+listed("two_columns_path", None, "path", header="path,path,label", rows=[f"{row.split(',')[0]},{row}" for row in FOUR])
 listed("split_in_any_case", TWO, header="path,label,split", rows=[
     f"{row},{split}" for row, split in zip(FOUR, ("Train", "VALID", "training", "Testing"))
 ])  # fmt: skip
@@ -193,5 +193,6 @@ parquet("parquet_below_a_folder_with_equals", TWO, "not there|",
         file="label=x/list.parquet", path=[f"../{path}" for path in FOUR_PATHS], label=FOUR_LABELS)  # fmt: skip
 parquet("parquet_labelled_by_its_folder", {}, num_images=4,
         file="label=x/list.parquet", path=[f"../{path}" for path in FOUR_PATHS])  # fmt: skip
+parquet("parquet_two_columns_path", None, "one column", path=FOUR_PATHS, label=FOUR_LABELS, Path=FOUR_PATHS)
 parquet("parquet_column_fold", TWO, "fold", path=FOUR_PATHS, label=FOUR_LABELS, fold=[1, 2, 3, 4])
 parquet("parquet_upper_case_name", TWO, file="LIST.PARQUET", path=FOUR_PATHS, label=FOUR_LABELS)

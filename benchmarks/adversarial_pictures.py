@@ -22,8 +22,8 @@ from pathlib import Path
 
 import numpy as np
 from picture_bombs import bombs
-from picture_cases import RGB
-from picture_matrix import all_cases
+from picture_cases import RGB, X
+from picture_matrix import all_cases, bmp
 from picture_tiff import tiff
 from PIL import Image
 
@@ -88,6 +88,8 @@ def seeds() -> Iterator[tuple[str, bytes]]:
         out = io.BytesIO()
         image.save(out, name, **options)
         yield name.lower(), out.getvalue()
+    table = np.arange(1024, dtype=np.uint8).tobytes()
+    yield "bmp", bmp(X, 8, 40, compression=1, table=table)
     for layout, compression in (("tiles", "deflate"), ("strips", "lzw"), ("one", "packbits"), ("strips", "none")):
         yield "tiff", tiff(RGB, 8, 2, layout=layout, compression=compression, planar=layout == "tiles")
     out = io.BytesIO()

@@ -275,6 +275,11 @@ def bombs() -> Iterator[tuple[str, Callable[[Path], object]]]:
             bmp(RGB.reshape(HEIGHT, -1), 24, 40)[:10] + b"\xff\xff\xff\x7f" + bmp(RGB.reshape(HEIGHT, -1), 24, 40)[14:]
         ),
     )
+    # Runs of three literal pixels, two bytes each: a million and a half commands.
+    runs = (b"\0\3\1\2\3\0" * 682 + b"\2\7\0\0") * 2048 + b"\0\1"
+    head = struct.pack("<IiiHHIIiiII", 40, 2048, 2048, 1, 8, 1, len(runs), 0, 0, 0, 0) + bytes(1024)
+    data = b"BM" + struct.pack("<IHHI", 14 + len(head) + len(runs), 0, 0, 14 + len(head)) + head + runs
+    yield "bmp_runs_4MP", lambda p: p.write_bytes(data)
     yield (
         "bmp_colors",
         lambda p: sparse(p, bmp(RGB.reshape(HEIGHT, -1), 24, 40)[:46] + b"\xff\xff\xff\x7f" + bytes(4), 3 << 30),

@@ -217,10 +217,12 @@ def bmp(
     table: bytes = b"",
     down: bool = True,
 ) -> bytes:
-    """A BMP of rows of bytes (H, n), top row first."""
-    step = -(-rows.shape[1] // 4) * 4
-    rows = np.pad(rows, [(0, 0), (0, step - rows.shape[1])])
-    pixels = (rows if down else rows[::-1]).tobytes()
+    """A BMP of rows of bytes (H, n), top row first; where it is compressed by runs, of pixels (H, W)."""
+    rows = rows if down else rows[::-1]
+    if compression in (1, 2):
+        pixels = bmp_runs(rows, bits)
+    else:
+        pixels = np.pad(rows, [(0, 0), (0, -rows.shape[1] % 4)]).tobytes()
     if header == 12:
         info = struct.pack("<IHHHH", 12, WIDTH, HEIGHT, 1, bits)
     else:
@@ -238,6 +240,24 @@ def bmp(
     return b"BM" + struct.pack("<IHHI", start + len(pixels), 0, 0, start) + info + table + pixels
 
 
+def bmp_runs(rows: np.ndarray, bits: int) -> bytes:
+    """Pixels as the runs of RLE8 or RLE4: rows in turn as runs of one color (or two), and as literal pixels."""
+    out = b""
+    for y, row in enumerate(rows.tolist()):
+        for part in (row[:17], row[17:]):
+            if y % 3 == 0:
+                data = bytes(part) if bits == 8 else packed(np.array([part], np.uint8), 4, "<")
+                out += bytes([0, len(part)]) + data + b"\0" * (len(data) % 2)
+            elif bits == 8:
+                out += b"".join(bytes([1, color]) for color in part)
+            else:
+                pairs = [(part[i : i + 2] + [0])[:2] for i in range(0, len(part), 2)]
+                counts = [min(2, len(part) - i) for i in range(0, len(part), 2)]
+                out += b"".join(bytes([count, one << 4 | other]) for count, (one, other) in zip(counts, pairs))
+        out += b"\0\0"
+    return out[:-2] + b"\0\1"
+
+
 def bmp_cases() -> Iterator[Case]:
     bgr = RGB[..., ::-1]
     full = (0xFF0000, 0xFF00, 0xFF, 0xFF000000)
@@ -252,6 +272,9 @@ def bmp_cases() -> Iterator[Case]:
             table = (colors[:, ::-1] if header == 12 else np.pad(colors[:, ::-1], [(0, 0), (0, 1)])).tobytes()
             rows = np.frombuffer(packed(index, bits, "<"), np.uint8).reshape(HEIGHT, -1)
             yield Case("BMP", f"palette{bits}_{tail}", bmp(rows, bits, header, table=table, down=down), colors[index])
+            if header >= 40 and bits > 1:
+                data = bmp(index, bits, header, compression=1 if bits == 8 else 2, table=table, down=down)
+                yield Case("BMP", f"runs{bits}_{tail}", data, colors[index])
         if header == 12:
             continue
         wide5 = RGB.astype(int) >> 3

@@ -20,7 +20,7 @@ tables = st.lists(st.tuples(cells.filter(str.strip), cells), max_size=6)
 
 def read(path: Path) -> list[tuple[str, ...]]:
     """The rows of a file with a column called path."""
-    table = read_csv(path, lambda names: "path" in names)
+    _, table = read_csv(path, lambda names: "path" in names, lambda names: range(len(names)))
     return list(zip(*(column.to_pylist() for column in table.columns)))
 
 

@@ -136,3 +136,38 @@ def test_one_source_has_one_name(make_folder, monkeypatch: pytest.MonkeyPatch) -
     (root / "link").symlink_to("cat")
     shutil.copy(root / "dog/0.jpg", root / "up.jpg")
     assert scan_source(Path("link/..")).root == str(root)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("a.jpg.tmp", "a.png~", "a.jpg.part", "a.jpg.crdownload", "a.PNG.BAK", "a.jpg_original", "a.webp.orig"),
+        *("Unconfirmed 12.crdownload", "a.partial", "a.jpg.download", "a.jpg.temp", "~a.jpg.tmp"),
+    ],
+)
+def test_backups_and_unfinished_files_are_left_out_and_said(make_folder, name: str) -> None:
+    """Programs leave them beside the picture; a picture of such content is none of the class, whatever its case."""
+    root = make_folder(num_images=1)
+    shutil.copy(root / "cat/0.jpg", root / "cat" / name)
+    index = scan_source(root)
+    assert set(index.keys) == {"cat/0.jpg", "dog/0.jpg"}
+    assert notes(index) == {"leftover": f"Left out 1 backup or unfinished file (by the end of the name): 'cat/{name}'."}
+
+
+def test_leftovers_that_are_no_pictures_are_passed_over(make_folder) -> None:
+    """Nothing is said of them, nor of names that only look alike."""
+    root = make_folder(num_images=1)
+    (root / "cat/notes.txt~").write_text("notes")
+    for name in ("tmp.jpg", "~", "_original", "a.tmp.jpg", "tmp", "part.~1"):
+        shutil.copy(root / "cat/0.jpg", root / "cat" / name)
+    index = scan_source(root)
+    assert len(index) == 8
+    assert index.notes == ()
+
+
+def test_a_folder_of_leftovers_alone_says_so(tmp_path: Path, write_picture) -> None:
+    """There are no pictures, and the reason is named."""
+    (tmp_path / "source/cat").mkdir(parents=True)
+    shutil.move(write_picture("a.jpg"), tmp_path / "source/cat/a.jpg.part")
+    with pytest.raises(SourceError, match=r"No images were found .* Left out 1 backup or unfinished file"):
+        scan_source(tmp_path / "source")

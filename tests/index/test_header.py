@@ -325,3 +325,19 @@ def test_an_icon_without_opacity_is_refused(tmp_path: Path) -> None:
     Image.new("RGBA", (16, 16), (200, 0, 0, 0)).save(tmp_path / "a.ico", bitmap_format="bmp")
     with pytest.raises(ImageError, match="opacity channel is empty"):
         read_header(tmp_path / "a.ico")
+
+
+@pytest.mark.parametrize(
+    ("head", "num_bytes"),
+    [
+        *((b"P4 9 5\n", 10), (b"P5 9 5\n255\n", 45), (b"P5 9 5\n100\n", 45), (b"P5 9 5\n1023\n", 90)),
+        *((b"P5 9 5\n65535\n", 90), (b"P6 9 5\n255\n", 135), (b"P6 9 5\n100\n", 135), (b"P6 9 5\n65535\n", 270)),
+    ],
+)
+def test_samples_that_are_not_all_there_are_refused_by_the_header(tmp_path: Path, head: bytes, num_bytes: int) -> None:
+    """The length of a binary PBM, PGM or PPM tells whether it was cut short."""
+    (tmp_path / "whole.ppm").write_bytes(head + bytes(num_bytes))
+    assert decode(tmp_path / "whole.ppm").shape == (5, 9, 3)
+    (tmp_path / "cut.ppm").write_bytes(head + bytes(num_bytes - 1))
+    with pytest.raises(ImageError, match="cut short: its pixel data run past the end of the file"):
+        read_header(tmp_path / "cut.ppm")

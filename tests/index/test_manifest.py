@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import gzip
 import unicodedata
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from unsquare.errors import SourceError
-from unsquare.index import ShapeIndex, scan_source
+from unsquare.index import ShapeIndex, csv_table, scan_source
 
 NFC, NFD = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
 FOUR = ("cat/0.jpg,cat", "cat/1.jpg,cat", "dog/0.jpg,dog", "dog/1.jpg,dog")
@@ -103,7 +105,7 @@ def test_labels_stay_text(listed, labels: tuple[str, str]) -> None:
         ("path,label,fold", "1 column not used: 'fold' (used: path, label)."),
         ("path,lable,fold", "2 columns not used: 'lable', 'fold' (used: path); is 'lable' meant as 'label'?"),
         ("path,Klass,width", "not used: 'Klass', 'width'"),
-        ("path,path,label", "1 column not used: 'path'"),
+        ("path,file,label", "1 column not used: 'file'"),
         (" PATH ,Label,Splits", "(used: PATH, Label); is 'Splits' meant as 'split'?"),
     ],
 )
@@ -225,3 +227,87 @@ def test_orientations_are_numbers_of_exif(listed) -> None:
     for said in ("Rotate 90 CW", "9", "nan", "1.5"):
         with pytest.raises(SourceError, match=f"Row 1 of .* has the orientation '{said}'"):
             listed(f"cat/0.jpg,cat,30,20,{said}", header=header)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (
+            ["path", "path", "label"],
+            r"one column 'path', but '.*' has 2 \('path', 'path'\); remove or rename all but one",
+        ),
+        (["path", " Path", "label"], r"one column 'path', but '.*' has 2 \('path', ' Path'\)"),
+        (["path", "label", "LABEL"], r"one column 'label', but '.*' has 2 \('label', 'LABEL'\)"),
+    ],
+)
+def test_two_columns_of_one_name_are_refused(make_folder, suffix: str, names: list[str], message: str) -> None:
+    """Which of them counts would be a guess; twice what nobody reads is no matter."""
+    root = make_folder(num_images=1)
+    cells = {"path": "cat/0.jpg", "label": "cat"}
+    row = [cells[name.strip().lower()] for name in names]
+
+    def write(names: list[str], row: list[str]) -> Path:
+        path = root / f"list.{suffix}"
+        if suffix == "csv":
+            path.write_text(",".join(names) + "\n" + ",".join(row) + "\n")
+        else:
+            pq.write_table(pa.Table.from_arrays([pa.array([cell]) for cell in row], names=names), path)
+        return path
+
+    with pytest.raises(SourceError, match=message):
+        scan_source(write(names, row))
+    assert len(scan_source(write(["path", "label", "x", "x"], ["cat/0.jpg", "cat", "1", "2"]))) == 1
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv.gz"])
+def test_rows_of_a_csv_are_bounded(listed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
+    """More rows than are read are refused while they are counted, and as many as are read are read."""
+    monkeypatch.setattr(csv_table, "MOST_ROWS", 4)
+    monkeypatch.setattr(csv_table, "_BATCH_CELLS", 2)
+    assert len(listed(*FOUR)) == 4
+    data = ("path\tlabel\n" + "a.jpg\tb\n" * 1000).encode()
+    path = tmp_path / f"many.{suffix}"
+    path.write_bytes(gzip.compress(data) if suffix.endswith("gz") else data)
+    with pytest.raises(SourceError, match=r"it has 5 rows, but at most 4 are read; list fewer pictures\."):
+        scan_source(path)
+
+
+def test_a_long_csv_is_refused_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its length says enough; of a compressed one, what it unpacks to."""
+    monkeypatch.setattr(csv_table, "MOST_BYTES", 1000)
+    data = b"path,label\n" + b"a.jpg,b\n" * 1000
+    (tmp_path / "a.csv").write_bytes(data)
+    with pytest.raises(SourceError, match=r"it has 8,011 bytes to read, but at most 1,000 are"):
+        scan_source(tmp_path / "a.csv")
+    (tmp_path / "a.csv.gz").write_bytes(gzip.compress(data))
+    with pytest.raises(SourceError, match=r"it has more than 1,000 bytes"):
+        scan_source(tmp_path / "a.csv.gz")
+
+
+def test_rows_of_a_parquet_are_bounded_before_they_are_read(tmp_path: Path) -> None:
+    """Ten million rows in a small file, too many, are refused by the file's own account."""
+    path = tmp_path / "a.parquet"
+    rows = pa.DictionaryArray.from_arrays(np.zeros(10_000_001, np.int8), ["a.jpg"])
+    pq.write_table(pa.table({"path": rows, "label": rows}), path)
+    assert path.stat().st_size < 100_000
+    with pytest.raises(SourceError, match="it has 10,000,001 rows, but at most 10,000,000 are read"):
+        scan_source(path)
+
+
+def test_texts_of_a_parquet_are_bounded_before_they_are_written_out(tmp_path: Path) -> None:
+    """A long text that each row points at is counted in each."""
+    path = tmp_path / "a.parquet"
+    rows = pa.DictionaryArray.from_arrays(np.zeros(500_000, np.int8), ["a" * 10_000])
+    pq.write_table(pa.table({"path": rows}), path)
+    with pytest.raises(SourceError, match=r"it has 5,000,000,000 bytes to read, but at most 1,073,741,824 are"):
+        scan_source(path)
+
+
+def test_other_columns_of_a_parquet_are_not_read(make_folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures in the table itself, however many bytes, count for nothing."""
+    root = make_folder(num_images=1)
+    monkeypatch.setattr(csv_table, "MOST_BYTES", 1000)
+    table = pa.table({"image.bytes": [bytes(10_000)] * 2, "path": ["cat/0.jpg", "dog/0.jpg"], "label": ["cat", "dog"]})
+    pq.write_table(table, root / "list.parquet")
+    assert scan_source(root / "list.parquet").classes == ("cat", "dog")

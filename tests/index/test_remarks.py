@@ -8,6 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.csv as csv
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -57,6 +60,36 @@ def test_small_and_empty_classes_are_said(make_folder) -> None:
 def test_classes_that_look_alike_are_said(make_folder, other: str) -> None:
     """Case, spaces, invisible characters and width tell no reader two classes apart."""
     assert "'cat'" in said(scan_source(make_folder(("cat", other))))["alike_classes"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "alike"),
+    [
+        *(("1", "1.0", True), ("1", "01", True), ("1", "+1.", True), ("0", "0.0", True), ("2.5", "2.50", True)),
+        *(("-1", "-1.0", True), ("1", "-1", False), ("1", "1.5", False), ("10", "1", False), ("1.0", "1.0.0", False)),
+        (f"1{'0' * 40}1", f"1{'0' * 40}2", False),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_numbers_written_in_two_ways_are_said(make_folder, one: str, other: str, alike: bool, suffix: str) -> None:
+    """They stay two classes, as typed; whoever mixed them learns of it."""
+    root = make_folder(num_images=1)
+    table = pa.table({"path": ["cat/0.jpg", "dog/0.jpg"], "label": [one, other]})
+    if suffix == "csv":
+        csv.write_csv(table, root / "list.csv")
+    else:
+        pq.write_table(table, root / "list.parquet")
+    index = scan_source(root / f"list.{suffix}")
+    assert index.classes == tuple(sorted((one, other)))
+    assert ("alike_classes" in said(index)) == alike
+
+
+def test_columns_of_numbers_have_one_spelling(make_folder) -> None:
+    """Whole numbers, and the same as floats with a gap, as pandas writes them, are the same classes."""
+    root = make_folder(num_images=1)
+    for labels in ([1, 2], [1.0, 2.0]):
+        pq.write_table(pa.table({"path": ["cat/0.jpg", "dog/0.jpg"], "label": labels}), root / "list.parquet")
+        assert scan_source(root / "list.parquet").classes == ("1", "2")
 
 
 def test_a_picture_in_two_splits_or_classes_is_said(make_folder) -> None:

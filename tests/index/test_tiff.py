@@ -183,3 +183,29 @@ def test_opacity_of_floats_has_a_range_of_its_own(tmp_path: Path) -> None:
     pixels = np.dstack([COLOR, np.ones_like(GREY)]).astype(np.float32)
     tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb", extrasamples=["unassalpha"])
     np.testing.assert_array_equal(decode(tmp_path / "a.tif"), COLOR)
+
+
+@pytest.mark.parametrize(
+    ("photometric", "num_colors", "name"),
+    [("miniswhite", 1, "white-is-zero"), ("separated", 4, "CMYK"), ("ycbcr", 3, "YCbCr"), ("cielab", 3, "LAB")],
+)
+def test_colors_multiplied_by_opacity_where_zero_is_not_black_are_refused(
+    tmp_path: Path, photometric: str, num_colors: int, name: str
+) -> None:
+    """The samples or what they show may have been multiplied; with opacity apart, the same file is read."""
+    pixels = np.dstack([GREY] * num_colors + [GREY[:, ::-1]])
+    options = {"photometric": photometric, "planarconfig": "contig"}
+    tifffile.imwrite(tmp_path / "a.tif", pixels, extrasamples=["assocalpha"], **options)
+    for read in (read_header, decode):
+        with pytest.raises(ImageError, match=f"has {name} samples multiplied by opacity"):
+            read(tmp_path / "a.tif")
+    tifffile.imwrite(tmp_path / "b.tif", pixels, extrasamples=["unassalpha"], **options)
+    assert decode(tmp_path / "b.tif").shape == (24, 40, 3)
+
+
+def test_white_is_zero_with_opacity_apart_is_shown_over_white(tmp_path: Path) -> None:
+    """Grey is turned round, opacity is not."""
+    alpha = np.where(GREY % 2, 255, 0).astype(np.uint8)
+    options = {"photometric": "miniswhite", "planarconfig": "contig", "extrasamples": ["unassalpha"]}
+    tifffile.imwrite(tmp_path / "a.tif", np.dstack([GREY, alpha]), **options)
+    np.testing.assert_array_equal(decode(tmp_path / "a.tif")[..., 0], np.where(alpha, 255 - GREY, 255))

@@ -19,7 +19,11 @@ from PIL import Image, ImageCms, TiffImagePlugin
 from unsquare.data.pixels import Pixels
 
 _STRIP_PIXELS = 1 << 20
-_OPAQUE = {"LA": "L", "La": "L", "PA": "RGB", "RGBA": "RGB", "RGBa": "RGB", "CMYKA": "CMYK", "LABA": "LAB"}
+_OPAQUE = {
+    **dict.fromkeys(("LA", "La"), "L"),
+    **dict.fromkeys(("PA", "RGBA", "RGBa"), "RGB"),
+    **{name + "A": name for name in ("CMYK", "LAB", "YCbCr")},
+}
 """Kinds of pixels with opacity, and what they are without."""
 _COLORS = {"1": "L", "P": "RGB", "YCbCr": "RGB", "HSV": "RGB", "RGBX": "RGB"}
 """Kinds that become another before a profile is applied."""

@@ -2,9 +2,9 @@
 
 Each format has the decoder that is right about it: JPEG goes through libjpeg-turbo, which shrinks while it decodes
 where the target is less than half as large (a quarter of the time and memory); PNG through libpng, in the file's own
-depth; TIFF through tifffile and imagecodecs; the rest, and what the first decoder lacks, through Pillow. Memory is a
-fixed number of bytes per pixel, known beforehand, so that a loader can reserve it. Nearly all time is spent without the
-interpreter's lock.
+depth; TIFF through tifffile and imagecodecs; what Pillow reads in Python, through NumPy; the rest, and what the first
+decoder lacks, through Pillow. Memory is a fixed number of bytes per pixel, known beforehand, so that a loader can
+reserve it. Nearly all time is spent without the interpreter's lock.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ import imagecodecs
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
-from PIL import GifImagePlugin, Image
+from PIL import BmpImagePlugin, GifImagePlugin, Image
 
 from unsquare.data.colour import Range, from_channels, levels_of, needs_depth, to_rgb, to_srgb
 from unsquare.data.pixels import Pixels, oriented_pixels
 from unsquare.data.tiff import read_samples
 from unsquare.errors import ImageError, StaleImageError
+from unsquare.index.bmp_runs import Runs, read_runs
 from unsquare.index.header import MOST_BYTES_PER_PIXEL, Header, header_of, open_pixels, oriented, read_header
 from unsquare.index.opening import open_regular
 from unsquare.index.reading import image_errors
@@ -84,10 +85,13 @@ def decode(
         header = header_of(fp, status.st_size)
         if expected is not None and header.shape != tuple(expected):
             raise StaleImageError(f"is {header.shape} pixels now, but {Shape(*expected)} in the index")
-        target = oriented(size or header.shape, header.orientation)
-        pixels = _decode_stored(fp, header, target, bits)
-        resized = resize(pixels, target)
-        return oriented_pixels(resized, header.orientation)
+        return decode_stream(fp, header, size or header.shape, bits)
+
+
+def decode_stream(fp: IO[bytes], header: Header, size: Shape, bits: int | None = None) -> Pixels:
+    """As `decode`, for an open file with its header; call it within `image_errors`."""
+    target = oriented(size, header.orientation)
+    return oriented_pixels(resize(_decode_stored(fp, header, target, bits), target), header.orientation)
 
 
 def decode_row(index: ShapeIndex, row: int, size: Shape | None = None) -> Pixels:
@@ -151,6 +155,8 @@ def _decode_stored(fp: IO[bytes], header: Header, target: Shape, bits: int | Non
         mode = ("RGB" if samples.mode == "P" else samples.mode) + "A" * samples.has_alpha
         channels = read_samples(fp, header, bits)
         return from_channels(channels, mode, header.icc, premultiplied=samples.is_premultiplied)
+    if header.runs is not None:
+        return _decode_runs(fp, header, header.runs)
     if header.parts:
         data = join(fp, header.parts)
         if data[12:16] == b"VP8X" and data[20] & _ANIMATED:
@@ -162,18 +168,47 @@ def _decode_stored(fp: IO[bytes], header: Header, target: Shape, bits: int | Non
 
 def _decode_other(fp: IO[bytes], header: Header) -> Pixels:
     with open_pixels(fp, header) as image:
+        if header.format == "PPM" and image.tile[0][0] == "ppm":  # type: ignore[attr-defined]
+            return _decode_pnm(fp, header, image)
         image.load()
         if (image.height, image.width) != header.stored:
             raise ImageError(f"decodes to {image.height} x {image.width} pixels but declares {header.stored}")
-        if header.format == "BMP" and image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0):
-            # A header that promises opacity, and nothing in it: every program shows such a picture as opaque.
-            image.putalpha(255)
-        pixels = to_rgb(image, header.icc)
-        if isinstance(image, GifImagePlugin.GifImageFile) and image.dispose_extent:
-            # The canvas around the first frame, which Pillow fills with the first color, is transparent.
-            left, top, right, bottom = image.dispose_extent
-            pixels[:top] = pixels[bottom:] = pixels[:, :left] = pixels[:, right:] = 255
-        return pixels
+        return loaded_pixels(image, header.icc)
+
+
+def loaded_pixels(image: Image.Image, icc: bytes) -> Pixels:
+    """The pixels of a loaded picture, (H, W, 3), with what Pillow's decoders leave to be known of its format."""
+    if isinstance(image, BmpImagePlugin.BmpImageFile) and image.mode == "RGBA":
+        # A header that promises opacity, and nothing in it: every program shows such a picture as opaque.
+        image = image.convert("RGB") if image.getchannel("A").getextrema() == (0, 0) else image
+    pixels = to_rgb(image, icc)
+    if isinstance(image, GifImagePlugin.GifImageFile) and image.tell() == 0 and image.dispose_extent:
+        # The canvas around the first frame, which Pillow fills with the first color, is transparent.
+        left, top, right, bottom = image.dispose_extent
+        pixels[:top] = pixels[bottom:] = pixels[:, :left] = pixels[:, right:] = 255
+    return pixels
+
+
+def _decode_pnm(fp: IO[bytes], header: Header, image: Image.Image) -> Pixels:
+    """The samples of a PGM or PPM of a range that Pillow scales one by one, in Python: seconds for a few megapixels."""
+    _, _, start, (_, top) = image.tile[0]  # type: ignore[attr-defined]
+    mode = "RGB" if image.mode == "RGB" else "L"
+    fp.seek(start)
+    kind = np.dtype(">u2" if top > 255 else "u1")
+    data = fp.read(header.stored.pixels * len(mode) * kind.itemsize)
+    samples = np.frombuffer(data, kind).reshape(*header.stored, len(mode))
+    return from_channels(levels_of(samples, Range(0, top)), mode)
+
+
+def _decode_runs(fp: IO[bytes], header: Header, runs: Runs) -> Pixels:
+    with open_pixels(fp, header) as image:
+        table = np.zeros((256, 3), np.uint8)
+        if image.palette is not None:
+            colors = np.frombuffer(image.palette.getdata()[1], np.uint8).reshape(-1, 4)[:256, 2::-1]  # blue comes first
+            table[: len(colors)] = colors
+        else:  # Pillow's way to say that the colors are from black to white
+            table[:] = np.arange(256)[:, None] * (255 if image.mode == "1" else 1)
+    return table[read_runs(fp, runs, header.stored)]
 
 
 def _decode_jpeg(fp: IO[bytes], header: Header, target: Shape) -> Pixels:

@@ -217,7 +217,7 @@ class BatchLoader:
 
     def _decode(self, image: int, target: Shape) -> Pixels:
         if image in self._opened:
-            return decode_opened(self._opened[image], target)
+            return decode_opened(self._opened[image], target, self._index.choices.bits)
         return decode_row(self._index, image, target)
 
 

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import io
+import threading
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, TiffImagePlugin
+from PIL import ExifTags, Image, ImageFile, TiffImagePlugin
 
-from unsquare.data.colour import to_rgb
-from unsquare.data.decode import resize
+from unsquare.data.decode import decode_stream, loaded_pixels, resize
 from unsquare.data.pixels import Pixels, oriented_pixels
 from unsquare.errors import ImageError, SourceError
-from unsquare.index.header import oriented
+from unsquare.index.ambiguous import require_one_page
+from unsquare.index.choices import Choices
+from unsquare.index.header import header_of, is_read, oriented
 from unsquare.index.reading import image_errors
 from unsquare.shapes import Shape
 
 _CHANNELS = (1, 3, 4)
 """Of an array's last axis: grey, RGB, RGB with opacity."""
+_one_at_a_time = threading.Lock()
+"""Around reading the files of opened pictures."""
 
 
 def as_image(array: npt.NDArray[Any]) -> Image.Image:
@@ -42,35 +47,64 @@ def as_image(array: npt.NDArray[Any]) -> Image.Image:
     return Image.fromarray(array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array)
 
 
-def shape_of(image: Image.Image) -> Shape:
+def shape_of(image: Image.Image, choices: Choices | None = None) -> Shape:
     """The shape as displayed, which is that of `decode_opened`.
 
     Raises:
-        ImageError: there are no pixels.
+        ImageError: there are no pixels, or its file is refused.
     """
+    with image_errors():
+        if (file := unread_file(image)) is not None:
+            header = header_of(file, file.getbuffer().nbytes)
+            require_one_page(header, choices or Choices())
+            return header.shape
     if not image.width or not image.height:
         raise ImageError("has no pixels")
     return oriented(Shape(image.height, image.width), _orientation(image))
 
 
-def decode_opened(image: Image.Image, size: Shape) -> Pixels:
+def decode_opened(image: Image.Image, size: Shape, bits: int | None = None) -> Pixels:
     """The picture as displayed: orientation applied, transparency over white, sRGB, 8 bits, the frame it is at.
 
     Args:
-        image: in any mode; read now, where it was only opened.
+        image: in any mode. Where it was only opened, its file is read, by the decoders that files are read by.
         size: the displayed shape to resize to.
+        bits: as for `decode`, where its file is read.
 
     Returns:
         (H, W, 3) uint8.
 
     Raises:
-        ImageError: it was only opened, and its file is damaged.
+        ImageError: it was only opened, and its file is damaged or refused.
     """
     with image_errors():
+        if (file := unread_file(image)) is not None:
+            return decode_stream(file, header_of(file, file.getbuffer().nbytes), size, bits)
         orientation = _orientation(image)
         image.load()
-        pixels = resize(to_rgb(image, image.info.get("icc_profile") or b""), oriented(size, orientation))
+        pixels = resize(loaded_pixels(image, image.info.get("icc_profile") or b""), oriented(size, orientation))
         return oriented_pixels(pixels, orientation)
+
+
+def is_unread(image: Image.Image) -> bool:
+    """Whether a picture was only opened, and nothing of its file was read but the header."""
+    # Pillow keeps the pixels there; a Pillow that does not would make all pictures loaded ones, shown as it reads them.
+    return isinstance(image, ImageFile.ImageFile) and getattr(image, "_im", image) is None and image.tell() == 0
+
+
+def unread_file(image: Image.Image) -> io.BytesIO | None:
+    """The file of a picture that was only opened, from memory or an open file; None where Pillow has to read it."""
+    if not is_unread(image) or not is_read(image.format):
+        return None
+    file = image.fp  # type: ignore[attr-defined]
+    if file is None or getattr(file, "closed", False):
+        return None
+    with _one_at_a_time:  # two pictures may share a file
+        at = file.tell()
+        file.seek(0)
+        content = io.BytesIO(file.read())
+        file.seek(at)
+    return content
 
 
 def _orientation(image: Image.Image) -> int:

@@ -8,6 +8,7 @@ from typing import IO
 import imagecodecs
 
 from unsquare.errors import ImageError
+from unsquare.index.bmp_runs import read_runs
 from unsquare.index.choices import Choices
 from unsquare.index.header import Header
 from unsquare.index.stream import join
@@ -44,6 +45,13 @@ def require_known_range(fp: IO[bytes], header: Header, choices: Choices) -> None
             f"train from an index made with `unsquare scan --bits {max(8, most.bit_length())} --out index.parquet` (as "
             "used), or with --bits 16 (as declared)"
         )
+
+
+def require_all_pixels(fp: IO[bytes], header: Header) -> None:
+    """Raise `ImageError` where the runs of a BMP do not say what color each pixel has."""
+    if header.runs is not None:
+        with _one_at_a_time:
+            read_runs(fp, header.runs, header.stored)
 
 
 def _largest_of_png(fp: IO[bytes], header: Header) -> int:

@@ -2,8 +2,9 @@
 
 Line ends, byte order marks, UTF-16 and the delimiter are told by content. Cells stay text, so that a label 007
 stays 007 and a class NA is no gap. What cannot be told for sure is refused with its line: another encoding, a
-row of more or fewer cells than the header, a quote without its end. (Arrow's reader takes half the time, but knows
-neither other encodings nor the line ends of old Macs, and names no line.)
+row of more or fewer cells than the header, a quote without its end. Cells that nobody wants are dropped, and the
+others become columns a batch at a time. (Arrow's reader takes half the time, but knows neither other encodings nor
+the line ends of old Macs, and names no line.)
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import gzip
 import io
 import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -23,9 +24,13 @@ from unsquare.errors import ImageError, SourceError
 from unsquare.index.opening import open_regular
 from unsquare.index.table import shown
 
+MOST_ROWS = 10_000_000
+"""Of a manifest; each takes about half a kilobyte before its picture is opened."""
 MOST_BYTES = 1 << 30
-"""Of a manifest, unpacked: some ten million rows."""
+"""Of a manifest, unpacked."""
 _MOST_HEADER = 1 << 20
+_BATCH_CELLS = 1 << 18
+_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 _DELIMITERS = ",;\t|"
 _MARKS = {  # the longer mark begins with the shorter
     codecs.BOM_UTF32_LE: "utf-32",
@@ -44,29 +49,36 @@ _OTHER_FILES = {
 }
 
 
-def read_csv(path: Path, is_ours: Callable[[list[str]], bool]) -> pa.Table:
-    """The table of a CSV file, perhaps compressed by gzip; empty lines and rows are passed over.
+def read_csv(
+    path: Path, is_ours: Callable[[list[str]], bool], pick: Callable[[list[str]], Sequence[int]]
+) -> tuple[list[str], pa.Table]:
+    """The names of all columns of a CSV file, perhaps compressed by gzip, and a table of some.
+
+    Empty lines and rows are passed over.
 
     Args:
         path: the file.
         is_ours: whether these names of columns are what is looked for; it decides between delimiters.
+        pick: the positions of the columns that are kept, given the names of all.
 
     Raises:
-        SourceError: the file is no such table; the message says in which line.
+        SourceError: the file is no such table, or holds too much; the message says in which line.
     """
     text = _text(path)
-    lines = io.StringIO(text, newline="")
     if mark := re.match(r"sep=(.)(\r\n|\r|\n)", text):  # Excel's word for the delimiter
-        lines.seek(mark.end())
-        delimiter = mark[1]
-    else:
-        delimiter = _delimiter(text[:_MOST_HEADER], is_ours)
-    return _table(lines, delimiter, path)
+        return _table(_lines(text, mark.end()), mark[1], pick, path)
+    return _table(_lines(text), _delimiter(text[:_MOST_HEADER], is_ours), pick, path)
+
+
+def _lines(text: str, start: int = 0) -> Iterator[str]:
+    """The lines with their ends, whichever these are; a StringIO would hold each letter in four bytes."""
+    return (match[0] for match in _LINE.finditer(text, start))
 
 
 def _text(path: Path) -> str:
     try:
-        with open_regular(path) as (file, _):
+        with open_regular(path) as (file, status):
+            check_bytes(status.st_size, path)
             data = file.read(MOST_BYTES + 1)
         if data.startswith(b"\x1f\x8b"):
             with gzip.GzipFile(fileobj=io.BytesIO(data)) as unpacked:
@@ -74,7 +86,7 @@ def _text(path: Path) -> str:
     except (OSError, ImageError, EOFError, zlib.error) as error:
         raise unreadable(path, getattr(error, "strerror", None) or str(error)) from error
     if len(data) > MOST_BYTES:
-        raise unreadable(path, f"it has more than {MOST_BYTES >> 30} GiB; write it as Parquet")
+        raise unreadable(path, f"it has more than {MOST_BYTES:,} bytes unpacked; list fewer pictures, or shorter paths")
     for beginning, reason in _OTHER_FILES.items():
         if data.startswith(beginning):
             raise SourceError(f"The manifest '{shown(str(path))}' {reason}.")
@@ -104,11 +116,16 @@ def _delimiter(text: str, is_ours: Callable[[list[str]], bool]) -> str:
     return found or max(headers, key=lambda delimiter: len(headers[delimiter]))
 
 
-def _table(lines: io.StringIO, delimiter: str, path: Path) -> pa.Table:
+def _table(
+    lines: Iterator[str], delimiter: str, pick: Callable[[list[str]], Sequence[int]], path: Path
+) -> tuple[list[str], pa.Table]:
     rows = csv.reader(lines, delimiter=delimiter, strict=True)
-    cells: list[str] = []  # of all rows, one behind the other: a list for each costs twice the time
+    cells: list[str] = []  # of many rows, one behind the other: a list for each costs twice the time
     try:
         names = next((row for row in rows if row), [])
+        picked = pick(names)
+        columns: list[list[pa.Array]] = [[] for _ in picked]
+        num_rows = 0
         for row in rows:
             if not "".join(row).strip():
                 continue
@@ -118,11 +135,38 @@ def _table(lines: io.StringIO, delimiter: str, path: Path) -> pa.Table:
                     f"line {rows.line_num} has another number of cells ({len(row)}) than the header ({len(names)}); "
                     "put a cell that holds the delimiter into quotes",
                 )
-            cells.extend(row)
+            cells.extend([row[at] for at in picked])
+            if len(cells) >= _BATCH_CELLS:
+                num_rows += _move(cells, columns)
+                check_rows(num_rows, path)
     except csv.Error as error:
         raise unreadable(path, f"line {rows.line_num}: {error}") from error
-    columns = [pa.array(cells[at :: len(names)], pa.string()) for at in range(len(names))]
-    return pa.Table.from_arrays(columns, names=names)
+    check_rows(num_rows + _move(cells, columns), path)
+    arrays = [pa.chunked_array(chunks, pa.string()) for chunks in columns]
+    return names, pa.Table.from_arrays(arrays, names=[names[at] for at in picked])
+
+
+def _move(cells: list[str], columns: list[list[pa.Array]]) -> int:
+    """Move the cells of some rows into a further piece of each column; returns the number of rows."""
+    for at, chunks in enumerate(columns):
+        chunks.append(pa.array(cells[at :: len(columns)], pa.string()))
+    num_rows = len(cells) // len(columns)
+    cells.clear()
+    return num_rows
+
+
+def check_rows(num_rows: int, path: Path) -> None:
+    """Raise `SourceError` where a manifest has more rows than are read."""
+    if num_rows > MOST_ROWS:
+        reason = f"it has {num_rows:,} rows, but at most {MOST_ROWS:,} are read; list fewer pictures"
+        raise unreadable(path, reason)
+
+
+def check_bytes(num_bytes: int, path: Path) -> None:
+    """Raise `SourceError` where a manifest, or what is read of it, is longer than is taken into memory."""
+    if num_bytes > MOST_BYTES:
+        said = f"it has {num_bytes:,} bytes to read, but at most {MOST_BYTES:,} are"
+        raise unreadable(path, f"{said}; list fewer pictures, or shorter paths")
 
 
 def unreadable(path: Path, reason: str) -> SourceError:

@@ -13,7 +13,7 @@ from unsquare.index.listing import SPLIT_NAMES, Listing, class_name, sorted_list
 from unsquare.index.opening import open_regular
 from unsquare.index.remarks import counted, remark
 from unsquare.index.table import Remark, printable, shown, strings
-from unsquare.index.walk import Walk, looks_like_image, walk
+from unsquare.index.walk import Walk, is_leftover, looks_like_image, walk
 
 
 def list_folder(root: Path) -> Listing:
@@ -21,16 +21,17 @@ def list_folder(root: Path) -> Listing:
 
     A class is the first folder below the root, or below a split folder where there are split folders; folders
     inside a class folder belong to that class. A file is listed where its name or its content is that of an
-    image.
+    image, and its name is not that of a backup or of an unfinished download.
 
     Raises:
         SourceError: there are no images, split folders stand beside other folders, or a folder cannot be
             read.
     """
     found = walk(root)
-    keys = [key for key, is_file in found.files if looks_like_image(key) or (is_file and _begins_as_image(root, key))]
+    taken = [key for key, is_file in found.files if looks_like_image(key) or (is_file and _begins_as_image(root, key))]
+    keys, leftovers = [key for key in taken if not is_leftover(key)], [key for key in taken if is_leftover(key)]
     if not keys:
-        left_out = "".join(f" {note.text}" for note in _left_out(found))
+        left_out = "".join(f" {note.text}" for note in _left_out(found, leftovers))
         raise SourceError(
             f"No images were found in '{shown(str(root))}'; to train, it should hold a folder of images for each class."
             f"{left_out}"
@@ -42,7 +43,7 @@ def list_folder(root: Path) -> Listing:
         splits.append(SPLIT_NAMES[folders.pop(0).lower()] if has_splits and folders else "")
         # A name that is not UTF-8 cannot be stored as a class; each file in such a folder is a problem.
         labels.append(class_name(folders[0]) if folders and printable(folders[0]) == folders[0] else "")
-    notes = [*_left_out(found), *_layout(root, found, keys, has_splits)]
+    notes = [*_left_out(found, leftovers), *_layout(root, found, keys, has_splits)]
     return sorted_listing(str(root), strings(keys), strings(labels), strings(splits), notes=notes)
 
 
@@ -73,13 +74,16 @@ def _spoken(named: set[str]) -> str:
     return " and ".join(words[name] for name in words if name in named)
 
 
-def _left_out(found: Walk) -> Iterator[Remark]:
-    """Remarks on what the walk left out by rule."""
+def _left_out(found: Walk, leftovers: list[str]) -> Iterator[Remark]:
+    """Remarks on what is left out by rule."""
     if names := found.hidden:
         text = (
             f"Left out {counted(names, 'hidden file or folder', 'hidden files or folders')} (a dot first): {{names}}."
         )
         yield remark("hidden", text, names)
+    if leftovers:
+        kind = counted(leftovers, "backup or unfinished file", "backups or unfinished files")
+        yield remark("leftover", f"Left out {kind} (by the end of the name): {{names}}.", leftovers)
     if names := found.system:
         yield remark("system_folder", f"Left out {counted(names, 'system folder')}: {{names}}.", names)
     if names := found.lost:

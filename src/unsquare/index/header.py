@@ -27,6 +27,7 @@ from PIL import (
 
 from unsquare.errors import ImageError
 from unsquare.index import containers
+from unsquare.index.bmp_runs import MEMORY_PER_BYTE, Runs, most_bytes
 from unsquare.index.content import HEAD_BYTES, sniff, why_not_an_image
 from unsquare.index.jpeg import read_jpeg
 from unsquare.index.limits import MAX_ICON_SIDE, MAX_WHOLE_BYTES, HeaderReader, check_length, check_size
@@ -75,6 +76,8 @@ class Header:
     """What the decoder is given of the file; nothing where it reads the file itself."""
     samples: Samples | None = field(default=None, repr=False)
     """What the samples of a TIFF mean; None where Pillow reads it."""
+    runs: Runs | None = None
+    """The runs of a BMP that is compressed by them."""
     depth: int = 8
     """Bits of a sample, where the format has more than one depth."""
     num_pages: int = 1
@@ -115,6 +118,11 @@ def header_of(fp: IO[bytes], num_bytes: int) -> Header:
     return header
 
 
+def is_read(format: str | None) -> bool:
+    """Whether files of a format, by Pillow's name of it, are opened here."""
+    return format in ("PNG", "MPO", *_OPENERS)
+
+
 def open_pixels(fp: IO[bytes], header: Header) -> Image.Image:
     """The file opened for decoding by Pillow; `header` comes from `header_of`, which has checked its size."""
     fp.seek(0)
@@ -139,14 +147,55 @@ def _pillow_header(fp: IO[bytes], name: str, num_bytes: int) -> Header:
         begin = fp.tell()
         icc = containers.read_jpeg2000(fp, num_bytes, image.mode)
         containers.check_end_marker(fp, begin, min(num_bytes, begin + (1 << 20) + 8 * image.width * image.height))
+    stored = Shape(image.height, image.width)
+    runs = _runs(fp, image, stored, num_bytes) if name == "BMP" else None
+    if name == "PPM":
+        _check_pnm(image, stored, num_bytes)
+    bytes_per_pixel = _BYTES_PER_PIXEL.get(name, _OTHER_BYTES_PER_PIXEL)
+    if runs is not None:
+        bytes_per_pixel = 8 - (-MEMORY_PER_BYTE * runs.num_bytes // max(1, stored.pixels))
+        if bytes_per_pixel > MOST_BYTES_PER_PIXEL and stored.pixels > 1 << 20:
+            raise ImageError(f"takes {bytes_per_pixel} bytes a pixel to decode, above the limit; save it uncompressed")
     return Header(
         format=name,
         mode=image.mode,
-        stored=Shape(image.height, image.width),
+        stored=stored,
         orientation=_orientation(image),
         icc=icc,
-        bytes_per_pixel=_BYTES_PER_PIXEL.get(name, _OTHER_BYTES_PER_PIXEL),
+        runs=runs,
+        bytes_per_pixel=bytes_per_pixel,
     )
+
+
+def _runs(fp: IO[bytes], image: Image.Image, stored: Shape, num_bytes: int) -> Runs | None:
+    """Where the runs of a BMP are; None where it is not compressed by them, and all there."""
+    codec, _, start, args = image.tile[0]  # type: ignore[attr-defined]
+    if codec != "bmp_rle":
+        _, row_bytes, _ = args
+        _require_rows(start, row_bytes * stored.height - 3, num_bytes)  # the last row may be without its padding
+        return None
+    _, is_half, direction = args
+    fp.seek(28)
+    if (bits := int.from_bytes(fp.read(2), "little")) != (4 if is_half else 8):
+        raise ImageError(
+            f"is damaged: it has {bits} bits a pixel, but is compressed as if it had {4 if is_half else 8}"
+        )
+    length = max(0, min(num_bytes - start, most_bytes(stored)))
+    return Runs(start=start, num_bytes=length, is_half=is_half, is_top_down=direction > 0)
+
+
+def _check_pnm(image: Image.Image, stored: Shape, num_bytes: int) -> None:
+    """Raise `ImageError` where the samples of a PBM, PGM or PPM are not all there; those in text are counted later."""
+    codec, _, start, args = image.tile[0]  # type: ignore[attr-defined]
+    if codec != "ppm_plain":
+        is_wide = image.mode == "I" or (codec == "ppm" and args[1] > 255)
+        row_bits = stored.width * len(image.getbands()) * (16 if is_wide else 1 if image.mode == "1" else 8)
+        _require_rows(start, -(-row_bits // 8) * stored.height, num_bytes)
+
+
+def _require_rows(start: int, length: int, num_bytes: int) -> None:
+    if start + length > num_bytes:
+        raise ImageError("is cut short: its pixel data run past the end of the file")
 
 
 def _check_icon(fp: IO[bytes]) -> None:

@@ -18,12 +18,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from unsquare.errors import ImageError, SourceError
-from unsquare.index.csv_table import read_csv, unreadable
+from unsquare.errors import SourceError
+from unsquare.index.csv_table import read_csv
 from unsquare.index.listing import SPLIT_NAMES, Listing, class_name, sorted_listing
-from unsquare.index.opening import open_regular
+from unsquare.index.parquet_table import read_parquet
 from unsquare.index.paths import Paths, any_there, clean_path, find_paths
 from unsquare.index.remarks import counted, remark
 from unsquare.index.table import LONGEST_SIDE, Remark, Strings, empty_strings, shown, strings
@@ -95,27 +94,16 @@ def read_manifest(path: Path) -> Listing:
 
 def _read_table(path: Path) -> tuple[pa.Table, _Columns]:
     """The columns that mean something to us, under our names, and what columns there are."""
+
+    def pick(names: list[str]) -> list[int]:
+        return list(_columns(names, path).used.values())
+
     if path.suffix.lower() == ".parquet":
-        table, columns = _read_parquet(path)
+        names, table = read_parquet(path, pick)
     else:
-        table = read_csv(path, lambda names: bool(set(map(_plain, names)) & set(_NAMES["path"])))
-        columns = _columns(table.column_names, path)
-    found = {meaning: table.column_names.index(columns.names[at]) for meaning, at in columns.used.items()}
-    return pa.table({meaning: table.column(at) for meaning, at in found.items()}), columns
-
-
-def _read_parquet(path: Path) -> tuple[pa.Table, _Columns]:
-    try:
-        # As an open file: from a path, the library also makes a column of each folder called name=value.
-        with open_regular(path) as (file, _):
-            columns = _columns(pq.read_schema(file).names, path)
-            file.seek(0)
-            # Other columns may hold the pictures themselves.
-            table = pq.read_table(file, columns=[columns.names[position] for position in columns.used.values()])
-        table.validate(full=True)
-    except (OSError, ImageError, pa.ArrowException) as error:
-        raise unreadable(path, " ".join(str(error).split())) from error
-    return table, columns
+        names, table = read_csv(path, lambda names: bool(set(map(_plain, names)) & set(_NAMES["path"])), pick)
+    columns = _columns(names, path)
+    return table.rename_columns(list(columns.used)), columns
 
 
 def _plain(name: str) -> str:
@@ -128,11 +116,21 @@ def _columns(names: list[str], path: Path) -> _Columns:
     for meaning, accepted in _NAMES.items():
         if found := next((name for name in accepted if name in here), None):
             used[meaning] = here.index(found)
+            _check_one([name for name, plain in zip(names, here) if plain == found], found, path)
     if "path" not in used:
         raise SourceError(_no_path(names, here, path))
     if not {"width", "height"} <= set(used):
         used = {meaning: at for meaning, at in used.items() if meaning in ("path", "label", "split")}
     return _Columns(used, names)
+
+
+def _check_one(names: list[str], name: str, path: Path) -> None:
+    if len(names) > 1:
+        written = ", ".join(f"'{shown(one)}'" for one in names)
+        raise SourceError(
+            f"A manifest may have one column '{name}', but '{shown(str(path))}' has {len(names)} ({written}); "
+            "remove or rename all but one."
+        )
 
 
 def _no_path(names: list[str], here: list[str], path: Path) -> str:

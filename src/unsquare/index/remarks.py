@@ -6,6 +6,7 @@ as its notes. The rest follows from the rows, and is found here.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator, Sequence, Sized
@@ -20,6 +21,7 @@ _SPLITS = ("train", "val", "test")
 _MOST_NAMES = 100
 """Names that a remark keeps."""
 _NUM_SHOWN = 3
+_NUMBER = re.compile(r"\+?(-?)0*(\d+)(?:\.(\d*))?")
 
 
 @checks_arguments
@@ -77,8 +79,9 @@ def _on_classes(index: ShapeIndex) -> Iterator[Remark]:
     for name in counts:
         groups[_bare(name)].append(name)
     if names := [" / ".join(map(repr, map(shown, group))) for group in groups.values() if len(group) > 1]:
-        text = f"{counted(names, 'pair')} of classes that differ by case, spaces or invisible characters alone: "
-        yield remark("alike_classes", text + ", ".join(names[:_NUM_SHOWN]) + ".", names, important=True)
+        differ = "differ only in case, spaces, invisible characters or the form of a number"
+        text = f"{counted(names, 'pair')} of classes that {differ}: {', '.join(names[:_NUM_SHOWN])}."
+        yield remark("alike_classes", text, names, important=True)
     unlabelled = index.keys[index.labels < 0].tolist()
     if unlabelled:
         yield remark("no_label", f"{counted(unlabelled, 'image')} without a label: {{names}}.", unlabelled)
@@ -109,9 +112,13 @@ def _for_training(by_split: dict[str, int]) -> int:
 
 
 def _bare(name: str) -> str:
-    """The name without what a reader does not see: case, width, spaces and format characters."""
+    """The name without what a reader does not see: case, width, spaces, format characters; 01 and 1.0 are 1."""
     plain = unicodedata.normalize("NFKC", name).casefold()
-    return "".join(one for one in plain if not one.isspace() and unicodedata.category(one) not in ("Cf", "Cc"))
+    bare = "".join(one for one in plain if not one.isspace() and unicodedata.category(one) not in ("Cf", "Cc"))
+    if number := _NUMBER.fullmatch(bare):
+        sign, whole, part = number.groups(default="")
+        return f"{sign}{whole}.{part.rstrip('0')}"
+    return bare
 
 
 def _on_copies(index: ShapeIndex, copies: Copies) -> Iterator[Remark]:

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from unsquare.errors import ImageError, SourceError
-from unsquare.index.ambiguous import require_known_range, require_one_page
+from unsquare.index.ambiguous import require_all_pixels, require_known_range, require_one_page
 from unsquare.index.choices import Choices
 from unsquare.index.folder import list_folder
 from unsquare.index.header import header_of
@@ -213,6 +213,7 @@ def _look(root: str, key: str, known: _File | None, told: Shape | None, choices:
             header = header_of(fp, num_bytes)
             require_one_page(header, choices)
             require_known_range(fp, header, choices)
+            require_all_pixels(fp, header)
             return _File(header.shape, "", num_bytes, modified_ns)
     except ImageError as error:
         return _File(Shape(0, 0), str(error), num_bytes, modified_ns)

@@ -28,9 +28,10 @@ from unsquare.settings import check_settings, checks_arguments, received
 from unsquare.shapes import Sizes
 
 METADATA_KEY = b"unsquare.index"
-VERSION = 2
+VERSION = 3
 """Raised whenever the columns, or the rules by which a header becomes a row, change. Files of an index of an older
-version are all read again by the next scan; the index itself is still read. Version 2 keeps the choices."""
+version are all read again by the next scan; the index itself is still read. Version 2 keeps the choices; 3 refuses
+BMPs whose runs leave pixels out, and colors that are multiplied by opacity where zero is not black."""
 
 Strings = npt.NDArray[np.object_]
 

@@ -56,6 +56,9 @@ _MODES = {0: "L", 1: "L", 2: "RGB", 3: "P", 4: "L", 5: "CMYK", 6: "YCbCr", 8: "L
 _CHANNELS = {"L": 1, "P": 1, "RGB": 3, "CMYK": 4, "YCbCr": 3, "LAB": 3}
 _PHOTOMETRIC = {10: "ITU L*a*b*", 32803: "a camera's color filter array", 32844: "LogL", 32845: "LogLuv"}
 _UNASSOCIATED, _ASSOCIATED = 2, 1
+_PREMULTIPLIED = (1, 2, 3)
+"""Photometrics whose colors may have been multiplied by opacity: of grey with zero as black, RGB and palettes TIFF 6.0
+(section 18) says what that means. Where zero is white or no color, the samples or what they show may be meant."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,6 +256,13 @@ def _samples(page: tifffile.TiffPage) -> Samples | None:
     if mode is None:
         name = _PHOTOMETRIC.get(page.photometric, f"photometric {page.photometric}")
         raise ImageError(f"is stored as {name}, which is not read; convert it to PNG or to TIFF as RGB")
+    alpha = _alpha(page, _CHANNELS[mode])
+    if alpha == _ASSOCIATED and page.photometric not in _PREMULTIPLIED:
+        name = "white-is-zero" if page.photometric == 0 else mode
+        raise ImageError(
+            f"has {name} samples multiplied by opacity (associated alpha), which programs show differently; "
+            "convert it to PNG, or to TIFF with unassociated alpha"
+        )
     if page.compression in _OF_SECOND_DECODER or (mode == "YCbCr" and page.is_subsampled):
         return None
     if page.compression not in _COMPRESSIONS:
@@ -277,7 +287,6 @@ def _samples(page: tifffile.TiffPage) -> Samples | None:
     kind = "u" if dtype.kind == "b" else dtype.kind
     if mode != "L" and mode != "RGB" and (kind != "u" or bits not in (8, 16)) and mode != "P":
         raise ImageError(f"has {mode} colors in {_name(kind, bits)} samples, which are not read")
-    alpha = _alpha(page, num_color)
     return Samples(
         mode=mode,
         bits=bits,

@@ -9,6 +9,7 @@ is for the scan to say.
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +25,12 @@ SYSTEM_FOLDERS = frozenset(
     }
 )
 """Folders that archivers, network drives and file systems leave."""
+
+_LEFTOVER = re.compile(
+    r"[^/](~|_original|\.(tmp|temp|bak|orig"  # of editors and converters; exiftool keeps `a.jpg_original`
+    r"|part|partial|filepart|crdownload|opdownload|download))\Z",  # downloads that have not ended
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,11 @@ class Walk:
 def looks_like_image(name: str) -> bool:
     """Whether a file's name promises an image."""
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+
+
+def is_leftover(key: str) -> bool:
+    """Whether a file's name is that of a backup, or of a file that is not all there yet."""
+    return _LEFTOVER.search(key) is not None
 
 
 def walk(root: Path) -> Walk:

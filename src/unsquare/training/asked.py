@@ -12,9 +12,9 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image, ImageFile
+from PIL import Image
 
-from unsquare.data.opened import as_image, shape_of
+from unsquare.data.opened import as_image, is_unread, shape_of
 from unsquare.errors import ConfigError
 from unsquare.index.ambiguous import require_one_page
 from unsquare.index.choices import Choices
@@ -49,7 +49,7 @@ class Asked:
             ImageError: it cannot be read.
         """
         if self.image is not None:
-            return shape_of(self.image)
+            return shape_of(self.image, choices)
         header = read_header(Path(self.name))
         require_one_page(header, choices)
         return header.shape
@@ -86,7 +86,7 @@ def _asked(picture: Any, number: int) -> list[Asked]:
         return [Asked(name=f"picture {number}", image=as_image(picture))]
     if isinstance(picture, Image.Image):
         file = os.fsdecode(getattr(picture, "filename", ""))
-        if _is_unread(picture) and os.path.isfile(file):
+        if is_unread(picture) and os.path.isfile(file):
             return [Asked(name=file)]  # by our own decoders, which take no half of a picture for the whole
         return [Asked(name=file or f"picture {number}", image=picture)]
     path = os.fsdecode(picture)
@@ -96,11 +96,6 @@ def _asked(picture: Any, number: int) -> list[Asked]:
         return [Asked(name=path)]
     listing = list_folder(Path(path))
     return [Asked(name=os.path.join(path, key)) for key in listing.keys.tolist()]
-
-
-def _is_unread(picture: Image.Image) -> bool:
-    """Whether a picture was only opened, and nothing of its file was read but the header."""
-    return isinstance(picture, ImageFile.ImageFile) and bool(picture.tile) and picture.tell() == 0
 
 
 def _described(given: Any) -> str:
