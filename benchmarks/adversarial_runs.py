@@ -333,7 +333,9 @@ def _profile(folder: Path) -> None:
     sweep |= {"failed_images": 2, "failure": "Memory ran out", "largest_images": 1, "predicted_images": 1}
     about = {"version": 1, "subject": "run", "backbone": "test_resnet", "device": "cpu", "precision": "32-true"}
     values = about | {"budget_bytes": 1e9, "sweep": sweep, "attribution": None, "watch": None, "run": None}
-    (folder / "profile.json").write_text(json.dumps(values))
+    from unsquare.runs.folder import RunFolder
+
+    RunFolder(folder).write_json(folder / "profile.json", values)
 
 
 def _stop_in_third_epoch(work: Path, pictures: Path, folder: Path) -> None:

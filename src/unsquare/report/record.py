@@ -138,10 +138,7 @@ def read_record(run: Path) -> Record:
     Raises:
         RunError: the folder is missing, or is not a run.
     """
-    if not run.is_dir():
-        raise RunError(f"{run} is not a folder; give the run folder that training wrote to.")
-    if not any(os.path.lexists(run / name) for name in _FILES):
-        raise RunError(f"{run} is not a run folder: it holds none of {', '.join(_FILES)}.")
+    _require_run(run)
     damaged: dict[str, str] = {}
 
     def read(name: str, reader: Callable[[Path], T]) -> T | None:
@@ -176,6 +173,13 @@ def read_record(run: Path) -> Record:
         start_s=sum(row["seconds"] for row in rows if row["kind"] == "start"),
         damaged=damaged,
     )
+
+
+def _require_run(run: Path) -> None:
+    if not run.is_dir():
+        raise RunError(f"{run} is not a folder; give the run folder that training wrote to.")
+    if not any(os.path.lexists(run / name) for name in _FILES):
+        raise RunError(f"{run} is not a run folder: it holds none of {', '.join(_FILES)}.")
 
 
 def _read_config(path: Path) -> Mapping[str, Any]:

@@ -30,8 +30,7 @@ def load_weights(backbone: nn.Module, path: Path) -> None:
     wanted = backbone.state_dict()
     try:
         require_regular(path)
-        with path.open("rb"):  # says better than safetensors why a file cannot be opened
-            pass
+        path.open("rb").close()  # says better than safetensors why a file cannot be opened
         with safe_open(path, framework="pt") as file:
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - no dict
             _require_names(shapes, wanted, path)
