@@ -14,12 +14,31 @@ from unsquare.torchvision_guard import import_timm
 timm = import_timm()
 
 
-def stock_model(name: str, dtype: torch.dtype = torch.float64, **options: object) -> nn.Module:
-    """A stock timm model in which no parameter or statistic hides behind a zero or one of its initialisation."""
+def stock_model(name: str, dtype: torch.dtype = torch.float64, *, short: bool = False, **options: object) -> nn.Module:
+    """A stock timm model in which no parameter or statistic hides behind a zero or one of its initialisation.
+
+    A short one has no repeated blocks.
+    """
     torch.manual_seed(0)
     model = timm.create_model(name, **{"num_classes": 7, **options})
-    model = lone.shaken(model)
+    model = lone.shaken(without_repeats(model) if short else model)
     return model.to(dtype).eval()
+
+
+def without_repeats(model: nn.Module) -> nn.Module:
+    """The model with one block of each kind in each stage: a second of the same shapes takes time and adds no step.
+
+    A stage is a sequence all of whose parts have weights. What halves the map stays, since another branch may meet it.
+    """
+    for stage in [module for module in model.modules() if type(module) is nn.Sequential]:
+        kinds, blocks = [], list(stage.named_children())
+        for name, block in blocks if all(list(block.parameters()) for _, block in blocks) else []:
+            kind = (type(block), [(path, tensor.shape) for path, tensor in block.state_dict().items()])
+            strides = {getattr(module, "stride", 1) for module in block.modules()}
+            if kind in kinds and strides <= {1, (1, 1)}:
+                delattr(stage, name)
+            kinds.append(kind)
+    return model
 
 
 def lone_images(sizes: list[tuple[int, int]], dtype: torch.dtype = torch.float64, channels: int = 3) -> list[Tensor]:
@@ -68,6 +87,7 @@ def references() -> SimpleNamespace:
     """Everything above, for tests."""
     return SimpleNamespace(
         stock_model=stock_model,
+        without_repeats=without_repeats,
         lone_images=lone_images,
         padded=padded,
         error=lone.error,

@@ -48,6 +48,7 @@ def main(name: str, kind: str, rank: int, meeting: str, out: str) -> None:
         parallel = nn.parallel.DistributedDataParallel(exact)  # lives until backward is done
         value = loss(parallel, share)
         (2 * value).backward()  # gradients are averaged over the two
+        del parallel  # or the group would end with it, under the lock that the group's own thread may still wait for
     else:
         value = loss(exact, share)
         value.backward()

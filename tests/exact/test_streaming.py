@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import os
 import weakref
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,11 @@ _CUTS = {
 
 def _classifier(name: str, dtype: torch.dtype = torch.float64, **options: object) -> Classifier:
     """A classifier in training, its batch norms frozen, in which nothing hides behind a zero or a one."""
+    return copy.deepcopy(_made(name, dtype, **options))
+
+
+@cache
+def _made(name: str, dtype: torch.dtype, **options: object) -> Classifier:
     torch.manual_seed(0)
     model = Classifier(ModelConfig(backbone=name, pool="avg", norm="frozen", **options), 5)
     with torch.no_grad():

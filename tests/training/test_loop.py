@@ -1,6 +1,7 @@
 """A run is the same whether it is stopped, killed, resumed or spread over processes."""
 
 import json
+import shutil
 import signal
 import socket
 import subprocess
@@ -11,6 +12,9 @@ import numpy as np
 import psutil
 import pytest
 
+from unsquare.api import resume, train
+from unsquare.cli import main
+from unsquare.errors import RunError
 from unsquare.runs.checkpoints import newest, problem, sha256_of
 
 from .conftest import environment, losses
@@ -26,6 +30,9 @@ SPREAD = (
     *("--backbone", "test_convnext", "--epochs", "2", "--step-images", "5", "--budget-pixels", "40000"),
     *("--precision", "32-true", "--min-side", "33"),
 )
+# What is not compared bit by bit runs in the process of the tests, which has its imports behind it.
+SMALL = {"backbone": "test_resnet", "epochs": 1, "budget_pixels": 40_000, "min_side": 33}
+REWRITTEN = "models.json is not what it was, and is written again from the checkpoint"
 
 
 @pytest.fixture(scope="module")
@@ -76,13 +83,12 @@ def test_a_stopped_run_resumes_with_the_same_losses(pictures, uninterrupted, uns
     assert (run / "report.html").is_file()
 
 
-def test_two_processes_give_the_curve_of_one_though_one_is_killed(pictures, unsquare, tmp_path):
+def test_two_processes_give_the_curve_of_one_though_one_is_killed(pictures, tmp_path):
     """The loss of every step agrees between one process and two to 1e-5, relative, where torchrun restarts them.
 
     The survivor ends with a sentence, and the same command goes on from the last checkpoint.
     """
-    alone = unsquare("train", pictures, "--out", tmp_path / "one", *SPREAD)
-    assert alone.returncode == 0, alone.stderr
+    assert main(["train", str(pictures), "--out", str(tmp_path / "one"), *SPREAD]) == 0
     run = tmp_path / "two"
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", "3")
     process = _start(pictures, run, (*SPREAD, "--checkpoint-every-steps", "2"), launcher)
@@ -101,17 +107,15 @@ def test_two_processes_give_the_curve_of_one_though_one_is_killed(pictures, unsq
     assert said.count("The report is") == 1
 
 
-def test_a_picture_that_breaks_in_mid_run_loses_nothing(pictures, unsquare, tmp_path):
+def test_a_picture_that_breaks_in_mid_run_loses_nothing(pictures, uninterrupted, unsquare, tmp_path):
     """A file damaged behind its header stops the run with one sentence; mended, the run resumes."""
-    import shutil
-
     source = tmp_path / "pictures"
     shutil.copytree(pictures, source)
     broken = next((source / "train").rglob("*.jpg"))
     whole = broken.read_bytes()
     broken.write_bytes(whole[: len(whole) // 2] + whole[-2:])
     index = tmp_path / "index.parquet"
-    assert unsquare("scan", source, "--out", index).returncode == 0
+    assert main(["scan", str(source), "--out", str(index)]) == 0
     stopped = unsquare("train", index, "--out", tmp_path / "run", *RESUMED)
     assert stopped.returncode == 1
     assert broken.name in stopped.stderr
@@ -120,10 +124,7 @@ def test_a_picture_that_breaks_in_mid_run_loses_nothing(pictures, unsquare, tmp_
     resumed = unsquare("train", "--resume", tmp_path / "run", "--changed-pictures")
     assert resumed.returncode == 0, resumed.stderr
     assert not problem(newest(tmp_path / "run" / "checkpoints"))
-    assert unsquare("scan", source, "--out", index).returncode == 0
-    whole_run = unsquare("train", index, "--out", tmp_path / "whole", *RESUMED)
-    assert whole_run.returncode == 0, whole_run.stderr
-    assert losses(tmp_path / "run") == losses(tmp_path / "whole")
+    assert losses(tmp_path / "run") == losses(uninterrupted)
 
 
 def test_two_processes_of_srun_share_batch_norms_statistics(pictures, unsquare, tmp_path):
@@ -148,28 +149,22 @@ def test_two_processes_of_srun_share_batch_norms_statistics(pictures, unsquare, 
         message = task.communicate(timeout=240)[1]
         assert task.returncode == 0, message
     assert json.loads((run / "plan.json").read_text())["limits"]["world_size"] == 2
-    resumed = unsquare("train", "--resume", run, "--epochs", "2")
-    assert resumed.returncode == 0, resumed.stderr
+    resume(run, epochs=2, quiet=True)
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [row["kind"] for row in rows].count("final") == 1
     assert len(losses(run)) == 8
 
 
-def test_b2b_trains_every_image_once_and_refuses_another_number_of_ranks(pictures, unsquare, tmp_path):
+def test_b2b_trains_every_image_once_and_refuses_another_number_of_ranks(pictures, tmp_path):
     """An epoch in b2b counts each image once, its rate follows the batch, and it stays on its number of ranks."""
-    run = tmp_path / "run"
-    arguments = ("--steps", "b2b", "--buckets", "3", "--epochs", "1", "--lr-policy", "linear", "--min-side", "33")
-    arguments += ("--backbone", "test_resnet", "--budget-pixels", "40000")
-    result = unsquare("train", pictures, "--out", run, *arguments)
-    assert result.returncode == 0, result.stderr
+    run = train(pictures, tmp_path / "run", steps="b2b", buckets=3, lr_policy="linear", quiet=True, **SMALL)
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     steps = [row for row in rows if row["kind"] == "step"]
     assert sum(row["num_images"] for row in steps) == 24
     assert len({row["learning_rate"] for row in steps}) > 1
     _started_on_two(run)
-    refused = unsquare("train", "--resume", run, "--epochs", "2")
-    assert refused.returncode == 1
-    assert "started on 2" in refused.stderr
+    with pytest.raises(RunError, match="started on 2"), pytest.warns(UserWarning, match=REWRITTEN):
+        resume(run, epochs=2, quiet=True)
 
 
 def _started_on_two(run):
@@ -183,14 +178,10 @@ def _started_on_two(run):
         (path / "manifest.json").write_text(json.dumps(manifest))
 
 
-def test_mixed_steps_on_few_canvases_resume_on_another_number_of_ranks(pictures, unsquare, tmp_path):
+def test_mixed_steps_on_few_canvases_resume_on_another_number_of_ranks(pictures, tmp_path):
     """Canvases change what a step computes, not which images it has."""
-    run = tmp_path / "run"
-    arguments = ("--canvases", "4", "--multiple", "8", "--epochs", "1", "--step-images", "6", "--min-side", "33")
-    arguments += ("--backbone", "test_resnet", "--budget-pixels", "40000")
-    result = unsquare("train", pictures, "--out", run, *arguments)
-    assert result.returncode == 0, result.stderr
+    run = train(pictures, tmp_path / "run", canvases=4, multiple=8, step_images=6, quiet=True, **SMALL)
     _started_on_two(run)
-    resumed = unsquare("train", "--resume", run, "--epochs", "2")
-    assert resumed.returncode == 0, resumed.stderr
+    with pytest.warns(UserWarning, match=REWRITTEN):
+        resume(run, epochs=2, quiet=True)
     assert json.loads((run / "models.json").read_text())["world_size"] == 1
