@@ -26,7 +26,7 @@ import torch
 from unsquare.errors import ExactError, UnsquareError
 from unsquare.exact import make_exact
 from unsquare.exact.model import side_multiple
-from unsquare.exact.verify import verify_exact
+from unsquare.exact.verify.verification import verify_exact
 from unsquare.torchvision_guard import import_timm
 
 timm = import_timm()

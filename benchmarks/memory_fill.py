@@ -31,14 +31,15 @@ import torch
 from unsquare.index.scan import scan_source
 from unsquare.memory.budget import parse_bytes
 from unsquare.memory.cache import MeasurementCache, cache_folder
+from unsquare.network.classifier import Classifier, ModelConfig
+from unsquare.network.device import DeviceConfig, launch
+from unsquare.network.engine import Engine
+from unsquare.network.optimizer import OptimizerConfig
 from unsquare.plan.columns import Columns
 from unsquare.plan.config import Limits, PlanConfig, StepForm
 from unsquare.plan.planner import plan_epoch
 from unsquare.shapes import Geometry, Shape, Sizes
-from unsquare.training.config import DeviceConfig, OptimizerConfig
-from unsquare.training.engine import Engine, launch
 from unsquare.training.measure import Frame, Prober, measure_training
-from unsquare.training.model import Classifier, ModelConfig
 from unsquare.training.probing import Need, measure, run_training
 
 CAPS = (250_000, 1_000_000, 4_000_000, 16_000_000)

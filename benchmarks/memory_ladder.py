@@ -27,15 +27,16 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 import torch
 
+from unsquare.execution.strategy import PLAIN, Way
 from unsquare.memory.budget import parse_bytes
 from unsquare.memory.cache import MeasurementCache, cache_folder
 from unsquare.memory.meter import PeakMeter
-from unsquare.memory.way import PLAIN, Way
+from unsquare.network.classifier import Classifier, ModelConfig
+from unsquare.network.device import DeviceConfig, launch
+from unsquare.network.engine import Engine
+from unsquare.network.optimizer import OptimizerConfig
 from unsquare.shapes import Shape
-from unsquare.training.config import DeviceConfig, OptimizerConfig
-from unsquare.training.engine import Engine, launch
 from unsquare.training.measure import Frame, Prober, measure_training
-from unsquare.training.model import Classifier, ModelConfig
 from unsquare.training.probing import Need, held_bytes, synthetic
 
 ROWS = (  # network, norms, budget, height, width

@@ -28,11 +28,12 @@ import numpy as np
 import torch
 
 from unsquare.memory.cache import MeasurementCache
+from unsquare.network.classifier import Classifier, ModelConfig
+from unsquare.network.device import DeviceConfig, launch
+from unsquare.network.engine import Engine
+from unsquare.network.optimizer import OptimizerConfig
 from unsquare.shapes import Shape
-from unsquare.training.config import DeviceConfig, OptimizerConfig
-from unsquare.training.engine import Engine, launch
 from unsquare.training.measure import Frame, Prober, measure_training
-from unsquare.training.model import Classifier, ModelConfig
 from unsquare.training.probing import Need, measure, run_training
 
 NETWORKS = ("resnet18", "resnet50", "convnext_atto", "efficientnet_b0", "regnety_004")

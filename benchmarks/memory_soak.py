@@ -26,14 +26,15 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 import numpy as np
 import torch
 
+from unsquare.execution.strategy import PLAIN
 from unsquare.memory import heap
 from unsquare.memory.meter import PeakMeter, resident_bytes
-from unsquare.memory.way import PLAIN
+from unsquare.network import engine as engine_module
+from unsquare.network.classifier import Classifier, ModelConfig
+from unsquare.network.device import DeviceConfig, launch
+from unsquare.network.engine import Engine
+from unsquare.network.optimizer import OptimizerConfig
 from unsquare.shapes import Shape
-from unsquare.training import engine as engine_module
-from unsquare.training.config import DeviceConfig, OptimizerConfig
-from unsquare.training.engine import Engine, launch
-from unsquare.training.model import Classifier, ModelConfig
 from unsquare.training.probing import run_training
 
 MICRO_BATCHES = 8

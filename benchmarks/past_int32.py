@@ -32,8 +32,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unsquare.exact.pyramid import SpatialPyramidPool
-from unsquare.exact.splitting import CutConvolutions
+from unsquare.exact.ops.splitting import CutConvolutions
+from unsquare.exact.pool.pyramid import SpatialPyramidPool
 from unsquare.memory.heap import keep_freed, release_unused
 
 CHANNELS, WIDTH = 64, 4096

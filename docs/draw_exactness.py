@@ -24,7 +24,8 @@ from matplotlib.colors import LogNorm
 from matplotlib.patches import Rectangle
 from torch import Tensor, nn
 
-from unsquare.exact import lone, make_exact
+from unsquare.exact import make_exact
+from unsquare.exact.verify import references as lone
 from unsquare.torchvision_guard import import_timm
 
 timm = import_timm()

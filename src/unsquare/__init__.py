@@ -19,10 +19,10 @@ _HOMES = {
     "PadCollate": "unsquare.data.collate",
     "PlanConfig": "unsquare.plan.config",
     "Predictor": "unsquare.training.predictor",
-    "RegionPool": "unsquare.exact.pooling",
+    "RegionPool": "unsquare.exact.pool.region",
     "Shape": "unsquare.shapes",
     "ShapeIndex": "unsquare.index.table",
-    "SpatialPyramidPool": "unsquare.exact.pyramid",
+    "SpatialPyramidPool": "unsquare.exact.pool.pyramid",
     "StepLoader": "unsquare.data.step_loader",
     "StepSampler": "unsquare.data.sampler",
     "TrainConfig": "unsquare.training.config",
@@ -39,7 +39,7 @@ _HOMES = {
     "scan_source": "unsquare.index.scan",
     "train": "unsquare.api",
     "undo_exact": "unsquare.exact.convert",
-    "verify_exact": "unsquare.exact.verify",
+    "verify_exact": "unsquare.exact.verify.verification",
     "write_report": "unsquare.report.page",
 }
 

@@ -10,19 +10,19 @@ from typing import Annotated, Any
 
 from unsquare.errors import ConfigError
 from unsquare.files import without_empty_folders
+from unsquare.network.classifier import ModelConfig, Norm, check_backbone_name, check_model
+from unsquare.network.ranks import is_first
+from unsquare.profiling import sweep as profiles
 from unsquare.report import write_comparison_page, write_profile_page, write_report
 from unsquare.runs.folder import RunFolder
 from unsquare.settings import Range, changed, checks_arguments, meant
 from unsquare.shapes import Shape, checked_shape
-from unsquare.training import profile as profiles
 from unsquare.training import start
 from unsquare.training.asked import Picture
 from unsquare.training.config import TrainConfig
 from unsquare.training.metrics import Evaluation
-from unsquare.training.model import ModelConfig, Norm, check_backbone_name, check_model
-from unsquare.training.optimizer import check_optimizer
+from unsquare.training.optimizer_check import check_optimizer
 from unsquare.training.predictor import OnError, Prediction, Predictor
-from unsquare.training.ranks import is_first
 
 
 @checks_arguments

@@ -34,6 +34,8 @@ from unsquare.errors import ConfigError
 Config = TypeVar("Config")
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+MOST_EPOCHS = 1_000_000
+"""A run of more is a slip of the pen: at a second an epoch it would take eleven days."""
 MOST_WORKERS = 1024
 """Threads of one kind: each takes memory, and no machine has as many cores to spare."""
 

@@ -10,8 +10,8 @@ from PIL import Image
 
 from unsquare.cli import main
 from unsquare.memory.cache import remember_limits
+from unsquare.network.device import DeviceConfig
 from unsquare.plan.config import Limits
-from unsquare.training.config import DeviceConfig
 
 FAST = (
     *("--backbone", "test_resnet", "--epochs", "1", "--budget-pixels", "60000", "--min-side", "33"),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from unsquare.cli import main
-from unsquare.exact import strips
+from unsquare.exact.ops import strips
 
 NET = """
 from torch import nn

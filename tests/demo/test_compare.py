@@ -6,9 +6,9 @@ import torch
 
 from unsquare.demo.compare import _neighbours
 from unsquare.demo.naive import BATCH, NaiveClassifier, plan_random, plan_random_in_order
+from unsquare.network.classifier import Classifier, ModelConfig
 from unsquare.plan.config import Limits, PlanConfig
 from unsquare.plan.planner import plan_epoch
-from unsquare.training.model import Classifier, ModelConfig
 
 CONFIG, LIMITS = PlanConfig(step_images=20), Limits(launch_pixels=2_000)
 

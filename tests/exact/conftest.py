@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from unsquare.exact import lone
+from unsquare.exact.verify import references as lone
 from unsquare.torchvision_guard import import_timm
 
 timm = import_timm()

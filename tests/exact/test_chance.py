@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from unsquare.exact import lone, make_exact, output_regions
+from unsquare.exact import make_exact, output_regions
+from unsquare.exact.verify import references as lone
 from unsquare.torchvision_guard import import_timm
 
 import_timm()  # a torchvision built for another torch can be imported after it

@@ -13,7 +13,8 @@ import pytest
 import torch
 from torch import nn
 
-from unsquare.exact import lone, make_exact, output_regions
+from unsquare.exact import make_exact, output_regions
+from unsquare.exact.verify import references as lone
 from unsquare.torchvision_guard import import_timm
 
 VGG = import_timm().models.vgg.VGG

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from unsquare.exact import RegionPool, SpatialPyramidPool, make_exact, output_regions
+from unsquare.network.classifier import Classifier, ModelConfig
 from unsquare.torchvision_guard import import_timm
-from unsquare.training.model import Classifier, ModelConfig
 
 POOLS: list[dict[str, Any]] = [
     {"pool": "spp"},

@@ -8,15 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unsquare.errors import PlanError
-from unsquare.plan import (
-    ImageOverBudgetError,
-    Limits,
-    PlanConfig,
-    form_buckets,
-    ledger,
-    plan_epoch,
-    plan_in_order,
-)
+from unsquare.plan import ImageOverBudgetError, Limits, PlanConfig, form_buckets, ledger, plan_epoch, plan_in_order
 from unsquare.plan.columns import Columns
 
 FORMS = [

@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from unsquare.execution.strategy import PLAIN, Segment, Way
 from unsquare.index.table import Problem, ShapeIndex, strings
 from unsquare.memory.model import MemoryModel, TimeModel
-from unsquare.memory.way import PLAIN, Segment, Way
 from unsquare.plan import Limits
 from unsquare.report import write_report
 

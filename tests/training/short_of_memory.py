@@ -10,7 +10,7 @@ import sys
 import torch
 
 from unsquare.cli import main
-from unsquare.training.model import Classifier
+from unsquare.network.classifier import Classifier
 
 FAILURE = "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory"
 

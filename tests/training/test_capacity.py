@@ -11,15 +11,16 @@ from unsquare.memory.cache import MeasurementCache
 from unsquare.memory.heap import return_freed
 from unsquare.memory.meter import PeakMeter, resident_bytes
 from unsquare.memory.model import MemoryModel
+from unsquare.network.classifier import Classifier, ModelConfig
+from unsquare.network.device import DeviceConfig, launch
+from unsquare.network.engine import Engine
+from unsquare.network.optimizer import OptimizerConfig
 from unsquare.shapes import Shape
 from unsquare.training import bounds
 from unsquare.training.bounds import Bounds, verify_largest
 from unsquare.training.capacity import MAP_ELEMENTS
-from unsquare.training.config import DeviceConfig, OptimizerConfig
 from unsquare.training.console import Console
-from unsquare.training.engine import Engine, launch
 from unsquare.training.measure import PROBE_SECONDS, Frame, Prober, measure_training
-from unsquare.training.model import Classifier, ModelConfig
 from unsquare.training.probing import Need, Probe, run_training
 
 GIB = 1 << 30

@@ -31,7 +31,7 @@ def trained():
 @pytest.mark.parametrize("name", ["lamb", "sgd", "adafactor"])
 def test_any_optimizer_goes_on(trained, tmp_path, name):
     """Optimizers that keep counts in their groups, or no state at all, resume bit for bit too."""
-    from unsquare.training.optimizer import optim
+    from unsquare.network.optimizer import optim
 
     model, _ = trained
     first = optim.create_optimizer_v2(model, name, lr=0.01)

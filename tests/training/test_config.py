@@ -7,9 +7,9 @@ import pytest
 
 from unsquare.api import with_settings
 from unsquare.errors import ConfigError
+from unsquare.network.classifier import ModelConfig
 from unsquare.shapes import Geometry
 from unsquare.training.config import TrainConfig, from_toml, to_toml
-from unsquare.training.model import ModelConfig
 
 
 def test_toml_gives_the_settings_back():

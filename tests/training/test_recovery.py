@@ -19,19 +19,20 @@ from hypothesis import strategies as st
 
 from unsquare.cli import main
 from unsquare.data.loader import PaddedBatch
-from unsquare.memory.cuts import recomputed
+from unsquare.execution.cuts import recomputed
+from unsquare.execution.strategy import PLAIN
 from unsquare.memory.meter import resident_bytes
 from unsquare.memory.model import MemoryModel, TimeModel
-from unsquare.memory.way import PLAIN
+from unsquare.network.classifier import Classifier, ModelConfig
+from unsquare.network.device import DeviceConfig, launch
+from unsquare.network.engine import Engine, ShortageError
+from unsquare.network.optimizer import OptimizerConfig
 from unsquare.plan.config import below
 from unsquare.training import recovery as module
 from unsquare.training import room
 from unsquare.training.bounds import Bounds
 from unsquare.training.capacity import Capacity, MeasuredRung
 from unsquare.training.checkpoint import NO_CEILING
-from unsquare.training.config import DeviceConfig, OptimizerConfig
-from unsquare.training.engine import Engine, ShortageError, launch
-from unsquare.training.model import Classifier, ModelConfig
 from unsquare.training.probing import Need
 from unsquare.training.recovery import PATIENCE, Ceiling, Recovery, halves, predict
 

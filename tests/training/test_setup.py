@@ -9,17 +9,18 @@ import pytest
 import torch
 from torch import nn
 
+from unsquare.execution.strategy import PLAIN, Segment, Way
 from unsquare.index.table import ShapeIndex, empty_strings, strings
 from unsquare.memory.model import MemoryModel, TimeModel
-from unsquare.memory.way import PLAIN, Segment, Way
+from unsquare.network.classifier import ModelConfig
+from unsquare.network.device import DeviceConfig
 from unsquare.plan import Limits, plan_epoch
 from unsquare.runs.folder import RunFolder
 from unsquare.training import setup
 from unsquare.training.bounds import Bounds
 from unsquare.training.capacity import Capacity, MeasuredRung
-from unsquare.training.config import DeviceConfig, TrainConfig
+from unsquare.training.config import TrainConfig
 from unsquare.training.console import Console
-from unsquare.training.model import ModelConfig
 from unsquare.training.probing import Need
 
 

@@ -15,9 +15,9 @@ from unsquare.api import train, with_settings
 from unsquare.cli.parsing import parse, progress_bar
 from unsquare.demo.compare import Row, compare
 from unsquare.demo.materials import MaterialsConfig, make_materials
+from unsquare.network.classifier import check_model
+from unsquare.network.ranks import is_first
 from unsquare.training.config import TrainConfig
-from unsquare.training.model import check_model
-from unsquare.training.ranks import is_first
 
 SMALLEST_SIDE = 32
 """The stride of the backbones; pictures made very small are enlarged to it."""

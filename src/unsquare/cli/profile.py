@@ -16,12 +16,12 @@ from rich.table import Table
 from unsquare.api import compare, profile
 from unsquare.cli.parsing import DeviceArguments, parse, print_json
 from unsquare.errors import ConfigError
+from unsquare.execution.strategy import RungName
 from unsquare.memory.budget import format_bytes
-from unsquare.memory.way import RungName
+from unsquare.network.classifier import Norm
+from unsquare.profiling.sweep import MOST_IMAGES
 from unsquare.settings import Range
 from unsquare.shapes import Shape, checked_shape
-from unsquare.training.model import Norm
-from unsquare.training.profile import MOST_IMAGES
 
 EXAMPLE = "unsquare profile resnet18 --memory 4GiB --canvas 768x1024"
 

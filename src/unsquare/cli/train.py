@@ -15,11 +15,11 @@ from unsquare.api import resume, train
 from unsquare.cli.parsing import parse
 from unsquare.errors import ConfigError, UsageError
 from unsquare.files import read_regular
+from unsquare.network.ranks import is_first
 from unsquare.runs.folder import RunFolder
 from unsquare.runs.reading import reason
 from unsquare.training.config import TrainConfig, from_toml
 from unsquare.training.loop import Stopped
-from unsquare.training.ranks import is_first
 from unsquare.training.standing import settings_of_run
 
 EXAMPLE = "unsquare train photos --out runs/photos --backbone resnet18 --epochs 30 --memory 8GiB"

@@ -21,7 +21,7 @@ from torch import nn
 
 from unsquare.cli.parsing import parse, print_json
 from unsquare.errors import ConfigError, UnsquareError, UsageError
-from unsquare.exact.verify import ROUNDING_LIMITS, Errors, Verification, verify_exact
+from unsquare.exact.verify.verification import ROUNDING_LIMITS, Errors, Verification, verify_exact
 from unsquare.settings import Range, Seed
 
 _WIDTH = 110  # where the output goes to a file, or the terminal is narrower than the table

@@ -23,7 +23,7 @@ from unsquare.index.scan import scan_source
 from unsquare.index.table import ShapeIndex
 from unsquare.runs.folder import RunFolder
 from unsquare.training.config import TrainConfig
-from unsquare.training.recipe import Recipe
+from unsquare.training.recipes import Recipe
 from unsquare.training.start import train
 
 LEARNING_RATES = (1e-3, 3e-3)

@@ -13,13 +13,13 @@ import numpy.typing as npt
 import torch
 
 from unsquare.errors import ExactError
-from unsquare.exact.chain import Chain
+from unsquare.execution.chain import Chain
+from unsquare.network.classifier import Classifier, ModelConfig, create_backbone
 from unsquare.plan.config import Limits, PlanConfig
 from unsquare.plan.epoch import EpochPlan, Step, micro_batches_of
 from unsquare.plan.planner import plan_epoch, plan_in_order
 from unsquare.shapes import Sizes
-from unsquare.training.model import Classifier, ModelConfig, create_backbone
-from unsquare.training.recipe import Recipe
+from unsquare.training.recipes import Recipe
 
 BATCH = 8
 """Images of a random batch; steps gather as many batches as they need."""

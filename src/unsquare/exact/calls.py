@@ -18,7 +18,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from unsquare.errors import ExactError
-from unsquare.exact.functions import RULES, Run
+from unsquare.exact.ops.functions import RULES, Run
 from unsquare.exact.regions import Passes, Site
 
 

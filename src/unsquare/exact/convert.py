@@ -17,13 +17,13 @@ from torch.nn import functional as F
 
 from unsquare.errors import ExactError
 from unsquare.exact.calls import Call, Calls, Watched
-from unsquare.exact.findings import Place, Seen, Trace
-from unsquare.exact.following import within
 from unsquare.exact.model import ExactModel, Method, require_network
 from unsquare.exact.regions import Passes, Site
 from unsquare.exact.registry import exact_class, overlaid, stock_class
-from unsquare.exact.trace import trace
-from unsquare.exact.trial import check_modules, try_out
+from unsquare.exact.tracing.findings import Place, Seen, Trace
+from unsquare.exact.tracing.following import within
+from unsquare.exact.tracing.trace import trace
+from unsquare.exact.verify.trial import check_modules, try_out
 
 # A compiler keeps most functions whole and shows them to the function mode of `calls`, as it should; this one it would
 # look into, where the mode no longer sees its name.

@@ -16,10 +16,10 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from unsquare.errors import ExactError
 from unsquare.exact.calls import Calls, watching
 from unsquare.exact.extent import Extent
-from unsquare.exact.operations import FeatureMap
+from unsquare.exact.ops.strips import clean
 from unsquare.exact.regions import Batch, Passes, Regions
 from unsquare.exact.registry import PLAIN_BATCH_NORMS, stock_class
-from unsquare.exact.strips import clean
+from unsquare.exact.tracing.operations import FeatureMap
 from unsquare.settings import received
 
 

@@ -12,8 +12,12 @@ from typing import Any
 
 from torch import nn
 
-from unsquare.exact import alone_layers, image_layers, layers, norm_layers, norm_swaps
-from unsquare.exact.layers import ExactLayer
+from unsquare.exact.layers import alone as alone_layers
+from unsquare.exact.layers import frozen
+from unsquare.exact.layers import image as image_layers
+from unsquare.exact.layers import norm as norm_layers
+from unsquare.exact.layers import window as layers
+from unsquare.exact.layers.window import ExactLayer
 from unsquare.torchvision_guard import import_timm
 
 _timm = import_timm().layers
@@ -29,8 +33,8 @@ EXACT_LAYERS: dict[type[nn.Module], type[ExactLayer]] = {
     nn.AvgPool2d: layers.ExactAvgPool2d,
     nn.BatchNorm2d: norm_layers.ExactBatchNorm2d,
     _timm.BatchNormAct2d: norm_layers.ExactBatchNorm2d,
-    norm_swaps.FrozenBatchNorm2d: norm_layers.ExactBatchNorm2d,
-    norm_swaps.FrozenBatchNormAct2d: norm_layers.ExactBatchNorm2d,
+    frozen.FrozenBatchNorm2d: norm_layers.ExactBatchNorm2d,
+    frozen.FrozenBatchNormAct2d: norm_layers.ExactBatchNorm2d,
     nn.SyncBatchNorm: norm_layers.ExactSyncBatchNorm,
     _timm.SyncBatchNormAct: norm_layers.ExactSyncBatchNorm,
     nn.GroupNorm: norm_layers.ExactGroupNorm,

@@ -11,13 +11,7 @@ from collections.abc import Iterator
 from typing import IO
 
 from unsquare.errors import ImageError
-from unsquare.index.limits import (
-    MAX_CHUNKS,
-    MAX_METADATA_BYTES,
-    MAX_PROFILE_BYTES,
-    MAX_WHOLE_BYTES,
-    check_length,
-)
+from unsquare.index.limits import MAX_CHUNKS, MAX_METADATA_BYTES, MAX_PROFILE_BYTES, MAX_WHOLE_BYTES, check_length
 from unsquare.shapes import Shape
 
 _BLOCK_BYTES = 1 << 16

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
-from unsquare.memory.way import Way
+from unsquare.execution.strategy import Way
 from unsquare.plan.config import Limits
 
 Count = Annotated[int, Meta(ge=0, le=1 << 60)]

@@ -14,12 +14,14 @@ from typing import Any
 from unsquare.data.gate import DECODE_BYTES
 from unsquare.data.loader import READ_AHEAD, decoding_bytes
 from unsquare.errors import BudgetError, ExactError, PlanError, RunError
+from unsquare.execution.cuts import most_frugal, recomputed
+from unsquare.execution.strategy import PLAIN, Way
 from unsquare.index.table import ShapeIndex
 from unsquare.memory.budget import budget_bytes, format_bytes
 from unsquare.memory.cache import MeasurementCache, cache_folder, remember_limits
-from unsquare.memory.cuts import most_frugal, recomputed
 from unsquare.memory.heap import keep_freed, release_unused, return_freed, trim
-from unsquare.memory.way import PLAIN, Way
+from unsquare.network.engine import Engine, ShortageError
+from unsquare.network.ranks import broadcast
 from unsquare.plan.config import Limits
 from unsquare.plan.epoch import MicroBatch
 from unsquare.plan.planner import plan_epoch
@@ -27,10 +29,8 @@ from unsquare.shapes import Shape, Sizes
 from unsquare.training.capacity import Capacity, Grows
 from unsquare.training.config import TrainConfig
 from unsquare.training.console import Console
-from unsquare.training.engine import Engine, ShortageError
 from unsquare.training.measure import SMALL, Frame, Prober, device_name, measure_training
 from unsquare.training.probing import Need, fit_memory, measure, run_training, untouched
-from unsquare.training.ranks import broadcast
 
 VERSION = 2
 LEAST_PIXELS = 1 << 20

@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 from unsquare.data.loader import READ_AHEAD
 from unsquare.errors import RunError
+from unsquare.execution.strategy import RungName, Way
 from unsquare.memory.model import KEPT_FACTOR, MemoryModel, TimeModel
-from unsquare.memory.way import RungName, Way
 from unsquare.plan import config as plan
 from unsquare.training.probing import Need, Probe
 

@@ -13,6 +13,8 @@ from torch import nn
 from unsquare.data.loader import BatchLoader, UndecodableError
 from unsquare.errors import ImageError, RunError, SourceError, UnsquareError
 from unsquare.index.table import ShapeIndex
+from unsquare.network.classifier import Classifier
+from unsquare.network.engine import Engine
 from unsquare.plan.columns import Progress
 from unsquare.plan.config import Limits
 from unsquare.plan.epoch import EpochPlan, MicroBatch
@@ -20,9 +22,7 @@ from unsquare.plan.naming import naming
 from unsquare.plan.planner import plan_in_order
 from unsquare.shapes import Geometry, Shape, Sizes
 from unsquare.training.bounds import Bounds
-from unsquare.training.engine import Engine
 from unsquare.training.metrics import Evaluation, summarise
-from unsquare.training.model import Classifier
 from unsquare.training.recovery import predict
 
 Failed = Callable[[UndecodableError], None]

@@ -21,6 +21,8 @@ from unsquare.data.loader import BatchLoader, PaddedBatch
 from unsquare.errors import RunError, UnsquareError
 from unsquare.index.table import ShapeIndex
 from unsquare.memory.watch import Watch
+from unsquare.network.engine import Engine
+from unsquare.network.ranks import from_first
 from unsquare.plan.buckets import Buckets
 from unsquare.plan.config import Limits, below
 from unsquare.plan.epoch import EpochPlan, Step
@@ -35,13 +37,11 @@ from unsquare.training.bounds import Bounds
 from unsquare.training.checkpoint import TrainState
 from unsquare.training.config import TrainConfig
 from unsquare.training.console import Console
-from unsquare.training.engine import Engine
 from unsquare.training.evaluate import Evaluator
 from unsquare.training.interrupt import StopRequest
-from unsquare.training.ranks import from_first
-from unsquare.training.recipe import Recipe
+from unsquare.training.recipes import Recipe
 from unsquare.training.recovery import Ceiling, Recovery
-from unsquare.training.scaling import learning_rates
+from unsquare.training.schedule import learning_rates
 
 Batches = Generator[PaddedBatch, None, None]
 

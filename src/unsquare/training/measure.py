@@ -12,16 +12,16 @@ from typing import Any, Literal
 import torch
 
 from unsquare.errors import BudgetError, ExactError
-from unsquare.exact.offload import can_offload
+from unsquare.execution.cuts import Estimate, recomputed, streamed
+from unsquare.execution.offload import can_offload
+from unsquare.execution.strategy import PLAIN, RUNGS, RungName, Way
 from unsquare.memory import heap
 from unsquare.memory.cache import MeasurementCache
-from unsquare.memory.cuts import Estimate, recomputed, streamed
 from unsquare.memory.meter import resident_bytes
-from unsquare.memory.way import PLAIN, RUNGS, RungName, Way
+from unsquare.network.engine import Engine, ShortageError
 from unsquare.shapes import Shape
 from unsquare.torchvision_guard import import_timm
 from unsquare.training.capacity import Capacity, MeasuredRung
-from unsquare.training.engine import Engine, ShortageError
 from unsquare.training.probing import (
     FIRST_PIXELS,
     PROBING,

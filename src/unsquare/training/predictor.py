@@ -20,6 +20,10 @@ from unsquare.index.table import ShapeIndex, shown, strings
 from unsquare.index.trainable import check_trainable
 from unsquare.memory.budget import budget_bytes
 from unsquare.memory.cache import MeasurementCache, cache_folder
+from unsquare.network.classifier import Classifier
+from unsquare.network.device import launch
+from unsquare.network.engine import Engine
+from unsquare.network.ranks import broadcast
 from unsquare.runs.checkpoints import best_or_newest, read_state
 from unsquare.runs.folder import RunFolder
 from unsquare.runs.origin import own_index
@@ -31,13 +35,10 @@ from unsquare.training.bounds import Bounds, identity
 from unsquare.training.capacity import Capacity
 from unsquare.training.config import TrainConfig
 from unsquare.training.console import Console
-from unsquare.training.engine import Engine, launch
 from unsquare.training.evaluate import Evaluator, check_side
 from unsquare.training.measure import Frame, Prober, measure_evaluation
 from unsquare.training.metrics import Evaluation
-from unsquare.training.model import Classifier
 from unsquare.training.probing import Need
-from unsquare.training.ranks import broadcast
 from unsquare.training.standing import settings_of_run
 
 OnError = Literal["raise", "keep"]

@@ -20,12 +20,12 @@ import numpy as np
 import torch
 
 from unsquare.data.loader import PaddedBatch
+from unsquare.execution.strategy import Way
 from unsquare.memory.heap import release_unused
 from unsquare.memory.meter import PeakMeter, resident_bytes
 from unsquare.memory.model import MemoryModel, TimeModel
-from unsquare.memory.way import Way
+from unsquare.network.engine import Engine
 from unsquare.shapes import Shape, Sizes
-from unsquare.training.engine import Engine
 
 PROBING = 4
 """Changes when probes are chosen or measured otherwise, so that what earlier ones showed is not used."""

@@ -21,17 +21,17 @@ import torch
 
 from unsquare.data.loader import PaddedBatch
 from unsquare.errors import ExactError
-from unsquare.exact.offload import can_offload
 from unsquare.exact.random_state import RandomState
+from unsquare.execution.cuts import most_frugal, recomputed
+from unsquare.execution.offload import can_offload
+from unsquare.execution.strategy import RUNGS, RungName, Way
 from unsquare.memory.budget import format_bytes
-from unsquare.memory.cuts import most_frugal, recomputed
 from unsquare.memory.heap import release_unused
 from unsquare.memory.meter import PeakMeter
-from unsquare.memory.way import RUNGS, RungName, Way
+from unsquare.network.engine import Engine, ShortageError
 from unsquare.training.bounds import Bounds
 from unsquare.training.capacity import Grows
 from unsquare.training.checkpoint import NO_CEILING
-from unsquare.training.engine import Engine, ShortageError
 from unsquare.training.room import Room
 
 PATIENCE = 32

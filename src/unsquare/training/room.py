@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from unsquare.data.loader import PaddedBatch
+from unsquare.execution.strategy import Way
 from unsquare.memory.budget import format_bytes, free_host_bytes
 from unsquare.memory.heap import release_unused
 from unsquare.memory.meter import resident_bytes
-from unsquare.memory.way import Way
+from unsquare.network.engine import Engine, ShortageError
 from unsquare.training.bounds import Bounds
 from unsquare.training.capacity import Grows
-from unsquare.training.engine import Engine, ShortageError
 
 WAIT_S = 60.0
 """How long an image that cannot be divided waits for others to give memory back, before the run is saved and ends."""

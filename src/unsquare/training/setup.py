@@ -22,6 +22,7 @@ from unsquare.index.scan import scan_source
 from unsquare.index.table import Remark, ShapeIndex
 from unsquare.index.trainable import check_trainable
 from unsquare.memory.watch import Watch
+from unsquare.network.engine import Engine
 from unsquare.plan.buckets import form_buckets
 from unsquare.plan.columns import Columns
 from unsquare.plan.config import Limits
@@ -34,10 +35,9 @@ from unsquare.runs.schemas import Origin
 from unsquare.training.bounds import Bounds, measure_bounds, memory_flag
 from unsquare.training.config import TrainConfig
 from unsquare.training.console import Console
-from unsquare.training.engine import Engine
 from unsquare.training.evaluate import Evaluator, check_sides, check_statistics
 from unsquare.training.loop import Session
-from unsquare.training.recipe import DEFAULT, Recipe
+from unsquare.training.recipes import DEFAULT, Recipe
 from unsquare.training.recovery import Recovery
 
 

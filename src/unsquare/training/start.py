@@ -17,6 +17,8 @@ from lightning_fabric import Fabric
 from unsquare.errors import RunError
 from unsquare.files import replacing
 from unsquare.index.table import ShapeIndex, printable
+from unsquare.network.device import launch
+from unsquare.network.ranks import barrier, from_first
 from unsquare.runs.checkpoints import BEST, best_or_newest, sha256_of
 from unsquare.runs.folder import RunFolder
 from unsquare.runs.origin import bounds_of, located, settings_of
@@ -28,11 +30,9 @@ from unsquare.training.bounds import Bounds
 from unsquare.training.checkpoint import TrainState
 from unsquare.training.config import TrainConfig, to_toml
 from unsquare.training.console import Console
-from unsquare.training.engine import launch
 from unsquare.training.loop import Session, run_epochs, save, write
 from unsquare.training.metrics import write_evaluation
-from unsquare.training.ranks import barrier, from_first
-from unsquare.training.recipe import DEFAULT, Recipe
+from unsquare.training.recipes import DEFAULT, Recipe
 from unsquare.training.standing import Standing, settings_of_run, settings_tree, standing_of
 
 

@@ -1,0 +1,1 @@
+"""What exact layers and functional calls compute."""

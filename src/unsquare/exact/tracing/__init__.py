@@ -1,0 +1,1 @@
+"""Follows a network without data, to learn what each of its layers is given."""

@@ -1,0 +1,374 @@
+"""One run of a model without data, in which each feature map is followed from operation to operation.
+
+`trace` says what it is for; this is how it is done: hooks around each module, a mode that sees functional calls, and a
+mode that sees every ATen operation.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from unsquare.errors import ExactError
+from unsquare.exact.extent import Extent
+from unsquare.exact.ops.functions import RULES, Plan, Scene
+from unsquare.exact.ops.functions import Run as Replacement
+from unsquare.exact.registry import SAME_PADDED, exact_class, is_known, stock_class
+from unsquare.exact.tracing import operations
+from unsquare.exact.tracing.findings import AmbiguousError, Numbers, Place, Seen, StockError, Trace
+from unsquare.exact.tracing.operations import Ambiguous, FeatureMap, Unknown
+from unsquare.exact.tracing.sizes import Sizes
+
+_HERE = str(Path(__file__).parent)
+
+NUM_IMAGES = 2
+"""Images of the batch by which a model is followed."""
+
+
+class _Maps:
+    """Feature maps by tensor; the tensors are kept, so that no identity is used twice."""
+
+    def __init__(self, run: Run) -> None:
+        self._known: dict[int, tuple[Tensor, FeatureMap]] = {}
+        self._of_images: dict[int, Tensor] = {}
+        self._of_sizes: dict[int, Tensor] = {}
+        self._run = run
+
+    def of_images(self, value: Any) -> bool:
+        """Whether a tensor's values come from the images'."""
+        return id(value) in self._of_images
+
+    def of_sizes(self, value: Any) -> bool:
+        """Whether a tensor's values come from the canvas's size, or from the number of images."""
+        return id(value) in self._of_sizes
+
+    def note(self, result: Any, *, of_images: bool, of_sizes: bool) -> None:
+        """Note what the tensors that a step returned come from."""
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor):
+                if of_images:
+                    self._of_images[id(tensor)] = tensor
+                if of_sizes:
+                    self._of_sizes[id(tensor)] = tensor
+
+    def get(self, value: Any) -> FeatureMap | None:
+        known = self._known.get(id(value))
+        return None if known is None else known[1]
+
+    def set(self, tensor: Tensor, feature_map: FeatureMap) -> None:
+        self._known[id(tensor)] = (tensor, feature_map)
+        self.note(tensor, of_images=True, of_sizes=False)
+
+    def join(self, one: Extent, other: Extent) -> None:
+        self._run.joined(one, other)
+
+    def extents(self) -> frozenset[Extent]:
+        """The extents of all maps so far."""
+        return frozenset(known.extent for _, known in self._known.values())
+
+    def extents_of(self, shape: tuple[int, int]) -> frozenset[Extent]:
+        return frozenset(
+            known.extent for _, known in self._known.values() if known.extent.of_canvas(self._run.canvas) == shape
+        )
+
+
+class _Operations(TorchDispatchMode):
+    """Sees every ATen operation."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__()
+        self._run = run
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        result = _QUICK.get(func, func)(*args, **kwargs)
+        self._run.operated(func, args, kwargs, result)
+        return result
+
+
+def _batch_norm(x: Tensor, weight: Any, bias: Any, mean: Any, variance: Any, training: bool, *_: Any) -> Any:
+    saved = x.new_empty(x.shape[1] if training else 0)
+    return torch.empty_like(x), saved, torch.empty_like(saved)
+
+
+def _layer_norm(x: Tensor, shape: Any, *_: Any) -> Any:
+    saved = x.new_empty((*x.shape[: x.ndim - len(shape)], *(1 for _ in shape)))
+    return torch.empty_like(x), saved, torch.empty_like(saved)
+
+
+_QUICK: dict[Any, Any] = {
+    torch.ops.aten.native_batch_norm.default: _batch_norm,
+    torch.ops.aten.native_layer_norm.default: _layer_norm,
+}
+"""What norms return without data: PyTorch calculates it step by step, which would be half the time of following."""
+
+
+class _Functions(TorchFunctionMode):
+    """Sees every call of one of PyTorch's functions, and every look at a tensor's shape."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__()
+        self._run = run
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return self._run.called(func, args, kwargs or {})
+
+
+class Run:
+    """One run of the model: carries feature maps from operation to operation and from layer to layer."""
+
+    def __init__(
+        self, model: nn.Module, found: Trace, training: bool, canvas: tuple[int, int], *, tell: bool = True
+    ) -> None:
+        self.maps = _Maps(self)
+        self.canvas = canvas
+        self._model = model
+        self._found = found
+        self._training = training
+        self._path: list[tuple[str, nn.Module]] = [("", model)]
+        self._calls: list[list[Seen]] = [[]]
+        self._inside_known = 0
+        self._uses: dict[int, set[str]] = {}
+        self._refusal: ExactError | None = None
+        self._sizes = Sizes(self.maps, NUM_IMAGES, self._refuse, self._by_rule, tell=tell)
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """See what the model does inside."""
+        handles = []
+        for name, module in self._model.named_modules():
+            if name:
+                handles.append(module.register_forward_pre_hook(self._entering(name)))
+                # Before the module's own hooks, which are no part of the layer and which its exact form does not know.
+                handles.append(module.register_forward_hook(self._left(name), prepend=True))
+        try:
+            with _Operations(self), _Functions(self):
+                yield
+            if self._refusal is not None:  # the model's own code caught it
+                raise self._refusal
+            self._keep_calls("")
+            self._sizes.check_bounds(self.maps.extents())
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def call(self, method: str, images: Tensor) -> Any:
+        """What the model's method returns."""
+        try:
+            return getattr(self._model, method)(images)
+        except ExactError:
+            raise
+        except Exception as error:
+            if "unhashable type" in str(error) and "SymInt" in str(error):
+                self._refuse("it looks something up by the canvas's size or by the number of images")
+            steps = traceback.extract_tb(error.__traceback__)
+            own = [
+                step for step in steps if "site-packages" not in step.filename and not step.filename.startswith(_HERE)
+            ]
+            place = "" if not own else f" ({Path(own[-1].filename).name}, line {own[-1].lineno})"
+            advice = "it must take images of any size, and its steps must not depend on pixels' values"
+            if isinstance(error, AssertionError):
+                advice = "take a network for images of every size, if this one is for one size alone"
+            raise StockError(
+                f"{within(self._where(), self._model)} fails on a canvas of {self.canvas[0]} x {self.canvas[1]} "
+                f"without data: {type(error).__name__}: {str(error).rstrip('.')}{place}. Check that the stock model "
+                f"runs by itself; {advice}."
+            ) from error
+
+    def operated(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
+        """Carry feature maps through one ATen operation."""
+        if self._inside_known:
+            return
+        leaves = tree_leaves((args, kwargs))
+        of_sizes = any(map(self.maps.of_sizes, leaves))
+        of_images = any(map(self.maps.of_images, leaves)) and not operations.makes_new(func)
+        self.maps.note(result, of_images=of_images, of_sizes=of_sizes)
+        self._note(func._schema.name.removeprefix("aten::"), operations.numbers(func, args, kwargs))
+        if any(self.maps.get(leaf) is not None for leaf in leaves if isinstance(leaf, Tensor)):
+            if operations.takes_root(func, args):
+                self._use(args[0], "root")
+            try:
+                after = operations.follow(func, args, kwargs, result, self.maps)
+            except Unknown as unknown:
+                self._refuse(str(unknown))
+            for tensor in tree_leaves(result):
+                if isinstance(tensor, Tensor) and after is not None:
+                    self.maps.set(tensor, after)
+        if of_sizes and (of_images or not any(isinstance(leaf, Tensor) for leaf in tree_leaves(result))):
+            self._refuse("it calculates with values made of the canvas's size")
+
+    def called(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """What one of PyTorch's functions returns to the model's code."""
+        if self._inside_known:
+            return func(*args, **kwargs)
+        if type(self._path[-1][1]) in SAME_PADDED:  # its rule knows how its padding follows from the map's size
+            return self._by_rule(func, args, kwargs)
+        if func is Tensor.register_hook and self.maps.of_images(args[0]):
+            self._refuse("it registers a hook on a gradient, which may mix pixels unseen")
+        return self._sizes.called(func, args, kwargs)
+
+    def _by_rule(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Carry feature maps through one call of a function, if it has a rule."""
+        if func not in RULES:
+            return func(*args, **kwargs)
+        name = RULES[func].__name__
+        given = self.maps.get(args[0] if args else kwargs.get("input"))
+        plan = None if given is None else self._planned(RULES[func], given, args, kwargs)
+        if given is None or plan is None:
+            self._calls[-1].append(Seen(name, None, Place()))
+            return func(*args, **kwargs)
+        place = Place()
+        place.add(given, plan.after)
+        self._calls[-1].append(Seen(name, plan.run, place))
+        if plan.run is not None:
+            self._use(args[0] if args else kwargs["input"], "sideways")
+        if any(self.maps.of_sizes(leaf) for leaf in tree_leaves((args, kwargs))):
+            self._refuse("it calculates with values made of the canvas's size")
+        self._note(name, (str(plan.after), *_settings(plan.run), *plan.whole))
+        self._inside_known += 1
+        try:
+            result = func(*args, **kwargs)
+        finally:
+            self._inside_known -= 1
+        self.maps.note(result, of_images=True, of_sizes=False)
+        if plan.after is not None:
+            self.maps.set(result, plan.after)
+        return result
+
+    def _use(self, tensor: Tensor, use: str) -> None:
+        """Note what reads a map: zeros are written beside it for what looks sideways, and zeros have no root."""
+        uses = self._uses.setdefault(id(tensor), set())
+        uses.add(use)
+        if len(uses) > 1:
+            self._refuse(
+                "it takes a root of a map that another step reads sideways, which writes zeros beside it; compute the "
+                "map once for each"
+            )
+
+    def _note(self, step: str, values: tuple[Any, ...]) -> None:
+        self._found.numbers[self._training].append(Numbers(self._where(), step, values))
+
+    def joined(self, one: Extent, other: Extent) -> None:
+        """Note that two extents must come to the same for each image."""
+        self._found.joins.setdefault((one, other), self._where())
+
+    def _planned(self, rule: Any, given: FeatureMap, args: Any, kwargs: Any) -> Plan | None:
+        try:
+            plan = rule(Scene(self._path[-1][1], self.maps.extents_of), given, *args, **kwargs)
+        except Unknown as unknown:
+            self._refuse(str(unknown), AmbiguousError if isinstance(unknown, Ambiguous) else ExactError)
+        except TypeError as error:
+            self._refuse(f"it calls {rule.__name__} in an unusual way ({error})")
+        if plan is not None:
+            self._whole(given.extent, plan.whole)
+        return plan
+
+    def _whole(self, extent: Extent, divisors: tuple[int, int]) -> None:
+        """Note that the sides of a map must be multiples of some lengths: rounding down and up must agree."""
+        if max(divisors) > 1:
+            down, up = (
+                Extent(*(reach.then(offset=up * (by - 1), divisor=by) for reach, by in zip(extent, divisors)))
+                for up in (0, 1)
+            )
+            self.joined(down, up)
+
+    def _entering(self, name: str) -> Any:
+        def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
+            self._path.append((name, module))
+            self._calls.append([])
+            if self._inside_known or (is_known(module) and self._given(args) is not None):
+                if not self._inside_known and any(self.maps.of_sizes(leaf) for leaf in tree_leaves(args)):
+                    self._refuse("it is given values made of the canvas's size")
+                self._inside_known += 1
+
+        return hook
+
+    def _left(self, name: str) -> Any:
+        def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            if self._inside_known:
+                self._inside_known -= 1
+                given = self._given(args)
+                if not self._inside_known and given is not None:
+                    self._pass_through(name, module, args, given, output)
+            self._keep_calls(name)
+            self._path.pop()
+
+        return hook
+
+    def _keep_calls(self, name: str) -> None:
+        """Note what calls a module has made, beside those of its other uses."""
+        calls = self._calls.pop()
+        if not calls:
+            return
+        before = self._found.calls.setdefault(name, {}).setdefault(self._training, calls)
+        if [_replacement(one) for one in before] != [_replacement(other) for other in calls]:
+            self._refuse("it makes other functional calls at one use than at another; use one module for each")
+        for one, other in zip(before, calls):
+            for given, after in zip(other.place.given, other.place.after):
+                one.place.add(given, after)
+
+    def _given(self, args: tuple[Any, ...]) -> FeatureMap | None:
+        return self.maps.get(args[0]) if args else None
+
+    def _pass_through(
+        self, name: str, module: nn.Module, args: tuple[Any, ...], given: FeatureMap, output: Tensor
+    ) -> None:
+        """Apply the rule of a layer known as a whole."""
+        self._found.known.add(name)
+        self.maps.note(output, of_images=True, of_sizes=False)
+        exact = exact_class(module)
+        if exact is None:
+            if output.ndim - 1 in given.axes:
+                self._refuse("it mixes positions along the width")
+            self.maps.set(output, given.moved())
+            return
+        reason = exact.refusal(module)
+        if reason is None and given.axes != exact.axes(module):
+            reason = f"it is given a map with height and width at axes {given.axes}"
+        if reason is not None:
+            self._refuse(reason)
+        self._whole(given.extent, exact.whole(module))
+        windows = exact.windows(module)
+        after = None if windows is None else FeatureMap(given.extent.through(windows), given.axes)
+        if exact.sideways(module):
+            self._use(args[0], "sideways")
+            self._found.layers.setdefault(name, Place()).add(given, after)
+        if after is not None:
+            self.maps.set(output, after)
+
+    def _where(self) -> str:
+        name, module = self._path[-1]
+        return f"{name} ({stock_class(module).__name__})" if name else stock_class(module).__name__
+
+    def _refuse(self, reason: str, error: type[ExactError] = ExactError) -> NoReturn:
+        self._refusal = error(
+            f"{within(self._where(), self._model)} cannot be made padding-exact: {reason}. "
+            "Use a variant without it, or another backbone; docs/exactness.md says what serves instead."
+        )
+        raise self._refusal
+
+
+def within(where: str, model: nn.Module) -> str:
+    """A module by its path in the model, which is named once."""
+    name = stock_class(model).__name__
+    return name if where in ("", name) else f"{where} of {name}"
+
+
+def _settings(run: Replacement | None) -> tuple[Any, ...]:
+    """What a replacement was settled on from the call's arguments."""
+    return tuple(getattr(run, "keywords", {}).values())
+
+
+def _replacement(seen: Seen) -> tuple[Any, ...]:
+    """What a call is replaced by, for comparison."""
+    run: Any = seen.run
+    return seen.name, getattr(run, "func", run), getattr(run, "keywords", None)

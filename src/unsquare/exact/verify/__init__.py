@@ -1,0 +1,1 @@
+"""Exact networks against the stock network on each image alone."""

@@ -1,0 +1,181 @@
+"""Looks for what following a model cannot see: before it is followed, by its modules; afterwards, by trying it out.
+
+Following sees every step of a forward pass. It does not see what hooks do to gradients, the backward pass of a model's
+own functions, or what happens in code that PyTorch does not show (TorchScript). The first and last are refused by
+name. The rest is measured: padded batches of small images, filled with NaN, against each image alone. In evaluation
+a batch of seven shows what mixes images after the pool; gradients are those of training, and of evaluation where a
+step has a backward pass of its own, or where training draws random numbers and tells nothing.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from unsquare.errors import ExactError
+from unsquare.exact.model import side_multiple
+from unsquare.exact.registry import is_known, stock_class
+from unsquare.exact.verify import references as lone
+from unsquare.exact.verify.comparison import (
+    RandomError,
+    Reference,
+    StockFailsError,
+    Tolerance,
+    drawn_images,
+    leak,
+    output_leak,
+)
+
+# Portrait, landscape and a small one, of odd sides and even ones; the first is as high as the canvas, the second as
+# wide. Models that refuse images so small are tried with larger ones.
+_SIZES = (
+    ((40, 23), (24, 37), (24, 23)),
+    ((64, 39), (34, 65), (34, 39)),
+    ((264, 232), (225, 256), (225, 232)),
+)
+# The batch in evaluation, by place: so many that no step over images, by two or by four say, comes round to itself.
+_ORDER = (0, 1, 2, 0, 2, 1, 1)
+# What float32 leaves in doubt is tried again in float64, where depthwise convolutions take ten times as long.
+_TOLERANCES = {torch.float32: Tolerance(1e-4, 1e-3, allowance=0), torch.float64: Tolerance(1e-9, 1e-9, allowance=100)}
+_LARGEST_PARAMETER = 1 << 13
+
+
+def check_modules(model: nn.Module) -> None:
+    """Raise ExactError where a model has parts whose steps cannot be seen."""
+    for path, module in model.named_modules():
+        if (reason := _unseen(module, is_root=not path)) is not None:
+            where = f"{path} ({stock_class(module).__name__}) of " if path else ""
+            raise ExactError(f"{where}{stock_class(model).__name__} cannot be made padding-exact: {reason}.")
+
+
+def _unseen(module: nn.Module, *, is_root: bool) -> str | None:
+    if isinstance(module, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):
+        return "it is compiled by TorchScript, whose steps cannot be seen; give the Python module that it was made of"
+    if hasattr(module, "_orig_mod"):
+        return "it is compiled; give the module itself, and compile the exact network"
+    if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        return "it is wrapped for several devices; give the module itself, and wrap the exact network"
+    if any(is_lazy(tensor) for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False))):
+        return "it has no weights yet; run it once, so that its lazy layers take their shape"
+    if "forward" in vars(module) and (is_root or is_known(module)):
+        return "its forward was replaced on the object; write a class of its own instead"
+    if module._backward_hooks or module._backward_pre_hooks:
+        return "it has a hook on its gradients, which may mix pixels unseen; register it on the exact network instead"
+    if any(parameter._backward_hooks for parameter in module.parameters(recurse=False)):
+        return (
+            "a parameter has a hook on its gradient, which a copy would lose; register it on the exact network instead"
+        )
+    if is_root and (module._forward_hooks or module._forward_pre_hooks):
+        return "the network itself has a hook, which would see padding; register it on the exact network instead"
+    return None
+
+
+def try_out(exact: nn.Module, stock: nn.Module) -> None:
+    """Raise ExactError where an exact model gives small images something else than the stock model each alone.
+
+    Weights and statistics are drawn anew, away from 0 and 1, where leaks hide; layers draw no random numbers.
+    """
+    with _aside():
+        stock = _prepared(stock)
+        exact = _with_weights_of(stock, exact)
+        refusal: ExactError | None = None
+        for dtype in _TOLERANCES:
+            refusal = _refusal(exact.to(dtype), stock.to(dtype))
+            if refusal is None:
+                return
+        assert refusal is not None
+        raise refusal
+
+
+def _refusal(exact: nn.Module, stock: nn.Module) -> ExactError | None:
+    """Why an exact model is refused, in the arithmetic that both are in; None where it is not."""
+    multiple = side_multiple(exact)
+    failure: ExactError | None = None
+    for sides in _SIZES:
+        images = drawn_images(
+            [(_whole(height, multiple), _whole(width, multiple)) for height, width in sides], stock, 0
+        )
+        try:
+            return _leak(exact, stock, images)
+        except StockFailsError:
+            continue
+        except RandomError:
+            raise
+        except _FAILURES as error:
+            mode = "training" if stock.training else "evaluation"
+            failure = ExactError(
+                f"{stock_class(stock).__name__} cannot be made padding-exact: in {mode} it fails on a padded batch "
+                f"({str(error).rstrip('.')})."
+            )
+            failure.__cause__ = error
+    return failure
+
+
+_FAILURES = (ExactError, RuntimeError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError)
+
+
+def _leak(exact: nn.Module, stock: nn.Module, images: list[Tensor]) -> ExactError | None:
+    """A leak of outputs or gradients, in evaluation or in training."""
+    tolerance = _TOLERANCES[images[0].dtype]
+    reference = Reference.of(stock.eval(), images)
+    exact.eval()
+    order = range(len(images)) if lone.shared_norms(stock) else _ORDER
+    error = output_leak(exact, reference, order, tolerance)
+    if error is not None:
+        return _refused(stock, "outputs", error)
+    found = leak(exact, reference, tolerance) if reference.has_own_backward else None
+    if found is not None:
+        return _refused(stock, *found)
+    try:
+        found = leak(exact.train(), Reference.of(stock.train(), images), tolerance)
+    except RandomError:
+        found = leak(exact.eval(), Reference.of(stock.eval(), images), tolerance)
+    return None if found is None else _refused(stock, *found)
+
+
+def _refused(stock: nn.Module, what: str, distance: float) -> ExactError:
+    mode = "training" if stock.training else "evaluation"
+    return ExactError(
+        f"{stock_class(stock).__name__} cannot be made padding-exact: in {mode} the {what} of a padded batch differ "
+        f"from those of lone images by {distance:.1e} of the largest, so it has steps that cannot be followed. Look "
+        "for functions with a backward pass of their own, values that mix the images of a batch, and numbers taken "
+        "from sizes."
+    )
+
+
+def _prepared(model: nn.Module) -> nn.Module:
+    """A copy whose small parameters take gradients, frozen ones too; large ones cost time and show no more."""
+    model = lone.without_chance(lone.shaken(model), in_place=True).float()
+    for parameter in model.parameters():
+        parameter.requires_grad_(parameter.is_floating_point() and parameter.numel() <= _LARGEST_PARAMETER)
+    return model
+
+
+def _with_weights_of(stock: nn.Module, exact: nn.Module) -> nn.Module:
+    """A copy of an exact model that shares a prepared stock model's parameters and buffers."""
+    tensors = {**dict(stock.named_parameters()), **dict(stock.named_buffers())}
+    own = (*exact.named_parameters(), *exact.named_buffers())
+    copied = copy.deepcopy(exact, {id(tensor): tensors[name] for name, tensor in own})
+    return lone.without_chance(copied, in_place=True)
+
+
+@contextmanager
+def _aside() -> Iterator[None]:
+    """Whatever surrounds it is left alone: random numbers, gradients switched off, automatic precision."""
+    with (
+        torch.random.fork_rng(),
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        torch.autocast("cpu", enabled=False),
+        torch.autocast("cuda", enabled=False),
+    ):
+        yield
+
+
+def _whole(side: int, multiple: int) -> int:
+    return -(-side // multiple) * multiple

@@ -1,0 +1,1 @@
+"""How to run a chain of steps in less memory."""

@@ -1,0 +1,219 @@
+"""The classifier: a timm backbone made padding-exact, a pool over each image's region, a linear head.
+
+Pixels arrive as uint8 and are normalised here, on the device; the exact backbone then zeroes everything outside
+the regions, so that padding is zero *after* normalisation, which is what the network's own padding is.
+"""
+
+from __future__ import annotations
+
+import difflib
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from torch import nn
+
+from unsquare.errors import ConfigError
+from unsquare.exact.convert import make_exact
+from unsquare.exact.model import known_method, output_regions, side_multiple
+from unsquare.exact.pool.pyramid import MOST_LEVEL, SpatialPyramidPool, check_levels
+from unsquare.exact.pool.region import PoolKind, RegionPool
+from unsquare.execution.chain import Chain, map_elements_per_pixel
+from unsquare.execution.strategy import PLAIN, Way
+from unsquare.network.norms import freeze_batch_norms, group_norms_instead
+from unsquare.network.weights import load_weights
+from unsquare.settings import Range, check_settings, is_utf8
+from unsquare.torchvision_guard import import_timm
+
+timm = import_timm()
+
+Pool = Literal["spp", PoolKind]
+Norm = Literal["own", "frozen", "group"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Which network."""
+
+    backbone: str = "resnet18"
+    """A timm model built of convolutions, by name; docs/exact-coverage.md lists them."""
+    pretrained: bool = False
+    """Start from timm's pretrained weights, from the hub."""
+    weights: Path | None = None
+    """Start from the backbone's weights in this safetensors file."""
+    pool: Pool = "spp"
+    """How features become one vector: spp (spatial pyramid), avg, max, avgmax (their mean), catavgmax (both), or gem
+    (generalised mean, its power learnt)."""
+    pyramid: Annotated[tuple[int, ...], Range(1, MOST_LEVEL)] = (1, 2, 4)
+    """Levels of the spatial pyramid, for the pool spp: level l pools l x l bins."""
+    pyramid_mode: Literal["max", "mean"] = "max"
+    """What a bin of the spatial pyramid keeps of each feature, for the pool spp."""
+    norm: Norm = "own"
+    """The backbone's norms: own (as it is built), frozen (batch norms keep their statistics, best with pretrained
+    weights) or group (group norms in their place); the latter two suit micro-batches of few images."""
+    dropout: Annotated[float, Range(0, below=1)] = 0.0
+    """Part of the pooled features dropped in training."""
+    drop_path: Annotated[float, Range(0, below=1)] = 0.0
+    """Rate of stochastic depth in the backbone."""
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+        if self.pretrained and self.weights is not None:
+            raise ConfigError("pretrained and weights both say where the weights come from; give one of them.")
+        check_levels(self.pyramid, "pyramid")
+        if self.weights is not None and not is_utf8(str(self.weights)):
+            raise ConfigError(f"weights must have a name in UTF-8, since settings are kept, but is {self.weights}.")
+
+
+class Classifier(nn.Module):
+    """From padded uint8 pixels and their sizes to logits, each image as if it were alone.
+
+    Args:
+        config: which network.
+        num_classes: number of logits.
+        load: whether to load the starting weights that `config` names (not needed before loading a checkpoint).
+    """
+
+    backbone: Any
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, config: ModelConfig, num_classes: int, *, load: bool = True) -> None:
+        super().__init__()
+        backbone = create_backbone(config, load)
+        self.stride = int(backbone.feature_info[-1]["reduction"])
+        self.backbone = make_exact(backbone)
+        self._check_sides(config.backbone)
+        # Networks that widen their features after pooling, or cannot leave out their pool, are taken before that.
+        widened = getattr(backbone, "head_hidden_size", backbone.num_features) != backbone.num_features
+        pooled = known_method(self.backbone).returned is None
+        self._method = "forward_features" if widened or pooled else "forward"
+        self.pool = create_pool(config)
+        num_pooled = int(backbone.num_features) * self.pool.num_bins
+        self.norm = nn.LayerNorm(num_pooled)
+        self.dropout = nn.Dropout(config.dropout)
+        self.head = nn.Linear(num_pooled, num_classes)
+        nn.init.zeros_(self.head.bias)
+        nn.init.normal_(self.head.weight, std=0.01)
+        for name in ("mean", "std"):
+            values = torch.tensor(backbone.pretrained_cfg[name], dtype=torch.float32) * 255
+            self.register_buffer(name, values.view(3, 1, 1), persistent=False)
+        self._chain: Chain | None = None
+
+    def forward(
+        self, pixels: torch.Tensor, sizes: torch.Tensor, way: Way = PLAIN, folder: Path | None = None
+    ) -> torch.Tensor:
+        """Logits, (N, num_classes) fp32, of pixels (N, 3, H, W) uint8 with regions `sizes` (N, 2), on the host.
+
+        `way` says how the backbone is run, and `folder` where a CPU keeps what it keeps elsewhere.
+        """
+        if way.is_plain:
+            features, regions = self.features(self.normalised(pixels), sizes)
+        else:
+            features = self._channels_first(self.chain().run(way, pixels, sizes, folder))
+            regions = output_regions(self.backbone, sizes, self._method)
+        pooled = self.pool(features, regions)  # (N, C * bins)
+        with torch.autocast(pixels.device.type, enabled=False):
+            # Adam moves each weight alike, so a vector of b bins would move the logits b times as far as plain
+            # pooling does; normalised and divided by b, the usual learning rates hold.
+            return self.head(self.dropout(self.norm(pooled.to(self.head.weight.dtype))) / self.pool.num_bins)
+
+    def normalised(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Pixels uint8 as the backbone expects them."""
+        return (pixels - self.mean) / self.std
+
+    def chain(self) -> Chain:
+        """The backbone as a chain of steps.
+
+        Raises:
+            ExactError: it is none.
+        """
+        if self._chain is None:
+            self._chain = Chain(self.backbone, self._method, self.normalised)
+        return self._chain
+
+    def map_elements(self) -> float:
+        """Elements of the backbone's largest map for each pixel of the image."""
+        return map_elements_per_pixel(self.backbone, self._method)
+
+    def features(self, pixels: torch.Tensor, sizes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Feature maps (N, C, h, w) of normalised pixels, and each image's region (N, 2) in them."""
+        backbone = self.backbone
+        features = (backbone if self._method == "forward" else backbone.forward_features)(pixels, sizes)
+        return self._channels_first(features), output_regions(backbone, sizes, self._method)
+
+    def _channels_first(self, features: torch.Tensor) -> torch.Tensor:
+        """The backbone's map as (N, C, h, w)."""
+        returned = known_method(self.backbone, self._method).returned
+        return features.permute(0, 3, 1, 2) if returned is not None and returned.axes == (1, 2) else features
+
+    def _check_sides(self, name: str) -> None:
+        multiple = side_multiple(self.backbone)
+        if multiple > 1:
+            raise ConfigError(
+                f"The backbone {name!r} takes only images whose sides are multiples of {multiple}, while pictures come "
+                "in every size; choose another, such as resnet50 or convnext_tiny."
+            )
+
+
+def create_pool(config: ModelConfig) -> SpatialPyramidPool | RegionPool:
+    """The pool that the settings name."""
+    if config.pool == "spp":
+        return SpatialPyramidPool(config.pyramid, config.pyramid_mode)
+    return RegionPool(config.pool)
+
+
+def create_backbone(config: ModelConfig, load: bool) -> Any:
+    """The stock backbone that the settings name, without its head.
+
+    Raises:
+        ConfigError: timm has no such model, or its weights cannot be had.
+    """
+    check_backbone_name(config.backbone)
+    options: dict[str, Any] = {"drop_path_rate": config.drop_path} if config.drop_path else {}
+    if not config.backbone.startswith("inception_next"):  # whose pool cannot be left out
+        options["global_pool"] = ""
+    try:
+        backbone = timm.create_model(config.backbone, pretrained=config.pretrained and load, num_classes=0, **options)
+    except (OSError, RuntimeError, TypeError, ValueError, AssertionError) as error:
+        reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+        if "drop_path" in reason:
+            raise ConfigError(
+                f"The backbone {config.backbone!r} knows no stochastic depth, but drop_path is {config.drop_path}; "
+                "leave it out."
+            ) from error
+        raise ConfigError(
+            f"The backbone {config.backbone!r} cannot be made ({reason}); check its name, the connection to the hub, "
+            "or give a local file with --weights."
+        ) from error
+    if config.weights is not None and load:
+        load_weights(backbone, config.weights)
+    if config.norm == "own":
+        return backbone
+    return freeze_batch_norms(backbone) if config.norm == "frozen" else group_norms_instead(backbone)
+
+
+def check_model(config: ModelConfig) -> None:
+    """Make the network once, without data unless it has weights to load, before all headers are read.
+
+    Raises:
+        ConfigError: timm has no such backbone, or its weights cannot be had.
+        ExactError: it cannot be made exact.
+    """
+    has_weights = config.pretrained or config.weights is not None
+    with torch.random.fork_rng(devices=[]), nullcontext() if has_weights else torch.device("meta"):
+        Classifier(config, num_classes=2)
+
+
+def check_backbone_name(name: str) -> None:
+    """Refuse a name that timm does not know, with those that are near.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    if not timm.is_model(name):
+        close = difflib.get_close_matches(name, timm.list_models(), n=3)
+        hint = f"did you mean {' or '.join(close)}?" if close else "try resnet18 or convnext_atto."
+        raise ConfigError(f"The backbone must be a model of timm, but {name!r} is none; {hint}")

@@ -1,0 +1,98 @@
+"""Where the network runs: the device of this process, its precision, and how much memory it may take there."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch
+from lightning_fabric import Fabric
+
+from unsquare.errors import ConfigError
+from unsquare.execution.strategy import RUNGS, RungName
+from unsquare.memory.budget import parse_bytes
+from unsquare.memory.heap import return_freed
+from unsquare.network.ranks import meet_again, processes_here, together
+from unsquare.plan.config import MOST_BUDGET_PIXELS, MOST_LAUNCH_PIXELS
+from unsquare.settings import MOST_WORKERS, Range, check_settings
+
+logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # the run says itself what it uses
+
+Precision = Literal["bf16-mixed", "32-true"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceConfig:
+    """Where the network runs, and how much memory it may take there."""
+
+    memory: str | None = None
+    """The budget, such as 8GiB, or a part of what is there, such as 80%: of the whole process on a CPU, of the device
+    on a GPU; None takes what is free."""
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """auto takes the best there is."""
+    precision: Literal["auto", "bf16-mixed", "32-true"] = "auto"
+    """auto takes bf16 where the device multiplies in bf16 natively, fp32 elsewhere."""
+    lowest_rung: RungName = "plain"
+    """How all micro-batches are run: plain, or by a way that takes less memory and more time (see highest_rung)."""
+    highest_rung: RungName = "stream"
+    """How images that do not fit may be run, each alone, by the lowest of these that holds them: plain, bf16 (where the
+    precision is left open), checkpoint (activations are computed again), offload (what is kept is kept in the host's
+    memory or a file), stream (piece by piece)."""
+    reuse_probes: bool = True
+    """Remember what probes showed, in the user's cache folder, and do without them the next time."""
+    budget_pixels: Annotated[int, Range(1, MOST_BUDGET_PIXELS)] | None = None
+    """The most computed pixels of a micro-batch; None measures it. Pinned, nothing is probed and the plan is the
+    same on every machine."""
+    launch_pixels: Annotated[int, Range(0, MOST_LAUNCH_PIXELS)] = 500_000
+    """The cost of one more micro-batch as pixels, where `budget_pixels` is pinned."""
+    workers: Annotated[int, Range(1, MOST_WORKERS)] | None = None
+    """Threads that decode images; None takes one per core."""
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+        if self.memory is not None:
+            parse_bytes(self.memory, available=1)
+        if RUNGS.index(self.lowest_rung) > RUNGS.index(self.highest_rung):
+            raise ConfigError(
+                f"highest_rung must not be below lowest_rung, but they are {self.highest_rung} and {self.lowest_rung}; "
+                f"the order is {', '.join(RUNGS)}."
+            )
+
+
+def launch(config: DeviceConfig) -> Fabric:
+    """The Fabric of this process: one device, or this process's share of what torchrun or srun started.
+
+    From here on freed memory goes back to the operating system, so that what is measured is what is in use.
+
+    Raises:
+        ConfigError: there is no such accelerator here, or processes that share a run were started in another way.
+    """
+    devices, num_nodes = processes_here()
+    try:
+        probe = Fabric(accelerator=config.accelerator, devices=devices, num_nodes=num_nodes)
+        fabric = Fabric(
+            accelerator=config.accelerator,
+            devices=devices,
+            num_nodes=num_nodes,
+            precision=_precision(config, probe.device),
+        )
+    except (ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"The accelerator {config.accelerator!r} cannot be used ({reason}); try auto.") from error
+    with together():
+        if fabric.world_size > 1:
+            meet_again(fabric)
+        fabric.launch()
+    return_freed()
+    return fabric
+
+
+def _precision(config: DeviceConfig, device: torch.device) -> Precision:
+    if config.precision != "auto":
+        return config.precision
+    if device.type == "cuda":
+        return "bf16-mixed" if torch.cuda.get_device_capability(device)[0] >= 8 else "32-true"
+    # On a CPU without matrix units or AVX-512 for it, bf16 is emulated and slower than fp32.
+    native = device.type == "cpu" and (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
+    return "bf16-mixed" if native else "32-true"

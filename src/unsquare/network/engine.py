@@ -1,0 +1,235 @@
+"""One rank's arithmetic: forward, backward, update, prediction. It knows devices and precision, not epochs or files.
+
+Gradients of a step are summed over its micro-batches and then once over the ranks. PyTorch's DDP wrapper is not
+used: it reduces in every backward pass and expects each rank to make as many of them, while here a rank may run
+more micro-batches than its neighbour, or none.
+"""
+
+from __future__ import annotations
+
+import errno
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from lightning_fabric import Fabric
+
+from unsquare.data.loader import PaddedBatch
+from unsquare.errors import BudgetError
+from unsquare.execution.strategy import PLAIN, Way
+from unsquare.memory.watch import Phase
+from unsquare.network.classifier import Classifier
+from unsquare.network.optimizer import OptimizerConfig, create_optimizer
+from unsquare.network.ranks import all_reduce, processes_here
+
+
+class Engine:
+    """A classifier with its optimizer on one device.
+
+    Args:
+        fabric: device, precision and ranks.
+        model: the classifier; moved to the device in channels_last.
+        config: the optimizer's settings.
+    """
+
+    def __init__(self, fabric: Fabric, model: Classifier, config: OptimizerConfig) -> None:
+        self.fabric = fabric
+        self.model = model.to(fabric.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._config = config
+        self.optimizer = self._new_optimizer()
+        self.phase: Phase = ""
+        """What is done at the moment, for whoever watches."""
+        self.scratch: Path | None = None
+        """Where a CPU keeps activations that do not fit the memory; None takes the system's temporary folder."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network runs."""
+        return self.fabric.device
+
+    @property
+    def num_local_ranks(self) -> int:
+        """Ranks on this machine."""
+        return processes_here()[0] if self.fabric.world_size > 1 else 1
+
+    def _new_optimizer(self) -> torch.optim.Optimizer:
+        return create_optimizer(self.model, self._config)
+
+    def reset_optimizer(self) -> None:
+        """Start with a fresh optimizer, as after probing."""
+        self.optimizer = self._new_optimizer()
+
+    def accumulate(self, batch: PaddedBatch, weight: float, way: Way = PLAIN) -> tuple[float, int]:
+        """Add the gradient of a micro-batch, each image's loss times `weight`; all of it, or nothing where it fails.
+
+        Returns:
+            The sum of the images' losses, and how many are classified right.
+
+        Raises:
+            ShortageError: the device has not enough memory; gradients and statistics are as before.
+        """
+        self.model.train()
+        buffers = [buffer.clone() for buffer in self.model.buffers()]
+        before = _Kept.of(self.model, buffers)
+        try:
+            with _naming(batch):
+                self.phase = "forward"
+                logits, labels = self._forward(batch, way)
+                losses = F.cross_entropy(logits, labels, reduction="none", label_smoothing=self._config.label_smoothing)
+                self.phase = "backward"
+                self.fabric.backward(losses.sum() * weight)
+        except BaseException:
+            before.restore()
+            raise
+        finally:
+            self.phase = ""
+        before.add()
+        return float(losses.detach().sum()), int((logits.detach().argmax(1) == labels).sum())
+
+    def _forward(self, batch: PaddedBatch, way: Way) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits, and labels on their device."""
+        pixels, sizes, labels = self._move(batch)
+        precision = torch.autocast(self.device.type, torch.bfloat16) if way.bf16 else self.fabric.autocast()
+        with precision:
+            if way.is_plain:
+                return self.model(pixels, sizes), labels
+            return self.model(pixels, sizes, way, self.scratch), labels
+
+    def reduce_gradients(self) -> None:
+        """Sum the gradients over the ranks; a rank that ran no micro-batch adds zero."""
+        if self.fabric.world_size == 1:
+            return
+        for parameter in self.model.parameters():
+            if parameter.requires_grad:
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+                all_reduce(parameter.grad)
+
+    def average_buffers(self) -> None:
+        """Give all ranks the same running statistics: the mean of theirs."""
+        if self.fabric.world_size == 1:
+            return
+        for buffer in self.model.buffers():
+            if buffer.is_floating_point():
+                all_reduce(buffer)
+                buffer /= self.fabric.world_size
+
+    def update(self, learning_rate: float) -> float:
+        """Take the optimizer's step and forget the gradient; return the gradient's norm before clipping."""
+        self.phase = "update"
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate * group.get("lr_scale", 1.0)
+        limit = self._config.clip_norm or float("inf")
+        norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit))
+        self.optimizer.step()
+        self.forget_gradients()
+        self.phase = ""
+        return norm
+
+    def forget_gradients(self) -> None:
+        """Drop the gradients gathered so far."""
+        self.optimizer.zero_grad(set_to_none=True)
+
+    @torch.inference_mode()
+    def predict(self, batch: PaddedBatch, way: Way = PLAIN) -> torch.Tensor:
+        """The probabilities of each class, (N, num_classes) fp64 on the host.
+
+        Raises:
+            ShortageError: the device has not enough memory.
+        """
+        self.model.eval()
+        with _naming(batch):
+            logits, _ = self._forward(batch, way)
+        return logits.cpu().double().softmax(1)
+
+    def _move(self, batch: PaddedBatch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        pixels = batch.pixels.to(self.device, non_blocking=True)  # uint8: a quarter of the bytes to move
+        return pixels, batch.sizes, batch.labels.to(self.device)  # sizes are needed on the host
+
+    def sum_over_ranks(self, values: torch.Tensor) -> torch.Tensor:
+        """The sum of a host tensor over the ranks."""
+        if self.fabric.world_size == 1:
+            return values
+        on_device = values.to(self.device)
+        all_reduce(on_device)
+        return on_device.cpu()
+
+    def min_over_ranks(self, value: int) -> int:
+        """The least of the ranks' numbers."""
+        if self.fabric.world_size == 1:
+            return value
+        on_device = torch.tensor([value], dtype=torch.int64, device=self.device)
+        all_reduce(on_device, dist.ReduceOp.MIN)
+        return int(on_device.item())
+
+
+class ShortageError(BudgetError):
+    """The memory does not hold a micro-batch: fewer images at once may fit, or another way to run them."""
+
+
+@dataclass
+class _Kept:
+    """Gradients and buffers as they were before a micro-batch."""
+
+    model: torch.nn.Module
+    gradients: list[torch.Tensor | None]
+    buffers: list[torch.Tensor]
+
+    @classmethod
+    def of(cls, model: torch.nn.Module, buffers: list[torch.Tensor]) -> _Kept:
+        """Set the gradients aside, so that those of a micro-batch that fails can be told from them."""
+        gradients = [parameter.grad for parameter in model.parameters()]
+        for parameter in model.parameters():
+            parameter.grad = None
+        return cls(model, gradients, buffers)
+
+    def add(self) -> None:
+        """Add what was set aside to the gradients there are."""
+        both = [(old, p) for old, p in zip(self.gradients, self.model.parameters()) if old is not None]
+        new = [(old, p.grad) for old, p in both if p.grad is not None]
+        if new:
+            torch._foreach_add_([old for old, _ in new], [grad for _, grad in new])
+        for old, parameter in both:
+            parameter.grad = old
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Put gradients and buffers back."""
+        for old, parameter in zip(self.gradients, self.model.parameters()):
+            parameter.grad = old
+        for buffer, value in zip(self.model.buffers(), self.buffers):
+            buffer.copy_(value)
+
+
+@contextmanager
+def _naming(batch: PaddedBatch) -> Iterator[None]:
+    """Within the block, running out of memory is a ShortageError that says on what, and what to do."""
+    try:
+        yield
+        return
+    except (MemoryError, RuntimeError, OSError) as error:
+        if not _is_shortage(error):
+            raise
+        reason = (str(error) or "no more memory").splitlines()[0]
+        traceback.clear_frames(error.__traceback__)  # they hold the activations
+    # Outside the handler: an error that hangs on another keeps all its frames.
+    images, _, height, width = batch.pixels.shape
+    raise ShortageError(
+        f"A micro-batch must fit the device, but {images} images on {height} x {width} ran out of memory "
+        f"({reason}); something else takes it now, or the budget promises too much: give less with --memory."
+    )
+
+
+def _is_shortage(error: Exception) -> bool:
+    """Whether an error says that memory ran out; the CPU's allocators have no class of their own."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    if isinstance(error, OSError):  # the disk that activations are kept on
+        return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOMEM)
+    said = ("can't allocate memory", "bad_alloc", "out of memory", "could not create a primitive", "ALLOC_FAILED")
+    return any(words in str(error) for words in said)

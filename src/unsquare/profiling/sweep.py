@@ -1,0 +1,276 @@
+"""Where memory goes: how large a batch really fits, and which layers and kinds of memory hold the peak.
+
+The network runs in a process of its own (`subject`) that may run out of memory, or be killed. From one image on, the
+batch is doubled every three steps until it fails; then the gap is halved until the largest batch that fits is known.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unsquare.errors import BudgetError, ConfigError
+from unsquare.memory.budget import format_bytes
+from unsquare.plan.config import Limits
+from unsquare.profiling.worker import STEPS_EACH, Subject, SubjectDied
+from unsquare.runs.checkpoints import last_step
+from unsquare.runs.folder import RunFolder
+from unsquare.runs.schemas import Models, Plan
+from unsquare.runs.tables import read_index, read_memory
+from unsquare.shapes import Shape
+from unsquare.training.bounds import Bounds
+from unsquare.training.config import TrainConfig
+from unsquare.training.standing import settings_of_run
+
+VERSION = 1
+_ANOTHER = "give the folder of another run"
+"""What helps where a file of a run is damaged: its weights may be whole, so starting it anew is no advice."""
+MOST_IMAGES = 4096
+"""No batch is larger."""
+LOOKED_FOR = 16
+"""The largest batch that fits is found to one part in so many."""
+ATTRIBUTED = 0.5
+"""The batch taken apart is about so much of the largest that fits, since looking takes memory, too."""
+MOST_SAMPLES = 2000
+"""Of the trace that is kept."""
+
+Say = Callable[[str], None]
+
+
+def profile_network(config: TrainConfig, num_classes: int, canvas: Shape, name: str, say: Say) -> dict[str, Any]:
+    """Sweep and attribution of a network.
+
+    Args:
+        config: the network, its optimizer, the device and the budget.
+        num_classes: of the head.
+        canvas: what its micro-batches are on.
+        name: what is profiled, for whoever reads.
+        say: told what is found.
+
+    Returns:
+        The content of `profile.json`.
+
+    Raises:
+        BudgetError: not even one image fits.
+    """
+    say(f"Measuring {name} in a process of its own ...")
+    with _Bench(config, num_classes, canvas).open() as bench:
+        facts = bench.facts
+        say(f"{name} on {facts['device']}, {facts['precision']}, canvases of {canvas}: now doubling ...")
+        rows, failed, failure = _sweep(bench, say)
+        if not rows:
+            raise BudgetError(
+                f"The budget must hold the process and one image, but {format_bytes(facts['budget_bytes'])} do not "
+                f"hold one of {canvas} ({failure}); give more with --memory, smaller images, or a higher --lowest-rung."
+            )
+        largest = max(row["images"] for row in rows)
+        attribution = _attribution(bench, max(1, int(largest * ATTRIBUTED)))
+        trace = bench.trace()
+    rung = facts["rung"]
+    sweep = {
+        "canvas": list(canvas),
+        "rung": rung["name"],
+        "steps_each": STEPS_EACH,
+        "memory": rung["memory"],
+        "limit_bytes": facts["budget_bytes"],
+        "rows": sorted(rows, key=lambda row: row["images"]),
+        "failed_images": failed,
+        "failure": failure,
+        "largest_images": largest,
+        "predicted_images": facts["predicted_images"],
+    }
+    return {
+        "version": VERSION,
+        "subject": name,
+        "backbone": config.model.backbone,
+        "device": facts["device"],
+        "precision": facts["precision"],
+        "budget_bytes": facts["budget_bytes"],
+        "sweep": sweep,
+        "attribution": attribution,
+        "watch": trace,
+    }
+
+
+def subject_of_run(path: Path) -> tuple[TrainConfig, int, Shape]:
+    """The settings of a run, its number of classes, and the canvas of its median micro-batch.
+
+    Raises:
+        RunError: it is no run, or nothing was planned yet.
+    """
+    run = RunFolder.open(path)
+    config = settings_of_run(run)
+    plan = run.read_json(run.plan, Plan, _ANOTHER)
+    canvases = np.array(plan["micro_batches"])[:, 1:]
+    height, width = canvases[np.argsort(canvases.prod(axis=1), kind="stable")[len(canvases) // 2]]
+    return config, len(read_index(run.index, _ANOTHER).classes), Shape(int(height), int(width))
+
+
+def capacity_of_run(path: Path) -> dict[str, Any] | None:
+    """What a run's plans were told that micro-batches may take; None where it was pinned, or is not known yet."""
+    run = RunFolder.open(path)
+    capacity = Bounds.from_dict(run.read_json(run.models, Models, _ANOTHER)).capacity if run.models.is_file() else None
+    if capacity is None:
+        return None
+    return {
+        "budget_bytes": capacity.budget_bytes,
+        "reserved_bytes": capacity.reserved_bytes,
+        "keeps_heap": capacity.heap == "keep",
+        "held_pixels": capacity.training.held[0],
+        "most_images": capacity.need.most_images,
+    }
+
+
+def compare_plans(before: Path, after: Path) -> dict[str, Any]:
+    """What the plans of two runs ask of the memory, side by side.
+
+    Raises:
+        RunError: one is no run, or nothing was planned yet.
+    """
+    return {"version": VERSION, "plans": [_facts_of_plan(path) for path in (before, after)]}
+
+
+def _facts_of_plan(path: Path) -> dict[str, Any]:
+    run = RunFolder.open(path)
+    plan, bounds = (
+        run.read_json(run.plan, Plan, _ANOTHER),
+        Bounds.from_dict(run.read_json(run.models, Models, _ANOTHER)),
+    )
+    limits = Limits.from_dict(plan["limits"])
+    batches = np.array(plan["micro_batches"])
+    pixels = batches.prod(axis=1)
+    metrics = run.read_metrics()
+    if lost := metrics.words(last_step(run.checkpoints)):
+        warnings.warn(f"Not all of {run.metrics} is there: {lost}.", stacklevel=2)
+    capacity, predicted = bounds.capacity, None
+    if capacity is not None:
+        ladder = capacity.training
+        rungs = [ladder.rung(int(each)) for each in pixels]
+        predicted = [
+            int(capacity.bound_bytes(rung, int(each), int(count)))
+            for rung, each, count in zip(rungs, pixels, batches[:, 0])
+        ]
+    return {
+        "name": path.resolve().name,
+        "budget_bytes": None if capacity is None else capacity.budget_bytes,
+        "ledger": plan["ledger"],
+        "micro_batches": plan["micro_batches"],
+        "predicted_bytes": predicted,
+        "measured_bytes": [each for row in metrics.rows for each in row.to_dict().get("measured", ())],
+        "fills": limits.fill(pixels).tolist(),
+        "seconds": plan["ledger"].get("predicted_s"),
+    }
+
+
+class _Bench:
+    """A subject that is started again when it fails or dies."""
+
+    def __init__(self, config: TrainConfig, num_classes: int, canvas: Shape) -> None:
+        self._start = lambda trace: Subject(config, num_classes, canvas, trace)
+        self._subject: Subject | None = None
+        self._folder = Path()
+        self._starts = 0
+
+    @contextmanager
+    def open(self) -> Iterator[_Bench]:
+        """The bench with a subject on it, and a folder for traces."""
+        with tempfile.TemporaryDirectory() as folder:
+            self._folder = Path(folder)
+            try:
+                self.facts = self._alive().facts
+                yield self
+            finally:
+                self._stop()
+
+    def ask(self, do: str, images: int) -> dict[str, Any]:
+        """The answer; dying is one, too. A subject that ran out of memory is not asked again: libraries keep traces."""
+        try:
+            answer = self._alive().ask({"do": do, "images": images})
+        except SubjectDied as death:
+            answer = {"images": images, "failure": str(death)}
+        if "failure" in answer:
+            self._stop()
+        return answer
+
+    def trace(self) -> dict[str, list[Any]] | None:
+        """Memory against time of the first subject: the doubling."""
+        path = self._folder / "1.parquet"
+        if not path.is_file():
+            return None
+        table = read_memory(path)
+        stride = max(1, -(-table.num_rows // MOST_SAMPLES))
+        return {name: table[name].to_pylist()[::stride] for name in table.column_names}
+
+    def _alive(self) -> Subject:
+        if self._subject is None:
+            self._starts += 1
+            try:
+                self._subject = self._start(self._folder / f"{self._starts}.parquet")
+            except SubjectDied as death:
+                raise ConfigError(
+                    f"The network must run with one image, but did not ({death}); give more with --memory."
+                ) from death
+        return self._subject
+
+    def _stop(self) -> None:
+        if self._subject is not None:
+            self._subject.close()
+            self._subject = None
+
+
+def _sweep(bench: _Bench, say: Say) -> tuple[list[dict[str, Any]], int | None, str | None]:
+    """Rows of what fits, and the smallest batch that does not, with the reason."""
+    rows: list[dict[str, Any]] = []
+    failed, failure = None, None
+    images = 1
+    while images <= MOST_IMAGES:
+        answer = bench.ask("steps", images)
+        if _fails(bench, answer):
+            failed, failure = images, answer.get("failure") or "It took more than the budget"
+            say(_unfit(images))
+            break
+        rows.append(answer)
+        say(_words(answer))
+        images *= 2
+    least = rows[-1]["images"] if rows else 0
+    most = failed
+    while most is not None and rows and most - least > max(1, least // LOOKED_FOR):
+        middle = (least + most) // 2
+        answer = bench.ask("steps", middle)
+        if _fails(bench, answer):
+            most, failure = middle, answer.get("failure") or failure
+            say(_unfit(middle))
+        else:
+            least = middle
+            rows.append(answer)
+            say(_words(answer))
+    return rows, most, failure
+
+
+def _fails(bench: _Bench, answer: dict[str, Any]) -> bool:
+    return "failure" in answer or answer["peak_bytes"] > bench.facts["budget_bytes"]
+
+
+def _words(row: dict[str, Any]) -> str:
+    off = row["predicted_bytes"] / row["peak_bytes"] - 1
+    images = "1 image" if row["images"] == 1 else f"{row['images']} images"
+    return f"{images}: {format_bytes(row['peak_bytes'])}, {off:+.1%} predicted, {row['seconds']:.2f} s"
+
+
+def _unfit(images: int) -> str:
+    return "1 image does not fit." if images == 1 else f"{images} images do not fit."
+
+
+def _attribution(bench: _Bench, images: int) -> dict[str, Any] | None:
+    while images:
+        answer = bench.ask("attribute", images)
+        if "failure" not in answer:
+            return answer
+        images //= 2
+    return None

@@ -1,0 +1,5 @@
+"""Stock models, lone images and errors, as for exact networks."""
+
+from tests.exact.conftest import references
+
+__all__ = ["references"]

@@ -1,0 +1,90 @@
+"""A weights file that does not fit is refused with what does not fit, and nothing is ever unpickled."""
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from unsquare.errors import ConfigError
+from unsquare.network.weights import load_weights
+from unsquare.torchvision_guard import import_timm
+
+FIRST = "conv1.0.weight"
+
+
+@pytest.fixture
+def backbone():
+    """A small network of timm's without its head."""
+    return import_timm().create_model("test_resnet", num_classes=0)
+
+
+@pytest.fixture
+def tensors(backbone):
+    """Its tensors, all 1."""
+    return {name: torch.ones_like(value) for name, value in backbone.state_dict().items()}
+
+
+def test_weights_are_loaded_and_what_else_the_file_holds_is_not(backbone, tensors, tmp_path):
+    """Every tensor is the file's, in the network's own number type; a head in the file stays behind."""
+    path = tmp_path / "x.safetensors"
+    halves = {name: value.half() if value.is_floating_point() else value for name, value in tensors.items()}
+    save_file(halves | {"fc.weight": torch.zeros(3, 3)}, path)
+    load_weights(backbone, path)
+    for value in backbone.state_dict().values():
+        assert (value == 1).all()
+    assert backbone.state_dict()[FIRST].dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda all_: all_ | {FIRST: torch.ones(3, 3)},
+            rf"'{FIRST}' in .* \(3, 3\) where the backbone has \(16, 3, 3, 3\)",
+        ),
+        (
+            lambda all_: all_ | {FIRST: all_[FIRST].long()},
+            rf"'{FIRST}' in .* is torch.int64 where the .* torch.float32",
+        ),
+        (lambda all_: {f"module.{name}": value for name, value in all_.items()}, "take the prefix 'module.' off"),
+        (lambda all_: {f"model.{name}": value for name, value in all_.items()}, "take the prefix 'model.' off"),
+        (lambda all_: {"layer.0": all_[FIRST]}, rf"lacks 90 of its 90 tensors, '{FIRST}'.* 1 others such as 'layer.0'"),
+        (lambda all_: {FIRST: all_[FIRST]}, "lacks 89 of its 90 tensors"),
+    ],
+    ids=["shape", "type", "module", "model", "names", "few"],
+)
+def test_the_tensor_that_does_not_fit_is_named(backbone, tensors, tmp_path, change, message):
+    """Shapes, number types, prefixes of wrappers and missing names are told apart; the network stays as it was."""
+    path = tmp_path / "x.safetensors"
+    save_file(change(tensors), path)
+    before = backbone.state_dict()[FIRST].clone()
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_weights(backbone, path)
+    assert "\n" not in str(caught.value)
+    assert torch.equal(backbone.state_dict()[FIRST], before)
+
+
+@pytest.mark.parametrize("content", ["cut", "header", "empty", "text", "pickle"])
+def test_a_file_that_is_no_whole_safetensors_file_is_refused(backbone, tensors, tmp_path, content):
+    """Cut short, of other content, or pickled under the name of another: read as safetensors or not at all."""
+    path = tmp_path / "x.safetensors"
+    save_file(tensors, path)
+    whole = path.read_bytes()
+    if content == "pickle":
+        torch.save(tensors, path)
+    else:
+        path.write_bytes(
+            {"cut": whole[:-100], "header": whole[:20], "empty": b"", "text": b"no weights at all"}[content]
+        )
+    with pytest.raises(ConfigError, match="cannot be loaded, since it is no whole safetensors file"):
+        load_weights(backbone, path)
+
+
+def test_a_file_that_cannot_be_opened_says_why(backbone, tmp_path):
+    """A missing file, a folder, and a file of another kind."""
+    with pytest.raises(ConfigError, match="No such file"):
+        load_weights(backbone, tmp_path / "x.safetensors")
+    (tmp_path / "folder.safetensors").mkdir()
+    with pytest.raises(ConfigError, match="is no regular file"):
+        load_weights(backbone, tmp_path / "folder.safetensors")
+    with pytest.raises(ConfigError, match="safetensors files alone"):
+        load_weights(backbone, tmp_path / "x.pth")
