@@ -23,7 +23,7 @@ from unsquare.exact.registry import exact_class, overlaid, stock_class
 from unsquare.exact.tracing.findings import Place, Seen, Trace
 from unsquare.exact.tracing.following import within
 from unsquare.exact.tracing.trace import trace
-from unsquare.exact.verify.trial import check_modules, try_out
+from unsquare.exact.verify.trial import aside, check_modules, try_out
 
 # A compiler keeps most functions whole and shows them to the function mode of `calls`, as it should; this one it would
 # look into, where the mode no longer sees its name.
@@ -48,9 +48,11 @@ def make_exact(model: nn.Module) -> nn.Module:
     Returns:
         The exact copy. Raises ExactError with the module's path where something cannot be made exact.
     """
-    exact = converted(model)
-    if not any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
-        try_out(exact, model)
+    require_network(model, "make_exact")
+    with aside(model):
+        exact = converted(model)
+        if not any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
+            try_out(exact, model)
     return exact
 
 
@@ -77,7 +79,7 @@ def _copied(model: nn.Module) -> nn.Module:
 def undo_exact(model: nn.Module) -> nn.Module:
     """A stock copy of an exact model, with its weights: what `make_exact` was given, after training, say."""
     require_network(model, "undo_exact")
-    stock = copy.deepcopy(model)
+    stock = _copied(model)
     _restore(stock)
     return stock
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import nn
 
+from unsquare.errors import ExactError
 from unsquare.exact.layers import alone as alone_layers
 from unsquare.exact.layers import frozen
 from unsquare.exact.layers import image as image_layers
@@ -111,4 +112,14 @@ def overlaid(exact: Any, stock: Any) -> type[Any]:
 @cache
 def _overlaid(exact: Any, stock: Any) -> type[Any]:
     origin = getattr(stock, "stock", stock)
+    try:
+        return _subclass(exact, stock, origin)
+    except TypeError as error:
+        raise ExactError(
+            f"{origin.__name__} cannot be made padding-exact: its class takes no subclasses as it is ({error}); give "
+            "the arguments of __init_subclass__ defaults."
+        ) from error
+
+
+def _subclass(exact: Any, stock: Any, origin: Any) -> type[Any]:
     return type(f"Exact{origin.__name__}", (exact, stock), {"stock": origin, "__module__": exact.__module__})

@@ -92,6 +92,13 @@ def test_a_size_decides_nothing(step: Step) -> None:
     ("step", "message"),
     [
         (lambda net, y, x: _mean(y) * (2 if repr(y.shape) == "" else 1), "makes a text of"),
+        (lambda net, y, x: _mean(y) * (2 if type(y.shape[2]) is int and y.shape[2] > 999 else 1), "steps depend"),
+        (
+            lambda net, y, x: (
+                _mean(y) * (2 if net.training and isinstance(y.shape[2], int) and y.shape[2] > 999 else 1)
+            ),
+            "steps depend on the canvas's size",
+        ),
         (lambda net, y, x: _mean(y) * {50_000: 2}.get(y.shape[2], 1), "looks something up by the canvas's size"),
         (
             lambda net, y, x: _mean(y) * (2 if y.untyped_storage().nbytes() > 10**12 else 1),
@@ -170,6 +177,22 @@ def test_a_refusal_that_the_network_catches_stays_one() -> None:
 def test_the_number_of_images_enters_no_value(step: Step) -> None:
     """What a network does may not depend on how many images share the batch."""
     with pytest.raises(ExactError, match="the number of images in a batch"):
+        make_exact(_Net(step))
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        lambda net, y, x: _mean(y).softmax(0) if len(y) % 2 == 0 else _mean(y),
+        lambda net, y, x: _mean(y).roll(1, 0) if net.training and len(x) % 2 == 0 else _mean(y),
+        lambda net, y, x: _mean(y) * len(_mean(y).unbind(0)),
+        lambda net, y, x: _mean(y)[torch.randperm(len(y))] if net.training else _mean(y),
+        lambda net, y, x: _mean(y)[:2],
+    ],
+)
+def test_a_plain_number_of_images_changes_no_step(step: Step) -> None:
+    """Python's `len` gives a plain number, so the network is followed with two images and with three."""
+    with pytest.raises(ExactError, match=r"or on the number of images|not one row for each image"):
         make_exact(_Net(step))
 
 

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils import checkpoint
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -29,9 +30,6 @@ from unsquare.exact.tracing.operations import Ambiguous, FeatureMap, Unknown
 from unsquare.exact.tracing.sizes import Sizes
 
 _HERE = str(Path(__file__).parent)
-
-NUM_IMAGES = 2
-"""Images of the batch by which a model is followed."""
 
 
 class _Maps:
@@ -127,7 +125,14 @@ class Run:
     """One run of the model: carries feature maps from operation to operation and from layer to layer."""
 
     def __init__(
-        self, model: nn.Module, found: Trace, training: bool, canvas: tuple[int, int], *, tell: bool = True
+        self,
+        model: nn.Module,
+        found: Trace,
+        training: bool,
+        canvas: tuple[int, int],
+        num_images: int,
+        *,
+        tell: bool = True,
     ) -> None:
         self.maps = _Maps(self)
         self.canvas = canvas
@@ -139,7 +144,9 @@ class Run:
         self._inside_known = 0
         self._uses: dict[int, set[str]] = {}
         self._refusal: ExactError | None = None
-        self._sizes = Sizes(self.maps, NUM_IMAGES, self._refuse, self._by_rule, tell=tell)
+        self._own = {id(parameter) for parameter in model.parameters()}
+        self._recomputed: list[int] = []
+        self._sizes = Sizes(self.maps, num_images, self._refuse, self._by_rule, tell=tell)
 
     @contextmanager
     def watched(self) -> Iterator[None]:
@@ -151,7 +158,7 @@ class Run:
                 # Before the module's own hooks, which are no part of the layer and which its exact form does not know.
                 handles.append(module.register_forward_hook(self._left(name), prepend=True))
         try:
-            with _Operations(self), _Functions(self):
+            with _Operations(self), _Functions(self), self._checkpoints_seen():
                 yield
             if self._refusal is not None:  # the model's own code caught it
                 raise self._refusal
@@ -178,17 +185,65 @@ class Run:
             advice = "it must take images of any size, and its steps must not depend on pixels' values"
             if isinstance(error, AssertionError):
                 advice = "take a network for images of every size, if this one is for one size alone"
+            elif "meta" in str(error):
+                advice = "register its tensors as buffers and its layers as submodules, so that a copy takes them along"
+            elif "channel" in str(error):
+                advice = f"if its images have not {images.shape[1]} channels, set in_chans on it to their number"
             raise StockError(
                 f"{within(self._where(), self._model)} fails on a canvas of {self.canvas[0]} x {self.canvas[1]} "
                 f"without data: {type(error).__name__}: {str(error).rstrip('.')}{place}. Check that the stock model "
                 f"runs by itself; {advice}."
             ) from error
 
+    @contextmanager
+    def _checkpoints_seen(self) -> Iterator[None]:
+        """While open, a checkpointed block runs once, and calls in it are known to be made again in backward."""
+        run = self
+
+        class Reentrant:
+            @staticmethod
+            def apply(function: Any, preserve_rng_state: bool, *args: Any) -> Any:
+                with run._block():
+                    return function(*args)
+
+        def generated(*args: Any, **kwargs: Any) -> Iterator[None]:
+            with run._block():
+                yield
+
+        # These two names rather than `checkpoint` itself, which libraries import by name.
+        seen = {"CheckpointFunction": Reentrant, "_checkpoint_without_reentrant_generator": generated}
+        before = {name: getattr(checkpoint, name) for name in seen}
+        try:
+            for name, value in seen.items():
+                setattr(checkpoint, name, value)
+            yield
+        finally:
+            for name, value in before.items():
+                setattr(checkpoint, name, value)
+
+    @contextmanager
+    def _block(self) -> Iterator[None]:
+        self._recomputed.append(len(self._path))
+        try:
+            yield
+        finally:
+            self._recomputed.pop()
+
+    def _check_own(self, values: Any) -> None:
+        """Refuse a parameter that is none of the copy's: a function or list kept on the object reaches the original."""
+        for leaf in tree_leaves(values):
+            if isinstance(leaf, nn.Parameter) and id(leaf) not in self._own:
+                self._refuse(
+                    "it uses a parameter that is not registered with the network, or by a function that a copy of the "
+                    "network does not take along; keep layers as submodules, and make functions methods"
+                )
+
     def operated(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
         """Carry feature maps through one ATen operation."""
         if self._inside_known:
             return
         leaves = tree_leaves((args, kwargs))
+        self._check_own(leaves)
         of_sizes = any(map(self.maps.of_sizes, leaves))
         of_images = any(map(self.maps.of_images, leaves)) and not operations.makes_new(func)
         self.maps.note(result, of_images=of_images, of_sizes=of_sizes)
@@ -226,10 +281,16 @@ class Run:
         if given is None or plan is None:
             self._calls[-1].append(Seen(name, None, Place()))
             return func(*args, **kwargs)
+        self._check_own((args, kwargs))
         place = Place()
         place.add(given, plan.after)
         self._calls[-1].append(Seen(name, plan.run, place))
         if plan.run is not None:
+            if self._recomputed and self._recomputed[-1] == len(self._path):
+                self._refuse(
+                    f"it calls {name} in a checkpointed block that is no module, so that the call is not seen when the "
+                    "block is computed again; make a module of the block"
+                )
             self._use(args[0] if args else kwargs["input"], "sideways")
         if any(self.maps.of_sizes(leaf) for leaf in tree_leaves((args, kwargs))):
             self._refuse("it calculates with values made of the canvas's size")

@@ -26,7 +26,7 @@ from unsquare.errors import ExactError
 from unsquare.exact.extent import Extent
 from unsquare.exact.registry import PLAIN_BATCH_NORMS, stock_class
 from unsquare.exact.tracing.findings import AmbiguousError, Numbers, StockError, Trace
-from unsquare.exact.tracing.following import NUM_IMAGES, Run, within
+from unsquare.exact.tracing.following import Run, within
 from unsquare.exact.tracing.operations import FeatureMap
 
 # Unequal sides, so that no axis is taken for another, and large enough that no map shrinks to one pixel. The first
@@ -71,10 +71,11 @@ def trace(model: nn.Module, method: str = "forward") -> Trace:
     found = _told_apart(shadow, method, _CANVASES)
     if method != "forward":  # its steps are those of forward, most likely, and were compared there
         return found
-    _compare(found, _told_apart(shadow, method, _PORTRAIT_CANVASES), model)
+    _compare(found, _told_apart(shadow, method, _PORTRAIT_CANVASES, num_images=3), model)
     for canvas in (*_OTHER_CANVASES, _LARGE_CANVAS):
+        is_large = canvas == _LARGE_CANVAS
         try:
-            other = _followed(shadow, method, canvas, (False,), tell=canvas != _LARGE_CANVAS)
+            other = _followed(shadow, method, canvas, (True, False) if is_large else (False,), tell=not is_large)
         except (StockError, AmbiguousError):
             continue
         _compare(found, other, model)
@@ -82,26 +83,33 @@ def trace(model: nn.Module, method: str = "forward") -> Trace:
 
 
 def _compare(found: Trace, other: Trace, model: nn.Module) -> None:
-    """Raise ExactError where the model's steps depend on the canvas's size, of which no lone image knows."""
+    """Raise ExactError where the model's steps depend on the batch or its canvas, of which no lone image knows."""
     nothing = Numbers("", "nothing", ())
     for training in other.outputs:
         for one, another in zip_longest(found.numbers[training], other.numbers[training], fillvalue=nothing):
             if one == another:
                 continue
             where = one.where or another.where
+            if "_local_scalar_dense" in (one.step, another.step):
+                raise ExactError(
+                    f"{within(where, model)} cannot be made padding-exact: it takes a plain number out of a tensor, "
+                    "which is another at each call; calculate with the tensor instead."
+                )
             raise ExactError(
-                f"{within(where, model)} cannot be made padding-exact: its steps depend on the canvas's size "
-                f"({one.told(another)}). Take means over space instead of dividing by the map's sides, and pool to a "
-                "fixed grid instead of by windows as large as the map."
+                f"{within(where, model)} cannot be made padding-exact: its steps depend on the canvas's size, or on "
+                f"the number of images ({one.told(another)}). Take means over space instead of dividing by the map's "
+                "sides, and pool to a fixed grid instead of by windows as large as the map."
             )
 
 
-def _told_apart(shadow: nn.Module, method: str, canvases: tuple[tuple[int, int], tuple[int, int]]) -> Trace:
+def _told_apart(
+    shadow: nn.Module, method: str, canvases: tuple[tuple[int, int], tuple[int, int]], num_images: int = 2
+) -> Trace:
     """Followed on the first canvas, or on the second where maps of several kinds have one size on the first."""
     try:
-        return _followed(shadow, method, canvases[0])
+        return _followed(shadow, method, canvases[0], num_images=num_images)
     except AmbiguousError:
-        return _followed(shadow, method, canvases[1])
+        return _followed(shadow, method, canvases[1], num_images=num_images)
 
 
 def _followed(
@@ -110,13 +118,14 @@ def _followed(
     canvas: tuple[int, int],
     modes: tuple[bool, ...] = (True, False),
     *,
+    num_images: int = 2,
     tell: bool = True,
 ) -> Trace:
     found = Trace()
     for training in modes:
-        run = Run(shadow.train(training), found, training, canvas, tell=tell)
+        run = Run(shadow.train(training), found, training, canvas, num_images, tell=tell)
         dtype = next((parameter.dtype for parameter in shadow.parameters()), torch.float32)
-        images = torch.empty((NUM_IMAGES, num_channels(shadow), *canvas), dtype=dtype, device="meta")
+        images = torch.empty((num_images, num_channels(shadow), *canvas), dtype=dtype, device="meta")
         run.maps.set(images, FeatureMap(Extent(), clean=True))
         with torch.set_grad_enabled(training), run.watched():  # code may ask, and do other things with gradients
             output = run.call(method, images)
@@ -131,7 +140,7 @@ def _followed(
                 f"{type(shadow).__name__} cannot be made padding-exact: it returns values made of the canvas's size; "
                 "return what comes from pixels alone."
             )
-        if any(not leaf.ndim or len(leaf) != NUM_IMAGES for leaf in leaves):
+        if any(not leaf.ndim or len(leaf) != num_images for leaf in leaves):
             raise ExactError(
                 f"{type(shadow).__name__} returns a tensor that has not one row for each image; use a model that "
                 "returns logits or feature maps, and leave out what mixes images."

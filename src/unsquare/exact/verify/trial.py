@@ -10,9 +10,13 @@ step has a backward pass of its own, or where training draws random numbers and 
 from __future__ import annotations
 
 import copy
+import random
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import isinf, isnan
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
@@ -32,11 +36,14 @@ from unsquare.exact.verify.comparison import (
 )
 
 # Portrait, landscape and a small one, of odd sides and even ones; the first is as high as the canvas, the second as
-# wide. Models that refuse images so small are tried with larger ones.
+# wide. Sides that stay odd while they are halved show windows that reach one pixel over an edge. Models that refuse
+# images so small, or sides that are no multiples, are tried with others.
 _SIZES = (
-    ((40, 23), (24, 37), (24, 23)),
-    ((64, 39), (34, 65), (34, 39)),
+    ((40, 25), (25, 38), (24, 31)),
+    ((64, 49), (49, 65), (34, 39)),
+    ((256, 192), (192, 320), (192, 192)),
     ((264, 232), (225, 256), (225, 232)),
+    ((448, 320), (320, 576), (320, 320)),
 )
 # The batch in evaluation, by place: so many that no step over images, by two or by four say, comes round to itself.
 _ORDER = (0, 1, 2, 0, 2, 1, 1)
@@ -56,7 +63,7 @@ def check_modules(model: nn.Module) -> None:
 def _unseen(module: nn.Module, *, is_root: bool) -> str | None:
     if isinstance(module, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):
         return "it is compiled by TorchScript, whose steps cannot be seen; give the Python module that it was made of"
-    if hasattr(module, "_orig_mod"):
+    if "_orig_mod" in module._modules:
         return "it is compiled; give the module itself, and compile the exact network"
     if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
         return "it is wrapped for several devices; give the module itself, and wrap the exact network"
@@ -66,30 +73,36 @@ def _unseen(module: nn.Module, *, is_root: bool) -> str | None:
         return "its forward was replaced on the object; write a class of its own instead"
     if module._backward_hooks or module._backward_pre_hooks:
         return "it has a hook on its gradients, which may mix pixels unseen; register it on the exact network instead"
-    if any(parameter._backward_hooks for parameter in module.parameters(recurse=False)):
+    if any(map(_has_hook, module.parameters(recurse=False))):
         return (
             "a parameter has a hook on its gradient, which a copy would lose; register it on the exact network instead"
         )
+    if is_root and type(module).__call__ is not nn.Module.__call__:
+        return "it is called by a __call__ of its own, which its exact form would pass over; move that into forward"
     if is_root and (module._forward_hooks or module._forward_pre_hooks):
         return "the network itself has a hook, which would see padding; register it on the exact network instead"
     return None
 
 
+def _has_hook(parameter: nn.Parameter) -> bool:
+    return bool(parameter._backward_hooks or getattr(parameter, "_post_accumulate_grad_hooks", None))
+
+
 def try_out(exact: nn.Module, stock: nn.Module) -> None:
     """Raise ExactError where an exact model gives small images something else than the stock model each alone.
 
-    Weights and statistics are drawn anew, away from 0 and 1, where leaks hide; layers draw no random numbers.
+    Weights and statistics are drawn anew, away from 0 and 1, where leaks hide; layers draw no random numbers. Call it
+    within `aside`.
     """
-    with _aside():
-        stock = _prepared(stock)
-        exact = _with_weights_of(stock, exact)
-        refusal: ExactError | None = None
-        for dtype in _TOLERANCES:
-            refusal = _refusal(exact.to(dtype), stock.to(dtype))
-            if refusal is None:
-                return
-        assert refusal is not None
-        raise refusal
+    stock = _prepared(stock)
+    exact = _with_weights_of(stock, exact)
+    refusal: ExactError | None = None
+    for dtype in _TOLERANCES:
+        refusal = _refusal(exact.to(dtype), stock.to(dtype))
+        if refusal is None:
+            return
+    assert refusal is not None
+    raise refusal
 
 
 def _refusal(exact: nn.Module, stock: nn.Module) -> ExactError | None:
@@ -97,26 +110,21 @@ def _refusal(exact: nn.Module, stock: nn.Module) -> ExactError | None:
     multiple = side_multiple(exact)
     failure: ExactError | None = None
     for sides in _SIZES:
-        images = drawn_images(
-            [(_whole(height, multiple), _whole(width, multiple)) for height, width in sides], stock, 0
-        )
+        sizes = [(_whole(height, multiple), _whole(width, multiple)) for height, width in sides]
         try:
-            return _leak(exact, stock, images)
-        except StockFailsError:
-            continue
+            return _leak(exact, stock, drawn_images(sizes, stock, seed=0))
         except RandomError:
             raise
-        except _FAILURES as error:
-            mode = "training" if stock.training else "evaluation"
-            failure = ExactError(
-                f"{stock_class(stock).__name__} cannot be made padding-exact: in {mode} it fails on a padded batch "
-                f"({str(error).rstrip('.')})."
-            )
+        except StockFailsError as error:
+            failure = failure or _refused(stock, f"nothing shows that it is, since {_decapitalized(error)}")
+        except Exception as error:  # the model's code may raise anything
+            failure = _refused(stock, f"in {_mode(stock)} it fails on a padded batch ({str(error).rstrip('.')})")
             failure.__cause__ = error
     return failure
 
 
-_FAILURES = (ExactError, RuntimeError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError)
+def _decapitalized(error: Exception) -> str:
+    return str(error)[0].lower() + str(error)[1:].rstrip(".")
 
 
 def _leak(exact: nn.Module, stock: nn.Module, images: list[Tensor]) -> ExactError | None:
@@ -127,25 +135,37 @@ def _leak(exact: nn.Module, stock: nn.Module, images: list[Tensor]) -> ExactErro
     order = range(len(images)) if lone.shared_norms(stock) else _ORDER
     error = output_leak(exact, reference, order, tolerance)
     if error is not None:
-        return _refused(stock, "outputs", error)
+        return _leaking(stock, "outputs", error)
     found = leak(exact, reference, tolerance) if reference.has_own_backward else None
     if found is not None:
-        return _refused(stock, *found)
+        return _leaking(stock, *found)
     try:
         found = leak(exact.train(), Reference.of(stock.train(), images), tolerance)
     except RandomError:
         found = leak(exact.eval(), Reference.of(stock.eval(), images), tolerance)
-    return None if found is None else _refused(stock, *found)
+    return None if found is None else _leaking(stock, *found)
 
 
-def _refused(stock: nn.Module, what: str, distance: float) -> ExactError:
-    mode = "training" if stock.training else "evaluation"
-    return ExactError(
-        f"{stock_class(stock).__name__} cannot be made padding-exact: in {mode} the {what} of a padded batch differ "
-        f"from those of lone images by {distance:.1e} of the largest, so it has steps that cannot be followed. Look "
-        "for functions with a backward pass of their own, values that mix the images of a batch, and numbers taken "
-        "from sizes."
+def _leaking(stock: nn.Module, what: str, distance: float) -> ExactError:
+    if isinf(distance):
+        differ = f"a padded batch gives {what} of other shapes than lone images"
+    elif isnan(distance):
+        differ = f"the {what} are not numbers (NaN), of a padded batch or of lone images"
+    else:
+        differ = f"the {what} of a padded batch differ from those of lone images by {distance:.1e} of the largest"
+    return _refused(
+        stock,
+        f"in {_mode(stock)} {differ}, so it has steps that cannot be followed. Look for functions with a backward pass "
+        "of their own, values that mix the images of a batch, and numbers taken from sizes",
     )
+
+
+def _refused(stock: nn.Module, reason: str) -> ExactError:
+    return ExactError(f"{stock_class(stock).__name__} cannot be made padding-exact: {reason}.")
+
+
+def _mode(stock: nn.Module) -> str:
+    return "training" if stock.training else "evaluation"
 
 
 def _prepared(model: nn.Module) -> nn.Module:
@@ -165,16 +185,30 @@ def _with_weights_of(stock: nn.Module, exact: nn.Module) -> nn.Module:
 
 
 @contextmanager
-def _aside() -> Iterator[None]:
-    """Whatever surrounds it is left alone: random numbers, gradients switched off, automatic precision."""
-    with (
-        torch.random.fork_rng(),
-        torch.inference_mode(False),
-        torch.enable_grad(),
-        torch.autocast("cpu", enabled=False),
-        torch.autocast("cuda", enabled=False),
-    ):
-        yield
+def aside(model: nn.Module) -> Iterator[None]:
+    """What surrounds it is left alone: random numbers, gradients switched off, automatic precision.
+
+    Random numbers inside are the same each time, so that a model is refused or accepted each time.
+    """
+    devices = {tensor.device for tensor in (*model.parameters(), *model.buffers()) if tensor.device.type == "cuda"}
+    of_python, of_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    try:
+        with (
+            torch.random.fork_rng(devices),
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            torch.autocast("cpu", enabled=False),
+            torch.autocast("cuda", enabled=False),
+            warnings.catch_warnings(),  # the model's own, which come again when it is used
+        ):
+            warnings.simplefilter("ignore")
+            torch.manual_seed(0)
+            random.seed(0)
+            np.random.seed(0)  # noqa: NPY002
+            yield
+    finally:
+        random.setstate(of_python)
+        np.random.set_state(of_numpy)  # noqa: NPY002
 
 
 def _whole(side: int, multiple: int) -> int:
