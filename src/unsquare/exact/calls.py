@@ -1,7 +1,7 @@
 """Replaces functional calls inside a module's own code, in each pass, by their exact forms.
 
 A module whose code calls `F.max_pool2d` or `x.mean((2, 3))` offers no layer to lay an exact form over. While such a
-module's forward runs, a function mode sees its calls; those named in `functions.RULES` are matched, in order, with
+module's forward runs, a function mode sees its calls; those named in `ops.functions.RULES` are matched, in order, with
 the calls seen when the model was followed, and replaced. Calls made inside the layers below are not its own: these are
 laid over with `Watched` and no calls. Capturing the module's graph instead would fix its control flow and lose its
 methods; rewriting its source would not reach methods of tensors. Modules without such calls, nearly all, run without

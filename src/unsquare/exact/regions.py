@@ -76,7 +76,7 @@ class Regions:
 
 
 class MaskedRegions(Regions):
-    """Regions of which the host knows nothing: (N, 2) on the map's device, for `masks`."""
+    """Regions of which the host knows nothing: (N, 2) on the map's device, for `ops.masks`."""
 
     masked = True
 

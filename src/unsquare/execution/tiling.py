@@ -1,10 +1,10 @@
 """A part of a network run tile by tile, with gradients equal to those of the whole to rounding.
 
-A tile of the returned map needs the input pixels within its steps' reach, and no others (`reach`). Such a piece goes
-through the stock code as if it were an image of its own: where it ends inside the image, what it computes beside the
-edge is wrong, but lies outside the tile; where it ends at the image's edge, the network's own padding is right. Pieces
-begin at multiples of the part's stride, and are longer or shorter than the image by such multiples, so that whatever
-depends on a length's remainder (a floor, 'same' padding) comes out as for the image.
+A tile of the returned map needs the input pixels within its steps' reach, and no others (`receptive_field`). Such a
+piece goes through the stock code as if it were an image of its own: where it ends inside the image, what it computes
+beside the edge is wrong, but lies outside the tile; where it ends at the image's edge, the network's own padding is
+right. Pieces begin at multiples of the part's stride, and are longer or shorter than the image by such multiples, so
+that whatever depends on a length's remainder (a floor, 'same' padding) comes out as for the image.
 
 Forward keeps nothing but the given map; backward runs each piece again. Peak memory is the two maps, their gradients
 and one piece. The price is one more forward pass, and the overlap of pieces. Random numbers (stochastic depth draws one

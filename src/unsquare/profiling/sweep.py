@@ -1,6 +1,6 @@
 """Where memory goes: how large a batch really fits, and which layers and kinds of memory hold the peak.
 
-The network runs in a process of its own (`subject`) that may run out of memory, or be killed. From one image on, the
+The network runs in a process of its own (`worker`) that may run out of memory, or be killed. From one image on, the
 batch is doubled every three steps until it fails; then the gap is halved until the largest batch that fits is known.
 """
 

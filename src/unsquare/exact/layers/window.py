@@ -4,7 +4,7 @@ Each class here is laid over a stock class (`class ExactX(ExactLayer, X)`): para
 state-dict keys stay the stock layer's own, and only `forward` changes. Where there is no padding, every layer
 but batch norm in training runs the stock code.
 
-The norms are in `norm_layers`, the global pools and channel attentions in `image_layers`.
+The norms are in `norm`, the global pools and channel attentions in `image`.
 """
 
 from __future__ import annotations

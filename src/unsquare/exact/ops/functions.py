@@ -1,8 +1,8 @@
 """Functional calls that look sideways, made exact: what `layers` does for modules, for calls within a module's code.
 
 Each rule has two halves. While a model is followed, `plan` decides from the arguments what the call does to the
-map's region, or refuses; where it returns None the call is no concern of the rule, and `operations` judges it. In
-each pass, `run` takes the place of the call (see `calls`).
+map's region, or refuses; where it returns None the call is no concern of the rule, and `tracing.operations` judges it.
+In each pass, `run` takes the place of the call (see `calls`).
 """
 
 from __future__ import annotations

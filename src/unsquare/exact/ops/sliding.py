@@ -1,7 +1,7 @@
 """Sliding windows over padded maps: each finds at a region's edge what it finds at the edge of the image alone.
 
-Layers (`layers`) and functional calls (`functions`) share these. Each takes the stock operation as a function of the
-map alone, and the site at which it happens.
+Layers (`layers.window`) and functional calls (`functions`) share these. Each takes the stock operation as a function of
+the map alone, and the site at which it happens.
 """
 
 from __future__ import annotations

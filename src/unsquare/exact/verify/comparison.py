@@ -225,7 +225,7 @@ class Reference:
         return _worst(outputs, expected)
 
     def gradients_off(self, gradients: dict[str, Tensor], rounded: Reference | None = None) -> float:
-        """How far gradients are from the reference's; see `lone.gradient_errors`."""
+        """How far gradients are from the reference's; see `references.gradient_errors`."""
         noise = None if rounded is None else rounded.gradients
         return lone.worst(lone.gradient_errors(gradients, self.gradients, noise).values())
 
