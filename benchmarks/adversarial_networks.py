@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 import unsquare.exact  # first: it mends a torchvision that does not fit torch
 from unsquare.errors import ExactError
@@ -100,6 +101,25 @@ def checked(y: Tensor) -> Tensor:
     return mean(y)
 
 
+def rolled(v: Tensor) -> Tensor:
+    return v.roll(1, 0)
+
+
+def noisy(v: Tensor) -> Tensor:
+    return v + 1e-12 * torch.randn_like(v)
+
+
+def multiples(x: Tensor, y: Tensor) -> Tensor:
+    assert x.shape[2] % 4 == 0
+    return y
+
+
+def large(x: Tensor, y: Tensor) -> Tensor:
+    if x.shape[2] < 300:
+        raise ValueError("too small")
+    return y
+
+
 Step = Callable[[nn.Module, Tensor, Tensor], Tensor]
 """From the network, its first map y (N, 4, h, w) and its pixels x to one vector per image."""
 
@@ -170,6 +190,12 @@ STEPS: dict[str, dict[str, Step]] = {
         "rolled by two": lambda s, y, x: mean(y) + mean(y).roll(2, 0),
         "the first two": lambda s, y, x: mean(y)[:2],
         "counted in pieces": lambda s, y, x: mean(y) * (2 if len(mean(y).unbind(0)) > 4 else 1),
+        "even": lambda s, y, x: mean(y).softmax(0) if len(y) % 2 == 0 else mean(y),
+        "even in training": lambda s, y, x: mean(y) + rolled(mean(y)) if s.training and len(y) % 2 == 0 else mean(y),
+        "mixed up": lambda s, y, x: mean(y) + mean(y)[torch.randperm(len(y))] if s.training else mean(y),
+        "under noise": lambda s, y, x: noisy(mean(y) - mean(y).mean(0)) if s.training else mean(y),
+        "multiples alone": lambda s, y, x: mean(multiples(x, y)).softmax(0),
+        "large alone": lambda s, y, x: mean(large(x, y)).softmax(0),
         "branch on vectors": lambda s, y, x: mean(y) * (2 if mean(y).shape[0] > 7 else 1),
     },
     "way back": {
@@ -177,6 +203,8 @@ STEPS: dict[str, dict[str, Step]] = {
         "centers": lambda s, y, x: mean(s.second(CentersBack.apply(y))),
         "fills": lambda s, y, x: mean(s.second(FillsBack.apply(y))),
         "hook in code": lambda s, y, x: mean(s.second(hooked(y))),
+        "function again": lambda s, y, x: mean(checkpoint(F.max_pool2d, y, 3, 2, 1, use_reentrant=False)),
+        "function again, reentrant": lambda s, y, x: mean(checkpoint(F.max_pool2d, y, 3, 2, 1, use_reentrant=True)),
     },
 }
 """Must be refused."""
@@ -227,6 +255,21 @@ def replaced(net: nn.Sequential) -> None:
     conv.forward = lambda x: F.conv2d(x.roll(1, 3), conv.weight, padding=1)
 
 
+class Doubled(nn.Sequential):
+    def __call__(self, x: Tensor, *others: Tensor) -> Tensor:
+        return super().__call__(x * (2 if x.shape[2] > 3000 else 1), *others)
+
+
+class Reaching(nn.Module):
+    def __init__(self, net: nn.Sequential) -> None:
+        super().__init__()
+        self.net = net
+        self.run = lambda x: net(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.run(x)
+
+
 HOOKS: dict[str, Callable[[nn.Sequential], Any]] = {
     "forward rolls": lambda n: n[0].register_forward_hook(lambda m, i, o: o.roll(1, 3)),
     "forward flips": lambda n: n[2].register_forward_hook(lambda m, i, o: o.flip(3)),
@@ -246,6 +289,9 @@ HOOKS: dict[str, Callable[[nn.Sequential], Any]] = {
     "compiled": lambda n: torch.compile(n),
     "compiled layer": lambda n: nn.Sequential(torch.compile(n[0]), *n[1:]),
     "DataParallel": lambda n: nn.DataParallel(n),
+    "call of its own": lambda n: Doubled(*n),
+    "layers of the original": lambda n: Reaching(n),
+    "after a gradient": lambda n: n[1].weight.register_post_accumulate_grad_hook(lambda p: None),
 }
 """Must be refused."""
 

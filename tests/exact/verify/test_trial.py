@@ -178,6 +178,17 @@ def test_a_network_that_cannot_be_tried_is_refused() -> None:
         make_exact(_Net(step))
 
 
+def test_a_backward_pass_that_fails_is_the_stock_networks() -> None:
+    """Two activations in place, one behind the other, have no gradient in the stock network either."""
+
+    def fails(net: Any, x: Tensor) -> Tensor:
+        y = net.conv(x).sigmoid()
+        return net.head((y + y.mul_(2)).mean((2, 3)))
+
+    with pytest.raises(ExactError, match="since the stock _Net fails in its backward pass"):
+        make_exact(_Net(fails))
+
+
 def test_chance_excuses_no_more_than_it_explains() -> None:
     """A difference far above that of two runs of the stock network is none of chance."""
 

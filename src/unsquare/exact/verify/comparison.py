@@ -195,7 +195,12 @@ class Reference:
     @cached_property
     def gradients(self) -> dict[str, Tensor]:
         """Gradients of the outputs, by parameter and by image."""
-        return _gradients(self.stock, self.outputs, self.images)
+        try:
+            return _gradients(self.stock, self.outputs, self.images)
+        except Exception as error:  # the model's code may raise anything
+            raise StockFailsError(
+                f"The stock {type(self.stock).__name__} fails in its backward pass ({str(error).rstrip('.')})."
+            ) from error
 
     @property
     def has_own_backward(self) -> bool:
