@@ -41,7 +41,11 @@ def _two_processes(name: str, kind: str, folder: Path) -> dict[str, Tensor]:
         )
         for rank in (0, 1)
     ]
-    messages = [process.communicate(timeout=180)[1] for process in processes]
+    try:
+        messages = [process.communicate(timeout=180)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
     assert [process.returncode for process in processes] == [0, 0], messages
     return load_file(out)
 
