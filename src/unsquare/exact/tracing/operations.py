@@ -178,7 +178,10 @@ def _joined(name: str, values: Any, maps: Maps) -> FeatureMap:
     assert first is not None
     for tensor in tensors:
         own = [axis - num_axes + tensor.ndim for axis in first.axes]
-        if maps.get(tensor) is None and any(axis >= 0 and tensor.shape[axis] != 1 for axis in own):
+        # An axis of stride zero, as `expand` makes it, holds one value at all its places.
+        if maps.get(tensor) is None and any(
+            axis >= 0 and tensor.shape[axis] != 1 and tensor.stride(axis) for axis in own
+        ):
             raise Unknown(f"it joins ({name}) the map with values that differ from place to place")
     return first
 
