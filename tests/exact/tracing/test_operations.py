@@ -139,7 +139,6 @@ def test_pixelwise_steps_agree(step: Step, references: SimpleNamespace) -> None:
         (lambda net, x, v: x.masked_fill(x > 0, net.plane[0, 0, 0]), "with infinity or with a tensor"),
         (lambda net, x, v: x.cumsum(2), "uses cumsum"),
         (lambda net, x, v: x.cumsum(3), "uses cumsum"),
-        (lambda net, x, v: x.exp(), "uses exp"),
         (lambda net, x, v: F.glu(torch.cat([x, x], 1), 3), "uses glu"),
         (lambda net, x, v: F.log_softmax(x, 2), "uses _log_softmax"),
         (lambda net, x, v: F.log_softmax(x, 0), "uses _log_softmax"),
@@ -252,6 +251,46 @@ def test_roots_of_what_single_precision_takes_for_zero_are_refused() -> None:
     """A constant so small is lost when it is added to zero."""
     _refused(lambda net, x, v: (x.square() + 1e-50).sqrt(), "to the power 0.5")
     _refused(lambda net, x, v: (x.square() + 1e-6).pow(9).sqrt(), "to the power 0.5")
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        lambda net, x, v: (-x.square()).exp(),
+        lambda net, x, v: torch.exp(-0.5 * x.square() + 1) + torch.exp(x.relu() / -2),
+        lambda net, x, v: x.clamp(max=5).exp() + x.clamp(-2, 3).exp() + x.clamp_max(2).exp(),
+        lambda net, x, v: (2 * x.tanh() - 1).exp() + F.logsigmoid(x).exp() + F.relu6(x).exp(),
+        lambda net, x, v: 1 / (1 + torch.exp(-x.abs())),
+        lambda net, x, v: (x.square() + 1e-6).log() + (x.abs() + 0.1).log2() + (x.sigmoid() + 0.1).log10(),
+        lambda net, x, v: torch.log1p(x.relu()) - torch.log(1 + (-x.abs()).exp()),
+    ],
+)
+def test_logarithms_and_exponentials_within_bounds_agree(step: Step, references: SimpleNamespace) -> None:
+    """They are exact where the map is known to stay where they are finite, outside the regions as well."""
+    _check(step, references)
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        (lambda net, x, v: x.exp(), "the exponential of a feature map"),
+        (lambda net, x, v: (-x).exp(), "the exponential of a feature map"),
+        (lambda net, x, v: x.abs().exp(), "the exponential of a feature map"),
+        (lambda net, x, v: x.clamp(min=5).exp(), "the exponential of a feature map"),
+        (lambda net, x, v: (20 * x.clamp(max=5)).exp(), "the exponential of a feature map"),
+        (lambda net, x, v: (-x.relu() + x).exp(), "the exponential of a feature map"),
+        (lambda net, x, v: (x.relu() * -1).square().exp(), "the exponential of a feature map"),
+        # Zeros written outside the first map would make the second one infinite there.
+        (lambda net, x, v: (x.clamp(max=-100) + 150).exp(), "the exponential of a feature map"),
+        (lambda net, x, v: (2 * x).log(), "the logarithm of a feature map"),
+        (lambda net, x, v: x.abs().log(), "the logarithm of a feature map"),
+        (lambda net, x, v: x.log1p(), "the logarithm of a feature map"),
+        (lambda net, x, v: (lambda y: y.log() + F.max_pool2d(y, 3, 1, 1))(x.abs() + 1), "takes a root of a map that"),
+    ],
+)
+def test_logarithms_and_exponentials_without_bounds_are_refused(step: Step, message: str) -> None:
+    """What may be infinite outside the regions is refused."""
+    _refused(step, message)
 
 
 @pytest.mark.parametrize(

@@ -2,14 +2,14 @@
 
 Only what is listed passes, here and in `moves`. An operation's effect on values outside the regions does not matter,
 as they are cleaned before anything looks sideways, except that it must keep finite values and gradients finite: hence
-roots of maps and divisions by them only where they are known to stay above zero everywhere, as squares plus a constant
-do.
+roots and logarithms of maps and divisions by them only where they are known to stay above zero everywhere, as squares
+plus a constant do, and exponentials only of maps that are known to stay below a bound.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from math import inf, isfinite, log10
+from math import e, inf, isfinite, log10
 from typing import Any, Protocol
 
 import torch
@@ -30,13 +30,15 @@ class FeatureMap:
     """Whether it is the model's own input, which is zero outside the regions already."""
     floor: float = field(default=-inf, compare=False)
     """What no value is below, outside the regions too, as the operation that made the map left it."""
+    ceiling: float = field(default=inf, compare=False)
+    """What no value is above, in the same way; never below zero, which may be written outside the regions."""
 
     def __str__(self) -> str:
         return str(self.extent)
 
     def moved(self, axes: Axes | None = None) -> FeatureMap:
         """The same after an operation that may write outside the regions, and may move height and width."""
-        return replace(self, clean=False, floor=-inf, axes=self.axes if axes is None else axes)
+        return replace(self, clean=False, floor=-inf, ceiling=inf, axes=self.axes if axes is None else axes)
 
 
 class Maps(Protocol):
@@ -82,10 +84,18 @@ _FILLING = frozenset({"masked_fill", "masked_fill_", "threshold", "threshold_"})
 # Operations whose results are never below zero.
 _NONNEGATIVE_NAMES = "sigmoid sigmoid_ hardsigmoid hardsigmoid_ softplus _softmax var linalg_vector_norm"
 _NONNEGATIVE = frozenset(_NONNEGATIVE_NAMES.split())
+# What results are never above.
+_CEILINGS = {
+    **dict.fromkeys(("sigmoid", "sigmoid_", "hardsigmoid", "hardsigmoid_", "tanh", "tanh_", "_softmax"), 1.0),
+    **dict.fromkeys(("log_sigmoid_forward", "_log_softmax"), 0.0),
+}
+# Results that are no lower and no higher than what they are made of.
+_WITHIN = frozenset({"mean", "amax", "amin", "expand", "clone"})
 # New tensors that take only type and device from the map.
 _FACTORIES = frozenset({"new_empty", "new_zeros", "new_ones", "new_full"})
 # Powers by name, with their exponents.
 _POWERS = {"square": 2.0, "sqrt": 0.5, "rsqrt": -0.5, "rsqrt_": -0.5, "reciprocal": -1.0}
+_LOGARITHMS = frozenset({"log", "log2", "log10"})
 # A slope that any gradient outside the regions, zero as it is, can be multiplied by in single precision. A quotient's
 # is the dividend over the divisor's square: divisors must be above 1e-15, and dividends up to 1e8 leave it finite even
 # there. Slopes do not add up from step to step, since each is multiplied by the zero that the one before left. Floors
@@ -127,7 +137,7 @@ def follow(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
     if name in _FILLING and not (isinstance(args[2], (int, float)) and isfinite(args[2])):
         raise Unknown("it fills parts of a feature map with infinity or with a tensor; use a finite number")
     if name in _ELEMENTWISE:
-        return replace(_joined(name, (args, kwargs), maps), floor=_floor(name, args, kwargs, maps))
+        return _bounded(_joined(name, (args, kwargs), maps), name, args, kwargs, maps)
     if name in _DIVISION:
         divisor = maps.get(args[1])
         if divisor is not None and not _stays_finite(divisor.floor, -1.0):
@@ -135,7 +145,7 @@ def follow(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
                 "it divides by a feature map, which may be zero outside the regions; add a positive constant to "
                 "squares or absolute values, or clamp the map to one, just before"
             )
-        return _joined(name, args, maps)
+        return _bounded(_joined(name, args, maps), name, args, kwargs, maps)
     if name in _FACTORIES:
         return None
     if name in ("cat", "stack"):
@@ -147,6 +157,8 @@ def follow(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
             return _power(given, _POWERS[name])
         if name == "pow":
             return replace(_joined(name, args, maps), floor=_power(given, args[1]).floor)
+        if name in _LOGARITHMS or name in ("log1p", "exp"):
+            return _logarithm_or_exponential(name, given)
         if name == "slice":
             return _slice(given, *args)
         if name in ("index", "index_select"):
@@ -154,7 +166,7 @@ def follow(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
         move = MOVES.get(name)
         axes = None if move is None else move(given.axes, args[0], args, kwargs, result)
         if axes is not None and 0 not in axes and tree_leaves(result)[0].shape[0] == args[0].shape[0]:
-            return replace(given.moved(axes), floor=_floor(name, args, kwargs, maps))
+            return _bounded(given.moved(axes), name, args, kwargs, maps)
     raise Unknown(_REASONS.get(name, f"it uses {name} on a feature map, which is not known to keep pixels apart"))
 
 
@@ -164,8 +176,10 @@ def makes_new(func: Any) -> bool:
 
 
 def takes_root(func: Any, args: tuple[Any, ...]) -> bool:
-    """Whether an operation is a power whose slope is infinite at zero."""
+    """Whether an operation is a power, or logarithm, whose slope is infinite at zero."""
     name = func._schema.name.removeprefix("aten::")
+    if name in _LOGARITHMS:
+        return True
     exponent = args[1] if name == "pow" else _POWERS.get(name, 1.0)
     return isinstance(exponent, Tensor) or exponent < 1
 
@@ -212,23 +226,55 @@ def _joined(name: str, values: Any, maps: Maps) -> FeatureMap:
     return first
 
 
+def _bounded(found: FeatureMap, name: str, args: Any, kwargs: Any, maps: Maps) -> FeatureMap:
+    """A map with what is known of its values."""
+    ceiling = max(_ceiling(name, args, kwargs, maps), 0.0)
+    return replace(found, floor=_floor(name, args, kwargs, maps), ceiling=ceiling)
+
+
+def _constant(args: Any, kwargs: Any) -> float | None:
+    """The number that is an operation's one further argument."""
+    return args[1] if not kwargs and len(args) == 2 and isinstance(args[1], (int, float)) else None
+
+
+def _ceiling(name: str, args: Any, kwargs: Any, maps: Maps) -> float:
+    """What no value of a result is above: known for what is held, squashed, or minus what has a floor."""
+    given = maps.get(args[0])
+    constant = _constant(args, kwargs)
+    if given is None or name in _CEILINGS:
+        return _CEILINGS.get(name, inf)
+    if name in ("neg", "neg_"):
+        return -given.floor
+    if name in ("mul", "mul_", "div", "div_") and constant:
+        factor = constant if name.startswith("mul") else 1 / constant
+        return factor * (given.ceiling if factor > 0 else given.floor)
+    if name in ("add", "add_", "sub", "sub_") and constant is not None:
+        return given.ceiling + (constant if name.startswith("add") else -constant)
+    if name in ("clamp_max", "clamp_max_") and constant is not None:
+        return min(given.ceiling, constant)
+    if name in ("clamp", "clamp_", "hardtanh", "hardtanh_") and len(args) == 3 and isinstance(args[2], (int, float)):
+        return args[2]
+    return given.ceiling if name in _WITHIN else inf
+
+
 def _floor(name: str, args: Any, kwargs: Any, maps: Maps) -> float:
     """What no value of a result is below: known for squares, sums of them, and constants added or held to."""
     given = maps.get(args[0])
     if given is None:
         return -inf
-    bare = not kwargs and len(args) == 2
-    constant = args[1] if bare and isinstance(args[1], (int, float)) else None
-    if name in ("add", "add_") and bare:
+    constant = _constant(args, kwargs)
+    if name in ("add", "add_") and not kwargs:
         other = maps.get(args[1])
-        return given.floor + (other.floor if other is not None else -inf if constant is None else constant)
+        added = other.floor if other is not None else -inf if constant is None else constant
+        # Zeros may have been written where it was above zero, from which a negative constant takes more.
+        return (given.floor if added >= 0 else min(given.floor, 0.0)) + added
     if name in ("clamp", "clamp_", "clamp_min", "clamp_min_") and constant is not None:
         return max(given.floor, constant)
     if name in ("relu", "relu_", "abs", "abs_"):
         return max(given.floor, 0.0)
     if name in _NONNEGATIVE or (name == "mul" and args[0] is args[1]):
         return 0.0
-    if name in ("mean", "amax", "amin", "expand", "clone") or (name == "sum" and given.floor >= 0):
+    if name in _WITHIN or (name == "sum" and given.floor >= 0):
         return given.floor
     return -inf
 
@@ -255,6 +301,23 @@ def _power(given: FeatureMap, exponent: Any) -> FeatureMap:
     if floor >= 0:  # a floor above one counts as one, lest its power be too large for a number
         return replace(given.moved(), floor=min(floor, 1.0) ** exponent)
     return replace(given.moved(), floor=0.0 if exponent % 2 == 0 else -inf)
+
+
+def _logarithm_or_exponential(name: str, given: FeatureMap) -> FeatureMap:
+    """A map's logarithm or exponential, if value and slope stay finite for all that it may hold outside the regions."""
+    if name == "exp":
+        if not given.ceiling * log10(e) < _STEEPEST:
+            raise Unknown(
+                "it takes the exponential of a feature map, which may be infinite outside the regions; clamp the map "
+                "from above, just before, or use softmax"
+            )
+        return replace(given.moved(), floor=0.0)
+    if given.floor < 0 or (name != "log1p" and not _stays_finite(given.floor, 0.0)):
+        raise Unknown(
+            "it takes the logarithm of a feature map, which may be infinite outside the regions; add a positive "
+            "constant to squares or absolute values, or clamp the map to one, just before"
+        )
+    return given.moved()
 
 
 def _places(name: str, args: Any) -> dict[int, Tensor]:
