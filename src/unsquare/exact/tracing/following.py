@@ -26,57 +26,11 @@ from unsquare.exact.ops.functions import Run as Replacement
 from unsquare.exact.registry import SAME_PADDED, exact_class, is_known, stock_class
 from unsquare.exact.tracing import operations
 from unsquare.exact.tracing.findings import AmbiguousError, Numbers, Place, Seen, StockError, Trace
+from unsquare.exact.tracing.maps import Maps
 from unsquare.exact.tracing.operations import Ambiguous, FeatureMap, Unknown
 from unsquare.exact.tracing.sizes import Sizes
 
 _HERE = str(Path(__file__).parent)
-
-
-class _Maps:
-    """Feature maps by tensor; the tensors are kept, so that no identity is used twice."""
-
-    def __init__(self, run: Run) -> None:
-        self._known: dict[int, tuple[Tensor, FeatureMap]] = {}
-        self._of_images: dict[int, Tensor] = {}
-        self._of_sizes: dict[int, Tensor] = {}
-        self._run = run
-
-    def of_images(self, value: Any) -> bool:
-        """Whether a tensor's values come from the images'."""
-        return id(value) in self._of_images
-
-    def of_sizes(self, value: Any) -> bool:
-        """Whether a tensor's values come from the canvas's size, or from the number of images."""
-        return id(value) in self._of_sizes
-
-    def note(self, result: Any, *, of_images: bool, of_sizes: bool) -> None:
-        """Note what the tensors that a step returned come from."""
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, Tensor):
-                if of_images:
-                    self._of_images[id(tensor)] = tensor
-                if of_sizes:
-                    self._of_sizes[id(tensor)] = tensor
-
-    def get(self, value: Any) -> FeatureMap | None:
-        known = self._known.get(id(value))
-        return None if known is None else known[1]
-
-    def set(self, tensor: Tensor, feature_map: FeatureMap) -> None:
-        self._known[id(tensor)] = (tensor, feature_map)
-        self.note(tensor, of_images=True, of_sizes=False)
-
-    def join(self, one: Extent, other: Extent) -> None:
-        self._run.joined(one, other)
-
-    def extents(self) -> frozenset[Extent]:
-        """The extents of all maps so far."""
-        return frozenset(known.extent for _, known in self._known.values())
-
-    def extents_of(self, shape: tuple[int, int]) -> frozenset[Extent]:
-        return frozenset(
-            known.extent for _, known in self._known.values() if known.extent.of_canvas(self._run.canvas) == shape
-        )
 
 
 class _Operations(TorchDispatchMode):
@@ -134,7 +88,7 @@ class Run:
         *,
         tell: bool = True,
     ) -> None:
-        self.maps = _Maps(self)
+        self.maps = Maps(canvas, self.joined)
         self.canvas = canvas
         self._model = model
         self._found = found
@@ -249,8 +203,8 @@ class Run:
         self.maps.note(result, of_images=of_images, of_sizes=of_sizes)
         self._note(func._schema.name.removeprefix("aten::"), operations.numbers(func, args, kwargs))
         if any(self.maps.get(leaf) is not None for leaf in leaves if isinstance(leaf, Tensor)):
-            if operations.takes_root(func, args):
-                self._use(args[0], "root")
+            for tensor in operations.above_zero(func, args, result, self.maps):
+                self._use(tensor, "root")
             try:
                 after = operations.follow(func, args, kwargs, result, self.maps)
             except Unknown as unknown:
@@ -311,8 +265,8 @@ class Run:
         uses.add(use)
         if len(uses) > 1:
             self._refuse(
-                "it takes a root of a map that another step reads sideways, which writes zeros beside it; compute the "
-                "map once for each"
+                "it takes a root of a map, or divides by it, that another step reads sideways, with zeros beside it; "
+                "compute the map once for each"
             )
 
     def _note(self, step: str, values: tuple[Any, ...]) -> None:

@@ -184,6 +184,16 @@ def takes_root(func: Any, args: tuple[Any, ...]) -> bool:
     return isinstance(exponent, Tensor) or exponent < 1
 
 
+def above_zero(func: Any, args: tuple[Any, ...], result: Any, maps: Maps) -> list[Tensor]:
+    """The maps of an operation into which no zeros may be written: its value, or its slope, is infinite there."""
+    name = func._schema.name.removeprefix("aten::")
+    if name in _DIVISION:
+        return [args[1]] if maps.get(args[1]) is not None else []
+    if name in ("sqrt", "amax", "amin"):  # their slopes are calculated from their results
+        return [args[0], result] if name == "sqrt" else [result]
+    return [args[0]] if takes_root(func, args) else []
+
+
 # Numbers that these take are lengths of axes, and places of rows that `_slice` judges.
 _SHAPING_NAMES = """
     view _unsafe_view reshape expand as_strided slice split split_with_sizes arange linspace
