@@ -278,7 +278,8 @@ def _returned(exact: nn.Module) -> tuple[FeatureMap | None, ...]:
 
 
 def _alone(stock: nn.Module, images: list[Tensor]) -> list[Tensor]:
-    """Each tensor that lone images give, image by image."""
+    """Each tensor that lone images give, image by image; the model's running statistics stay what they are."""
+    stock = lone.replica(stock) if stock.training else stock
     return [leaf[0] for output in lone.outputs(stock, images) for leaf in tree_leaves(output)]
 
 
