@@ -22,7 +22,7 @@ from unsquare.exact.regions import Passes, Site
 from unsquare.exact.registry import exact_class, overlaid, stock_class
 from unsquare.exact.tracing.findings import Place, Seen, Trace
 from unsquare.exact.tracing.following import within
-from unsquare.exact.tracing.trace import trace
+from unsquare.exact.tracing.trace import trace, uncollected
 from unsquare.exact.verify.trial import aside, check_modules, try_out
 
 # A compiler keeps most functions whole and shows them to the function mode of `calls`, as it should; this one it would
@@ -49,7 +49,7 @@ def make_exact(model: nn.Module) -> nn.Module:
         The exact copy. Raises ExactError with the module's path where something cannot be made exact.
     """
     require_network(model, "make_exact")
-    with aside(model):
+    with aside(model), uncollected():
         exact = converted(model)
         if not any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
             try_out(exact, model)

@@ -45,7 +45,7 @@ _MOST_CHANNELS = 16
 
 
 @contextmanager
-def _uncollected() -> Iterator[None]:
+def uncollected() -> Iterator[None]:
     """Without the collector of cycles, whose passes over all that is loaded take nearly half the time of following."""
     was_enabled = gc.isenabled()
     gc.disable()
@@ -56,7 +56,7 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
-@_uncollected()
+@uncollected()
 def trace(model: nn.Module, method: str = "forward") -> Trace:
     """Follow the feature maps through a model, in training and in evaluation.
 

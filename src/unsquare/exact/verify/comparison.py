@@ -279,8 +279,13 @@ def _returned(exact: nn.Module) -> tuple[FeatureMap | None, ...]:
 
 def _alone(stock: nn.Module, images: list[Tensor]) -> list[Tensor]:
     """Each tensor that lone images give, image by image; the model's running statistics stay what they are."""
-    stock = lone.replica(stock) if stock.training else stock
-    return [leaf[0] for output in lone.outputs(stock, images) for leaf in tree_leaves(output)]
+    before = [buffer.clone() for buffer in stock.buffers()] if stock.training else []
+    try:
+        return [leaf[0] for output in lone.outputs(stock, images) for leaf in tree_leaves(output)]
+    finally:
+        with torch.no_grad():
+            for buffer, value in zip(stock.buffers(), before):
+                buffer.copy_(value)
 
 
 def _run(model: nn.Module, *inputs: Tensor) -> Any:
