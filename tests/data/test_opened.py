@@ -140,6 +140,18 @@ def test_a_picture_that_was_only_opened_stays_so(write_picture) -> None:
     np.testing.assert_array_equal(np.asarray(other.convert("RGB")), decode(path))
 
 
+def test_a_long_file_given_open_is_refused(write_picture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be read whole, so its length has a limit; one that is in memory already has none, nor has a path."""
+    path = write_picture("a.png", 30, 40)
+    monkeypatch.setattr("unsquare.data.opened.MAX_WHOLE_BYTES", path.stat().st_size - 1)
+    with path.open("rb") as file:
+        image = Image.open(file)
+        with pytest.raises(ImageError, match=r"is an open file of .* give its path"):
+            shape_of(image)
+        np.testing.assert_array_equal(np.asarray(image.convert("RGB")), decode(path))  # where Pillow left it
+    np.testing.assert_array_equal(shown(opened(path)), decode(path))
+
+
 def test_choices_count_for_a_file_in_memory(tmp_path: Path) -> None:
     """Pages are refused until one is chosen; bits are shown as chosen."""
     Image.fromarray(GREY).save(tmp_path / "a.tif", save_all=True, append_images=[Image.fromarray(GREY)])

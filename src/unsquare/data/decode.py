@@ -26,7 +26,7 @@ from unsquare.data.pixels import Pixels, oriented_pixels
 from unsquare.data.tiff import read_samples
 from unsquare.errors import ImageError, StaleImageError
 from unsquare.index.bmp_runs import Runs, read_runs
-from unsquare.index.header import MOST_BYTES_PER_PIXEL, Header, header_of, open_pixels, oriented, read_header
+from unsquare.index.header import MOST_BYTES_PER_PIXEL, Header, coded, header_of, open_pixels, oriented, read_header
 from unsquare.index.opening import open_regular
 from unsquare.index.reading import image_errors
 from unsquare.index.stream import join
@@ -168,7 +168,7 @@ def _decode_stored(fp: IO[bytes], header: Header, target: Shape, bits: int | Non
 
 def _decode_other(fp: IO[bytes], header: Header) -> Pixels:
     with open_pixels(fp, header) as image:
-        if header.format == "PPM" and image.tile[0][0] == "ppm":  # type: ignore[attr-defined]
+        if header.format == "PPM" and coded(image)[0] == "ppm":
             return _decode_pnm(fp, header, image)
         image.load()
         if (image.height, image.width) != header.stored:
@@ -191,7 +191,7 @@ def loaded_pixels(image: Image.Image, icc: bytes) -> Pixels:
 
 def _decode_pnm(fp: IO[bytes], header: Header, image: Image.Image) -> Pixels:
     """The samples of a PGM or PPM of a range that Pillow scales one by one, in Python: seconds for a few megapixels."""
-    _, _, start, (_, top) = image.tile[0]  # type: ignore[attr-defined]
+    _, start, (_, top) = coded(image)
     mode = "RGB" if image.mode == "RGB" else "L"
     fp.seek(start)
     kind = np.dtype(">u2" if top > 255 else "u1")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ from unsquare.errors import ImageError, SourceError
 from unsquare.index.ambiguous import require_one_page
 from unsquare.index.choices import Choices
 from unsquare.index.header import header_of, is_read, oriented
+from unsquare.index.limits import MAX_WHOLE_BYTES
 from unsquare.index.reading import image_errors
 from unsquare.shapes import Shape
 
@@ -86,25 +87,33 @@ def decode_opened(image: Image.Image, size: Shape, bits: int | None = None) -> P
         return oriented_pixels(pixels, orientation)
 
 
-def is_unread(image: Image.Image) -> bool:
+def is_unread(image: Image.Image) -> TypeGuard[ImageFile.ImageFile]:
     """Whether a picture was only opened, and nothing of its file was read but the header."""
     # Pillow keeps the pixels there; a Pillow that does not would make all pictures loaded ones, shown as it reads them.
     return isinstance(image, ImageFile.ImageFile) and getattr(image, "_im", image) is None and image.tell() == 0
 
 
 def unread_file(image: Image.Image) -> io.BytesIO | None:
-    """The file of a picture that was only opened, from memory or an open file; None where Pillow has to read it."""
+    """The file of a picture that was only opened, from memory or an open file; None where Pillow has to read it.
+
+    Raises:
+        ImageError: the open file is longer than is read into memory.
+    """
     if not is_unread(image) or not is_read(image.format):
         return None
-    file = image.fp  # type: ignore[attr-defined]
+    file = image.fp
     if file is None or getattr(file, "closed", False):
         return None
     with _one_at_a_time:  # two pictures may share a file
         at = file.tell()
-        file.seek(0)
-        content = io.BytesIO(file.read())
-        file.seek(at)
-    return content
+        length = file.seek(0, io.SEEK_END)
+        try:
+            if length > MAX_WHOLE_BYTES and not isinstance(file, io.BytesIO):  # which is in memory as it is
+                raise ImageError(f"is an open file of {length:,} bytes, above {MAX_WHOLE_BYTES:,}; give its path")
+            file.seek(0)
+            return io.BytesIO(file.read())
+        finally:
+            file.seek(at)
 
 
 def _orientation(image: Image.Image) -> int:

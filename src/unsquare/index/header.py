@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from PIL import (
     AvifImagePlugin,
@@ -18,6 +18,7 @@ from PIL import (
     GifImagePlugin,
     IcoImagePlugin,
     Image,
+    ImageFile,
     Jpeg2KImagePlugin,
     JpegImagePlugin,
     PpmImagePlugin,
@@ -167,9 +168,16 @@ def _pillow_header(fp: IO[bytes], name: str, num_bytes: int) -> Header:
     )
 
 
+def coded(image: Image.Image) -> tuple[str, int, Any]:
+    """How Pillow would decode a picture that was opened: its codec, where the data begin, and the codec's arguments."""
+    assert isinstance(image, ImageFile.ImageFile)
+    codec, _, start, args = image.tile[0]
+    return codec, start, args
+
+
 def _runs(fp: IO[bytes], image: Image.Image, stored: Shape, num_bytes: int) -> Runs | None:
     """Where the runs of a BMP are; None where it is not compressed by them, and all there."""
-    codec, _, start, args = image.tile[0]  # type: ignore[attr-defined]
+    codec, start, args = coded(image)
     if codec != "bmp_rle":
         _, row_bytes, _ = args
         _require_rows(start, row_bytes * stored.height - 3, num_bytes)  # the last row may be without its padding
@@ -186,7 +194,7 @@ def _runs(fp: IO[bytes], image: Image.Image, stored: Shape, num_bytes: int) -> R
 
 def _check_pnm(image: Image.Image, stored: Shape, num_bytes: int) -> None:
     """Raise `ImageError` where the samples of a PBM, PGM or PPM are not all there; those in text are counted later."""
-    codec, _, start, args = image.tile[0]  # type: ignore[attr-defined]
+    codec, start, args = coded(image)
     if codec != "ppm_plain":
         is_wide = image.mode == "I" or (codec == "ppm" and args[1] > 255)
         row_bits = stored.width * len(image.getbands()) * (16 if is_wide else 1 if image.mode == "1" else 8)
