@@ -15,11 +15,11 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils import checkpoint
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from unsquare.errors import ExactError
+from unsquare.exact.checkpointed import run_plainly
 from unsquare.exact.extent import Extent
 from unsquare.exact.ops.functions import RULES, Plan, Scene
 from unsquare.exact.ops.functions import Run as Replacement
@@ -112,7 +112,7 @@ class Run:
                 # Before the module's own hooks, which are no part of the layer and which its exact form does not know.
                 handles.append(module.register_forward_hook(self._left(name), prepend=True))
         try:
-            with _Operations(self), _Functions(self), self._checkpoints_seen():
+            with _Operations(self), _Functions(self), run_plainly(self._block):
                 yield
             if self._refusal is not None:  # the model's own code caught it
                 raise self._refusal
@@ -150,33 +150,8 @@ class Run:
             ) from error
 
     @contextmanager
-    def _checkpoints_seen(self) -> Iterator[None]:
-        """While open, a checkpointed block runs once, and calls in it are known to be made again in backward."""
-        run = self
-
-        class Reentrant:
-            @staticmethod
-            def apply(function: Any, preserve_rng_state: bool, *args: Any) -> Any:
-                with run._block():
-                    return function(*args)
-
-        def generated(*args: Any, **kwargs: Any) -> Iterator[None]:
-            with run._block():
-                yield
-
-        # These two names rather than `checkpoint` itself, which libraries import by name.
-        seen = {"CheckpointFunction": Reentrant, "_checkpoint_without_reentrant_generator": generated}
-        before = {name: getattr(checkpoint, name) for name in seen}
-        try:
-            for name, value in seen.items():
-                setattr(checkpoint, name, value)
-            yield
-        finally:
-            for name, value in before.items():
-                setattr(checkpoint, name, value)
-
-    @contextmanager
     def _block(self) -> Iterator[None]:
+        """Around a checkpointed block: calls in it are made again in backward."""
         self._recomputed.append(len(self._path))
         try:
             yield
@@ -188,8 +163,8 @@ class Run:
         for leaf in tree_leaves(values):
             if isinstance(leaf, nn.Parameter) and id(leaf) not in self._own:
                 self._refuse(
-                    "it uses a parameter that is not registered with the network, or by a function that a copy of the "
-                    "network does not take along; keep layers as submodules, and make functions methods"
+                    "it uses a parameter that is not registered with it, or that a function kept on it reaches, and "
+                    "a copy of the network has another; keep layers as submodules, and make functions methods"
                 )
 
     def operated(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:

@@ -72,10 +72,10 @@ def trace(model: nn.Module, method: str = "forward") -> Trace:
     if method != "forward":  # its steps are those of forward, most likely, and were compared there
         return found
     _compare(found, _told_apart(shadow, method, _PORTRAIT_CANVASES, num_images=3), model)
-    for canvas in (*_OTHER_CANVASES, _LARGE_CANVAS):
-        is_large = canvas == _LARGE_CANVAS
+    others = [(canvas, (False,), True) for canvas in _OTHER_CANVASES]
+    for canvas, modes, tell in [*others, (_LARGE_CANVAS, (True, False), False)]:
         try:
-            other = _followed(shadow, method, canvas, (True, False) if is_large else (False,), tell=not is_large)
+            other = _followed(shadow, method, canvas, modes, tell=tell)
         except (StockError, AmbiguousError):
             continue
         _compare(found, other, model)
@@ -92,8 +92,8 @@ def _compare(found: Trace, other: Trace, model: nn.Module) -> None:
             where = one.where or another.where
             if "_local_scalar_dense" in (one.step, another.step):
                 raise ExactError(
-                    f"{within(where, model)} cannot be made padding-exact: it takes a plain number out of a tensor, "
-                    "which is another at each call; calculate with the tensor instead."
+                    f"{within(where, model)} cannot be made padding-exact: it reads a tensor's value as a plain "
+                    "number, which differs from call to call; calculate with the tensor instead."
                 )
             raise ExactError(
                 f"{within(where, model)} cannot be made padding-exact: its steps depend on the canvas's size, or on "

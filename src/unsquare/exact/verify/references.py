@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from math import inf, isnan, nan
 from typing import Any
 
@@ -22,7 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
-from torch.utils import checkpoint
+
+from unsquare.exact.checkpointed import run_plainly
 
 
 def outputs(model: nn.Module, images: Sequence[Tensor]) -> list[Tensor]:
@@ -32,7 +32,7 @@ def outputs(model: nn.Module, images: Sequence[Tensor]) -> list[Tensor]:
 
 def alone(model: nn.Module, images: Sequence[Tensor]) -> list[Tensor]:
     """Outputs (1, ...) of a stock model on each image (C, h, w) alone."""
-    with Undisturbed(), _checkpoints_off():
+    with Undisturbed(), run_plainly():
         each = (replica(model) for _ in images) if model.training else [replica(model)] * len(images)
         return [copied(image[None]) for copied, image in zip(each, images)]
 
@@ -59,43 +59,13 @@ def ragged(model: nn.Module, images: Sequence[Tensor]) -> list[Tensor]:
             meeting.abort()
             raise
 
-    with _checkpoints_off(), ThreadPoolExecutor(len(images)) as pool:
+    with run_plainly(), ThreadPoolExecutor(len(images)) as pool:
         return list(pool.map(work, range(len(images))))
 
 
 def replica(model: nn.Module) -> nn.Module:
     """A copy of a model with state of its own and the same parameters: what its run leaves behind goes with it."""
     return copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()})
-
-
-@contextmanager
-def _checkpoints_off() -> Iterator[None]:
-    """While open, a checkpointed block runs once, as a plain call: in backward no other image would meet it."""
-    # These two names rather than `checkpoint` itself, which libraries import by name.
-    plain = {"CheckpointFunction": _PlainCall, "_checkpoint_without_reentrant_generator": _plain_call}
-    before = {name: getattr(checkpoint, name) for name in plain}
-    try:
-        for name, value in plain.items():
-            setattr(checkpoint, name, value)
-        yield
-    finally:
-        for name, value in before.items():
-            setattr(checkpoint, name, value)
-
-
-class _PlainCall:
-    """In place of checkpointing by a reentrant backward: calls the block, without gradients where that has none."""
-
-    @staticmethod
-    def apply(function: Callable[..., Any], preserve_rng_state: bool, *args: Any) -> Any:
-        differentiable = any(isinstance(arg, Tensor) and arg.requires_grad for arg in args)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and differentiable):
-            return function(*args)
-
-
-def _plain_call(*args: Any, **kwargs: Any) -> Iterator[None]:
-    """In place of checkpointing by saved-tensor hooks: does nothing before and after the block is called."""
-    yield
 
 
 def shared_norms(model: nn.Module) -> list[nn.Module]:

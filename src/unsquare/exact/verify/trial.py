@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import random
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import isinf, isnan
 
@@ -96,51 +96,58 @@ def try_out(exact: nn.Module, stock: nn.Module) -> None:
     """
     stock = _prepared(stock)
     exact = _with_weights_of(stock, exact)
-    refusal: ExactError | None = None
-    for dtype in _TOLERANCES:
-        refusal = _refusal(exact.to(dtype), stock.to(dtype))
-        if refusal is None:
-            return
-    assert refusal is not None
-    raise refusal
+    for find, training in ((_leak_in_evaluation, False), (_leak_in_training, True)):
+        refusal: ExactError | None = None
+        for dtype in _TOLERANCES:
+            refusal = _over_sizes(find, exact.to(dtype).train(training), stock.to(dtype).train(training))
+            if refusal is None:
+                break
+        if refusal is not None:
+            raise refusal
 
 
-def _refusal(exact: nn.Module, stock: nn.Module) -> ExactError | None:
-    """Why an exact model is refused, in the arithmetic that both are in; None where it is not."""
+def _over_sizes(
+    find: Callable[[nn.Module, nn.Module, list[Tensor]], ExactError | None], exact: nn.Module, stock: nn.Module
+) -> ExactError | None:
+    """What is found on images of the first sizes that the stock model takes in its mode."""
     multiple = side_multiple(exact)
     failure: ExactError | None = None
     for sides in _SIZES:
         sizes = [(_whole(height, multiple), _whole(width, multiple)) for height, width in sides]
         try:
-            return _leak(exact, stock, drawn_images(sizes, stock, seed=0))
+            return find(exact, stock, drawn_images(sizes, stock, seed=0))
         except RandomError:
             raise
         except StockFailsError as error:
-            failure = failure or _refused(stock, f"nothing shows that it is, since {_decapitalized(error)}")
+            failure = failure or _refused(
+                stock,
+                f"it cannot be tried out, because in {_mode(stock)} the stock network fails, forward or backward, on "
+                f"images of every size tried, 24 to 448 pixels a side ({str(error.__cause__).rstrip('.')}); change it "
+                "so that it takes some of them",
+            )
         except Exception as error:  # the model's code may raise anything
             failure = _refused(stock, f"in {_mode(stock)} it fails on a padded batch ({str(error).rstrip('.')})")
             failure.__cause__ = error
     return failure
 
 
-def _decapitalized(error: Exception) -> str:
-    return str(error)[0].lower() + str(error)[1:].rstrip(".")
-
-
-def _leak(exact: nn.Module, stock: nn.Module, images: list[Tensor]) -> ExactError | None:
-    """A leak of outputs or gradients, in evaluation or in training."""
+def _leak_in_evaluation(exact: nn.Module, stock: nn.Module, images: list[Tensor]) -> ExactError | None:
+    """A leak of outputs, and of gradients where a step has a backward pass of its own."""
     tolerance = _TOLERANCES[images[0].dtype]
-    reference = Reference.of(stock.eval(), images)
-    exact.eval()
+    reference = Reference.of(stock, images)
     order = range(len(images)) if lone.shared_norms(stock) else _ORDER
     error = output_leak(exact, reference, order, tolerance)
     if error is not None:
         return _leaking(stock, "outputs", error)
     found = leak(exact, reference, tolerance) if reference.has_own_backward else None
-    if found is not None:
-        return _leaking(stock, *found)
+    return None if found is None else _leaking(stock, *found)
+
+
+def _leak_in_training(exact: nn.Module, stock: nn.Module, images: list[Tensor]) -> ExactError | None:
+    """A leak of outputs or gradients; of those in evaluation where training is random."""
+    tolerance = _TOLERANCES[images[0].dtype]
     try:
-        found = leak(exact.train(), Reference.of(stock.train(), images), tolerance)
+        found = leak(exact, Reference.of(stock, images), tolerance)
     except RandomError:
         found = leak(exact.eval(), Reference.of(stock.eval(), images), tolerance)
     return None if found is None else _leaking(stock, *found)
@@ -191,6 +198,7 @@ def aside(model: nn.Module) -> Iterator[None]:
     Random numbers inside are the same each time, so that a model is refused or accepted each time.
     """
     devices = {tensor.device for tensor in (*model.parameters(), *model.buffers()) if tensor.device.type == "cuda"}
+    # NumPy's old generator, too: the model's code may draw from it.
     of_python, of_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
     try:
         with (

@@ -35,9 +35,6 @@ The first is a tenth of what counts as rounding in float32, in which networks tr
 padding does. A network that rounding alone moves further cannot be judged in this arithmetic.
 """
 
-# Two runs of lone images on the same pixels differ by less, in spacings of their numbers: threads add in any order.
-_REPEAT_SPACINGS = 100
-
 _NUM_CLASSES = 7
 _LARGER_SIDES = (224, 224, 248)
 
