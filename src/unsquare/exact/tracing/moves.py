@@ -40,8 +40,8 @@ def _view(axes: Axes, x: Tensor, args: Any, kwargs: Any, result: Any) -> Axes | 
     for place, length in enumerate(result.shape):
         places.setdefault((before, length), place)
         before *= length
-    found = [places.get((x.shape[:axis].numel(), x.shape[axis])) for axis in axes]
-    return None if None in found else (found[0], found[1])  # type: ignore[return-value]
+    down, across = (places.get((x.shape[:axis].numel(), x.shape[axis])) for axis in axes)
+    return None if down is None or across is None else (down, across)
 
 
 def _expand(axes: Axes, x: Tensor, args: Any, kwargs: Any, result: Any) -> Axes | None:
