@@ -28,6 +28,8 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 import numpy as np
 import torch
 
+from unsquare.capacity.fallbacks import Prober, Workload, measure_profiles
+from unsquare.capacity.probes import measure, train_probe
 from unsquare.index.scan import scan_source
 from unsquare.memory.budget import parse_bytes
 from unsquare.memory.cache import MeasurementCache, cache_folder
@@ -38,9 +40,8 @@ from unsquare.network.optimizer import OptimizerConfig
 from unsquare.plan.columns import Columns
 from unsquare.plan.config import Limits, PlanConfig, StepForm
 from unsquare.plan.planner import plan_epoch
+from unsquare.runs.memory_profile import ProbeRange
 from unsquare.shapes import Geometry, Shape, Sizes
-from unsquare.training.measure import Frame, Prober, measure_training
-from unsquare.training.probing import Need, measure, run_training
 
 CAPS = (250_000, 1_000_000, 4_000_000, 16_000_000)
 BUDGETS = (4_000_000, 8_000_000, 16_000_000, 32_000_000, 64_000_000)
@@ -79,9 +80,9 @@ def peaks(sizes: Sizes, backbone: str, budget: int, steps: StepForm, number: int
     torch.manual_seed(0)
     engine = Engine(launch(DeviceConfig()), Classifier(ModelConfig(backbone=backbone), 29), OptimizerConfig())
     prober = Prober(engine, {"benchmark": "fill", "model": backbone}, MeasurementCache(cache_folder()))
-    need = Need.of(sizes, 256, most_images=256 if steps == "mixed" else None)
-    capacity = measure_training(prober, Frame(budget_bytes=budget, reserved_bytes=0), need, need)
-    limits = capacity.training.limits(capacity.launch_pixels, 1)
+    need = ProbeRange.of(sizes, 256, most_images=256 if steps == "mixed" else None)
+    profile, _ = measure_profiles(prober, Workload(training=need, evaluation=need, budget_bytes=budget))
+    limits = profile.limits(profile.launch_pixels, 1)
     columns = Columns.of(plan_epoch(sizes, PlanConfig(steps=steps), limits, 0), limits)
     order = np.argsort(-limits.fill(columns.computed), kind="stable")
     rng = np.random.default_rng(5)
@@ -90,10 +91,10 @@ def peaks(sizes: Sizes, backbone: str, budget: int, steps: StepForm, number: int
     rows = []
     for place in chosen:
         canvas, images = Shape(*map(int, columns.canvas[place])), int(columns.count[place])
-        rung = capacity.training.rung(images * canvas.pixels)
-        probe = measure(engine, run_training, images, canvas, rung.way)
-        predicted = rung.memory.peak_bytes(probe.pixels, images)
-        rows.append({**asdict(probe), "rung": rung.name, "predicted_bytes": predicted})
+        measured = profile.strategy_for(images * canvas.pixels)
+        probe = measure(engine, train_probe, images, canvas, measured.strategy)
+        predicted = measured.memory.peak_bytes(probe.pixels, images)
+        rows.append({**asdict(probe), "strategy": measured.name, "predicted_bytes": predicted})
     shares = np.array([row["peak_bytes"] for row in rows]) / budget
     errors = np.array([row["predicted_bytes"] / row["peak_bytes"] - 1 for row in rows])
     return {

@@ -24,21 +24,23 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line sets 
 os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
+import msgspec
 import numpy as np
 import torch
 
+from unsquare.capacity.fallbacks import Prober, Workload, measure_profiles
+from unsquare.capacity.probes import measure, train_probe
 from unsquare.memory.cache import MeasurementCache
 from unsquare.network.classifier import Classifier, ModelConfig
 from unsquare.network.device import DeviceConfig, launch
 from unsquare.network.engine import Engine
 from unsquare.network.optimizer import OptimizerConfig
+from unsquare.runs.memory_profile import ProbeRange
 from unsquare.shapes import Shape
-from unsquare.training.measure import Frame, Prober, measure_training
-from unsquare.training.probing import Need, measure, run_training
 
 NETWORKS = ("resnet18", "resnet50", "convnext_atto", "efficientnet_b0", "regnety_004")
 BUDGET = 10 << 30
-NEED = Need(largest_image=4_000_000, usual_pixels=4_000_000, smallest_image=10_000, most_images=None)
+NEED = ProbeRange(largest_image=4_000_000, usual_pixels=4_000_000, smallest_image=10_000, most_images=None)
 
 
 def held_out(largest_pixels: int, number: int) -> list[tuple[int, Shape]]:
@@ -61,31 +63,31 @@ def print_peaks(name: str, number: int) -> None:
     fabric = launch(DeviceConfig())
     engine = Engine(fabric, Classifier(ModelConfig(backbone=name), 29), OptimizerConfig())
     started = time.perf_counter()
-    frame = Frame(budget_bytes=BUDGET, reserved_bytes=0, highest="plain")
-    capacity = measure_training(Prober(engine, {}, MeasurementCache(None)), frame, NEED, NEED)
+    workload = Workload(training=NEED, evaluation=NEED, budget_bytes=BUDGET, most="plain")
+    profile, _ = measure_profiles(Prober(engine, {}, MeasurementCache(None)), workload)
     probing_s = time.perf_counter() - started
-    rung = capacity.rungs[0]
-    few = [p for p in rung.probes if p.images == 1 and p.height == p.width][:3]
+    measured = profile.base
+    few = [p for p in measured.probes if p.images == 1 and p.height == p.width][:3]
     slope = (few[-1].peak_bytes - few[0].peak_bytes) / (few[-1].pixels - few[0].pixels)
     for height, width in np.random.default_rng(1).integers(48, 145, (64, 2)).tolist():
-        run_training(engine, 1, Shape(height, width), rung.way)
+        train_probe(engine, 1, Shape(height, width), measured.strategy)
     rows = []
-    largest = int(rung.memory.largest_pixels(int(0.8 * BUDGET)))
+    largest = int(measured.memory.largest_pixels(int(0.8 * BUDGET)))
     for images, canvas in held_out(min(largest, 8_000_000), number):
-        probe = measure(engine, run_training, images, canvas, rung.way)
+        probe = measure(engine, train_probe, images, canvas, measured.strategy)
         rows.append(
             {
                 "images": images,
                 "height": canvas.height,
                 "width": canvas.width,
                 "peak_bytes": probe.peak_bytes,
-                "predicted_bytes": rung.memory.peak_bytes(probe.pixels, images),
+                "predicted_bytes": measured.memory.peak_bytes(probe.pixels, images),
                 "by_three_squares": few[0].peak_bytes + slope * (probe.pixels - few[0].pixels),
                 "seconds": probe.seconds,
             }
         )
     engine_facts = {"precision": str(fabric.strategy.precision.precision), "probing_s": probing_s}
-    print(json.dumps({**engine_facts, "rung": rung.to_dict(), "rows": rows}))
+    print(json.dumps({**engine_facts, "measured": msgspec.to_builtins(measured), "rows": rows}))
 
 
 def errors(rows: list[dict[str, Any]], column: str = "predicted_bytes") -> np.ndarray:
@@ -120,7 +122,7 @@ def main() -> None:
         own, few = errors(found["rows"]), errors(found["rows"], "by_three_squares")
         found |= {"median_error": float(np.median(abs(own))), "p95_error": float(np.quantile(abs(own), 0.95))}
         print(
-            f"{name:16} {found['probing_s']:7.1f}s {found['rung']['memory']['bytes_per_pixel']:8.0f} "
+            f"{name:16} {found['probing_s']:7.1f}s {found['measured']['memory']['bytes_per_pixel']:8.0f} "
             f"{found['median_error']:7.2%} {found['p95_error']:6.2%} {own.min():+7.2%} {own.max():+7.2%} "
             f"{np.quantile(abs(few), 0.95):13.2%}",
             flush=True,

@@ -26,6 +26,7 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 import numpy as np
 import torch
 
+from unsquare.capacity.probes import train_probe
 from unsquare.execution.strategy import PLAIN
 from unsquare.memory import heap
 from unsquare.memory.meter import PeakMeter, resident_bytes
@@ -35,7 +36,6 @@ from unsquare.network.device import DeviceConfig, launch
 from unsquare.network.engine import Engine
 from unsquare.network.optimizer import OptimizerConfig
 from unsquare.shapes import Shape
-from unsquare.training.probing import run_training
 
 MICRO_BATCHES = 8
 """Of a step, after which a run gives small blocks back."""
@@ -112,7 +112,7 @@ def main() -> None:
     started = time.perf_counter()
     for number, canvas in enumerate(canvases(given.metadata, given.number)):
         meter.start()
-        run_training(engine, 1, canvas, PLAIN)
+        train_probe(engine, 1, canvas, PLAIN)
         for name, value in (
             ("pixels", canvas.pixels),
             ("peak", meter.stop()),

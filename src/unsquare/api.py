@@ -146,7 +146,7 @@ def profile(
     is_run = folder.is_dir() or len(folder.parts) > 1  # no network's name has a slash
     if is_run:
         config, num_classes, usual = profiles.subject_of_run(folder)
-        held = profiles.capacity_of_run(folder)
+        held = profiles.memory_of_run(folder)
     else:
         held = None
         model = ModelConfig(backbone=str(subject), norm=norm)

@@ -477,7 +477,7 @@ class TestBadInput:
     def test_too_little_memory(self, command, make_folder, tmp_path):
         """A budget below what the process takes says how much that is."""
         arguments = ("--memory", "100MiB", "--backbone", "test_resnet", "--min-side", "33")
-        refused(command("train", make_folder(), "--out", tmp_path / "run", *arguments), "before any", "--memory")
+        refused(command("train", make_folder(), "--out", tmp_path / "run", *arguments), "alone take", "--memory")
 
     def test_too_much_memory(self, command, make_folder, tmp_path):
         """A budget above what there is says what there is."""

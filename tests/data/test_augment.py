@@ -32,7 +32,7 @@ def noise(height: int, width: int) -> np.ndarray:
 def test_the_shape_is_known_beforehand(height, width, part, turn, flips, jitter, seed) -> None:
     """Whatever is drawn, the shape is the crop's, its sides swapped by an odd turn; type and layout stay."""
     crop = Shape(max(1, int(height * part)), max(1, int(width * part)))
-    config = AugmentConfig(flip_horizontal=flips[0], flip_vertical=flips[1], turns=True, colour_jitter=jitter)
+    config = AugmentConfig(flip_horizontal=flips[0], flip_vertical=flips[1], turns=True, color_jitter=jitter)
     out = augment(noise(height, width), crop=crop, turn=turn, rng=image_rng(seed, 0, 0), config=config)
     assert out.shape == ((crop[1], crop[0], 3) if turn % 2 else (*crop, 3))
     assert out.dtype == np.uint8
@@ -50,7 +50,7 @@ def test_the_original_is_left_alone() -> None:
     """Augmenting never writes into the picture it was given."""
     image = noise(20, 30)
     copy = image.copy()
-    config = AugmentConfig(flip_vertical=True, colour_jitter=0.9)
+    config = AugmentConfig(flip_vertical=True, color_jitter=0.9)
     for position in range(8):
         augment(image, crop=Shape(9, 30), turn=position % 4, rng=image_rng(0, 0, position), config=config)
     np.testing.assert_array_equal(image, copy)
@@ -108,7 +108,7 @@ def test_one_setting_does_not_change_anothers_draws() -> None:
     for position in range(20):
         draw = {"crop": Shape(5, 6), "turn": 0}
         plain = augment(image, **draw, rng=image_rng(0, 0, position), config=AugmentConfig())
-        faint = augment(image, **draw, rng=image_rng(0, 0, position), config=AugmentConfig(colour_jitter=1e-9))
+        faint = augment(image, **draw, rng=image_rng(0, 0, position), config=AugmentConfig(color_jitter=1e-9))
         assert np.abs(plain.astype(int) - faint).max() <= 1
 
 
@@ -122,7 +122,7 @@ def test_jitter_is_what_the_usual_enhancements_do(monkeypatch: pytest.MonkeyPatc
 
     rng = Fixed(np.random.Philox(0))
     out = augment(
-        image, crop=Shape(40, 50), turn=0, rng=rng, config=AugmentConfig(flip_horizontal=False, colour_jitter=1 - 1e-12)
+        image, crop=Shape(40, 50), turn=0, rng=rng, config=AugmentConfig(flip_horizontal=False, color_jitter=1 - 1e-12)
     )
     expected = ImageEnhance.Brightness(Image.fromarray(image)).enhance(1.1)
     expected = ImageEnhance.Contrast(expected).enhance(0.8)
@@ -132,7 +132,7 @@ def test_jitter_is_what_the_usual_enhancements_do(monkeypatch: pytest.MonkeyPatc
 
 def test_jitter_clips_and_does_not_wrap() -> None:
     """Bright stays bright and dark dark: values beyond 0 and 255 stop there."""
-    config = AugmentConfig(flip_horizontal=False, colour_jitter=0.9)
+    config = AugmentConfig(flip_horizontal=False, color_jitter=0.9)
     image = np.concatenate([np.zeros((4, 8, 3), np.uint8), np.full((4, 8, 3), 255, np.uint8)])
     for position in range(50):
         out = augment(image, crop=Shape(8, 8), turn=0, rng=image_rng(0, 0, position), config=config)
@@ -142,8 +142,8 @@ def test_jitter_clips_and_does_not_wrap() -> None:
 @pytest.mark.parametrize("jitter", [-0.1, 1.0, float("nan")])
 def test_jitter_has_a_range(jitter: float) -> None:
     """A strength outside [0, 1) is refused with the value received."""
-    with pytest.raises(ConfigError, match=r"colour_jitter must be .*(at least 0|below 1), but is"):
-        AugmentConfig(colour_jitter=jitter)
+    with pytest.raises(ConfigError, match=r"color_jitter must be .*(at least 0|below 1), but is"):
+        AugmentConfig(color_jitter=jitter)
 
 
 def test_a_crop_larger_than_the_picture_is_a_mistake() -> None:

@@ -148,7 +148,7 @@ def test_augmented_pictures_have_the_planned_shapes_whatever_the_workers(make_fo
     """Crops and turns fit the plan exactly, and one thread gives the same pixels as three."""
     index = scan_source(make_folder(num_images=5))
     geometry = Geometry(max_pixels=900, crop_fraction=0.8)
-    augment = AugmentConfig(turns=turns, colour_jitter=0.3)
+    augment = AugmentConfig(turns=turns, color_jitter=0.3)
     plan, one = _load(index, geometry, augment, turns=turns, workers=1)
     _, three = _load(index, geometry, augment, turns=turns, workers=3)
     for a, b in zip(one, three):

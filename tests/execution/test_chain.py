@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from unsquare.errors import ExactError
 from unsquare.exact import make_exact
 from unsquare.execution.chain import Chain, find_steps, map_elements_per_pixel
-from unsquare.execution.receptive_field import NotLocalError, Reach, find_reach
+from unsquare.execution.receptive_field import NotLocalError, ReceptiveField, find_receptive_field
 from unsquare.execution.tiling import Part
 from unsquare.network.norms import freeze_batch_norms
 from unsquare.torchvision_guard import import_timm
@@ -132,42 +132,42 @@ def _basic_block(stride: int) -> nn.Module:
 @pytest.mark.parametrize(
     ("build", "expected"),
     [
-        (lambda: nn.Conv2d(8, 8, 3, padding=1), Reach(1, 0, 1, 1)),
-        (lambda: nn.Conv2d(8, 8, 3), Reach(1, -2, 0, 2)),
-        (lambda: nn.Conv2d(8, 8, 3, 2, 1), Reach(2, 1, 1, 1)),
-        (lambda: nn.Conv2d(8, 8, 7, 2, 3), Reach(2, 1, 3, 3)),
-        (lambda: nn.Conv2d(8, 8, 4, 4), Reach(4, 0, 0, 3)),
-        (lambda: nn.Conv2d(8, 8, 3, padding=4, dilation=4), Reach(1, 0, 4, 4)),
-        (lambda: nn.Conv2d(8, 8, 1, 2), Reach(2, 1, 0, 0)),
-        (lambda: nn.Conv2d(8, 8, 3, 3, 1), Reach(3, 2, 1, 1)),
-        (lambda: nn.MaxPool2d(3, 2, 1), Reach(2, 1, 1, 1)),
-        (lambda: nn.MaxPool2d(2, 2, ceil_mode=True), Reach(2, 1, 0, 1)),
-        (lambda: nn.AvgPool2d(2, 2, count_include_pad=False), Reach(2, 0, 0, 1)),
-        (nn.ReLU, Reach(1, 0, 0, 0)),
-        (lambda: nn.Hardswish(inplace=True), Reach(1, 0, 0, 0)),
-        (lambda: _basic_block(1), Reach(1, 0, 2, 2)),
-        (lambda: _basic_block(2), Reach(2, 1, 3, 3)),
-        (lambda: nn.BatchNorm2d(8).eval(), Reach(1, 0, 0, 0)),
-        (lambda: timm.layers.LayerNorm2d(8), Reach(1, 0, 0, 0)),
-        (lambda: nn.Sequential(nn.Conv2d(8, 8, 3, 2, 1), nn.Conv2d(8, 8, 3, 2, 1)), Reach(4, 3, 3, 3)),
-        (lambda: make_exact(nn.Sequential(nn.Conv2d(8, 8, 5, padding=2)))[0], Reach(1, 0, 2, 2)),
+        (lambda: nn.Conv2d(8, 8, 3, padding=1), ReceptiveField(1, 0, 1, 1)),
+        (lambda: nn.Conv2d(8, 8, 3), ReceptiveField(1, -2, 0, 2)),
+        (lambda: nn.Conv2d(8, 8, 3, 2, 1), ReceptiveField(2, 1, 1, 1)),
+        (lambda: nn.Conv2d(8, 8, 7, 2, 3), ReceptiveField(2, 1, 3, 3)),
+        (lambda: nn.Conv2d(8, 8, 4, 4), ReceptiveField(4, 0, 0, 3)),
+        (lambda: nn.Conv2d(8, 8, 3, padding=4, dilation=4), ReceptiveField(1, 0, 4, 4)),
+        (lambda: nn.Conv2d(8, 8, 1, 2), ReceptiveField(2, 1, 0, 0)),
+        (lambda: nn.Conv2d(8, 8, 3, 3, 1), ReceptiveField(3, 2, 1, 1)),
+        (lambda: nn.MaxPool2d(3, 2, 1), ReceptiveField(2, 1, 1, 1)),
+        (lambda: nn.MaxPool2d(2, 2, ceil_mode=True), ReceptiveField(2, 1, 0, 1)),
+        (lambda: nn.AvgPool2d(2, 2, count_include_pad=False), ReceptiveField(2, 0, 0, 1)),
+        (nn.ReLU, ReceptiveField(1, 0, 0, 0)),
+        (lambda: nn.Hardswish(inplace=True), ReceptiveField(1, 0, 0, 0)),
+        (lambda: _basic_block(1), ReceptiveField(1, 0, 2, 2)),
+        (lambda: _basic_block(2), ReceptiveField(2, 1, 3, 3)),
+        (lambda: nn.BatchNorm2d(8).eval(), ReceptiveField(1, 0, 0, 0)),
+        (lambda: timm.layers.LayerNorm2d(8), ReceptiveField(1, 0, 0, 0)),
+        (lambda: nn.Sequential(nn.Conv2d(8, 8, 3, 2, 1), nn.Conv2d(8, 8, 3, 2, 1)), ReceptiveField(4, 3, 3, 3)),
+        (lambda: make_exact(nn.Sequential(nn.Conv2d(8, 8, 5, padding=2)))[0], ReceptiveField(1, 0, 2, 2)),
     ],
 )
-def test_reach_of_known_steps(build: Callable[[], nn.Module], expected: Reach) -> None:
+def test_reach_of_known_steps(build: Callable[[], nn.Module], expected: ReceptiveField) -> None:
     """Along both axes, what paper and pencil give."""
-    assert find_reach(build(), 8, "step") == (expected, expected)
+    assert find_receptive_field(build(), 8, "step") == (expected, expected)
 
 
 def test_reach_differs_by_axis() -> None:
     """Height first."""
     conv = nn.Conv2d(4, 4, (7, 1), stride=(2, 1), padding=(3, 0))
-    assert find_reach(conv, 4, "step") == (Reach(2, 1, 3, 3), Reach(1, 0, 0, 0))
+    assert find_receptive_field(conv, 4, "step") == (ReceptiveField(2, 1, 3, 3), ReceptiveField(1, 0, 0, 0))
 
 
 def test_far_reach() -> None:
     """Steps that look further than the first maps tried are looked at on larger ones."""
     convs = nn.Sequential(*(nn.Conv2d(2, 2, 3, padding=8, dilation=8) for _ in range(5)))
-    assert find_reach(convs, 2, "step")[0] == Reach(1, 0, 40, 40)
+    assert find_receptive_field(convs, 2, "step")[0] == ReceptiveField(1, 0, 40, 40)
 
 
 @pytest.mark.parametrize(
@@ -191,17 +191,17 @@ def test_far_reach() -> None:
 def test_what_cannot_run_in_pieces_is_named(build: Callable[[], nn.Module], message: str) -> None:
     """By its path and class, and with what to do where something can be done."""
     with pytest.raises(NotLocalError, match=message):
-        find_reach(build(), 8, "stem.bn")
+        find_receptive_field(build(), 8, "stem.bn")
 
 
 def test_what_is_local_in_evaluation_only() -> None:
     """Batch norm with statistics of its own, and dropout that drops nothing, look at one pixel."""
     steps = nn.Sequential(nn.BatchNorm2d(8), nn.Dropout(0.5))
     with pytest.raises(NotLocalError):
-        find_reach(steps, 8, "step")
-    assert find_reach(steps.eval(), 8, "step")[0] == Reach(1, 0, 0, 0)
-    assert find_reach(freeze_batch_norms(nn.Sequential(nn.BatchNorm2d(8))).train(), 8, "step")[0].before == 0
-    assert find_reach(nn.Dropout(0.0).train(), 8, "step")[1] == Reach(1, 0, 0, 0)
+        find_receptive_field(steps, 8, "step")
+    assert find_receptive_field(steps.eval(), 8, "step")[0] == ReceptiveField(1, 0, 0, 0)
+    assert find_receptive_field(freeze_batch_norms(nn.Sequential(nn.BatchNorm2d(8))).train(), 8, "step")[0].before == 0
+    assert find_receptive_field(nn.Dropout(0.0).train(), 8, "step")[1] == ReceptiveField(1, 0, 0, 0)
 
 
 @settings(max_examples=40, deadline=None)
@@ -218,8 +218,8 @@ def test_lengths_are_those_of_the_step(
     """Whatever the window: the length promised is the length returned, and so is what a row needs."""
     span = dilation * (kernel - 1) + 1
     conv = nn.Conv2d(1, 1, kernel, stride, padding, dilation)
-    found = find_reach(conv, 1, "step")[0]
-    assert found == Reach(stride, 2 * padding - span + stride, padding, span - 1 - padding)
+    found = find_receptive_field(conv, 1, "step")[0]
+    assert found == ReceptiveField(stride, 2 * padding - span + stride, padding, span - 1 - padding)
     for length in lengths:
         if length + 2 * padding >= span:
             assert found.length(length) == conv(torch.zeros(1, 1, length, span)).shape[2]
@@ -230,7 +230,7 @@ def test_lengths_of_whole_networks(name: str) -> None:
     """Step after step, regions come out as the map that the network returns, for sizes of every remainder."""
     model = timm.create_model(name, num_classes=0, global_pool="").eval()
     steps = [step for step in find_steps(model, "forward_features") if step.channels]
-    part = Part(tuple(find_reach(model.get_submodule(step.path), step.channels, step.path) for step in steps))
+    part = Part(tuple(find_receptive_field(model.get_submodule(step.path), step.channels, step.path) for step in steps))
     sizes = torch.tensor([[33 + number, 101 - number] for number in range(0, 34, 5)])
     with torch.no_grad():
         expected = [list(model.forward_features(torch.zeros(1, 3, *size)).shape[2:]) for size in sizes.tolist()]
@@ -249,11 +249,11 @@ def test_lengths_of_whole_networks(name: str) -> None:
 )
 def test_rows_needed(stride: int, offset: int, before: int, after: int, start: int, extra: int) -> None:
     """A range of rows needs what its first and its last row need."""
-    reach = Reach(stride, offset, before, after)
+    field = ReceptiveField(stride, offset, before, after)
     assume(before + after + 1 >= stride)
-    low, high = reach.needed(start, start + extra)
-    assert (low, reach.needed(start, start + 1)[0]) == (start * stride - before,) * 2
-    assert high == reach.needed(start + extra - 1, start + extra)[1]
+    low, high = field.needed(start, start + extra)
+    assert (low, field.needed(start, start + 1)[0]) == (start * stride - before,) * 2
+    assert high == field.needed(start + extra - 1, start + extra)[1]
 
 
 @pytest.mark.parametrize("stride", [5, 7, 9, 10, 12, 14, 16, 32])
@@ -261,29 +261,29 @@ def test_any_stride_is_found_or_refused(stride: int) -> None:
     """Patches of any side: a stride that cannot be told is refused, not taken for another."""
     patches = nn.Conv2d(3, 4, stride, stride)
     try:
-        found = find_reach(patches, 3, "stem")[0]
+        found = find_receptive_field(patches, 3, "stem")[0]
     except NotLocalError:
         return
-    assert found == Reach(stride, 0, 0, stride - 1)
+    assert found == ReceptiveField(stride, 0, 0, stride - 1)
 
 
 def test_padding_that_depends_on_the_size() -> None:
     """With TensorFlow's 'same' padding rows begin at 2i or at 2i - 1: both count, and so do both ends."""
-    found = find_reach(timm.layers.Conv2dSame(3, 4, 3, 2), 3, "stem")[0]
-    assert found == Reach(stride=2, offset=1, before=1, after=2)
+    found = find_receptive_field(timm.layers.Conv2dSame(3, 4, 3, 2), 3, "stem")[0]
+    assert found == ReceptiveField(stride=2, offset=1, before=1, after=2)
 
 
 def test_steps_with_buffers_alone() -> None:
     """A step without parameters is given maps of its buffers' type and device."""
     blur = timm.layers.BlurPool2d(4, pad_mode="constant")
-    assert find_reach(blur.double(), 4, "blur") == find_reach(blur.float(), 4, "blur")
+    assert find_receptive_field(blur.double(), 4, "blur") == find_receptive_field(blur.float(), 4, "blur")
 
 
 def test_looking_leaves_random_numbers_alone() -> None:
     """A run whose reaches are found anew, after a resume, draws the same numbers as one that knows them."""
     step = nn.Conv2d(3, 4, 3)
     before = torch.get_rng_state()
-    find_reach(step, 3, "stem")
+    find_receptive_field(step, 3, "stem")
     assert torch.equal(torch.get_rng_state(), before)
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unsquare.execution import cuts
-from unsquare.execution.cuts import StepWeight, recomputed, streamed
+from unsquare.execution.cuts import StepWeight, checkpointed, tiled
 
 _BYTES = st.floats(0.01, 500)
 
@@ -47,58 +47,56 @@ def _searched(weights: Sequence[StepWeight], *, offload: bool) -> float:
 @given(weights=_chains(), offload=st.booleans())
 def test_recomputed_parts_are_the_best(weights: list[StepWeight], offload: bool) -> None:
     """The peak is the least that any cuts reach, to the spacing of the limits tried: two per cent of the parts."""
-    way = recomputed(weights, offload=offload)
-    starts = [segment.start for segment in way.segments]
+    strategy = checkpointed(weights, offload=offload)
+    starts = [segment.start for segment in strategy.segments]
     least = _searched(weights, offload=offload)
     kept = [weight.kept_bytes for weight in weights]
     spacing = (sum(kept) / max(kept)) ** (1 / (cuts._TRIALS - 1))
     assert least * (1 - 1e-9) <= _peak(weights, starts, offload=offload) <= least * spacing * (1 + 1e-6)
     assert spacing < 1.025
-    assert way.segments[-1].stop == len(weights)
-    assert [segment.how for segment in way.segments] == ["recompute"] * (len(starts) - 1) + ["keep"]
-    assert way.offload == offload
+    assert strategy.segments[-1].stop == len(weights)
+    assert [segment.how for segment in strategy.segments] == ["checkpoint"] * (len(starts) - 1) + ["keep"]
+    assert strategy.offload == offload
 
 
 def test_recomputed_parts_by_hand() -> None:
     """Eight equal steps with small maps between them: the square root of their number is best."""
     weights = [StepWeight(1.0, 4.0, 1.0, 1, 2)] * 8
-    way = recomputed(weights)
-    assert _peak(weights, [segment.start for segment in way.segments], offload=False) == 12  # 4 maps, 2 steps of 4
-    assert len(way.segments) == 4
-    assert len(recomputed(weights[:1]).segments) == 1
+    strategy = checkpointed(weights)
+    assert _peak(weights, [segment.start for segment in strategy.segments], offload=False) == 12  # 4 maps, 2 steps of 4
+    assert len(strategy.segments) == 4
+    assert len(checkpointed(weights[:1]).segments) == 1
 
 
 def test_free_cuts_are_not_wasted() -> None:
     """Where maps are kept elsewhere no part exceeds the largest step, and steps that fit together stay together."""
     weights = [StepWeight(9.0, kept, 1.0, 1, 2) for kept in (4, 1, 1, 2, 4, 3)]
-    way = recomputed(weights, offload=True)
-    assert _peak(weights, [segment.start for segment in way.segments], offload=True) == 4
-    assert len(way.segments) == 4
+    strategy = checkpointed(weights, offload=True)
+    assert _peak(weights, [segment.start for segment in strategy.segments], offload=True) == 4
+    assert len(strategy.segments) == 4
 
 
 @settings(max_examples=60, deadline=None)
 @given(weights=_chains())
 def test_streamed_ways(weights: list[StepWeight]) -> None:
     """By ascending work; segments cover all steps, only local ones stream, and these come first."""
-    estimates = streamed(weights)
+    estimates = tiled(weights)
     assert [each.work for each in estimates] == sorted(each.work for each in estimates)
     for each in estimates:
-        segments = each.way.segments
+        segments = each.strategy.segments
         assert segments[0].start == 0
         assert segments[-1].stop == len(weights)
         assert all(one.stop == other.start for one, other in pairwise(segments))
         hows = [segment.how for segment in segments]
-        num_streams = hows.count("stream")
-        assert hows[:num_streams] == ["stream"] * num_streams
-        assert num_streams >= 1
-        assert hows[num_streams:] == ["recompute"] * (len(hows) - num_streams - 1) + ["keep"] * (
-            len(hows) > num_streams
-        )
-        last = segments[num_streams - 1].stop
+        num_tiled = hows.count("tile")
+        assert hows[:num_tiled] == ["tile"] * num_tiled
+        assert num_tiled >= 1
+        assert hows[num_tiled:] == ["checkpoint"] * (len(hows) - num_tiled - 1) + ["keep"] * (len(hows) > num_tiled)
+        last = segments[num_tiled - 1].stop
         assert all(weight.is_local for weight in weights[:last])
         assert each.work >= 1 - 1e-9
-        assert each.piece_bytes in cuts.PIECE_BYTES
-        assert not each.way.offload
+        assert each.tile_bytes in cuts.TILE_BYTES
+        assert not each.strategy.offload
         starts = [segment.start for segment in segments]
         assert each.bytes_per_pixel >= sum(weights[start].given_bytes for start in starts) * (1 - 1e-9)
 
@@ -107,13 +105,13 @@ def test_streamed_ways(weights: list[StepWeight]) -> None:
 @given(weights=_chains())
 def test_pieces_hold_their_halo_and_their_bytes(weights: list[StepWeight]) -> None:
     """A piece is larger than what it looks at beside its tile, and keeps no more bytes than it may."""
-    for each in streamed(weights):
-        for segment in each.way.segments:
-            if segment.how != "stream":
+    for each in tiled(weights):
+        for segment in each.strategy.segments:
+            if segment.how != "tile":
                 continue
             part = weights[segment.start : segment.stop]
-            side = segment.piece_side * part[0].given_stride  # in pixels of the image
-            assert (side**2) * sum(weight.kept_bytes for weight in part) <= each.piece_bytes * 1.001 or side <= 1
+            side = segment.tile_side * part[0].given_stride  # in pixels of the image
+            assert (side**2) * sum(weight.kept_bytes for weight in part) <= each.tile_bytes * 1.001 or side <= 1
             halo = sum(weight.halo * weight.given_stride for weight in part)
             assert side + part[0].given_stride > halo
 
@@ -125,20 +123,22 @@ def test_larger_pieces_overlap_less() -> None:
         StepWeight(50.0, 200.0, 2.0, 1, 2),
         StepWeight(50.0, 10.0, 2.0, 0, 0),
     ]
-    estimates = streamed(weights)
-    assert {tuple((part.start, part.stop) for part in each.way.segments) for each in estimates} == {((0, 2), (2, 3))}
-    works = {each.piece_bytes: each.work for each in estimates}
-    ordered = [works[piece_bytes] for piece_bytes in sorted(works)]
+    estimates = tiled(weights)
+    assert {tuple((part.start, part.stop) for part in each.strategy.segments) for each in estimates} == {
+        ((0, 2), (2, 3))
+    }
+    works = {each.tile_bytes: each.work for each in estimates}
+    ordered = [works[tile_bytes] for tile_bytes in sorted(works)]
     assert ordered == sorted(ordered, reverse=True)
     assert ordered[-1] == pytest.approx(1, abs=0.05)
 
 
 def test_nothing_streams_where_the_first_step_looks_at_all() -> None:
     """A chain whose first step is not local has no streamed way, though later ones are."""
-    assert streamed([StepWeight(1, 2, 1, 0, 0), StepWeight(1, 2, 1, 1, 2)]) == []
+    assert tiled([StepWeight(1, 2, 1, 0, 0), StepWeight(1, 2, 1, 1, 2)]) == []
     assert not StepWeight(1, 2, 1, 0, 0).is_local
 
 
 def test_halos_larger_than_any_piece_do_not_stream() -> None:
     """Where a piece of all the bytes allowed would be within its halo, there is no such way."""
-    assert streamed([StepWeight(12.0, 1e6, 1.0, 1, 1000)]) == []
+    assert tiled([StepWeight(12.0, 1e6, 1.0, 1, 1000)]) == []

@@ -21,10 +21,10 @@ from unsquare.exact.regions import Passes
 from unsquare.exact.verify import references as lone
 from unsquare.execution import offload
 from unsquare.execution.chain import Chain
-from unsquare.execution.cuts import recomputed, streamed
-from unsquare.execution.receptive_field import NotLocalError, Reach, find_reach
-from unsquare.execution.strategy import PLAIN, Segment, Way
-from unsquare.execution.tiling import Part, Stream
+from unsquare.execution.cuts import checkpointed, tiled
+from unsquare.execution.receptive_field import NotLocalError, ReceptiveField, find_receptive_field
+from unsquare.execution.strategy import PLAIN, Segment, Strategy
+from unsquare.execution.tiling import Part, TiledPart
 from unsquare.network.classifier import Classifier, ModelConfig
 
 _CUTS = {
@@ -54,7 +54,7 @@ def _made(name: str, dtype: torch.dtype, **options: object) -> Classifier:
             if isinstance(module, nn.BatchNorm2d):
                 module.running_mean.uniform_(-0.3, 0.3)
                 module.running_var.uniform_(0.5, 1.5)
-    model.train().chain().reaches()  # in float32, which is quicker; it also draws numbers, which a run then need not
+    model.train().chain().receptive_fields()  # in float32, which is faster; it draws numbers, too
     return model.to(dtype)
 
 
@@ -67,12 +67,17 @@ def _batch(sizes: list[tuple[int, int]], extra: tuple[int, int] = (3, 5)) -> tup
 
 
 def _run(
-    model: Classifier, batch: tuple[Tensor, Tensor], way: Way = PLAIN, folder: Path | None = None, *, seed: int = 7
+    model: Classifier,
+    batch: tuple[Tensor, Tensor],
+    strategy: Strategy = PLAIN,
+    folder: Path | None = None,
+    *,
+    seed: int = 7,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Logits, and the gradient of each parameter."""
     model.zero_grad()
     torch.manual_seed(seed)
-    logits = model(*batch, way, folder)
+    logits = model(*batch, strategy, folder)
     weights = torch.linspace(-1, 1, logits.numel(), dtype=logits.dtype).view_as(logits)
     (logits * weights).sum().backward()
     return logits.detach(), {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
@@ -86,24 +91,24 @@ def _require_equal(
     assert lone.worst(lone.gradient_errors(found[1], expected[1]).values()) < most
 
 
-def _ways(model: Classifier, name: str) -> dict[str, Way]:
+def _strategies(model: Classifier, name: str) -> dict[str, Strategy]:
     """One way of each kind, and some of several."""
     paths = [step.path for step in model.chain().steps]
     a, b, c = (next(i for i, path in enumerate(paths) if path.startswith(f"{cut}.")) for cut in _CUTS[name])
     end = len(paths)
-    rest = Segment(b, c, "recompute"), Segment(c, end, "keep")
-    recompute = Segment(0, a, "recompute"), Segment(a, b, "recompute"), *rest
+    rest = Segment(b, c, "checkpoint"), Segment(c, end, "keep")
+    recompute = Segment(0, a, "checkpoint"), Segment(a, b, "checkpoint"), *rest
     return {
-        "keep": Way((Segment(0, b, "keep"), Segment(b, end, "keep"))),
-        "recompute": Way(recompute),
-        "recompute all": Way((Segment(0, end, "recompute"),)),
-        "offload": Way(recompute, offload=True),
-        "stream in small pieces": Way((Segment(0, a, "stream", 23), Segment(a, b, "recompute"), *rest)),
-        "stream": Way((Segment(0, b, "stream", 50), *rest)),
-        "stream whole pictures": Way((Segment(0, b, "stream", 500), *rest)),
-        "stream all": Way((Segment(0, end, "stream", 64),)),
-        "two streams": Way((Segment(0, a, "stream", 33), Segment(a, b, "stream", 12), *rest)),
-        "everything": Way((Segment(0, a, "stream", 36), Segment(a, b, "recompute"), *rest), offload=True),
+        "keep": Strategy((Segment(0, b, "keep"), Segment(b, end, "keep"))),
+        "checkpoint": Strategy(recompute),
+        "recompute all": Strategy((Segment(0, end, "checkpoint"),)),
+        "offload": Strategy(recompute, offload=True),
+        "stream in small pieces": Strategy((Segment(0, a, "tile", 23), Segment(a, b, "checkpoint"), *rest)),
+        "tile": Strategy((Segment(0, b, "tile", 50), *rest)),
+        "stream whole pictures": Strategy((Segment(0, b, "tile", 500), *rest)),
+        "stream all": Strategy((Segment(0, end, "tile", 64),)),
+        "two tiled parts": Strategy((Segment(0, a, "tile", 33), Segment(a, b, "tile", 12), *rest)),
+        "everything": Strategy((Segment(0, a, "tile", 36), Segment(a, b, "checkpoint"), *rest), offload=True),
     }
 
 
@@ -118,9 +123,9 @@ def test_every_way_gives_the_same(name: str, tmp_path: Path) -> None:
     """A padded batch of odd sizes: logits and all gradients agree to 1e-10, and no file is left."""
     model, batch = _classifier(name), _batch([(33, 67), (50, 33)])
     expected = _run(model, batch)
-    for kind, way in _ways(model, name).items():
-        if name == "test_resnet" or kind in ("recompute", "offload", "stream", "two streams", "everything"):
-            _require_equal(_run(model, batch, way, tmp_path), expected)
+    for kind, strategy in _strategies(model, name).items():
+        if name == "test_resnet" or kind in ("checkpoint", "offload", "tile", "two tiled parts", "everything"):
+            _require_equal(_run(model, batch, strategy, tmp_path), expected)
     assert not list(tmp_path.iterdir())
 
 
@@ -131,16 +136,16 @@ def test_every_way_gives_the_same(name: str, tmp_path: Path) -> None:
 def test_larger_pictures(name: str, sizes: list[tuple[int, int]]) -> None:
     """One picture without any padding, or three of very different sizes."""
     model, batch = _classifier(name), _batch(sizes, extra=(0, 0))
-    expected, ways = _run(model, batch), _ways(model, name)
-    for kind in ("stream", "stream all", "two streams", "everything"):
-        _require_equal(_run(model, batch, ways[kind]), expected)
+    expected, strategies = _run(model, batch), _strategies(model, name)
+    for kind in ("tile", "stream all", "two tiled parts", "everything"):
+        _require_equal(_run(model, batch, strategies[kind]), expected)
 
 
 @pytest.mark.parametrize("offset", range(8))
 def test_every_remainder_of_a_size(offset: int) -> None:
     """Sizes one pixel apart end at other phases of the strides."""
     model, batch = _classifier("test_resnet"), _batch([(64 + offset, 95 - offset)])
-    _require_equal(_run(model, batch, _ways(model, "test_resnet")["stream all"]), _run(model, batch))
+    _require_equal(_run(model, batch, _strategies(model, "test_resnet")["stream all"]), _run(model, batch))
 
 
 def test_evaluation_without_gradients() -> None:
@@ -148,33 +153,33 @@ def test_evaluation_without_gradients() -> None:
     model, batch = _classifier("test_resnet").eval(), _batch([(51, 83), (66, 33)])
     with torch.no_grad():
         expected = model(*batch)
-        for way in _ways(model, "test_resnet").values():
-            assert lone.error(model(*batch, way), expected) < 1e-10
+        for strategy in _strategies(model, "test_resnet").values():
+            assert lone.error(model(*batch, strategy), expected) < 1e-10
 
 
 def test_frozen_parameters_get_no_gradient() -> None:
     """A part of which nothing learns has no gradients, and the others have theirs."""
     model, batch = _classifier("test_resnet"), _batch([(51, 83)])
-    ways = _ways(model, "test_resnet")
+    strategies = _strategies(model, "test_resnet")
     for names in (("conv1.", "bn1."), ("layer1.",), ("conv1.", "bn1.", "layer1.", "layer2.")):
         for name, parameter in model.backbone.named_parameters():
             parameter.requires_grad_(not name.startswith(names))
         expected = _run(model, batch)
-        for kind in ("recompute", "stream", "two streams", "everything"):
-            _require_equal(_run(model, batch, ways[kind]), expected)
+        for kind in ("checkpoint", "tile", "two tiled parts", "everything"):
+            _require_equal(_run(model, batch, strategies[kind]), expected)
 
 
 def test_gradients_add_up_over_micro_batches() -> None:
     """A second backward pass adds to the gradients of the first, also where two graphs are alive at once."""
     model = _classifier("test_resnet")
-    way = _ways(model, "test_resnet")["everything"]
+    strategy = _strategies(model, "test_resnet")["everything"]
     batches = [_batch([(51, 83)]), _batch([(40, 33), (64, 70)])]
     parts = [{name: grad.clone() for name, grad in part.items()} for part in (_run(model, b)[1] for b in batches)]
     model.zero_grad()
     torch.manual_seed(7)
     losses = []
     for batch in batches:
-        logits = model(*batch, way)
+        logits = model(*batch, strategy)
         losses.append((logits * torch.linspace(-1, 1, logits.numel(), dtype=logits.dtype).view_as(logits)).sum())
     for loss in losses:
         loss.backward()
@@ -188,28 +193,28 @@ def test_recomputed_batch_norms_count_a_batch_once(tmp_path: Path) -> None:
     model = Classifier(ModelConfig(backbone="test_resnet", pool="avg"), 5).double().train()
     batch, buffers = _batch([(51, 83), (66, 33)]), {name: b.clone() for name, b in model.named_buffers()}
     found = []
-    ways = _ways(model, "test_resnet")
-    for way in (PLAIN, ways["recompute"], ways["offload"]):
+    strategies = _strategies(model, "test_resnet")
+    for strategy in (PLAIN, strategies["checkpoint"], strategies["offload"]):
         model.load_state_dict(buffers, strict=False)
-        found.append((_run(model, batch, way, tmp_path), {name: b.clone() for name, b in model.named_buffers()}))
+        found.append((_run(model, batch, strategy, tmp_path), {name: b.clone() for name, b in model.named_buffers()}))
     for outcome, after in found[1:]:
         _require_equal(outcome, found[0][0])
         for name, value in found[0][1].items():
             torch.testing.assert_close(after[name], value, rtol=1e-10, atol=1e-12)
     with pytest.raises(NotLocalError, match="--norm frozen"):
-        model(*batch, ways["stream"])
+        model(*batch, strategies["tile"])
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_convnext"])
 def test_paths_dropped_alike(name: str) -> None:
     """One picture drops the same paths however it is run, from one seed; the numbers drawn next are the same, too."""
     model, batch = _classifier(name, drop_path=0.5, dropout=0.3), _batch([(61, 75)])
-    ways = _ways(model, name)
+    strategies = _strategies(model, name)
     for seed in range(2):
         expected = _run(model, batch, seed=seed)
         after = torch.rand(3)
-        for kind in ("recompute", "offload", "stream", "two streams"):
-            _require_equal(_run(model, batch, ways[kind], seed=seed), expected)
+        for kind in ("checkpoint", "offload", "tile", "two tiled parts"):
+            _require_equal(_run(model, batch, strategies[kind], seed=seed), expected)
             assert torch.equal(torch.rand(3), after)
 
 
@@ -218,7 +223,7 @@ def test_paths_dropped_for_each_picture() -> None:
     model, batch = _classifier("test_convnext", drop_path=0.5), _batch([(75, 98)] * 3)
     batch[0][:] = batch[0][:1].clone()  # one picture thrice
     end = len(model.chain().steps)
-    found = [_run(model, batch, Way((Segment(0, end, "stream", side),))) for side in (500, 64)]
+    found = [_run(model, batch, Strategy((Segment(0, end, "tile", side),))) for side in (500, 64)]
     for other in found[1:]:
         _require_equal(other, found[0])
     assert len(set(map(tuple, found[0][0].tolist()))) > 1
@@ -234,20 +239,22 @@ def test_under_autocast(name: str) -> None:
     plain = _run_in_bfloat16(model, batch, PLAIN)
     assert logits.dtype == plain[0].dtype
     worst = max(lone.gradient_errors(plain[1], exact[1]).values())
-    for kind, way in _ways(model, name).items():
-        found = _run_in_bfloat16(model, batch, way)
+    for kind, strategy in _strategies(model, name).items():
+        found = _run_in_bfloat16(model, batch, strategy)
         assert found[0].dtype == plain[0].dtype
         assert all(grad.dtype == torch.float32 for grad in found[1].values())
         assert lone.error(found[0], exact[0]) < 2 * lone.error(plain[0], exact[0]) + 2**-8, kind
         assert max(lone.gradient_errors(found[1], exact[1]).values()) < 2 * worst, kind
 
 
-def _run_in_bfloat16(model: Classifier, batch: tuple[Tensor, Tensor], way: Way) -> tuple[Tensor, dict[str, Tensor]]:
+def _run_in_bfloat16(
+    model: Classifier, batch: tuple[Tensor, Tensor], strategy: Strategy
+) -> tuple[Tensor, dict[str, Tensor]]:
     """As the loop does it: forward under autocast, backward outside."""
     model.zero_grad()
     torch.manual_seed(7)
     with torch.autocast("cpu", torch.bfloat16):
-        logits = model(*batch, way)
+        logits = model(*batch, strategy)
     (logits * torch.linspace(-1, 1, logits.numel()).view_as(logits)).sum().backward()
     return logits.detach(), {name: p.grad for name, p in model.named_parameters()}
 
@@ -257,29 +264,29 @@ def test_what_is_offloaded_leaves_nothing_behind(tmp_path: Path) -> None:
     if not os.path.isdir("/proc/self/fd"):
         pytest.skip("open files are counted in /proc")
     model, batch = _classifier("test_resnet"), _batch([(75, 98), (50, 64)])
-    way = _ways(model, "test_resnet")["everything"]
+    strategy = _strategies(model, "test_resnet")["everything"]
 
     def num_open() -> int:
         gc.collect()
         return len(os.listdir("/proc/self/fd"))
 
     before = num_open()
-    loss = model(*batch, way, tmp_path).sum()
+    loss = model(*batch, strategy, tmp_path).sum()
     assert num_open() > before
     assert not list(tmp_path.iterdir())
     loss.backward()
     assert num_open() == before
-    loss = model(*batch, way, tmp_path).sum()
+    loss = model(*batch, strategy, tmp_path).sum()
     assert num_open() > before
     del loss
     assert num_open() == before
     assert not list(tmp_path.iterdir())
     with pytest.raises(FileNotFoundError):
-        model(*batch, way, tmp_path / "missing")
+        model(*batch, strategy, tmp_path / "missing")
     assert num_open() == before
 
 
-def _saved_bytes(model: Classifier, batch: tuple[Tensor, Tensor], way: Way) -> int:
+def _saved_bytes(model: Classifier, batch: tuple[Tensor, Tensor], strategy: Strategy) -> int:
     """Bytes of all maps that forward keeps for backward."""
     seen = {tensor.data_ptr() for tensor in [*model.parameters(), *model.buffers(), *batch]}
     sizes: list[int] = []
@@ -292,7 +299,7 @@ def _saved_bytes(model: Classifier, batch: tuple[Tensor, Tensor], way: Way) -> i
         return tensor
 
     with saved_tensors_hooks(note, lambda tensor: tensor):
-        kept = model(*batch, way)
+        kept = model(*batch, strategy)
     assert kept.requires_grad  # alive until here, so that no memory is seen twice
     return sum(sizes)
 
@@ -300,8 +307,10 @@ def _saved_bytes(model: Classifier, batch: tuple[Tensor, Tensor], way: Way) -> i
 def test_ways_keep_less() -> None:
     """Streaming keeps less than recomputing does, and that less than the plain run, by far."""
     model, batch = _classifier("test_resnet"), _batch([(256, 256)], extra=(0, 0))
-    ways = _ways(model, "test_resnet")
-    plain, again, pieces = (_saved_bytes(model, batch, way) for way in (PLAIN, ways["recompute"], ways["stream"]))
+    strategies = _strategies(model, "test_resnet")
+    plain, again, pieces = (
+        _saved_bytes(model, batch, strategy) for strategy in (PLAIN, strategies["checkpoint"], strategies["tile"])
+    )
     assert again < plain / 3
     assert pieces < again
 
@@ -323,26 +332,26 @@ def test_planned_ways_give_the_same() -> None:
     model, batch = _classifier("test_convnext"), _batch([(64, 75)])
     weights = model.chain().weigh()
     expected = _run(model, batch)
-    ways = {each.way.segments: each.way for each in streamed(weights)[::40]}
-    for way in [recomputed(weights), recomputed(weights, offload=True), *ways.values()]:
+    strategies = {each.strategy.segments: each.strategy for each in tiled(weights)[::40]}
+    for strategy in [checkpointed(weights), checkpointed(weights, offload=True), *strategies.values()]:
         segments = tuple(
-            Segment(each.start, each.stop, each.how, max(1, each.piece_side // 20)) if each.how == "stream" else each
-            for each in way.segments
+            Segment(each.start, each.stop, each.how, max(1, each.tile_side // 20)) if each.how == "tile" else each
+            for each in strategy.segments
         )
-        _require_equal(_run(model, batch, Way(segments, way.offload)), expected)
+        _require_equal(_run(model, batch, Strategy(segments, strategy.offload)), expected)
 
 
-@pytest.mark.parametrize("how", ["recompute", "stream"])
+@pytest.mark.parametrize("how", ["checkpoint", "tile"])
 def test_a_cut_before_a_step_that_works_in_place(how: str) -> None:
     """timm's ReLU writes into the map that it is given; a part may begin with it all the same."""
     model, batch = _classifier("test_resnet"), _batch([(75, 98)])
     paths = [step.path for step in model.chain().steps]
     place, end = paths.index("act1"), len(paths)
     segments = {
-        "recompute": (Segment(0, place, "keep"), Segment(place, end, "recompute")),
-        "stream": (Segment(0, place, "stream", 50), Segment(place, end, "keep")),
+        "checkpoint": (Segment(0, place, "keep"), Segment(place, end, "checkpoint")),
+        "tile": (Segment(0, place, "tile", 50), Segment(place, end, "keep")),
     }
-    _require_equal(_run(model, batch, Way(segments[how])), _run(model, batch))
+    _require_equal(_run(model, batch, Strategy(segments[how])), _run(model, batch))
 
 
 def test_a_cut_before_a_step_that_works_in_place_kept_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -353,8 +362,8 @@ def test_a_cut_before_a_step_that_works_in_place_kept_elsewhere(monkeypatch: pyt
     model = make_exact(nn.Sequential(*layers).double())
     chain = Chain(model, "forward", lambda pixels: pixels.double())
     batch, found = _batch([(20, 30)]), []
-    way = Way((Segment(0, 1, "recompute"), Segment(1, 3, "recompute")), offload=True)
-    for run in (lambda: model(batch[0].double(), batch[1]), lambda: chain.run(way, *batch)):
+    strategy = Strategy((Segment(0, 1, "checkpoint"), Segment(1, 3, "checkpoint")), offload=True)
+    for run in (lambda: model(batch[0].double(), batch[1]), lambda: chain.run(strategy, *batch)):
         model.zero_grad()
         run().square().sum().backward()
         found.append(model[2].weight.grad)
@@ -365,7 +374,7 @@ def test_padding_that_depends_on_the_size() -> None:
     """TensorFlow's padding differs between even and odd sizes; pieces are padded as their picture is."""
     name = "tf_mobilenetv3_small_minimal_100"
     model, batch = _classifier(name), _batch([(75, 64)])
-    _require_equal(_run(model, batch, _ways(model, name)["stream"]), _run(model, batch))
+    _require_equal(_run(model, batch, _strategies(model, name)["tile"]), _run(model, batch))
 
 
 class _Scaled(nn.Module):
@@ -383,29 +392,31 @@ class _Scaled(nn.Module):
 def test_parameters_that_share_a_gradient() -> None:
     """Sums over pieces are each parameter's own."""
     module, x = _Scaled(), torch.rand(1, 3, 40, 30)
-    stream = Stream(Part((find_reach(module, 3, "step"),)), [module], Passes(), None, 16)
+    stream = TiledPart(Part((find_receptive_field(module, 3, "step"),)), [module], Passes(), None, 16)
     stream(x, torch.tensor([[40, 30]])).sum().backward()
     for parameter in module.parameters():
         torch.testing.assert_close(parameter.grad.flatten(), x.sum(dim=(0, 2, 3)))
 
 
 @st.composite
-def _reaches(draw: st.DrawFn) -> Reach:
+def _reaches(draw: st.DrawFn) -> ReceptiveField:
     """How a window looks."""
     kernel, dilation, stride = draw(st.integers(1, 7)), draw(st.integers(1, 3)), draw(st.integers(1, 4))
     span = dilation * (kernel - 1) + 1
     padding = draw(st.integers(0, span // 2))
-    return Reach(stride, 2 * padding - span + stride, padding, span - 1 - padding)
+    return ReceptiveField(stride, 2 * padding - span + stride, padding, span - 1 - padding)
 
 
 @settings(max_examples=300, deadline=None)
-@given(reaches=st.lists(_reaches(), min_size=1, max_size=4), length=st.integers(1, 700), most=st.integers(1, 300))
-def test_tiles_cover_the_map_once(reaches: list[Reach], length: int, most: int) -> None:
+@given(
+    receptive_fields=st.lists(_reaches(), min_size=1, max_size=4), length=st.integers(1, 700), most=st.integers(1, 300)
+)
+def test_tiles_cover_the_map_once(receptive_fields: list[ReceptiveField], length: int, most: int) -> None:
     """Near-equal tiles, one after another; their pieces hold what they need and begin at multiples of the stride."""
-    part = Part(tuple((reach, reach) for reach in reaches))
+    part = Part(tuple((field, field) for field in receptive_fields))
     lengths = [length]
-    for reach in reaches:
-        lengths.append(reach.length(lengths[-1]))
+    for field in receptive_fields:
+        lengths.append(field.length(lengths[-1]))
     assume(min(lengths) >= 1)
     stride = part.stride(1)
     tiles = part.tiles(length, most, 1)
@@ -431,25 +442,23 @@ def test_tiles_cover_the_map_once(reaches: list[Reach], length: int, most: int) 
         st.tuples(st.integers(1, 5), st.integers(1, 3), st.integers(0, 2), st.integers(1, 2)), min_size=1, max_size=3
     ),
     size=st.tuples(st.integers(20, 70), st.integers(20, 70)),
-    piece_side=st.integers(1, 60),
+    tile_side=st.integers(1, 60),
 )
-def test_pieces_of_any_windows(
-    windows: list[tuple[int, int, int, int]], size: tuple[int, int], piece_side: int
-) -> None:
+def test_pieces_of_any_windows(windows: list[tuple[int, int, int, int]], size: tuple[int, int], tile_side: int) -> None:
     """Stacks of any convolutions: the map, the parameters' gradients and the given map's are those of the whole."""
     torch.manual_seed(0)
-    modules, reaches, lengths = [], [], list(size)
+    modules, receptive_fields, lengths = [], [], list(size)
     for kernel, stride, padding, dilation in windows:
         span = dilation * (kernel - 1) + 1
         conv = nn.Conv2d(2, 2, kernel, stride, min(padding, span // 2), dilation).double()
-        reach = Reach(stride, 2 * conv.padding[0] - span + stride, conv.padding[0], span - 1 - conv.padding[0])
-        lengths = [reach.length(length) for length in lengths]
+        field = ReceptiveField(stride, 2 * conv.padding[0] - span + stride, conv.padding[0], span - 1 - conv.padding[0])
+        lengths = [field.length(length) for length in lengths]
         modules += [conv, nn.Tanh()]
-        reaches += [(reach, reach), (Reach(1, 0, 0, 0),) * 2]
+        receptive_fields += [(field, field), (ReceptiveField(1, 0, 0, 0),) * 2]
     assume(min(lengths) >= 1)
     x = torch.randn(1, 2, *size, dtype=torch.float64, requires_grad=True)
     expected = nn.Sequential(*modules)(x)
-    found = Stream(Part(tuple(reaches)), modules, Passes(), None, piece_side)(x, torch.tensor([size]))
+    found = TiledPart(Part(tuple(receptive_fields)), modules, Passes(), None, tile_side)(x, torch.tensor([size]))
     assert lone.error(found, expected) < 1e-12
     wanted = [x, *(parameter for module in modules for parameter in module.parameters())]
     grad = torch.randn_like(expected)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 
+from unsquare.capacity.probes import synthetic_batch
 from unsquare.errors import RunError
 from unsquare.execution.strategy import PLAIN
 from unsquare.network.classifier import Classifier, ModelConfig
@@ -19,7 +20,6 @@ from unsquare.profiling.sweep import profile_network
 from unsquare.profiling.worker import Subject, SubjectDied
 from unsquare.shapes import Shape
 from unsquare.training.config import TrainConfig
-from unsquare.training.probing import synthetic
 
 CANVAS = Shape(384, 512)
 CONFIG = TrainConfig(
@@ -81,7 +81,7 @@ def test_activations_are_those_that_autograd_saves():
             saved[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    batch = synthetic(2, CANVAS)
+    batch = synthetic_batch(2, CANVAS)
     with saved_tensors_hooks(note, lambda tensor: tensor):
         engine.model(batch.pixels, batch.sizes)
     kinds = dict(found.kinds)

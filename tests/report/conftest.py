@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from unsquare.execution.strategy import PLAIN, Segment, Way
+from unsquare.execution.strategy import PLAIN, Segment, Strategy
 from unsquare.index.table import Problem, ShapeIndex, strings
 from unsquare.memory.model import MemoryModel, TimeModel
 from unsquare.plan import Limits
 from unsquare.report import write_report
+from unsquare.runs.memory_profile import MemoryProfile, Probe, ProbeRange, RunLimits, StrategyProfile
 
 GIB = 2**30
 PLAIN_PIXELS = 5_300_000
@@ -59,7 +60,7 @@ def _write_run(
     batches = _micro_batches(index.of_split("train").sizes)
     _write_config(folder)
     index.write(folder / "index.parquet")
-    _write_json(folder / "models.json", _models())
+    _write_json(folder / "models.json", _limits())
     _write_json(folder / "plan.json", _plan(index.of_split("train").sizes, batches))
     rows = _metrics(rng, num_steps, num_micro_batches, batches)
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -113,44 +114,31 @@ def _write_config(folder: Path) -> None:
     )
 
 
-def _models() -> dict[str, Any]:
-    probes = [
-        {"images": n, "height": 512, "width": 640, "peak_bytes": GIB + n * 3e8, "seconds": 0.04 + 0.11 * n}
-        for n in (1, 2, 4, 8)
-    ]
-    plain = {
-        "name": "plain",
-        "way": PLAIN.to_dict(),
-        "memory": MemoryModel(1.1 * GIB, 900.0).to_dict(),
-        "time": TimeModel(0.04, 3.4e-7).to_dict(),
-        "probes": probes,
-    }
-    frugal = plain | {
-        "name": "checkpoint",
-        "way": Way((Segment(0, 3, "recompute"), Segment(3, 9, "keep"))).to_dict(),
-        "memory": MemoryModel(1.1 * GIB, 250.0).to_dict(),
-        "time": TimeModel(0.05, 4.4e-7).to_dict(),
-        "probes": [probe | {"peak_bytes": GIB + probe["images"] * 1e8} for probe in probes],
-    }
-    measured = {
-        "budget_bytes": 6 * GIB,
-        "reserved_bytes": GIB // 4,
-        "usable_bytes": int(5.57 * GIB),
-        "heap": "return",
-        "map_elements": 16.0,
-        "need": {"largest_image": 5_000_000, "usual_pixels": 4_000_000, "smallest_image": 20_000, "most_images": None},
-        "evaluation_need": {
-            "largest_image": 5_000_000,
-            "usual_pixels": 4_000_000,
-            "smallest_image": 20_000,
-            "most_images": None,
-        },
-        "rungs": [plain, frugal],
-        "evaluation_rungs": [plain],
-        "held_pixels": {"plain": PLAIN_PIXELS, "checkpoint": 19_000_000},
-        "launch_pixels": 131_072,
-    }
-    return {"version": 2, "world_size": 1, "measured": measured}
+def _limits() -> dict[str, Any]:
+    probes = tuple(Probe(n, 512, 640, GIB + n * 300_000_000, 0.04 + 0.11 * n) for n in (1, 2, 4, 8))
+    plain = StrategyProfile(
+        name="plain",
+        strategy=PLAIN,
+        memory=MemoryModel(1.1 * GIB, 900.0),
+        time=TimeModel(0.04, 3.4e-7),
+        probes=probes,
+    )
+    checkpoint = StrategyProfile(
+        name="checkpoint",
+        strategy=Strategy((Segment(0, 3, "checkpoint"), Segment(3, 9, "keep"))),
+        memory=MemoryModel(1.1 * GIB, 250.0),
+        time=TimeModel(0.05, 4.4e-7),
+        probes=tuple(replace(probe, peak_bytes=GIB + probe.images * 100_000_000) for probe in probes),
+    )
+    training = MemoryProfile(
+        budget_bytes=6 * GIB,
+        reserved_bytes=GIB // 4,
+        heap="return",
+        map_elements=16.0,
+        probe_range=ProbeRange(5_000_000, 4_000_000, 20_000, None),
+        measured=(plain, checkpoint),
+    )
+    return RunLimits(training=training, evaluation=replace(training, measured=(plain,))).to_dict()
 
 
 def _plan(sizes: npt.NDArray[np.int64], batches: list[list[int]]) -> dict[str, Any]:

@@ -8,14 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
+from unsquare.execution.strategy import How, Segment, Strategy
 from unsquare.memory.model import KEPT_FACTOR
 from unsquare.report import memory_figures, write_report
-from unsquare.report.memory import memory_section, way_words
-from unsquare.report.memory_facts import Measured, MicroBatches, close_up
+from unsquare.report.memory import memory_section, strategy_words
+from unsquare.report.memory_facts import MicroBatches, close_up, predicted_bytes
 from unsquare.report.record import MemoryTrace, Record, read_record
+from unsquare.runs.memory_profile import MemoryProfile, RunLimits
 
 GIB = 2**30
 
@@ -23,10 +26,15 @@ GIB = 2**30
 def change_models(run: Path, **changes: Any) -> dict[str, Any]:
     """Other measurements in models.json; returns all of them."""
     models = json.loads((run / "models.json").read_text())
-    models["measured"] |= changes
+    models["training"] |= changes
     (run / "models.json").write_text(json.dumps(models))
-    measured: dict[str, Any] = models["measured"]
+    measured: dict[str, Any] = models["training"]
     return measured
+
+
+def profile_of(values: dict[str, Any]) -> MemoryProfile:
+    """The memory profile of training, from its content in models.json."""
+    return msgspec.convert(values, MemoryProfile)
 
 
 def change_steps(run: Path, change: Callable[[dict[str, Any]], None]) -> None:
@@ -57,13 +65,13 @@ def trace_of(used: list[float], phase: list[str], images: list[int], gap_s: floa
     )
 
 
-def test_rungs_stand_in_a_table(run: Path) -> None:
-    """Each way with what it holds and costs, and how many micro-batches took it; the probes are folded below."""
+def test_strategies_stand_in_a_table(run: Path) -> None:
+    """Each strategy with what it holds and costs, and how many micro-batches took it; the probes are folded below."""
     words = words_of(run)
     for cell in (
         "plain: as it is",
-        "checkpoint: activations computed again",
-        "5.3 MP",
+        "checkpoint: activation checkpointing",
+        "5.32 MP",
         "19 MP",
         "900",
         "250",
@@ -78,33 +86,34 @@ def test_rungs_stand_in_a_table(run: Path) -> None:
     assert "4 probes of evaluation" in words
 
 
-def test_a_rung_that_holds_no_more_is_not_used(run: Path) -> None:
-    """What the ladder left out has no pixels to hold."""
-    change_models(run, held_pixels={"plain": 5_300_000})
+def test_a_strategy_that_holds_no_more_is_not_used(run: Path) -> None:
+    """What no plan uses has no pixels to hold."""
+    plain, frugal = change_models(run)["measured"]
+    change_models(run, measured=[plain, frugal | {"memory": plain["memory"]}])
     assert ">not used<" in words_of(run)
 
 
-def test_rungs_of_one_name_are_numbered(run: Path) -> None:
-    """Several streamed ways may be measured."""
-    plain, frugal = change_models(run)["rungs"]
-    stream = frugal | {"name": "stream"}
-    change_models(run, rungs=[plain, stream, stream])
+def test_strategies_of_one_name_are_numbered(run: Path) -> None:
+    """Several may be measured."""
+    plain, frugal = change_models(run)["measured"]
+    tile = frugal | {"name": "tile"}
+    change_models(run, measured=[plain, tile, tile])
     words = words_of(run)
-    assert ">stream: piece by piece<" in words
-    assert ">stream: piece by piece (2)<" in words
+    assert ">tile: tiled<" in words
+    assert ">tile: tiled (2)<" in words
 
 
 def test_errors_are_those_of_the_lines(run: Path) -> None:
     """Peaks 10 % above their line are told as such, median and 95 % alike."""
-    measured = Measured.of(change_models(run))
+    measured = profile_of(change_models(run))
 
     def ten_percent_above(row: dict[str, Any]) -> None:
-        row["measured"] = [[2, 100, 100, 1.1 * float(measured.peak_bytes(measured.rungs[0], 2e4, 2.0)), "plain"]]
+        row["measured"] = [[2, 100, 100, 1.1 * float(measured.bound_bytes(measured.base, 2e4, 2.0)), "plain"]]
 
     change_steps(run, ten_percent_above)
     words = words_of(run)
-    assert "Peaks lie 10.0 % from what was foreseen (median), and 95 % of them within 10.0 %" in words
-    assert "12 of 12 took more than foreseen, by up to 10.0 %" in words
+    assert "Peaks lie 10.0 % from what was predicted (median), and 95 % of them within 10.0 %" in words
+    assert "12 of 12 took more than predicted, by up to 10.0 %" in words
     assert "None took more than the budget." in words
     assert "far above" not in words
 
@@ -115,22 +124,22 @@ def test_a_budget_far_above_is_told_not_drawn(run: Path) -> None:
     assert "The budget, 500 GiB, lies far above what is drawn." in words_of(run)
 
 
-def test_images_count_in_what_is_foreseen(run: Path) -> None:
-    """A model with bytes for each image foresees more of as many pixels in more images."""
+def test_images_count_in_what_is_predicted(run: Path) -> None:
+    """A model with bytes for each image predicts more for as many pixels in more images."""
     values = change_models(run)
-    values["rungs"][0]["memory"] |= {"bytes_per_image": 1000.0}
-    measured = Measured.of(values)
-    few, many = measured.predicted(MicroBatches.of_rows([[1, 40, 40, 1, "plain"], [4, 20, 20, 1, "plain"]]))
+    values["measured"][0]["memory"] |= {"bytes_per_image": 1000.0}
+    measured = profile_of(values)
+    few, many = predicted_bytes(measured, MicroBatches.of_rows([[1, 40, 40, 1, "plain"], [4, 20, 20, 1, "plain"]]))
     assert many - few == pytest.approx(3000)
 
 
-def test_a_micro_batch_has_the_first_rung_of_its_name_that_holds_it(run: Path) -> None:
+def test_a_micro_batch_has_the_first_strategy_of_its_name_that_holds_it(run: Path) -> None:
     """Where two have one name, the second counts for what the first does not hold; unknown names have none."""
     values = change_models(run)
-    cheap = values["rungs"][1] | {"name": "plain"}
-    measured = Measured.of(values | {"rungs": [values["rungs"][0], cheap]})
+    cheap = values["measured"][1] | {"name": "plain"}
+    measured = profile_of(values | {"measured": [values["measured"][0], cheap]})
     rows = [[1, 1000, 1000, 1, "plain"], [1, 4000, 4000, 1, "plain"], [1, 10, 10, 1, "offload"]]
-    small, large, unknown = measured.predicted(MicroBatches.of_rows(rows))
+    small, large, unknown = predicted_bytes(measured, MicroBatches.of_rows(rows))
     assert small == pytest.approx(1.1 * GIB + 900e6)
     assert large == pytest.approx(1.1 * GIB + 250 * 16e6)
     assert np.isnan(unknown)
@@ -139,14 +148,13 @@ def test_a_micro_batch_has_the_first_rung_of_its_name_that_holds_it(run: Path) -
 def test_kept_heaps_have_bounds(run: Path) -> None:
     """Twice the slope, as the planner counts, and no error: a peak there is no measure."""
     values = change_models(run, heap="keep")
-    measured = Measured.of(values)
-    rung = measured.rungs[0]
-    bound = rung.memory.fixed_bytes + KEPT_FACTOR * 900e6 + measured.reserved_bytes
-    assert measured.peak_bytes(rung, 1e6, 1.0) == pytest.approx(bound)
+    measured = profile_of(values)
+    bound = measured.base.memory.fixed_bytes + KEPT_FACTOR * 900e6 + measured.reserved_bytes
+    assert measured.bound_bytes(measured.base, 1e6, 1.0) == pytest.approx(bound)
     words = words_of(run)
     assert "twice the slope" in words
     assert "below the bound of the largest" in words
-    assert "from what was foreseen" not in words
+    assert "from what was predicted" not in words
 
 
 def test_shortages_are_told(run: Path) -> None:
@@ -160,29 +168,29 @@ def test_shortages_are_told(run: Path) -> None:
     assert "Memory ran short 3 times (in 2 steps, first in 4)" in words_of(run)
 
 
-def test_pinned_bounds_say_that_nothing_was_measured(run: Path) -> None:
-    """The bounds in words, the dots without lines, no table of rungs."""
-    pinned = {"budget_pixels": 4_000_000, "launch_pixels": 0, "way": {"segments": [], "offload": False, "bf16": True}}
-    (run / "models.json").write_text(json.dumps({"version": 2, "world_size": 1, "pinned": pinned}))
+def test_pinned_limits_say_that_nothing_was_measured(run: Path) -> None:
+    """The limits in words, the dots without lines, no table of strategies."""
+    pinned = RunLimits(budget_pixels=4_000_000, strategy=Strategy(bf16=True))
+    (run / "models.json").write_text(json.dumps(pinned.to_dict()))
     words = words_of(run)
     assert "Nothing was measured before training" in words
     assert "up to 4 MP computed in a micro-batch, run as it is, in bf16" in words
-    assert "Nothing was foreseen" in words
+    assert "Nothing was predicted" in words
     assert "probes" not in words
 
 
 @pytest.mark.parametrize(
     ("how", "offload", "words"),
     [
-        ("recompute", False, "with activations computed again"),
-        ("recompute", True, "with activations kept elsewhere"),
-        ("stream", True, "piece by piece"),
+        ("checkpoint", False, "with activation checkpointing"),
+        ("checkpoint", True, "with activations offloaded"),
+        ("tile", True, "tiled"),
     ],
 )
-def test_ways_have_words(how: str, offload: bool, words: str) -> None:
+def test_strategies_have_words(how: How, offload: bool, words: str) -> None:
     """By what they do that takes least memory."""
-    segments = [{"start": 0, "stop": 3, "how": "keep"}, {"start": 3, "stop": 5, "how": how}]
-    assert way_words({"segments": segments, "offload": offload, "bf16": False}) == words
+    segments = (Segment(0, 3, "keep"), Segment(3, 5, how, tile_side=64 if how == "tile" else 0))
+    assert strategy_words(Strategy(segments, offload=offload)) == words
 
 
 def test_other_ranks_are_not_shown(run: Path) -> None:
@@ -201,11 +209,11 @@ def test_rows_without_measurements_are_a_note(run: Path) -> None:
     assert ">unknown<" in words
 
 
-def test_another_version_of_the_bounds_is_named(run: Path) -> None:
+def test_another_version_of_the_limits_is_named(run: Path) -> None:
     """With both versions and what to do."""
     (run / "models.json").write_text(json.dumps({"version": 1, "budget_bytes": GIB}))
     with pytest.warns(
-        UserWarning, match=r"models\.json .*\(it has version 1, but this release reads version 2\); .*move it away"
+        UserWarning, match=r"models\.json .*\(it has version 1, but this release reads version 3\); .*move it away"
     ):
         write_report(run)
 
@@ -213,37 +221,34 @@ def test_another_version_of_the_bounds_is_named(run: Path) -> None:
 @pytest.mark.parametrize(
     ("part", "content", "why"),
     [
-        ("memory", {"version": 2}, "Object missing required field `fixed_bytes` - at `$.measured.rungs[0].memory`"),
-        ("time", {"version": 1, "fixed_s": 1.0, "s_per_pixel": 1.0}, "Invalid enum value 1 - at"),
+        ("memory", {}, "Object missing required field `fixed_bytes` - at `$.training.measured[0].memory`"),
+        ("time", {"fixed_s": -1.0, "s_per_pixel": 1.0}, "Expected `float` >= 0.0 - at"),
     ],
 )
 def test_incomplete_measurements_are_named(run: Path, part: str, content: dict[str, Any], why: str) -> None:
-    """By what is missing, or of another version."""
+    """By what is missing, or out of range."""
     models = json.loads((run / "models.json").read_text())
-    models["measured"]["rungs"][0][part] = content
+    models["training"]["measured"][0][part] = content
     (run / "models.json").write_text(json.dumps(models))
     assert read_record(run).damaged["models.json"].startswith(why)
 
 
-def test_hostile_rungs_stay_names(run: Path) -> None:
-    """Names of rungs come from a file."""
+def test_hostile_strategies_stay_names(run: Path) -> None:
+    """Names of strategies come from a file."""
 
     def rename(row: dict[str, Any]) -> None:
         row["measured"] = [[*each[:4], "<script>$x"] for each in row["measured"]]
 
     change_steps(run, rename)
-    plain, frugal = change_models(run)["rungs"]
-    change_models(run, rungs=[plain | {"name": "<script>$x"}, frugal])
     words = words_of(run)
     assert "<script>" not in words
-    assert "&lt;script&gt;$x" in words
 
 
 def test_sizes_far_apart_can_be_drawn(run: Path) -> None:
     """Thumbnails beside a picture of hundreds of megapixels; names that are not known have a colour too."""
     values = change_models(run)
-    rows = [[8, 32, 32, GIB, "plain"]] * 20 + [[1, 20_000, 18_000, 5 * GIB, "stream"]]
-    figure = memory_figures.foreseen_and_measured(MicroBatches.of_rows(rows), Measured.of(values), {})
+    rows = [[8, 32, 32, GIB, "plain"]] * 20 + [[1, 20_000, 18_000, 5 * GIB, "tile"]]
+    figure = memory_figures.predicted_and_measured(MicroBatches.of_rows(rows), profile_of(values), {})
     assert figure.startswith("data:image/svg+xml;base64,")
 
 
@@ -297,6 +302,6 @@ def test_a_flat_trace_can_be_drawn(run: Path) -> None:
     record = read_record(run)
     flat = trace_of([GIB] * 5, [""] * 5, [0] * 5)
     fields = {name: getattr(record, name) for name in Record.__dataclass_fields__}
-    section = memory_section(Record(**(fields | {"memory": flat, "steps": [], "models": None})))
+    section = memory_section(Record(**(fields | {"memory": flat, "steps": [], "limits": None})))
     assert "was taken between steps" in section
     assert "no bounds (models.json)" in section

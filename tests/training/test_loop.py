@@ -21,7 +21,7 @@ from .conftest import environment, losses
 
 # Batch norm, drop path, turns and jitter: whatever could draw at random or carry state does so here.
 RESUMED = (
-    *("--backbone", "test_resnet", "--drop-path", "0.1", "--turns", "--colour-jitter", "0.2", "--dropout", "0.1"),
+    *("--backbone", "test_resnet", "--drop-path", "0.1", "--turns", "--color-jitter", "0.2", "--dropout", "0.1"),
     *("--epochs", "2", "--step-images", "4", "--budget-pixels", "40000", "--precision", "32-true"),
     *("--checkpoint-every-steps", "2", "--min-side", "33"),
 )

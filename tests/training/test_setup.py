@@ -9,19 +9,17 @@ import pytest
 import torch
 from torch import nn
 
-from unsquare.execution.strategy import PLAIN, Segment, Way
+from unsquare.execution.strategy import PLAIN, Segment, Strategy
 from unsquare.index.table import ShapeIndex, empty_strings, strings
 from unsquare.memory.model import MemoryModel, TimeModel
 from unsquare.network.classifier import ModelConfig
 from unsquare.network.device import DeviceConfig
 from unsquare.plan import Limits, plan_epoch
 from unsquare.runs.folder import RunFolder
+from unsquare.runs.memory_profile import MemoryProfile, ProbeRange, RunLimits, StrategyProfile
 from unsquare.training import setup
-from unsquare.training.bounds import Bounds
-from unsquare.training.capacity import Capacity, MeasuredRung
 from unsquare.training.config import TrainConfig
 from unsquare.training.console import Console
-from unsquare.training.probing import Need
 
 
 def test_of_a_very_long_epoch_the_first_steps_are_written(tmp_path, monkeypatch, capsys):
@@ -49,52 +47,48 @@ def test_of_a_very_long_epoch_the_first_steps_are_written(tmp_path, monkeypatch,
     assert "16 steps, the first 3 of which are" in " ".join(capsys.readouterr().err.split())
 
 
-def _bounds(*ways: Way) -> Bounds:
-    """Bounds with rungs of 100 bytes a pixel on nothing, within a gibibyte."""
-    need = Need(10**7, 10**7, 10**7, None)
-    rungs = tuple(
-        MeasuredRung(name="plain", way=way, memory=MemoryModel(0, 100), time=TimeModel(0, 1), probes=()) for way in ways
+def _limits(*strategies: Strategy) -> RunLimits:
+    """Limits of strategies that take 100 bytes a pixel on nothing, within a gibibyte."""
+    profile = MemoryProfile(
+        budget_bytes=1 << 30,
+        reserved_bytes=0,
+        heap="return",
+        map_elements=16.0,
+        probe_range=ProbeRange(10**7, 10**7, 10**7, None),
+        measured=tuple(
+            StrategyProfile(name="plain", strategy=each, memory=MemoryModel(0, 100), time=TimeModel(0, 1), probes=())
+            for each in strategies
+        ),
     )
-    return Bounds(
-        capacity=Capacity(
-            budget_bytes=1 << 30,
-            reserved_bytes=0,
-            heap="return",
-            map_elements=16.0,
-            need=need,
-            evaluation_need=need,
-            rungs=rungs,
-            evaluation_rungs=rungs,
-        )
-    )
+    return RunLimits(training=profile, evaluation=profile)
 
 
-STREAMED = Way((Segment(0, 1, "stream", 64), Segment(1, 2, "keep")))
+TILED = Strategy((Segment(0, 1, "tile", 64), Segment(1, 2, "keep")))
 
 
 @pytest.mark.parametrize(
-    ("bounds", "norm", "highest", "precision", "words"),
+    ("limits", "norm", "highest", "precision", "words"),
     [
-        (Bounds(budget_pixels=5), "own", "stream", "32-true", "raise --budget-pixels"),
-        (_bounds(PLAIN), "own", "stream", "bf16-mixed", "give --memory 4132MiB, try --norm frozen"),
+        (RunLimits(budget_pixels=5), "own", "tile", "32-true", "raise --budget-pixels"),
+        (_limits(PLAIN), "own", "tile", "bf16-mixed", "give --memory 4132MiB, try --norm frozen"),
         (
-            _bounds(PLAIN),
+            _limits(PLAIN),
             "frozen",
-            "stream",
+            "tile",
             "bf16-mixed",
-            "give --memory 4132MiB, try a network that can run piece by",
+            "give --memory 4132MiB, try a network that can be tiled",
         ),
-        (_bounds(PLAIN), "own", "checkpoint", "bf16-mixed", "give --memory 4132MiB, leave --highest-rung out"),
-        (_bounds(PLAIN, STREAMED), "own", "stream", "32-true", "give --memory 4132MiB, try --precision bf16-mixed"),
-        (_bounds(PLAIN, replace(STREAMED, bf16=True)), "own", "stream", "32-true", "give --memory 4132MiB"),
+        (_limits(PLAIN), "own", "checkpoint", "bf16-mixed", "give --memory 4132MiB, leave --max-strategy out"),
+        (_limits(PLAIN, TILED), "own", "tile", "32-true", "give --memory 4132MiB, try --precision bf16-mixed"),
+        (_limits(PLAIN, replace(TILED, bf16=True)), "own", "tile", "32-true", "give --memory 4132MiB"),
     ],
 )
-def test_what_helps_an_image_that_does_not_fit(monkeypatch, bounds, norm, highest, precision, words):
+def test_what_helps_an_image_that_does_not_fit(monkeypatch, limits, norm, highest, precision, words):
     """Nothing is proposed that the run does already, and the memory named is what both ranks need."""
     model = nn.Sequential(nn.BatchNorm2d(3))
     engine = SimpleNamespace(model=model, num_local_ranks=2, device=torch.device("cpu"), fabric=None)
     monkeypatch.setattr(setup, "precision_name", lambda fabric: precision)
-    config = TrainConfig(model=ModelConfig(norm=norm), device=DeviceConfig(highest_rung=highest))
-    found = setup._remedies(20_000_000, config, engine, bounds)
+    config = TrainConfig(model=ModelConfig(norm=norm), device=DeviceConfig(max_strategy=highest))
+    found = setup._remedies(20_000_000, config, engine, limits)
     assert found.startswith(words)
     assert found.count(",") == words.count(",") + found.count(", such as")

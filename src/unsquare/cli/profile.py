@@ -16,7 +16,7 @@ from rich.table import Table
 from unsquare.api import compare, profile
 from unsquare.cli.parsing import DeviceArguments, parse, print_json
 from unsquare.errors import ConfigError
-from unsquare.execution.strategy import RungName
+from unsquare.execution.strategy import StrategyName
 from unsquare.memory.budget import format_bytes
 from unsquare.network.classifier import Norm
 from unsquare.profiling.sweep import MOST_IMAGES
@@ -49,7 +49,7 @@ class ProfileArguments:
     """Classes of a network that has no run."""
     norm: Norm = "own"
     """The norms of a network that has no run, as for `unsquare train`."""
-    lowest_rung: RungName | None = None
+    strategy: StrategyName | None = None
     """Run the network this way: plain, bf16, checkpoint, offload or stream."""
     device: DeviceArguments = field(default_factory=DeviceArguments)
 
@@ -61,7 +61,7 @@ def run(arguments: Sequence[str]) -> int:
         found, page = compare(Path(given.subject), given.against, given.out)
         show = _print_comparison
     else:
-        device = given.device.given() | ({"lowest_rung": given.lowest_rung} if given.lowest_rung else {})
+        device = given.device.given() | ({"strategy": given.strategy} if given.strategy else {})
         found, page = profile(
             given.subject,
             _canvas(given.canvas),

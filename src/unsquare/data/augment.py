@@ -37,7 +37,7 @@ class AugmentConfig:
     """Mirror top and bottom every second time; for pictures without an up, such as micrographs."""
     turns: bool = False
     """Turn by a random number of quarter turns, drawn by the plan; for pictures without an up."""
-    colour_jitter: Annotated[float, Range(0, below=1)] = 0.0
+    color_jitter: Annotated[float, Range(0, below=1)] = 0.0
     """Brightness, contrast and saturation are each scaled by a factor in 1 plus or minus this, in [0, 1)."""
 
     def __post_init__(self) -> None:
@@ -74,14 +74,14 @@ def augment(image: Pixels, *, crop: Shape, turn: int, rng: np.random.Generator, 
     top = int(rng.integers(height - crop.height + 1))
     left = int(rng.integers(width - crop.width + 1))
     mirror, upend = rng.random(2) < 0.5
-    factors = 1 + config.colour_jitter * rng.uniform(-1, 1, size=3)
+    factors = 1 + config.color_jitter * rng.uniform(-1, 1, size=3)
     out = image[top : top + crop.height, left : left + crop.width]
     if config.flip_horizontal and mirror:
         out = out[:, ::-1]
     if config.flip_vertical and upend:
         out = out[::-1]
     out = np.rot90(out, turn) if turn else out
-    if config.colour_jitter:
+    if config.color_jitter:
         return _jitter(out, *factors)
     return contiguous(out)
 

@@ -30,11 +30,9 @@ from unsquare.errors import ImageError, PlanError, SourceError, StaleImageError
 from unsquare.index.table import ShapeIndex
 from unsquare.memory.heap import release_unused
 from unsquare.plan.epoch import EpochPlan, MicroBatch
+from unsquare.runs.memory_profile import READ_AHEAD
 from unsquare.settings import MOST_WORKERS, Range, checks_arguments, received
 from unsquare.shapes import Geometry, Shape
-
-READ_AHEAD = 1
-"""Micro-batches prepared beyond the one in use."""
 
 
 @dataclass(frozen=True)

@@ -28,9 +28,9 @@ from unsquare.exact.registry import stock_class
 from unsquare.exact.tracing.trace import num_channels, on_meta
 from unsquare.execution.cuts import StepWeight
 from unsquare.execution.offload import kept_elsewhere
-from unsquare.execution.receptive_field import NotLocalError, Reaches, find_reach
-from unsquare.execution.strategy import Segment, Way
-from unsquare.execution.tiling import Part, Run, Stream
+from unsquare.execution.receptive_field import NotLocalError, ReceptiveFields, find_receptive_field
+from unsquare.execution.strategy import Segment, Strategy
+from unsquare.execution.tiling import Part, Run, TiledPart
 
 _LARGE_SIDE = 4096
 """Side of an image beside whose maps weights are small; nothing of it is computed."""
@@ -41,17 +41,17 @@ _WEIGHED_SIDES = (192, 320)
 
 
 @dataclass
-class _Call:
+class _ModuleCall:
     """One call of a module: its tensors, and the calls that it made itself."""
 
     path: str
-    given: _Seen | None = None
+    given: _MapPassed | None = None
     in_place: bool = False
-    returned: _Seen | None = None
-    calls: list[_Call] = field(default_factory=list)
+    returned: _MapPassed | None = None
+    calls: list[_ModuleCall] = field(default_factory=list)
 
 
-class _Seen(NamedTuple):
+class _MapPassed(NamedTuple):
     """A tensor as it was at a moment: what is written into it later makes it another."""
 
     tensor: Tensor
@@ -62,13 +62,13 @@ class _Seen(NamedTuple):
         """Whether nothing was written into it since."""
         return self.version == self.tensor._version
 
-    def is_same(self, other: _Seen | None) -> bool:
+    def is_same(self, other: _MapPassed | None) -> bool:
         """Whether nothing was done in between."""
         return other is not None and self.tensor is other.tensor and self.version == other.version
 
 
 @dataclass(frozen=True)
-class Step:
+class ChainStep:
     """One step of a chain."""
 
     path: str
@@ -79,7 +79,7 @@ class Step:
     """Whether it writes into the map given, which is then copied where a part begins with it."""
 
 
-def find_steps(model: nn.Module, method: str = "forward") -> tuple[Step, ...]:
+def find_steps(model: nn.Module, method: str = "forward") -> tuple[ChainStep, ...]:
     """The modules that, one after another, are what a model's method computes; none if it is no chain of maps.
 
     Args:
@@ -87,12 +87,12 @@ def find_steps(model: nn.Module, method: str = "forward") -> tuple[Step, ...]:
         method: "forward" or "forward_features".
     """
     shadow = on_meta(model).eval()
-    root = _Call("")
+    root = _ModuleCall("")
     stack = [root]
 
     def entering(path: str) -> Any:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            call = _Call(path, given=_seen(args[0]) if len(args) == 1 and not kwargs else None)
+            call = _ModuleCall(path, given=_seen(args[0]) if len(args) == 1 and not kwargs else None)
             stack[-1].calls.append(call)
             stack.append(call)
 
@@ -118,14 +118,14 @@ def find_steps(model: nn.Module, method: str = "forward") -> tuple[Step, ...]:
     maps = [call.given.tensor if call.given is not None else images for call in calls]
     if any(x.ndim != 4 for x in maps):
         return ()
-    return tuple(Step(call.path, x.shape[1], call.in_place) for call, x in zip(calls, maps))
+    return tuple(ChainStep(call.path, x.shape[1], call.in_place) for call, x in zip(calls, maps))
 
 
-def _seen(value: Any) -> _Seen | None:
-    return _Seen(value, value._version) if isinstance(value, Tensor) else None
+def _seen(value: Any) -> _MapPassed | None:
+    return _MapPassed(value, value._version) if isinstance(value, Tensor) else None
 
 
-def _is_chain(call: _Call) -> bool:
+def _is_chain(call: _ModuleCall) -> bool:
     """Whether the calls of a module are all that it does: each takes what the one before gave."""
     x = call.given
     for inner in call.calls:
@@ -135,8 +135,8 @@ def _is_chain(call: _Call) -> bool:
     return bool(call.calls) and x is not None and x.is_same(call.returned)
 
 
-def _leaves(call: _Call) -> list[_Call]:
-    found: list[_Call] = []
+def _leaves(call: _ModuleCall) -> list[_ModuleCall]:
+    found: list[_ModuleCall] = []
     for inner in call.calls:
         found += _leaves(inner) if _is_chain(inner) else [inner]
     return found
@@ -187,26 +187,26 @@ class Chain:
                 f"{stock_class(model).__name__} is no chain of blocks, so that it cannot be run in parts; use one "
                 "of another family, such as resnet50 or convnext_tiny."
             )
-        self._reaches: dict[bool, tuple[Reaches | NotLocalError, ...]] = {}
+        self._reaches: dict[bool, tuple[ReceptiveFields | NotLocalError, ...]] = {}
 
     def module(self, step: int) -> nn.Module:
         """The module of a step."""
         return self._model.get_submodule(self.steps[step].path)
 
-    def reaches(self) -> tuple[Reaches | NotLocalError, ...]:
+    def receptive_fields(self) -> tuple[ReceptiveFields | NotLocalError, ...]:
         """How far each step looks in the model's mode, training or not; or why it looks at whole images."""
         mode = self._model.training
         if mode not in self._reaches:
-            self._reaches[mode] = tuple(self._reach(step) for step in range(len(self.steps)))
+            self._reaches[mode] = tuple(self._receptive_field(step) for step in range(len(self.steps)))
         return self._reaches[mode]
 
-    def _reach(self, step: int) -> Reaches | NotLocalError:
+    def _receptive_field(self, step: int) -> ReceptiveFields | NotLocalError:
         try:
-            return find_reach(self.module(step), self.steps[step].channels, self.steps[step].path)
+            return find_receptive_field(self.module(step), self.steps[step].channels, self.steps[step].path)
         except NotLocalError as error:
             return error
 
-    def run(self, way: Way, pixels: Tensor, sizes: Tensor, folder: Path | None = None) -> Tensor:
+    def run(self, strategy: Strategy, pixels: Tensor, sizes: Tensor, folder: Path | None = None) -> Tensor:
         """What the method returns for pixels (N, 3, H, W) with regions `sizes` (N, 2), run in a way.
 
         Args:
@@ -218,11 +218,11 @@ class Chain:
 
         def through(batch: Batch) -> Tensor:
             x, place = pixels, sizes
-            for segment in way.segments:
-                moved = way.offload and segment.how != "keep"
+            for segment in strategy.segments:
+                moved = strategy.offload and segment.how != "keep"
                 with kept_elsewhere(pixels.device, folder) if moved else nullcontext():
                     x = self._run_segment(segment, x, place, batch)
-                if segment.how == "stream":
+                if segment.how == "tile":
                     place = self._part(segment).sizes(place)
             return x
 
@@ -231,9 +231,9 @@ class Chain:
     def _run_segment(self, segment: Segment, x: Tensor, sizes: Tensor, batch: Batch) -> Tensor:
         modules = [self.module(step) for step in range(segment.start, segment.stop)]
         copied = segment.start > 0 and self.steps[segment.start].in_place
-        if segment.how == "stream":
+        if segment.how == "tile":
             enter = self._enter if segment.start == 0 else torch.clone if copied else None
-            return Stream(self._part(segment), modules, self._model.exact_passes, enter, segment.piece_side)(x, sizes)
+            return TiledPart(self._part(segment), modules, self._model.exact_passes, enter, segment.tile_side)(x, sizes)
 
         def run(x: Tensor) -> Tensor:
             if segment.start == 0:
@@ -244,15 +244,15 @@ class Chain:
                 x = module(x)
             return x
 
-        return checkpoint(run, x, use_reentrant=False) if segment.how == "recompute" else run(x)
+        return checkpoint(run, x, use_reentrant=False) if segment.how == "checkpoint" else run(x)
 
     def _part(self, segment: Segment) -> Part:
-        reaches: list[Reaches] = []
-        for found in self.reaches()[segment.start : segment.stop]:
+        receptive_fields: list[ReceptiveFields] = []
+        for found in self.receptive_fields()[segment.start : segment.stop]:
             if isinstance(found, NotLocalError):
                 raise found
-            reaches.append(found)
-        return Part(tuple(reaches))
+            receptive_fields.append(found)
+        return Part(tuple(receptive_fields))
 
     def weigh(self) -> tuple[StepWeight, ...]:
         """What each step costs for each pixel of an image, found by running small ones as in training.
@@ -268,15 +268,15 @@ class Chain:
                 buffer.copy_(value)
         num_pixels = _WEIGHED_IMAGES * (_WEIGHED_SIDES[1] ** 2 - _WEIGHED_SIDES[0] ** 2)
         weights, given_stride = [], 1.0
-        for step, one, other, found in zip(self.steps, small, large, self.reaches()):
-            reaches = () if isinstance(found, NotLocalError) else found
+        for step, one, other, found in zip(self.steps, small, large, self.receptive_fields()):
+            receptive_fields = () if isinstance(found, NotLocalError) else found
             weights.append(
                 StepWeight(
                     given_bytes=max(other[0] - one[0], 0) / num_pixels * (2 if step.in_place else 1),
                     kept_bytes=max(other[1] - one[1], 0) / num_pixels,
                     given_stride=given_stride,
-                    stride=max((reach.stride for reach in reaches), default=0),
-                    halo=max((reach.before + reach.after + 1 - reach.stride for reach in reaches), default=0),
+                    stride=max((field.stride for field in receptive_fields), default=0),
+                    halo=max((field.before + field.after + 1 - field.stride for field in receptive_fields), default=0),
                 )
             )
             given_stride = other[2]

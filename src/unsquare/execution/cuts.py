@@ -16,9 +16,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from unsquare.execution.strategy import Segment, Way
+from unsquare.execution.strategy import Segment, Strategy
 
-PIECE_BYTES = tuple(1 << power for power in range(26, 32))
+TILE_BYTES = tuple(1 << power for power in range(26, 32))
 """What a piece may take, 64 MB to 2 GB: more makes larger pieces, which overlap less."""
 MOST_CUTS = 6
 """Cuts of the streamed part that are looked at together; networks change resolution about five times."""
@@ -47,25 +47,25 @@ class StepWeight:
         return self.stride > 0
 
 
-def recomputed(weights: Sequence[StepWeight], *, offload: bool = False) -> Way:
+def checkpointed(weights: Sequence[StepWeight], *, offload: bool = False) -> Strategy:
     """The way that keeps only what crosses cuts and has the lowest estimated peak; the last part is kept whole."""
     cuts = [*_best_cuts(weights, free_cuts=offload), len(weights)]
     parts = list(pairwise(cuts))
-    segments = [Segment(start, stop, "recompute") for start, stop in parts[:-1]] + [Segment(*parts[-1], "keep")]
-    return Way(tuple(segments), offload)
+    segments = [Segment(start, stop, "checkpoint") for start, stop in parts[:-1]] + [Segment(*parts[-1], "keep")]
+    return Strategy(tuple(segments), offload)
 
 
 class Estimate(NamedTuple):
     """A way, what it is estimated to take, and its price."""
 
-    way: Way
+    strategy: Strategy
     bytes_per_pixel: float
-    piece_bytes: float
+    tile_bytes: float
     work: float
     """What its steps compute in one forward pass, overlap included; 1 for the plain network."""
 
 
-def streamed(weights: Sequence[StepWeight]) -> list[Estimate]:
+def tiled(weights: Sequence[StepWeight]) -> list[Estimate]:
     """Ways that run the first steps piece by piece, and the rest with cuts; by ascending work.
 
     None where the first step already looks at whole images.
@@ -73,18 +73,18 @@ def streamed(weights: Sequence[StepWeight]) -> list[Estimate]:
     num_local = next((i for i, weight in enumerate(weights) if not weight.is_local), len(weights))
     total = sum(weight.kept_bytes for weight in weights)
     found = []
-    for cuts in _stream_cuts(weights, num_local):
-        for piece_bytes in PIECE_BYTES:
-            estimate = _estimate(weights, cuts, piece_bytes, total)
+    for cuts in _tile_cuts(weights, num_local):
+        for tile_bytes in TILE_BYTES:
+            estimate = _estimate(weights, cuts, tile_bytes, total)
             if estimate is not None:
                 found.append(estimate)
-    return sorted(found, key=lambda each: (each.work, each.bytes_per_pixel, each.piece_bytes))
+    return sorted(found, key=lambda each: (each.work, each.bytes_per_pixel, each.tile_bytes))
 
 
-def most_frugal(weights: Sequence[StepWeight]) -> Way | None:
+def smallest_tiled(weights: Sequence[StepWeight]) -> Strategy | None:
     """The streamed way that is estimated to take least for large images; None where nothing can stream."""
-    found = streamed(weights)
-    return min(found, key=lambda each: (each.bytes_per_pixel, each.piece_bytes)).way if found else None
+    found = tiled(weights)
+    return min(found, key=lambda each: (each.bytes_per_pixel, each.tile_bytes)).strategy if found else None
 
 
 def _best_cuts(weights: Sequence[StepWeight], *, free_cuts: bool = False) -> list[int]:
@@ -120,7 +120,7 @@ def _cheapest_cuts(kept: np.ndarray, given: np.ndarray, limit: float) -> tuple[f
     return float(cost[-1]), cuts[::-1]
 
 
-def _stream_cuts(weights: Sequence[StepWeight], num_local: int) -> Iterator[tuple[int, ...]]:
+def _tile_cuts(weights: Sequence[StepWeight], num_local: int) -> Iterator[tuple[int, ...]]:
     """Sets of cuts of the streamed part, from its first step to its end: where the resolution changes, or it ends."""
     if not num_local:
         return
@@ -131,24 +131,24 @@ def _stream_cuts(weights: Sequence[StepWeight], num_local: int) -> Iterator[tupl
             yield (0, *chosen)
 
 
-def _estimate(weights: Sequence[StepWeight], cuts: tuple[int, ...], piece_bytes: int, total: float) -> Estimate | None:
+def _estimate(weights: Sequence[StepWeight], cuts: tuple[int, ...], tile_bytes: int, total: float) -> Estimate | None:
     """The way with these cuts, or None where a piece of a part would be smaller than its halo."""
     segments, work = [], 0.0
     for start, stop in pairwise(cuts):
         part = weights[start:stop]
         kept = sum(weight.kept_bytes for weight in part)
-        side = math.sqrt(piece_bytes / max(kept, 1.0))  # in pixels of the image
+        side = math.sqrt(tile_bytes / max(kept, 1.0))  # in pixels of the image
         halo = sum(weight.halo * weight.given_stride for weight in part)
         out_stride = part[-1].given_stride * part[-1].stride
         if side < 1.25 * halo + out_stride:
             return None
-        segments.append(Segment(start, stop, "stream", max(1, int(side / part[0].given_stride))))
+        segments.append(Segment(start, stop, "tile", max(1, int(side / part[0].given_stride))))
         work += kept * (side / (side - halo)) ** 2
     rest, largest_rest = list(weights[cuts[-1] :]), 0.0
     if rest:
         own = [cut + cuts[-1] for cut in _best_cuts(rest)]
         parts = list(zip(own, [*own[1:], len(weights)]))
-        segments += [Segment(start, stop, "recompute") for start, stop in parts[:-1]]
+        segments += [Segment(start, stop, "checkpoint") for start, stop in parts[:-1]]
         segments.append(Segment(*parts[-1], "keep"))
         largest_rest = max(sum(weight.kept_bytes for weight in weights[start:stop]) for start, stop in parts)
         work += sum(weight.kept_bytes for weight in rest)
@@ -156,4 +156,4 @@ def _estimate(weights: Sequence[StepWeight], cuts: tuple[int, ...], piece_bytes:
     # Gradients of the two largest neighbours of what crosses are there at once; pixels have none.
     pairs = [one + other for one, other in zip([0.0, *given[1:]], [*given[1:], 0.0])]
     crossing = sum(given) + max(max(pairs), largest_rest)
-    return Estimate(Way(tuple(segments)), crossing, float(piece_bytes), work / max(total, 1e-9))
+    return Estimate(Strategy(tuple(segments)), crossing, float(tile_bytes), work / max(total, 1e-9))

@@ -42,7 +42,7 @@ class NotLocalError(ExactError):
 
 
 @dataclass(frozen=True)
-class Reach:
+class ReceptiveField:
     """How a step looks along one axis: output row i needs input rows i * stride - before to i * stride + after."""
 
     stride: int
@@ -60,11 +60,11 @@ class Reach:
         return start * self.stride - self.before, (end - 1) * self.stride + self.after + 1
 
 
-Reaches = tuple[Reach, Reach]
+ReceptiveFields = tuple[ReceptiveField, ReceptiveField]
 """Along height and width."""
 
 
-def find_reach(step: nn.Module, channels: int, path: str) -> Reaches:
+def find_receptive_field(step: nn.Module, channels: int, path: str) -> ReceptiveFields:
     """How far a step looks, as it is set now (training or not).
 
     Args:
@@ -91,8 +91,8 @@ def find_reach(step: nn.Module, channels: int, path: str) -> Reaches:
     return height, width
 
 
-def _first(found: Iterable[Reach | None]) -> Reach | None:
-    return next((reach for reach in found if reach is not None), None)
+def _first(found: Iterable[ReceptiveField | None]) -> ReceptiveField | None:
+    return next((field for field in found if field is not None), None)
 
 
 def _require_local(module: nn.Module, where: str) -> None:
@@ -106,7 +106,7 @@ def _require_local(module: nn.Module, where: str) -> None:
         raise NotLocalError(f"{name} draws random numbers for each pixel")
 
 
-def _along(stock: nn.Module, channels: int, axis: int, length: int) -> Reach | None:
+def _along(stock: nn.Module, channels: int, axis: int, length: int) -> ReceptiveField | None:
     """The reach along an axis; None where all is spoilt, or lengths follow no stride."""
     found = _stride_and_offset(stock, channels, axis, length)
     if found is None:
@@ -122,7 +122,7 @@ def _along(stock: nn.Module, channels: int, axis: int, length: int) -> Reach | N
         for edge, from_edge, to_edge in zip(edges, low, high):
             after.append(edge - int(from_edge.nonzero()[0]) * stride)
             before.append(int(to_edge.nonzero()[-1]) * stride - (edge - 1))
-    return Reach(stride=stride, offset=offset, before=max(before), after=max(after))
+    return ReceptiveField(stride=stride, offset=offset, before=max(before), after=max(after))
 
 
 def _stride_and_offset(stock: nn.Module, channels: int, axis: int, shortest: int) -> tuple[int, int] | None:

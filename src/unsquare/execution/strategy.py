@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
-RungName = Literal["plain", "bf16", "checkpoint", "offload", "stream"]
-RUNGS: tuple[RungName, ...] = get_args(RungName)
+StrategyName = Literal["plain", "bf16", "checkpoint", "offload", "tile"]
+STRATEGY_NAMES: tuple[StrategyName, ...] = get_args(StrategyName)
 """Ways by name, from the quickest to the one that takes least memory; each does what the ones before it do as well."""
 
-How = Literal["keep", "recompute", "stream"]
+How = Literal["keep", "checkpoint", "tile"]
 
 
 @dataclass(frozen=True)
@@ -23,17 +23,17 @@ class Segment:
     """The step after the last."""
     how: How
     """keep: as usual. recompute: keep what is given, and run again in backward. stream: likewise, piece by piece."""
-    piece_side: int = 0
+    tile_side: int = 0
     """The longest side of a piece, in pixels of the map that the segment is given, where it streams."""
 
     def __post_init__(self) -> None:
         assert 0 <= self.start < self.stop, "a segment has steps"
         assert self.how in get_args(How)
-        assert (self.piece_side > 0) == (self.how == "stream"), "pieces have sides where there are pieces"
+        assert (self.tile_side > 0) == (self.how == "tile"), "pieces have sides where there are pieces"
 
 
 @dataclass(frozen=True)
-class Way:
+class Strategy:
     """How a whole chain is run."""
 
     segments: tuple[Segment, ...] = ()
@@ -53,20 +53,20 @@ class Way:
         return not self.segments
 
     @property
-    def streams(self) -> bool:
+    def tiles(self) -> bool:
         """Whether any part is run piece by piece."""
-        return any(segment.how == "stream" for segment in self.segments)
+        return any(segment.how == "tile" for segment in self.segments)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Way:
+    def from_dict(cls, values: Mapping[str, Any]) -> Strategy:
         """The way that `to_dict` wrote."""
         segments = tuple(Segment(**segment) for segment in values["segments"])
         return cls(segments, offload=bool(values["offload"]), bf16=bool(values["bf16"]))
 
 
-PLAIN = Way()
+PLAIN = Strategy()
 """The network as it is."""

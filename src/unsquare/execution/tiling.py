@@ -23,7 +23,7 @@ from torch.autograd.function import once_differentiable
 
 from unsquare.exact.random_state import RandomState
 from unsquare.exact.regions import Batch, Passes
-from unsquare.execution.receptive_field import Reach, Reaches
+from unsquare.execution.receptive_field import ReceptiveField, ReceptiveFields
 
 Run = Callable[[Tensor], Tensor]
 
@@ -43,17 +43,17 @@ class Tile(NamedTuple):
 class Part:
     """Consecutive steps that look no further than their reach."""
 
-    reaches: tuple[Reaches, ...]
+    receptive_fields: tuple[ReceptiveFields, ...]
     """Of each step."""
 
-    def axis(self, axis: int) -> tuple[Reach, ...]:
+    def axis(self, axis: int) -> tuple[ReceptiveField, ...]:
         """The steps' reaches along the height (0) or the width (1)."""
-        return tuple(reaches[axis] for reaches in self.reaches)
+        return tuple(receptive_fields[axis] for receptive_fields in self.receptive_fields)
 
     def length(self, given: int, axis: int) -> int:
         """The length that a length of the given map becomes."""
-        for reach in self.axis(axis):
-            given = reach.length(given)
+        for field in self.axis(axis):
+            given = field.length(given)
         return given
 
     def sizes(self, given: Tensor) -> Tensor:
@@ -64,8 +64,8 @@ class Part:
     def stride(self, axis: int) -> int:
         """Pixels of the given map between two of the returned one."""
         stride = 1
-        for reach in self.axis(axis):
-            stride *= reach.stride
+        for field in self.axis(axis):
+            stride *= field.stride
         return stride
 
     def halo(self, axis: int) -> int:
@@ -75,8 +75,8 @@ class Part:
 
     def needed(self, start: int, end: int, axis: int) -> tuple[int, int]:
         """The rows of the given map, as a half-open range, that rows from `start` to before `end` need."""
-        for reach in reversed(self.axis(axis)):
-            start, end = reach.needed(start, end)
+        for field in reversed(self.axis(axis)):
+            start, end = field.needed(start, end)
         return start, end
 
     def tiles(self, given: int, most: int, axis: int) -> list[Tile]:
@@ -102,7 +102,7 @@ class Part:
         return tiles
 
 
-class Stream:
+class TiledPart:
     """Runs a part of a network tile by tile.
 
     Args:
@@ -114,13 +114,13 @@ class Stream:
     """
 
     def __init__(
-        self, part: Part, modules: Sequence[nn.Module], passes: Passes, enter: Run | None, piece_side: int
+        self, part: Part, modules: Sequence[nn.Module], passes: Passes, enter: Run | None, tile_side: int
     ) -> None:
         self._part = part
         self._modules = modules
         self._passes = passes
         self._enter = enter
-        self._piece_side = piece_side
+        self._tile_side = tile_side
 
     def __call__(self, x: Tensor, sizes: Tensor) -> Tensor:
         """The returned map (N, C', H', W'), zero outside the regions.
@@ -130,11 +130,11 @@ class Stream:
             sizes: the regions in it, (N, 2) on the host.
         """
         parameters = [p for module in self._modules for p in module.parameters() if p.requires_grad]
-        return _Streamed.apply(self, x, sizes, *parameters)
+        return _TiledFunction.apply(self, x, sizes, *parameters)
 
     def pieces(self, size: Sequence[int]) -> Iterator[tuple[tuple[slice, ...], tuple[slice, ...], tuple[slice, ...]]]:
         """Where each piece lies in the given map of one image, and its tile in what it becomes and on the whole."""
-        rows, columns = (self._part.tiles(int(length), self._piece_side, axis) for axis, length in enumerate(size))
+        rows, columns = (self._part.tiles(int(length), self._tile_side, axis) for axis, length in enumerate(size))
         for row in rows:
             for column in columns:
                 given = tuple(slice(tile.piece_start, tile.piece_end) for tile in (row, column))
@@ -160,11 +160,11 @@ class Stream:
         return self._part.length(x.shape[2], 0), self._part.length(x.shape[3], 1)
 
 
-class _Streamed(torch.autograd.Function):
+class _TiledFunction(torch.autograd.Function):
     """A part's map, piece by piece."""
 
     @staticmethod
-    def forward(ctx: Any, stream: Stream, x: Tensor, sizes: Tensor, *parameters: Tensor) -> Tensor:
+    def forward(ctx: Any, stream: TiledPart, x: Tensor, sizes: Tensor, *parameters: Tensor) -> Tensor:
         """Run each piece of each image, and keep none of what it computes."""
         ctx.stream, ctx.sizes, ctx.parameters = stream, sizes, parameters
         ctx.autocast = _Autocast.now(x.device)

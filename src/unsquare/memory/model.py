@@ -11,9 +11,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Meta
 
 from unsquare.errors import ConfigError, RunError
 
@@ -26,17 +28,19 @@ UNBOUNDED_PIXELS = 2**40
 """Stands for "as many as one likes" where a line is flat; planning stays in int64."""
 
 Values = npt.NDArray[np.float64]
+Amount = Annotated[float, Meta(ge=0, le=1e20)]
+"""Bytes or seconds, as a file of a run may hold them."""
 
 
 @dataclass(frozen=True)
 class MemoryModel:
     """Peak bytes of one micro-batch: `fixed_bytes + bytes_per_pixel * pixels + bytes_per_image * images`."""
 
-    fixed_bytes: float
+    fixed_bytes: Amount
     """Bytes held whatever the micro-batch: weights, gradients, optimizer state."""
-    bytes_per_pixel: float
+    bytes_per_pixel: Amount
     """Bytes for each computed pixel more: activations kept for the backward pass and workspace."""
-    bytes_per_image: float = 0.0
+    bytes_per_image: Amount = 0.0
     """Bytes for each image more, whatever its size."""
 
     def __post_init__(self) -> None:
@@ -106,9 +110,9 @@ _MEMORY_FIELDS = ("fixed_bytes", "bytes_per_pixel", "bytes_per_image")
 class TimeModel:
     """Seconds of one micro-batch, forward and backward: `fixed_s + s_per_pixel * pixels`."""
 
-    fixed_s: float
+    fixed_s: Amount
     """Seconds of a micro-batch however small: kernel launches, Python, the parts that do not grow."""
-    s_per_pixel: float
+    s_per_pixel: Amount
     """Seconds for each computed pixel more."""
 
     def __post_init__(self) -> None:

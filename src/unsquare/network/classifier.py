@@ -21,7 +21,7 @@ from unsquare.exact.model import known_method, output_regions, side_multiple
 from unsquare.exact.pool.pyramid import MOST_LEVEL, SpatialPyramidPool, check_levels
 from unsquare.exact.pool.region import PoolKind, RegionPool
 from unsquare.execution.chain import Chain, map_elements_per_pixel
-from unsquare.execution.strategy import PLAIN, Way
+from unsquare.execution.strategy import PLAIN, Strategy
 from unsquare.network.norms import freeze_batch_norms, group_norms_instead
 from unsquare.network.weights import load_weights
 from unsquare.settings import Range, check_settings, is_utf8
@@ -103,16 +103,16 @@ class Classifier(nn.Module):
         self._chain: Chain | None = None
 
     def forward(
-        self, pixels: torch.Tensor, sizes: torch.Tensor, way: Way = PLAIN, folder: Path | None = None
+        self, pixels: torch.Tensor, sizes: torch.Tensor, strategy: Strategy = PLAIN, folder: Path | None = None
     ) -> torch.Tensor:
         """Logits, (N, num_classes) fp32, of pixels (N, 3, H, W) uint8 with regions `sizes` (N, 2), on the host.
 
         `way` says how the backbone is run, and `folder` where a CPU keeps what it keeps elsewhere.
         """
-        if way.is_plain:
+        if strategy.is_plain:
             features, regions = self.features(self.normalised(pixels), sizes)
         else:
-            features = self._channels_first(self.chain().run(way, pixels, sizes, folder))
+            features = self._channels_first(self.chain().run(strategy, pixels, sizes, folder))
             regions = output_regions(self.backbone, sizes, self._method)
         pooled = self.pool(features, regions)  # (N, C * bins)
         with torch.autocast(pixels.device.type, enabled=False):

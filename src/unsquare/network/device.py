@@ -10,7 +10,7 @@ import torch
 from lightning_fabric import Fabric
 
 from unsquare.errors import ConfigError
-from unsquare.execution.strategy import RUNGS, RungName
+from unsquare.execution.strategy import STRATEGY_NAMES, StrategyName
 from unsquare.memory.budget import parse_bytes
 from unsquare.memory.heap import return_freed
 from unsquare.network.ranks import meet_again, processes_here, together
@@ -33,12 +33,14 @@ class DeviceConfig:
     """auto takes the best there is."""
     precision: Literal["auto", "bf16-mixed", "32-true"] = "auto"
     """auto takes bf16 where the device multiplies in bf16 natively, fp32 elsewhere."""
-    lowest_rung: RungName = "plain"
-    """How all micro-batches are run: plain, or by a way that takes less memory and more time (see highest_rung)."""
-    highest_rung: RungName = "stream"
-    """How images that do not fit may be run, each alone, by the lowest of these that holds them: plain, bf16 (where the
-    precision is left open), checkpoint (activations are computed again), offload (what is kept is kept in the host's
-    memory or a file), stream (piece by piece)."""
+    strategy: Literal["auto", "plain", "bf16", "checkpoint", "offload", "tile"] = "auto"
+    """How all micro-batches are run, at the least: auto runs them as the network is (plain), and images that do not
+    fit by the first fallback that holds them; another runs all of them in a way that takes less memory and more time
+    (see max_strategy)."""
+    max_strategy: StrategyName = "tile"
+    """The last fallback for images that do not fit, each alone, in this order: plain, bf16 (where the precision is left
+    open), checkpoint (activation checkpointing), offload (activations kept in the host's memory or in a file), tile
+    (the feature maps piece by piece)."""
     reuse_probes: bool = True
     """Remember what probes showed, in the user's cache folder, and do without them the next time."""
     budget_pixels: Annotated[int, Range(1, MOST_BUDGET_PIXELS)] | None = None
@@ -53,11 +55,16 @@ class DeviceConfig:
         check_settings(self)
         if self.memory is not None:
             parse_bytes(self.memory, available=1)
-        if RUNGS.index(self.lowest_rung) > RUNGS.index(self.highest_rung):
+        if STRATEGY_NAMES.index(self.least_strategy) > STRATEGY_NAMES.index(self.max_strategy):
             raise ConfigError(
-                f"highest_rung must not be below lowest_rung, but they are {self.highest_rung} and {self.lowest_rung}; "
-                f"the order is {', '.join(RUNGS)}."
+                f"strategy must not come after max_strategy, but they are {self.strategy} and {self.max_strategy}; "
+                f"the order is {', '.join(STRATEGY_NAMES)}."
             )
+
+    @property
+    def least_strategy(self) -> StrategyName:
+        """The strategy of micro-batches that fit."""
+        return "plain" if self.strategy == "auto" else self.strategy
 
 
 def launch(config: DeviceConfig) -> Fabric:

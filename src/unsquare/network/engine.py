@@ -11,7 +11,6 @@ import errno
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -21,7 +20,7 @@ from lightning_fabric import Fabric
 
 from unsquare.data.loader import PaddedBatch
 from unsquare.errors import BudgetError
-from unsquare.execution.strategy import PLAIN, Way
+from unsquare.execution.strategy import PLAIN, Strategy
 from unsquare.memory.watch import Phase
 from unsquare.network.classifier import Classifier
 from unsquare.network.optimizer import OptimizerConfig, create_optimizer
@@ -64,7 +63,7 @@ class Engine:
         """Start with a fresh optimizer, as after probing."""
         self.optimizer = self._new_optimizer()
 
-    def accumulate(self, batch: PaddedBatch, weight: float, way: Way = PLAIN) -> tuple[float, int]:
+    def accumulate(self, batch: PaddedBatch, weight: float, strategy: Strategy = PLAIN) -> tuple[float, int]:
         """Add the gradient of a micro-batch, each image's loss times `weight`; all of it, or nothing where it fails.
 
         Returns:
@@ -74,31 +73,25 @@ class Engine:
             ShortageError: the device has not enough memory; gradients and statistics are as before.
         """
         self.model.train()
-        buffers = [buffer.clone() for buffer in self.model.buffers()]
-        before = _Kept.of(self.model, buffers)
         try:
-            with _naming(batch):
+            with rollback_on_error(self.model), _naming(batch):
                 self.phase = "forward"
-                logits, labels = self._forward(batch, way)
+                logits, labels = self._forward(batch, strategy)
                 losses = F.cross_entropy(logits, labels, reduction="none", label_smoothing=self._config.label_smoothing)
                 self.phase = "backward"
                 self.fabric.backward(losses.sum() * weight)
-        except BaseException:
-            before.restore()
-            raise
         finally:
             self.phase = ""
-        before.add()
         return float(losses.detach().sum()), int((logits.detach().argmax(1) == labels).sum())
 
-    def _forward(self, batch: PaddedBatch, way: Way) -> tuple[torch.Tensor, torch.Tensor]:
+    def _forward(self, batch: PaddedBatch, strategy: Strategy) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits, and labels on their device."""
         pixels, sizes, labels = self._move(batch)
-        precision = torch.autocast(self.device.type, torch.bfloat16) if way.bf16 else self.fabric.autocast()
+        precision = torch.autocast(self.device.type, torch.bfloat16) if strategy.bf16 else self.fabric.autocast()
         with precision:
-            if way.is_plain:
+            if strategy.is_plain:
                 return self.model(pixels, sizes), labels
-            return self.model(pixels, sizes, way, self.scratch), labels
+            return self.model(pixels, sizes, strategy, self.scratch), labels
 
     def reduce_gradients(self) -> None:
         """Sum the gradients over the ranks; a rank that ran no micro-batch adds zero."""
@@ -136,7 +129,7 @@ class Engine:
         self.optimizer.zero_grad(set_to_none=True)
 
     @torch.inference_mode()
-    def predict(self, batch: PaddedBatch, way: Way = PLAIN) -> torch.Tensor:
+    def predict(self, batch: PaddedBatch, strategy: Strategy = PLAIN) -> torch.Tensor:
         """The probabilities of each class, (N, num_classes) fp64 on the host.
 
         Raises:
@@ -144,7 +137,7 @@ class Engine:
         """
         self.model.eval()
         with _naming(batch):
-            logits, _ = self._forward(batch, way)
+            logits, _ = self._forward(batch, strategy)
         return logits.cpu().double().softmax(1)
 
     def _move(self, batch: PaddedBatch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -172,38 +165,29 @@ class ShortageError(BudgetError):
     """The memory does not hold a micro-batch: fewer images at once may fit, or another way to run them."""
 
 
-@dataclass
-class _Kept:
-    """Gradients and buffers as they were before a micro-batch."""
-
-    model: torch.nn.Module
-    gradients: list[torch.Tensor | None]
-    buffers: list[torch.Tensor]
-
-    @classmethod
-    def of(cls, model: torch.nn.Module, buffers: list[torch.Tensor]) -> _Kept:
-        """Set the gradients aside, so that those of a micro-batch that fails can be told from them."""
-        gradients = [parameter.grad for parameter in model.parameters()]
-        for parameter in model.parameters():
-            parameter.grad = None
-        return cls(model, gradients, buffers)
-
-    def add(self) -> None:
-        """Add what was set aside to the gradients there are."""
-        both = [(old, p) for old, p in zip(self.gradients, self.model.parameters()) if old is not None]
-        new = [(old, p.grad) for old, p in both if p.grad is not None]
-        if new:
-            torch._foreach_add_([old for old, _ in new], [grad for _, grad in new])
-        for old, parameter in both:
-            parameter.grad = old
-
-    @torch.no_grad()
-    def restore(self) -> None:
-        """Put gradients and buffers back."""
-        for old, parameter in zip(self.gradients, self.model.parameters()):
-            parameter.grad = old
-        for buffer, value in zip(self.model.buffers(), self.buffers):
-            buffer.copy_(value)
+@contextmanager
+def rollback_on_error(model: torch.nn.Module) -> Iterator[None]:
+    """Add the gradients of the block to those before it; where it raises, gradients and buffers are as before it."""
+    buffers = [buffer.clone() for buffer in model.buffers()]
+    # Set aside, so that the gradients of a micro-batch that fails can be told from those before it.
+    gradients = [parameter.grad for parameter in model.parameters()]
+    for parameter in model.parameters():
+        parameter.grad = None
+    try:
+        yield
+    except BaseException:
+        with torch.no_grad():
+            for old, parameter in zip(gradients, model.parameters()):
+                parameter.grad = old
+            for buffer, value in zip(model.buffers(), buffers):
+                buffer.copy_(value)
+        raise
+    both = [(old, parameter) for old, parameter in zip(gradients, model.parameters()) if old is not None]
+    new = [(old, parameter.grad) for old, parameter in both if parameter.grad is not None]
+    if new:
+        torch._foreach_add_([old for old, _ in new], [grad for _, grad in new])
+    for old, parameter in both:
+        parameter.grad = old
 
 
 @contextmanager

@@ -19,13 +19,13 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from unsquare.data.loader import READ_AHEAD
-from unsquare.execution.strategy import Way
+from unsquare.capacity.probes import held_bytes, synthetic_batch
+from unsquare.execution.strategy import Strategy
 from unsquare.memory.meter import PeakMeter
 from unsquare.memory.watch import Phase
 from unsquare.network.engine import Engine
+from unsquare.runs.memory_profile import READ_AHEAD
 from unsquare.shapes import Shape
-from unsquare.training.probing import held_bytes, synthetic
 
 KINDS = ("process", "weights", "gradients", "optimizer", "activations", "workspace", "loader")
 
@@ -70,7 +70,7 @@ class Attribution:
         }
 
 
-def attribute(engine: Engine, images: int, canvas: Shape, way: Way, rung: str) -> Attribution:
+def attribute(engine: Engine, images: int, canvas: Shape, strategy: Strategy, rung: str) -> Attribution:
     """Take the peak of a micro-batch apart.
 
     The peak itself is measured without looking, since looking keeps small objects alive.
@@ -83,16 +83,16 @@ def attribute(engine: Engine, images: int, canvas: Shape, way: Way, rung: str) -
         rung: the way's name.
     """
     meter = PeakMeter(engine.device)
-    batches = [synthetic(images, canvas) for _ in range(1 + READ_AHEAD)]  # the loader's: one at work, others ready
-    engine.accumulate(batches[0], 1 / images, way)
+    batches = [synthetic_batch(images, canvas) for _ in range(1 + READ_AHEAD)]  # as the loader holds them
+    engine.accumulate(batches[0], 1 / images, strategy)
     engine.update(0.0)
     held = held_bytes(engine)
     meter.start()
-    engine.accumulate(batches[0], 1 / images, way)
+    engine.accumulate(batches[0], 1 / images, strategy)
     peak = meter.stop()
     engine.update(0.0)
     with _running(engine) as ledger:
-        engine.accumulate(batches[0], 1 / images, way)
+        engine.accumulate(batches[0], 1 / images, strategy)
     moment = ledger.moment
     engine.update(0.0)
     weights = sum(map(_num_bytes, [*engine.model.parameters(), *engine.model.buffers()]))

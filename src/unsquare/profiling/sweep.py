@@ -21,10 +21,9 @@ from unsquare.plan.config import Limits
 from unsquare.profiling.worker import STEPS_EACH, Subject, SubjectDied
 from unsquare.runs.checkpoints import last_step
 from unsquare.runs.folder import RunFolder
-from unsquare.runs.schemas import Models, Plan
+from unsquare.runs.schemas import Plan
 from unsquare.runs.tables import read_index, read_memory
 from unsquare.shapes import Shape
-from unsquare.training.bounds import Bounds
 from unsquare.training.config import TrainConfig
 from unsquare.training.standing import settings_of_run
 
@@ -67,17 +66,17 @@ def profile_network(config: TrainConfig, num_classes: int, canvas: Shape, name: 
         if not rows:
             raise BudgetError(
                 f"The budget must hold the process and one image, but {format_bytes(facts['budget_bytes'])} do not "
-                f"hold one of {canvas} ({failure}); give more with --memory, smaller images, or a higher --lowest-rung."
+                f"hold one of {canvas} ({failure}); give more with --memory, smaller images, or a higher --strategy."
             )
         largest = max(row["images"] for row in rows)
         attribution = _attribution(bench, max(1, int(largest * ATTRIBUTED)))
         trace = bench.trace()
-    rung = facts["rung"]
+    strategy = facts["strategy"]
     sweep = {
         "canvas": list(canvas),
-        "rung": rung["name"],
+        "rung": strategy["name"],
         "steps_each": STEPS_EACH,
-        "memory": rung["memory"],
+        "memory": strategy["memory"],
         "limit_bytes": facts["budget_bytes"],
         "rows": sorted(rows, key=lambda row: row["images"]),
         "failed_images": failed,
@@ -112,18 +111,18 @@ def subject_of_run(path: Path) -> tuple[TrainConfig, int, Shape]:
     return config, len(read_index(run.index, _ANOTHER).classes), Shape(int(height), int(width))
 
 
-def capacity_of_run(path: Path) -> dict[str, Any] | None:
-    """What a run's plans were told that micro-batches may take; None where it was pinned, or is not known yet."""
+def memory_of_run(path: Path) -> dict[str, Any] | None:
+    """What a run's plans were told that training takes; None where it was pinned, or is not known yet."""
     run = RunFolder.open(path)
-    capacity = Bounds.from_dict(run.read_json(run.models, Models, _ANOTHER)).capacity if run.models.is_file() else None
-    if capacity is None:
+    profile = run.read_limits(_ANOTHER).training if run.models.is_file() else None
+    if profile is None:
         return None
     return {
-        "budget_bytes": capacity.budget_bytes,
-        "reserved_bytes": capacity.reserved_bytes,
-        "keeps_heap": capacity.heap == "keep",
-        "held_pixels": capacity.training.held[0],
-        "most_images": capacity.need.most_images,
+        "budget_bytes": profile.budget_bytes,
+        "reserved_bytes": profile.reserved_bytes,
+        "keeps_heap": profile.heap == "keep",
+        "held_pixels": profile.most_pixels[0],
+        "most_images": profile.probe_range.most_images,
     }
 
 
@@ -138,27 +137,22 @@ def compare_plans(before: Path, after: Path) -> dict[str, Any]:
 
 def _facts_of_plan(path: Path) -> dict[str, Any]:
     run = RunFolder.open(path)
-    plan, bounds = (
-        run.read_json(run.plan, Plan, _ANOTHER),
-        Bounds.from_dict(run.read_json(run.models, Models, _ANOTHER)),
-    )
+    plan, profile = run.read_json(run.plan, Plan, _ANOTHER), run.read_limits(_ANOTHER).training
     limits = Limits.from_dict(plan["limits"])
     batches = np.array(plan["micro_batches"])
     pixels = batches.prod(axis=1)
     metrics = run.read_metrics()
     if lost := metrics.words(last_step(run.checkpoints)):
         warnings.warn(f"Not all of {run.metrics} is there: {lost}.", stacklevel=2)
-    capacity, predicted = bounds.capacity, None
-    if capacity is not None:
-        ladder = capacity.training
-        rungs = [ladder.rung(int(each)) for each in pixels]
+    predicted = None
+    if profile is not None:
         predicted = [
-            int(capacity.bound_bytes(rung, int(each), int(count)))
-            for rung, each, count in zip(rungs, pixels, batches[:, 0])
+            int(profile.bound_bytes(profile.strategy_for(int(each)), int(each), int(count)))
+            for each, count in zip(pixels, batches[:, 0])
         ]
     return {
         "name": path.resolve().name,
-        "budget_bytes": None if capacity is None else capacity.budget_bytes,
+        "budget_bytes": None if profile is None else profile.budget_bytes,
         "ledger": plan["ledger"],
         "micro_batches": plan["micro_batches"],
         "predicted_bytes": predicted,

@@ -21,21 +21,21 @@ from typing import IO, Any
 
 import torch
 
+from unsquare.capacity.fallbacks import Workload
+from unsquare.capacity.limits import identity_of, measure_limits
+from unsquare.capacity.probes import held_bytes, synthetic_batch
 from unsquare.errors import RunError, UnsquareError
 from unsquare.memory.budget import budget_bytes
-from unsquare.memory.cache import MeasurementCache, cache_folder
 from unsquare.memory.meter import PeakMeter, resident_bytes
 from unsquare.memory.watch import Watch
 from unsquare.network.classifier import Classifier
 from unsquare.network.device import launch
 from unsquare.network.engine import Engine, ShortageError
 from unsquare.profiling.attribution import attribute
+from unsquare.runs.memory_profile import ProbeRange, StrategyProfile
 from unsquare.runs.tables import write_memory
 from unsquare.shapes import Shape
-from unsquare.training.bounds import identity
 from unsquare.training.config import TrainConfig, from_toml, to_toml
-from unsquare.training.measure import Frame, Prober, measure_training
-from unsquare.training.probing import Need, held_bytes, synthetic
 
 USUAL_PIXELS = 1 << 22
 STEPS_EACH = 3
@@ -126,25 +126,24 @@ class _Network:
         model = Classifier(self._config.model, settings["num_classes"], load=False)
         self._engine = Engine(fabric, model, self._config.optimizer)
         self._budget = budget_bytes(self._config.device.memory, self._engine.device)
-        self._rung = self._measured(settings["num_classes"])
+        self._measured = self._measure(settings["num_classes"])
         self._trace = Path(settings["trace"])
         self._watch = Watch(self._engine.device, lambda: self._engine.phase, TRACE_INTERVAL_S)
         self._num_steps = 0
         self._steps(1)  # threads and their heaps are there before a limit counts them
         self._watch.start()
 
-    def _measured(self, num_classes: int) -> Any:
-        device = self._config.device
-        cache = MeasurementCache(cache_folder() if device.reuse_probes else None)
-        prober = Prober(self._engine, identity(self._config, num_classes), cache)
-        frame = Frame(
-            budget_bytes=self._budget, reserved_bytes=0, lowest=device.lowest_rung, highest=device.lowest_rung
+    def _measure(self, num_classes: int) -> StrategyProfile:
+        config, pixels = self._config, self._canvas.pixels
+        probe_range = ProbeRange(pixels, max(USUAL_PIXELS, pixels), pixels, None)
+        least = config.device.least_strategy
+        workload = Workload(
+            training=probe_range, evaluation=probe_range, budget_bytes=self._budget, least=least, most=least
         )
-        need = Need(self._canvas.pixels, max(USUAL_PIXELS, self._canvas.pixels), self._canvas.pixels, None)
-        rungs = measure_training(prober, frame, need, need).rungs
-        if not rungs:
-            raise RunError(f"This network cannot be run by {device.lowest_rung}; leave --lowest-rung out.")
-        return rungs[0]
+        identity = identity_of(config.model, num_classes, config.optimizer)
+        limits = measure_limits(self._engine, config.device, workload, identity)
+        assert limits.training is not None
+        return limits.training.base
 
     def _confine(self) -> None:
         """Have the operating system refuse what is above the budget, and take this process first if it must kill."""
@@ -165,7 +164,7 @@ class _Network:
     @property
     def facts(self) -> dict[str, Any]:
         """What is asked of the first line."""
-        memory, pixels = self._rung.memory, self._canvas.pixels
+        memory, pixels = self._measured.memory, self._canvas.pixels
         least, most = 0, max(1, int(2 * self._budget / (memory.bytes_per_pixel * pixels)))
         while least < most:  # the most images whose predicted peak is within the budget
             middle = (least + most + 1) // 2
@@ -175,7 +174,7 @@ class _Network:
             "device": self._engine.device.type,
             "precision": str(self._engine.fabric.strategy.precision.precision),
             "budget_bytes": self._budget,
-            "rung": self._rung.to_dict(),
+            "strategy": {"name": self._measured.name, "memory": self._measured.memory.to_dict()},
             "predicted_images": least,
         }
 
@@ -186,7 +185,7 @@ class _Network:
         self._confine()
         try:
             if question["do"] == "attribute":
-                found = attribute(self._engine, images, self._canvas, self._rung.way, self._rung.name)
+                found = attribute(self._engine, images, self._canvas, self._measured.strategy, self._measured.name)
                 return found.to_dict()
             return self._steps(images)
         except ShortageError:
@@ -203,13 +202,13 @@ class _Network:
             self._num_steps += 1
             self._watch.mark(self._num_steps, images, self._canvas)
             self._engine.phase = "data"
-            batch = synthetic(images, self._canvas)
+            batch = synthetic_batch(images, self._canvas)
             started = self._watch.now_s()
-            self._engine.accumulate(batch, 1 / images, self._rung.way)
+            self._engine.accumulate(batch, 1 / images, self._measured.strategy)
             self._engine.update(0.0)
             seconds.append(self._watch.now_s() - started)
             peaks.append(meter.stop())
-        predicted = self._rung.memory.peak_bytes(images * self._canvas.pixels, images)
+        predicted = self._measured.memory.peak_bytes(images * self._canvas.pixels, images)
         row = {"images": images, "peak_bytes": max(peaks), "predicted_bytes": predicted}
         return row | {"seconds": statistics.median(seconds)}
 

@@ -1,22 +1,24 @@
-"""The section on memory: over the run, around its highest, against what was foreseen, and by what rungs."""
+"""The section on memory: over the run, around its highest, against what was predicted, and by which strategies."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from unsquare.execution.strategy import Strategy
 from unsquare.report import markup, memory_figures, run_figures, units
-from unsquare.report.memory_facts import CloseUp, Measured, MicroBatches, Rung, close_up
+from unsquare.report.memory_facts import CloseUp, MicroBatches, budget_is_far, close_up, predicted_bytes
 from unsquare.report.record import Record
+from unsquare.runs.memory_profile import MemoryProfile, RunLimits, StrategyProfile
 
-RUNG_WORDS = {
+STRATEGY_WORDS = {
     "plain": "as it is",
     "bf16": "in bf16",
-    "checkpoint": "activations computed again",
-    "offload": "activations kept elsewhere",
-    "stream": "piece by piece",
+    "checkpoint": "activation checkpointing",
+    "offload": "activations offloaded",
+    "tile": "tiled",
     "pinned": "as pinned",
 }
 PHASE_WORDS = {
@@ -28,23 +30,22 @@ PHASE_WORDS = {
 
 
 def memory_section(record: Record) -> str:
-    """Memory of a run: what it took, what was foreseen, and by which ways."""
-    models = record.models or {}
-    measured = Measured.of(models["measured"]) if models.get("measured") else None
-    pinned = models.get("pinned")
+    """Memory of a run: what it took, what was predicted, and by which strategies."""
+    limits = record.limits
+    profile = limits.training if limits else None
     batches = MicroBatches.of(record.steps)
     return (
-        _over_time(record, measured)
+        _over_time(record, profile)
         + _shortages(record)
-        + _against_foreseen(batches, measured, models.get("world_size", 1))
-        + (_ladder(measured, batches) if measured else "")
-        + (_pinned(pinned) if isinstance(pinned, Mapping) else "")
-        + ("" if models else markup.note(record.lack_of("models.json", "There are no bounds")))
+        + _against_predicted(batches, profile, limits.world_size if limits else 1)
+        + (_strategies(limits, batches) if limits and profile else "")
+        + (_pinned(limits) if limits and profile is None else "")
+        + ("" if limits else markup.note(record.lack_of("models.json", "There are no bounds")))
     )
 
 
-def _over_time(record: Record, measured: Measured | None) -> str:
-    trace, budget = record.memory, measured.budget_bytes if measured else None
+def _over_time(record: Record, profile: MemoryProfile | None) -> str:
+    trace, budget = record.memory, profile.budget_bytes if profile else None
     if trace is None:
         return markup.note(record.lack_of("memory.parquet", "There is no memory trace"))
     where = "on the device" if trace.on_device else "held by the process (resident)"
@@ -85,45 +86,46 @@ def _shortages(record: Record) -> str:
     return markup.paragraph(
         markup.text(
             f"Memory ran short {times} ({where}). Where it ran out, micro-batches were halved and computed again, and "
-            "images that were alone took a way with less memory; where one took more than the budget, later ones were "
-            "made smaller; no image was lost. Others may have taken the memory meanwhile: a smaller --memory leaves "
+            "images that were alone took a fallback; where one took more than the budget, later ones were smaller; "
+            "no image was lost. Others may have taken the memory meanwhile: a smaller --memory leaves "
             "them more."
         )
     )
 
 
-def _against_foreseen(batches: MicroBatches, measured: Measured | None, num_ranks: int) -> str:
-    probed = measured is not None and any(rung.probes for rung in measured.rungs)
+def _against_predicted(batches: MicroBatches, profile: MemoryProfile | None, num_ranks: int) -> str:
+    probed = profile is not None and any(each.probes for each in profile.measured)
     if not len(batches.pixels) and not probed:
         return ""
-    body = markup.heading("Foreseen and measured")
+    body = markup.heading("Predicted and measured")
     if not len(batches.pixels):
         body += markup.note("No micro-batch of the run was measured (metrics.jsonl).")
     else:
-        body += markup.paragraph(markup.text(_describe_errors(batches, measured, num_ranks)))
-    figure = memory_figures.foreseen_and_measured(batches, measured, RUNG_WORDS)
+        body += markup.paragraph(markup.text(_describe_errors(batches, profile, num_ranks)))
+    figure = memory_figures.predicted_and_measured(batches, profile, STRATEGY_WORDS)
     return body + markup.image(figure, "Peak memory of each micro-batch against its computed pixels")
 
 
-def _describe_errors(batches: MicroBatches, measured: Measured | None, num_ranks: int) -> str:
+def _describe_errors(batches: MicroBatches, profile: MemoryProfile | None, num_ranks: int) -> str:
     num = len(batches.pixels)
     whose = "run" if num_ranks == 1 else f"first of {num_ranks} ranks"
     words = f"Each dot is a micro-batch of the {whose}, {num:,} in all. "
-    if measured is None:
-        return words + "Nothing was foreseen, because the bounds were pinned."
-    predicted = measured.predicted(batches)
+    if profile is None:
+        return words + "Nothing was predicted, because the limits were pinned."
+    predicted = predicted_bytes(profile, batches)
     known = np.isfinite(predicted)
-    over = int((batches.peak_bytes > measured.budget_bytes).sum())
+    over = int((batches.peak_bytes > profile.budget_bytes).sum())
     if known.any():
-        if measured.keeps_heap:
+        if profile.heap == "keep":
             words += _kept_words(float(batches.peak_bytes[known].max()), float(predicted[known].max()))
         else:
             words += _error_words(batches.peak_bytes[known] / predicted[known] - 1)
     if (~known).any():
-        words += f" {units.plural(int((~known).sum()), 'micro-batch', 'micro-batches')} took ways never measured."
+        num_unknown = units.plural(int((~known).sum()), "micro-batch", "micro-batches")
+        words += f" {num_unknown} took strategies that were not measured."
     words += f" {_count(over, num)} took more than the budget."
-    if measured.budget_is_far(batches):
-        words += f" The budget, {units.size(measured.budget_bytes)}, lies far above what is drawn."
+    if budget_is_far(profile, batches):
+        words += f" The budget, {units.size(profile.budget_bytes)}, lies far above what is drawn."
     return words
 
 
@@ -131,11 +133,11 @@ def _error_words(error: np.ndarray[Any, np.dtype[np.float64]]) -> str:
     size = np.abs(error)
     above = int((error > 0).sum())
     words = (
-        f"Peaks lie {units.percent(float(np.median(size)))} from what was foreseen (median), and 95 % of them within "
+        f"Peaks lie {units.percent(float(np.median(size)))} from what was predicted (median), and 95 % of them within "
         f"{units.percent(float(np.quantile(size, 0.95)))}."
     )
     if above:
-        words += f" {_count(above, len(error))} took more than foreseen, by up to {units.percent(float(error.max()))}."
+        words += f" {_count(above, len(error))} took more than predicted, by up to {units.percent(float(error.max()))}."
     return words.replace("95 %", "95\u00a0%")
 
 
@@ -153,10 +155,13 @@ def _count(some: int, num: int) -> str:
     return "None" if not some else f"{some:,} of {num:,}"
 
 
-def _ladder(measured: Measured, batches: MicroBatches) -> str:
-    base = measured.rungs[0]
+def _strategies(limits: RunLimits, batches: MicroBatches) -> str:
+    profile, evaluation = limits.training, limits.evaluation
+    assert profile is not None
+    assert evaluation is not None
+    base, held = profile.base, dict(zip(profile.strategies, profile.most_pixels))
     head = (
-        "way",
+        "strategy",
         "holds",
         "bytes a pixel",
         "fixed",
@@ -165,88 +170,89 @@ def _ladder(measured: Measured, batches: MicroBatches) -> str:
         "micro-batches run",
     )
     rows = []
-    for name, rung in zip(_names(measured.rungs), measured.rungs):
-        price = rung.time.s_per_pixel / base.time.s_per_pixel if base.time.s_per_pixel else 1.0
+    for name, each in zip(_names(profile.measured), profile.measured):
+        price = each.time.s_per_pixel / base.time.s_per_pixel if base.time.s_per_pixel else 1.0
         rows.append(
             (
                 name,
-                "not used" if rung.held_pixels is None else units.pixels(rung.held_pixels),
-                units.digits(rung.memory.bytes_per_pixel),
-                units.size(rung.memory.fixed_bytes),
-                units.duration(1e6 * rung.time.s_per_pixel),
+                units.pixels(held[each]) if each in held else "not used",
+                units.digits(each.memory.bytes_per_pixel),
+                units.size(each.memory.fixed_bytes),
+                units.duration(1e6 * each.time.s_per_pixel),
                 f"{price:.2f}",
-                f"{int((batches.rungs == rung.name).sum()):,}" if len(batches.rungs) else "unknown",
+                f"{int((batches.strategies == each.name).sum()):,}" if len(batches.strategies) else "unknown",
             )
         )
     words = (
-        "What a micro-batch takes grows with its computed pixels. Several images go together as long as the first way "
-        "holds them; an image that it does not hold alone takes the next one that does."
+        "What a micro-batch takes grows with its computed pixels. Several images go together as long as the first "
+        "strategy holds them; an image that it does not hold alone is run by the first fallback that does."
     )
     return (
-        markup.heading("Ways to run a micro-batch")
+        markup.heading("Execution strategies")
         + markup.paragraph(words)
         + f'<div class="named">{markup.table(head, rows, numeric=range(1, 7))}</div>'
-        + markup.table(("within the budget", ""), _budget_rows(measured), numeric=(1,))
-        + _probes("training", measured.rungs)
-        + _probes("evaluation", measured.evaluation_rungs)
+        + markup.table(("within the budget", ""), _budget_rows(profile), numeric=(1,))
+        + _probes("training", profile.measured)
+        + _probes("evaluation", evaluation.measured)
     )
 
 
-def _budget_rows(measured: Measured) -> list[tuple[str, str]]:
+def _budget_rows(profile: MemoryProfile) -> list[tuple[str, str]]:
     return [
-        ("memory budget", units.size(measured.budget_bytes)),
-        ("of it for decoding", units.size(measured.reserved_bytes)),
-        ("of it for plans, some held back", units.size(measured.usable_bytes)),
-        ("cost of one more micro-batch", f"as {units.pixels(measured.launch_pixels)}"),
+        ("memory budget", units.size(profile.budget_bytes)),
+        ("of it for decoding", units.size(profile.reserved_bytes)),
+        ("of it for plans, some held back", units.size(profile.usable_bytes)),
+        ("cost of one more micro-batch", f"as {units.pixels(profile.launch_pixels)}"),
     ]
 
 
-def _probes(kind: str, rungs: Sequence[Rung]) -> str:
+def _probes(kind: str, measured: Sequence[StrategyProfile]) -> str:
     rows = [
         (
             name,
-            probe["images"],
-            f"{probe['height']} x {probe['width']}",
-            units.size(probe["peak_bytes"]),
-            units.duration(probe["seconds"]),
+            probe.images,
+            f"{probe.height} x {probe.width}",
+            units.size(probe.peak_bytes),
+            units.duration(probe.seconds),
         )
-        for name, rung in zip(_names(rungs), rungs)
-        for probe in rung.probes
+        for name, each in zip(_names(measured), measured)
+        for probe in each.probes
     ]
     if not rows:
         return ""
-    head = ("way", "images", "height x width", "peak memory", "time")
+    head = ("strategy", "images", "height x width", "peak memory", "time")
     return markup.folded(
         f"{units.plural(len(rows), 'probe')} of {kind}", markup.table(head, rows, numeric=(1, 2, 3, 4))
     )
 
 
-def _names(rungs: Sequence[Rung]) -> list[str]:
-    """Name and words of each rung; those of one name are numbered."""
+def _names(measured: Sequence[StrategyProfile]) -> list[str]:
+    """Name and words of each strategy; those of one name are numbered."""
     names: list[str] = []
-    for number, rung in enumerate(rungs):
-        words = f"{rung.name}: {RUNG_WORDS[rung.name]}" if rung.name in RUNG_WORDS else rung.name
-        before = sum(other.name == rung.name for other in rungs[:number])
+    for number, each in enumerate(measured):
+        words = f"{each.name}: {STRATEGY_WORDS[each.name]}"
+        before = sum(other.name == each.name for other in measured[:number])
         names.append(f"{words} ({before + 1})" if before else words)
     return names
 
 
-def _pinned(pinned: Mapping[str, Any]) -> str:
-    most = pinned.get("budget_pixels")
-    words = "Nothing was measured before training: the bounds were pinned by the settings"
-    if most:
-        words += f", up to {units.pixels(most)} computed in a micro-batch, run {way_words(pinned.get('way') or {})}"
+def _pinned(limits: RunLimits) -> str:
+    words = (
+        f"Nothing was measured before training: the limits were pinned by the settings, up to "
+        f"{units.pixels(limits.budget_pixels)} computed in a micro-batch, run {strategy_words(limits.strategy)}"
+    )
     return markup.paragraph(markup.text(f"{words}. Whether memory holds that was not looked at."))
 
 
-def way_words(way: Mapping[str, Any]) -> str:
-    """How a micro-batch is run, from the content of a way."""
-    hows = {segment.get("how") for segment in way.get("segments") or ()}
-    name = "stream" if "stream" in hows else "offload" if way.get("offload") else "checkpoint" if hows else "plain"
-    return rung_phrase(name) + (", in bf16" if way.get("bf16") else "")
+def strategy_words(strategy: Strategy) -> str:
+    """How a micro-batch is run, to follow "run"."""
+    name = (
+        "tile" if strategy.tiles else "offload" if strategy.offload else "plain" if strategy.is_plain else "checkpoint"
+    )
+    return strategy_phrase(name) + (", in bf16" if strategy.bf16 else "")
 
 
-def rung_phrase(name: str) -> str:
-    """How a micro-batch is run, from the name of its rung, to follow "run"."""
-    words = RUNG_WORDS.get(name, f"by {name}")
+def strategy_phrase(name: str) -> str:
+    """How a micro-batch is run, from the name of its strategy, to follow "run"."""
+    words = STRATEGY_WORDS.get(name, f"by {name}")
     return f"with {words}" if name in ("checkpoint", "offload") else words

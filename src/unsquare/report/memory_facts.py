@@ -1,17 +1,15 @@
-"""What is known of a run's memory: the rungs that were measured, the micro-batches that were run, the highest peak."""
+"""What is known of a run's memory: measured strategies, the micro-batches that were run, the highest peak."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from unsquare.errors import RunError
-from unsquare.memory.model import KEPT_FACTOR, MemoryModel, TimeModel
 from unsquare.report.record import Floats, MemoryTrace, Row
+from unsquare.runs.memory_profile import MemoryProfile
 from unsquare.shapes import Sizes
 
 FAR = 2.5
@@ -26,80 +24,6 @@ _ORDER = {"": 0, "data": 1, "forward": 2, "backward": 3, "update": 4}
 """A phase that comes before the last one in this order begins another micro-batch."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Rung:
-    """A way to run micro-batches, as it was measured."""
-
-    name: str
-    memory: MemoryModel
-    time: TimeModel
-    probes: Sequence[Row]
-    held_pixels: int | None
-    """The most computed pixels of a micro-batch; None where the run has no use for the rung."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Measured:
-    """What was measured before training."""
-
-    budget_bytes: float
-    reserved_bytes: float
-    usable_bytes: float
-    keeps_heap: bool
-    launch_pixels: float
-    rungs: tuple[Rung, ...]
-    evaluation_rungs: tuple[Rung, ...]
-
-    @classmethod
-    def of(cls, values: Mapping[str, Any]) -> Measured:
-        """From "measured" in models.json.
-
-        Raises:
-            RunError: something is missing.
-        """
-        try:
-            held = values["held_pixels"]
-            return cls(
-                budget_bytes=values["budget_bytes"],
-                reserved_bytes=values["reserved_bytes"],
-                usable_bytes=values["usable_bytes"],
-                keeps_heap=values["heap"] == "keep",
-                launch_pixels=values["launch_pixels"],
-                rungs=tuple(_rung(rung, held.get(rung["name"])) for rung in values["rungs"]),
-                evaluation_rungs=tuple(_rung(rung, None) for rung in values["evaluation_rungs"]),
-            )
-        except (KeyError, TypeError, AttributeError) as error:
-            raise RunError(
-                f"The measurements in models.json cannot be read ({error}); move it away to report without it."
-            ) from error
-
-    def peak_bytes(self, rung: Rung, pixels: Floats, images: Floats | float) -> Floats:
-        """What micro-batches were foreseen to take by a rung; a bound, decoding included, where the heap is kept."""
-        growth = rung.memory.bytes_per_pixel * pixels + rung.memory.bytes_per_image * images
-        if self.keeps_heap:
-            return rung.memory.fixed_bytes + KEPT_FACTOR * growth + self.reserved_bytes
-        return rung.memory.fixed_bytes + growth
-
-    def highest_bytes(self, batches: MicroBatches) -> float:
-        """The highest peak of all micro-batches and probes."""
-        probed = [float(probe["peak_bytes"]) for rung in self.rungs for probe in rung.probes]
-        return max(float(batches.peak_bytes.max(initial=1.0)), *probed, 1.0)
-
-    def budget_is_far(self, batches: MicroBatches) -> bool:
-        """Whether the budget is so high above every peak that they could not be told apart beside it."""
-        return self.budget_bytes >= FAR * self.highest_bytes(batches)
-
-    def predicted(self, batches: MicroBatches) -> Floats:
-        """What each micro-batch was foreseen to take, (M,); NaN where its way was not measured."""
-        predicted = np.full(len(batches.pixels), np.nan)
-        # Several rungs may have one name; a micro-batch takes the first that holds it, else the last.
-        for rung in self.rungs:
-            there = batches.rungs == rung.name
-            there &= np.isnan(predicted) | (predicted > self.usable_bytes)
-            predicted[there] = self.peak_bytes(rung, batches.pixels[there], batches.images[there])
-        return predicted
-
-
 class MicroBatches(NamedTuple):
     """Micro-batches that were run and measured, (M,) each."""
 
@@ -107,8 +31,8 @@ class MicroBatches(NamedTuple):
     pixels: Floats
     """Computed pixels."""
     peak_bytes: Floats
-    rungs: npt.NDArray[np.str_]
-    """Name of the way that each was run."""
+    strategies: npt.NDArray[np.str_]
+    """Name of the strategy by which each was run."""
 
     @classmethod
     def of(cls, steps: Sequence[Row]) -> MicroBatches:
@@ -117,10 +41,32 @@ class MicroBatches(NamedTuple):
 
     @classmethod
     def of_rows(cls, rows: Sequence[Sequence[Any]]) -> MicroBatches:
-        """From rows of images, height, width, peak bytes, and the rung's name."""
+        """From rows of images, height, width, peak bytes, and the strategy's name."""
         numbers = np.array([row[:4] for row in rows], dtype=np.float64).reshape(-1, 4)
         names = np.array([str(row[4]) for row in rows], dtype=np.str_)
         return cls(numbers[:, 0], numbers[:, :3].prod(axis=1), numbers[:, 3], names)
+
+
+def highest_bytes(profile: MemoryProfile, batches: MicroBatches) -> float:
+    """The highest peak of all micro-batches and probes."""
+    probed = [float(probe.peak_bytes) for each in profile.measured for probe in each.probes]
+    return max(float(batches.peak_bytes.max(initial=1.0)), *probed, 1.0)
+
+
+def budget_is_far(profile: MemoryProfile, batches: MicroBatches) -> bool:
+    """Whether the budget is so high above every peak that they could not be told apart beside it."""
+    return profile.budget_bytes >= FAR * highest_bytes(profile, batches)
+
+
+def predicted_bytes(profile: MemoryProfile, batches: MicroBatches) -> Floats:
+    """What each micro-batch was predicted to take, (M,); NaN where its strategy was not measured."""
+    predicted = np.full(len(batches.pixels), np.nan)
+    # Several strategies may have one name; a micro-batch takes the first that holds it, else the last.
+    for each in profile.measured:
+        there = batches.strategies == each.name
+        there &= np.isnan(predicted) | (predicted > profile.usable_bytes)
+        predicted[there] = profile.bound_bytes(each, batches.pixels[there], batches.images[there])
+    return predicted
 
 
 class Stretch(NamedTuple):
@@ -218,13 +164,3 @@ def _stretches(
 
 def _canvas(size: npt.NDArray[np.int64]) -> tuple[int, int]:
     return int(size[0]), int(size[1])
-
-
-def _rung(values: Mapping[str, Any], held_pixels: int | None) -> Rung:
-    return Rung(
-        name=str(values["name"]),
-        memory=MemoryModel.from_dict(values["memory"]),
-        time=TimeModel.from_dict(values["time"]),
-        probes=values["probes"],
-        held_pixels=held_pixels,
-    )

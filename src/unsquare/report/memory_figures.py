@@ -13,8 +13,9 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 
 from unsquare.report import figures, units
 from unsquare.report.figures import BLUE, GIB, GOLD, GREEN, GREY, INK, ORANGE, PURPLE, RED
-from unsquare.report.memory_facts import CloseUp, Measured, MicroBatches, Rung, Stretch
+from unsquare.report.memory_facts import CloseUp, MicroBatches, Stretch, budget_is_far, highest_bytes
 from unsquare.report.record import Floats
+from unsquare.runs.memory_profile import MemoryProfile, StrategyProfile
 
 PHASES = {
     "data": ("waiting for images", GREY),
@@ -22,13 +23,13 @@ PHASES = {
     "backward": ("backward", ORANGE),
     "update": ("update", GREEN),
 }
-_RUNG_COLOURS = {
+_STRATEGY_COLORS = {
     "plain": BLUE,
     "pinned": BLUE,
     "bf16": PURPLE,
     "checkpoint": GREEN,
     "offload": ORANGE,
-    "stream": GOLD,
+    "tile": GOLD,
 }
 _MOST_POINTS = 4000
 _RASTER_ABOVE = 600
@@ -101,37 +102,37 @@ def _phase_handles(near: CloseUp, budget_bytes: float | None) -> list[Patch | Li
     return handles
 
 
-def foreseen_and_measured(batches: MicroBatches, measured: Measured | None, words: Mapping[str, str]) -> str:
-    """Peak of every micro-batch over its computed pixels, with the lines that were foreseen, and the probes.
+def predicted_and_measured(batches: MicroBatches, profile: MemoryProfile | None, words: Mapping[str, str]) -> str:
+    """Peak of every micro-batch over its computed pixels, with the predicted lines, and the probes.
 
     Args:
         batches: what was run.
-        measured: the lines; None where bounds were pinned.
-        words: names of rungs as people read them.
+        profile: the lines; None where limits were pinned.
+        words: names of strategies as people read them.
     """
 
     def paint(figure: Figure) -> None:
         axes = figure.add_subplot()
-        rungs = measured.rungs if measured else ()
-        names = list(dict.fromkeys([*(rung.name for rung in rungs), *batches.rungs.tolist()]))
-        probed = [probe for rung in rungs for probe in rung.probes]
-        x = np.concatenate([batches.pixels, [one["images"] * one["height"] * one["width"] for one in probed]])
+        measured = profile.measured if profile else ()
+        names = list(dict.fromkeys([*(each.name for each in measured), *batches.strategies.tolist()]))
+        probed = [probe for each in measured for probe in each.probes]
+        x = np.concatenate([batches.pixels, [one.pixels for one in probed]])
         if x.max() > _UNEVEN * np.median(x):
             axes.set_xscale("log")
             axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
-        most = measured.highest_bytes(batches) if measured else float(batches.peak_bytes.max(initial=1.0))
-        budget = measured.budget_bytes if measured and not measured.budget_is_far(batches) else 0.0
+        most = highest_bytes(profile, batches) if profile else float(batches.peak_bytes.max(initial=1.0))
+        budget = profile.budget_bytes if profile and not budget_is_far(profile, batches) else 0.0
         for name in names:
             _draw_points(axes, batches, name, words.get(name, name))
-        for number, rung in enumerate(rungs):
-            assert measured is not None
-            again = rung.name in {other.name for other in rungs[:number]}
-            label = None if again else f"foreseen: {words.get(rung.name, rung.name)}"
-            _draw_line(axes, measured, rung, (float(x.min()), float(x.max())), batches, label, first=number == 0)
-        if measured and budget:
+        for number, each in enumerate(measured):
+            assert profile is not None
+            again = each.name in {other.name for other in measured[:number]}
+            label = None if again else f"predicted: {words.get(each.name, each.name)}"
+            _draw_line(axes, profile, each, (float(x.min()), float(x.max())), batches, label, first=number == 0)
+        if profile and budget:
             axes.axhline(budget / GIB, color=RED, linewidth=1.5, label="budget")
             axes.axhline(
-                measured.usable_bytes / GIB, color=RED, linewidth=1.1, linestyle=(0, (4, 3)), label="what plans use"
+                profile.usable_bytes / GIB, color=RED, linewidth=1.1, linestyle=(0, (4, 3)), label="what plans use"
             )
         axes.set_ylim(0, 1.1 * max(most, budget) / GIB)
         axes.set_xlim(x.min() / 1.15 if axes.get_xscale() == "log" else 0, 1.06 * x.max())
@@ -145,10 +146,10 @@ def foreseen_and_measured(batches: MicroBatches, measured: Measured | None, word
 
 
 def _draw_points(axes: Axes, batches: MicroBatches, name: str, label: str) -> None:
-    there = np.flatnonzero(batches.rungs == name)
+    there = np.flatnonzero(batches.strategies == name)
     if not len(there):
         return
-    colour = _RUNG_COLOURS.get(name, GREY)
+    colour = _STRATEGY_COLORS.get(name, GREY)
     shown = there[np.union1d(figures.thin(len(there), _MOST_POINTS), [batches.peak_bytes[there].argmax()])]
     axes.scatter(
         batches.pixels[shown],
@@ -164,8 +165,8 @@ def _draw_points(axes: Axes, batches: MicroBatches, name: str, label: str) -> No
 
 def _draw_line(
     axes: Axes,
-    measured: Measured,
-    rung: Rung,
+    profile: MemoryProfile,
+    measured: StrategyProfile,
     span: tuple[float, float],
     batches: MicroBatches,
     label: str | None,
@@ -173,15 +174,17 @@ def _draw_line(
     first: bool,
 ) -> None:
     """The line of one image, a band up to that of the most images of the run, and the probes."""
-    colour = _RUNG_COLOURS.get(rung.name, GREY)
-    most_images = float(batches.images[batches.rungs == rung.name].max(initial=1.0))
+    colour = _STRATEGY_COLORS.get(measured.name, GREY)
+    most_images = float(batches.images[batches.strategies == measured.name].max(initial=1.0))
     x: Floats = np.geomspace(*span, 300)
-    low = measured.peak_bytes(rung, x, 1.0) / GIB
+    low = profile.bound_bytes(measured, x, 1.0) / GIB
     axes.plot(x, low, color=colour, linewidth=1.4, label=label)
-    axes.fill_between(x, low, measured.peak_bytes(rung, x, most_images) / GIB, color=colour, alpha=0.15, linewidth=0)
+    axes.fill_between(
+        x, low, profile.bound_bytes(measured, x, most_images) / GIB, color=colour, alpha=0.15, linewidth=0
+    )
     axes.plot(
-        [one["images"] * one["height"] * one["width"] for one in rung.probes],
-        [one["peak_bytes"] / GIB for one in rung.probes],
+        [one.pixels for one in measured.probes],
+        [one.peak_bytes / GIB for one in measured.probes],
         linestyle="",
         marker="D",
         markersize=6,

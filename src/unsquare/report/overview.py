@@ -94,7 +94,8 @@ def _headlines(record: Record) -> list[tuple[str, str, str]]:
 def _memory_tile(record: Record) -> tuple[str, str, str]:
     assert record.memory is not None
     peak = float(record.memory.used_bytes.max())
-    budget = ((record.models or {}).get("measured") or {}).get("budget_bytes")
+    profile = record.limits.training if record.limits else None
+    budget = profile.budget_bytes if profile else None
     where = "on the device" if record.memory.on_device else "of the process"
     remark = f"{units.percent(peak / budget, 0)} of the budget of {units.size(budget)}" if budget else where
     return units.size(peak), "peak memory", remark

@@ -8,7 +8,7 @@ from typing import Any
 
 from unsquare.report import markup, memory_figures, profile_figures, run_figures, units
 from unsquare.report.markup import Section
-from unsquare.report.memory import PHASE_WORDS, rung_phrase
+from unsquare.report.memory import PHASE_WORDS, strategy_phrase
 from unsquare.report.memory_facts import close_up
 from unsquare.report.profile_facts import Attribution, Layer, Profile, Sweep
 from unsquare.report.shell import page_of, write_page
@@ -122,7 +122,7 @@ def _sweep_words(sweep: Sweep) -> str:
     height, width = sweep.canvas
     words = (
         f"Real steps of training with more and more images of {height} x {width} at once, run "
-        f"{rung_phrase(sweep.rung)}, {units.plural(sweep.steps_each, 'step')} each. "
+        f"{strategy_phrase(sweep.rung)}, {units.plural(sweep.steps_each, 'step')} each. "
         f"{_fit(sweep.largest_images)}; {sweep.predicted_images:,} were foreseen."
     )
     if sweep.failed_images is not None:
@@ -146,7 +146,7 @@ def _attribution(found: Profile) -> str:
         return markup.note("Memory was not attributed: this profile has no attribution.")
     when = PHASE_WORDS.get(one.phase, f"in the phase {one.phase}" if one.phase else "between steps")
     words = f"Memory is highest {when}" + (f", at the layer {one.at}" if one.at else "")
-    words += f": {units.size(one.peak_bytes)} for {_batch(one)}, run {rung_phrase(one.rung)}"
+    words += f": {units.size(one.peak_bytes)} for {_batch(one)}, run {strategy_phrase(one.rung)}"
     fewer = found.sweep is not None and one.images < found.sweep.largest_images
     words += ". Looking takes memory, too, so that fewer are looked at than fit." if fewer else "."
     body = markup.paragraph(markup.text(words))

@@ -17,11 +17,13 @@ import numpy.typing as npt
 
 from unsquare.errors import ConfigError, RunError
 from unsquare.index.table import ShapeIndex
+from unsquare.runs import upgrades
 from unsquare.runs.checkpoints import by_step, last_step, read_state
+from unsquare.runs.memory_profile import RunLimits
 from unsquare.runs.metrics import decoded
 from unsquare.runs.origin import differences, words_of
 from unsquare.runs.reading import DamagedFileError, read_bytes, read_json, read_text, reason
-from unsquare.runs.schemas import Models, Origin, Plan, Profile
+from unsquare.runs.schemas import Origin, Plan, Profile
 from unsquare.runs.tables import read_evaluation, read_index, read_memory
 from unsquare.shapes import Geometry, Sizes
 from unsquare.toml import tomllib
@@ -79,7 +81,7 @@ class Record:
     name: str
     config: Mapping[str, Any]
     index: ShapeIndex | None
-    models: Mapping[str, Any] | None
+    limits: RunLimits | None
     plan: Mapping[str, Any] | None
     steps: list[Row]
     evals: list[Row]
@@ -160,7 +162,7 @@ def read_record(run: Path) -> Record:
         name=run.resolve().name,
         config=config or {},
         index=read("index.parquet", read_index),
-        models=read("models.json", lambda path: read_json(path, Models)),
+        limits=read("models.json", lambda path: RunLimits.from_dict(read_json(path, RunLimits))),
         plan=read("plan.json", lambda path: read_json(path, Plan)),
         steps=_latest([row for row in rows if row["kind"] == "step"]),
         evals=_latest([row for row in rows if row["kind"] == "eval"]),
@@ -184,7 +186,7 @@ def _require_run(run: Path) -> None:
 
 def _read_config(path: Path) -> Mapping[str, Any]:
     try:
-        values = tomllib.loads(read_text(path))
+        values = upgrades.settings(tomllib.loads(read_text(path)))
         if strange := [name for name, table in values.items() if not isinstance(table, dict)]:
             raise ValueError(f"{strange[0]!r} is no table of settings")
         _geometry_of(values)

@@ -8,8 +8,11 @@ import os
 import shutil
 from pathlib import Path
 
+import msgspec
+
 from unsquare.errors import RunError
 from unsquare.files import read_regular, require_regular
+from unsquare.runs import upgrades
 from unsquare.runs.reading import DamagedFileError, decode_json, read_bytes, reason
 from unsquare.runs.schemas import Manifest, State
 
@@ -118,7 +121,15 @@ def read_state(path: Path) -> State:
         DamagedFileError: its state.json is not what it should be.
     """
     state: State = decode_json(path / "state.json", read_bytes(path / "state.json"), State)
-    return state
+    if state.origin is None:
+        return state
+    bounds = state.origin.bounds
+    origin = msgspec.structs.replace(
+        state.origin,
+        settings=upgrades.settings(state.origin.settings),
+        bounds=upgrades.limits(bounds) if bounds.get("version") == 2 else bounds,
+    )
+    return msgspec.structs.replace(state, origin=origin)
 
 
 def tidy(folder: Path) -> None:

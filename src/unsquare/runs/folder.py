@@ -13,6 +13,7 @@ from typing import Any
 from unsquare.errors import RunError
 from unsquare.files import clear_partials, partial_of, write_text
 from unsquare.runs import checkpoints
+from unsquare.runs.memory_profile import RunLimits
 from unsquare.runs.metrics import Metrics, MetricsFile, read_metrics
 from unsquare.runs.reading import ANEW, read_json, read_text, reason, with_checksum
 from unsquare.runs.schemas import Mark
@@ -228,6 +229,14 @@ class RunFolder:
         """Write a JSON object whole, with a checksum."""
         with self.writing(path):
             write_text(path, with_checksum(json.dumps(value, indent=1)) + os.linesep)
+
+    def read_limits(self, remedy: str = ANEW) -> RunLimits:
+        """What the run's plans count on.
+
+        Raises:
+            RunError: `models.json` is missing or not as its schema says.
+        """
+        return RunLimits.from_dict(self.read_json(self.models, RunLimits, remedy))
 
     def read_json(self, path: Path, schema: type[Any], remedy: str = ANEW) -> dict[str, Any]:
         """Read one of the run's JSON files.

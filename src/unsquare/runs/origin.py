@@ -19,10 +19,12 @@ import tomli_w
 from unsquare.errors import ImageError, RunError, SourceError, UnsquareError
 from unsquare.index.header import read_header
 from unsquare.index.table import ShapeIndex
+from unsquare.runs import upgrades
 from unsquare.runs.checkpoints import sha256_of
 from unsquare.runs.folder import RunFolder
+from unsquare.runs.memory_profile import RunLimits
 from unsquare.runs.reading import DamagedFileError, reason
-from unsquare.runs.schemas import Models, Origin, Plan
+from unsquare.runs.schemas import Origin, Plan
 from unsquare.runs.tables import read_index
 from unsquare.toml import tomllib
 
@@ -42,7 +44,7 @@ def settings_of(run: RunFolder, origin: Origin | None) -> tuple[str, str]:
     """
     try:
         text = run.read_config()
-        now = tomllib.loads(text)
+        now = upgrades.settings(tomllib.loads(text))
     except (DamagedFileError, tomllib.TOMLDecodeError) as error:
         if origin is None:
             if isinstance(error, DamagedFileError):
@@ -160,9 +162,9 @@ def own_index(run: RunFolder, origin: Origin | None) -> ShapeIndex:
 def bounds_of(run: RunFolder, origin: Origin | None) -> tuple[dict[str, Any], str]:
     """The content of `models.json` as it was, and what to say where the file is another now."""
     if origin is None:
-        return run.read_json(run.models, Models), ""
+        return run.read_json(run.models, RunLimits), ""
     try:
-        same = run.read_json(run.models, Models) == origin.bounds
+        same = run.read_json(run.models, RunLimits) == origin.bounds
     except RunError:
         same = False
     return origin.bounds, "" if same else f"{run.models} is not what it was, and is written again from the checkpoint."

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,19 @@ import msgspec
 
 from unsquare.errors import RunError, UnsquareError
 from unsquare.files import read_regular
-from unsquare.runs.schemas import Manifest, MetricsRow, Models, Plan, Profile, State
+from unsquare.runs import upgrades
+from unsquare.runs.memory_profile import VERSION as LIMITS_VERSION
+from unsquare.runs.memory_profile import RunLimits
+from unsquare.runs.schemas import Manifest, MetricsRow, Plan, Profile, State, StepRow
 
 ANEW = "start the run anew"
 TO_REPORT = "move it away to report without it"
 _CHECKSUM = ', "crc32": '
 
-_JSON: dict[type[Any], int] = {Models: 2, Plan: 1, Profile: 1, Manifest: 1, State: 1}
+_JSON: dict[type[Any], int] = {RunLimits: LIMITS_VERSION, Plan: 1, Profile: 1, Manifest: 1, State: 1}
 """The files' schemas and their versions."""
+_UPGRADES: dict[tuple[type[Any], int], Callable[[dict[str, Any]], dict[str, Any]]] = {(RunLimits, 2): upgrades.limits}
+"""Versions of earlier releases that can be read, too."""
 
 
 class DamagedFileError(RunError):
@@ -49,11 +55,23 @@ def read_json(path: Path, schema: type[Any], remedy: str = ANEW) -> dict[str, An
     except ValueError as error:
         raise DamagedFileError(path, reason(error), remedy) from error
     found, version = _decode(path, content, _Version, remedy).version, _JSON[schema]
+    if (upgrade := _UPGRADES.get((schema, found or 0))) is not None:
+        return _upgraded(path, content, schema, upgrade, remedy)
     if found != version:
         why = f"it has version {found}, but this release reads version {version}"
         raise DamagedFileError(path, why, remedy)
     _decode(path, content, schema, remedy)
     return dict(json.loads(content))  # what the schema does not know is UTF-8 and JSON, too: `_decode` has seen to it
+
+
+def _upgraded(
+    path: Path, content: bytes, schema: type[Any], upgrade: Callable[[dict[str, Any]], dict[str, Any]], remedy: str
+) -> dict[str, Any]:
+    try:
+        values = upgrade(_decode(path, content, dict, remedy))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DamagedFileError(path, f"it lacks {error}", remedy) from error
+    return checked(values, schema, str(path), remedy)
 
 
 def decode_json(path: Path, content: bytes, schema: type[Any], remedy: str = ANEW) -> Any:
@@ -107,9 +125,12 @@ def without_checksum(content: bytes) -> bytes:
 def decode_row(line: bytes) -> MetricsRow | None:
     """A row of the metrics; None where the line is none, or has changed since it was written."""
     try:
-        return msgspec.json.decode(without_checksum(line), type=MetricsRow)
+        row: MetricsRow = msgspec.json.decode(without_checksum(line), type=MetricsRow)
     except (ValueError, RecursionError):
         return None
+    if isinstance(row, StepRow):
+        row.measured = [(*each[:4], upgrades.strategy_name(each[4])) for each in row.measured]
+    return row
 
 
 def read_bytes(path: Path, remedy: str = ANEW) -> bytes:

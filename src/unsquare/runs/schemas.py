@@ -11,7 +11,6 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
-from unsquare.execution.strategy import Way
 from unsquare.plan.config import Limits
 
 Count = Annotated[int, Meta(ge=0, le=1 << 60)]
@@ -26,7 +25,7 @@ Digest = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 Batch = tuple[Positive, Side, Side]
 """Images, height, width."""
 Measured = tuple[Positive, Side, Side, Amount, str]
-"""Images, height, width, peak bytes, and the name of the way."""
+"""Images, height, width, peak bytes, and the name of the strategy."""
 
 
 class MemoryLine(Struct):
@@ -36,81 +35,6 @@ class MemoryLine(Struct):
     fixed_bytes: Amount
     bytes_per_pixel: Amount
     bytes_per_image: Amount
-
-
-class TimeLine(Struct):
-    """`memory.model.TimeModel` as it is written."""
-
-    version: Literal[2]
-    fixed_s: Amount
-    s_per_pixel: Amount
-
-
-class ProbeRow(Struct):
-    """A measured micro-batch."""
-
-    images: Positive
-    height: Side
-    width: Side
-    peak_bytes: Amount
-    seconds: Amount
-
-
-class RungRow(Struct):
-    """A way to run micro-batches, as it was measured."""
-
-    name: str
-    way: Way
-    memory: MemoryLine
-    time: TimeLine
-    probes: list[ProbeRow]
-
-
-class NeedRow(Struct):
-    """How large micro-batches had to be."""
-
-    largest_image: Positive
-    usual_pixels: Positive
-    smallest_image: Positive
-    most_images: Positive | None
-
-
-class CapacityRow(Struct):
-    """What was measured."""
-
-    budget_bytes: Annotated[float, Meta(gt=0, le=1e20)]
-    reserved_bytes: Amount
-    usable_bytes: Number
-    heap: Literal["return", "keep"]
-    map_elements: Annotated[float, Meta(gt=0, le=1e9)]
-    need: NeedRow
-    evaluation_need: NeedRow
-    rungs: Annotated[list[RungRow], Meta(min_length=1)]
-    evaluation_rungs: Annotated[list[RungRow], Meta(min_length=1)]
-    held_pixels: dict[str, Count]
-    launch_pixels: Count
-
-
-class PinnedRow(Struct):
-    """Bounds that the user gave."""
-
-    budget_pixels: Positive
-    launch_pixels: Count
-    way: Way
-
-
-class Models(Struct):
-    """`models.json`: what a run's plans may count on, measured or pinned."""
-
-    version: Literal[2]
-    world_size: Annotated[int, Meta(ge=1, le=1 << 14)] = 1
-    auto_precision: bool = False
-    measured: CapacityRow | None = None
-    pinned: PinnedRow | None = None
-
-    def __post_init__(self) -> None:
-        if (self.measured is None) == (self.pinned is None):
-            raise ValueError("Object holds either `measured` or `pinned`")
 
 
 class BucketRow(Struct):
@@ -299,7 +223,7 @@ class Origin(Struct):
     settings: dict[str, dict[str, Any]]
     """Those of `config.toml`."""
     bounds: dict[str, Any]
-    """The content of `models.json`."""
+    """The content of `models.json`, a `RunLimits`."""
     index_sha256: Digest
     source: str
     """Where the pictures were looked for, an absolute path."""

@@ -17,12 +17,12 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from unsquare.capacity.recovery import NO_CEILING
 from unsquare.errors import RunError
 from unsquare.runs.checkpoints import FILES, MANIFEST, by_step, problem, read_state, remove, sha256_of
 from unsquare.runs.schemas import Mark, Origin, State
 
 VERSION: Literal[1] = 1
-NO_CEILING = 1 << 62
 KEPT = 2
 """Checkpoints kept beside the best one."""
 

@@ -15,6 +15,7 @@ from unsquare.network.classifier import ModelConfig
 from unsquare.network.device import DeviceConfig
 from unsquare.network.optimizer import OptimizerConfig
 from unsquare.plan.config import MOST_STEP, PlanConfig
+from unsquare.runs import upgrades
 from unsquare.settings import MOST_EPOCHS, Range, changed, check_settings, meant
 from unsquare.shapes import Geometry
 from unsquare.toml import tomllib
@@ -70,7 +71,7 @@ def from_toml(text: str, where: str) -> TrainConfig:
         ConfigError: the text is not TOML, or names a setting that does not exist or has another type.
     """
     try:
-        values = tomllib.loads(text)
+        values = upgrades.settings(tomllib.loads(text))
     except (ValueError, RecursionError) as error:  # ValueError: numbers of thousands of digits, too
         raise ConfigError(f"{where} must be a TOML file, but it is not: {error}.") from error
     parts: dict[str, Any] = {}

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from unsquare.capacity.recovery import predict
 from unsquare.data.loader import BatchLoader, UndecodableError
 from unsquare.errors import ImageError, RunError, SourceError, UnsquareError
 from unsquare.index.table import ShapeIndex
@@ -20,10 +21,9 @@ from unsquare.plan.config import Limits
 from unsquare.plan.epoch import EpochPlan, MicroBatch
 from unsquare.plan.naming import naming
 from unsquare.plan.planner import plan_in_order
+from unsquare.runs.memory_profile import RunLimits
 from unsquare.shapes import Geometry, Shape, Sizes
-from unsquare.training.bounds import Bounds
 from unsquare.training.metrics import Evaluation, summarise
-from unsquare.training.recovery import predict
 
 Failed = Callable[[UndecodableError], None]
 """Told of each picture that cannot be decoded."""
@@ -36,7 +36,7 @@ class Evaluator:
         engine: the network on its device.
         index: the images.
         geometry: from file shape to the shape shown; whole pictures, no crop.
-        bounds: what a micro-batch may hold, and how it is run.
+        limits: what a micro-batch may hold, and how it is run.
         workers: threads that decode.
         plan: how images are batched.
         opened: pictures of Pillow, by position in the index, that are shown in place of its files.
@@ -48,7 +48,7 @@ class Evaluator:
         engine: Engine,
         index: ShapeIndex,
         geometry: Geometry,
-        bounds: Bounds,
+        limits: RunLimits,
         workers: int | None = None,
         plan: Callable[[Sizes, Limits], EpochPlan] = plan_in_order,
         *,
@@ -56,17 +56,17 @@ class Evaluator:
         shared: bool = True,
     ) -> None:
         self._engine = engine
-        self._index = index
+        self.index = index
         self._geometry = geometry
         self._workers = workers
         self._opened = opened
         self._rank, ranks = (engine.fabric.global_rank, engine.fabric.world_size) if shared else (0, 1)
         sizes = geometry.resize(index.sizes)
         check_sides(index, sizes, engine.model.stride)
-        self._bounds = bounds
-        remedy = "raise --budget-pixels" if bounds.capacity is None else "give more with --memory"
+        self._limits = limits
+        remedy = "raise --budget-pixels" if limits.training is None else "give more with --memory"
         with naming(index, lambda pixels: remedy):
-            self._plan = plan(sizes, bounds.limits(ranks, evaluation=True))
+            self._plan = plan(sizes, limits.limits(ranks, evaluation=True))
 
     def probabilities(
         self, progress: Progress | None = None, failed: Failed | None = None
@@ -76,16 +76,16 @@ class Evaluator:
         Pictures that cannot be decoded are left out where `failed` is told of them; if it is None, the first raises.
         """
         micro_batches: list[MicroBatch] = [each for step in self._plan.steps for each in step.ranks[self._rank]]
-        loader = BatchLoader(self._index, self._geometry, workers=self._workers, opened=self._opened)
+        loader = BatchLoader(self.index, self._geometry, workers=self._workers, opened=self._opened)
         done = 0
         try:
             for batch in loader.load(self._plan, micro_batches, failed):
-                yield torch.from_numpy(batch.images), predict(self._engine, batch, self._bounds)
+                yield torch.from_numpy(batch.images), predict(self._engine, batch, self._limits)
                 done += len(batch.images)
                 if progress is not None:
-                    progress(done, len(self._index))
+                    progress(done, len(self.index))
             if progress is not None:  # pictures that failed, and those of other ranks, are done too
-                progress(len(self._index), len(self._index))
+                progress(len(self.index), len(self.index))
         finally:
             loader.close()
 
@@ -98,8 +98,8 @@ class Evaluator:
             SourceError: a picture cannot be decoded, or none can.
         """
         started = time.perf_counter()
-        labels = torch.from_numpy(self._index.labels.astype(np.int64))
-        outcome = torch.zeros(len(self._index), 4, dtype=torch.float64)  # loss, predicted, probability, whether seen
+        labels = torch.from_numpy(self.index.labels.astype(np.int64))
+        outcome = torch.zeros(len(self.index), 4, dtype=torch.float64)  # loss, predicted, probability, whether seen
         error: UnsquareError | None = None
         try:
             for images, probabilities in self.probabilities(progress, failed):
@@ -117,7 +117,7 @@ class Evaluator:
         if not seen.any():
             raise SourceError("Evaluation needs pictures that decode, but none of these does; mend them.")
         seconds = time.perf_counter() - started
-        return summarise(outcome[seen, :3], self._index.labels[seen.numpy()], len(self._index.classes), seconds)
+        return summarise(outcome[seen, :3], self.index.labels[seen.numpy()], len(self.index.classes), seconds)
 
     @property
     def plan(self) -> EpochPlan:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,58 +17,74 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from unsquare.capacity.limits import tidy_heap
+from unsquare.capacity.recovery import NO_CEILING, Ceiling, Recovered, Recovery
 from unsquare.data.loader import BatchLoader, PaddedBatch
 from unsquare.errors import RunError, UnsquareError
-from unsquare.index.table import ShapeIndex
 from unsquare.memory.watch import Watch
 from unsquare.network.engine import Engine
 from unsquare.network.ranks import from_first
 from unsquare.plan.buckets import Buckets
-from unsquare.plan.config import Limits, below
+from unsquare.plan.config import Limits, PlanConfig, below
 from unsquare.plan.epoch import EpochPlan, Step
 from unsquare.plan.repeats import Weights
 from unsquare.runs.checkpoints import BEST
 from unsquare.runs.folder import RunFolder
+from unsquare.runs.memory_profile import RunLimits
 from unsquare.runs.schemas import Origin
 from unsquare.runs.tables import write_memory
 from unsquare.shapes import Shape, Sizes
 from unsquare.training import checkpoint
-from unsquare.training.bounds import Bounds
 from unsquare.training.checkpoint import TrainState
 from unsquare.training.config import TrainConfig
 from unsquare.training.console import Console
 from unsquare.training.evaluate import Evaluator
 from unsquare.training.interrupt import StopRequest
-from unsquare.training.recipes import Recipe
-from unsquare.training.recovery import Ceiling, Recovery
 from unsquare.training.schedule import learning_rates
 
-Batches = Generator[PaddedBatch, None, None]
+LoadedBatches = Generator[PaddedBatch, None, None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Epochs:
+    """The plans of a run's epochs."""
+
+    config: PlanConfig
+    turns: bool
+    sizes: Sizes
+    """Training shapes before turns, (N, 2)."""
+    limits: Limits
+    buckets: Buckets | None
+    weights: Weights | None
+    """How often each training image comes, (N,); None takes each once."""
+    planner: Callable[..., EpochPlan]
+    """Called as `plan_epoch` is."""
+
+    def plan(self, epoch: int, ceiling: int = NO_CEILING) -> EpochPlan:
+        """The plan of an epoch; in `mixed` no micro-batch of several images is above a ceiling."""
+        limits = self.limits
+        if self.config.steps == "mixed" and ceiling < limits.budget_pixels:
+            limits = below(limits, ceiling)
+        return self.planner(
+            self.sizes, self.config, limits, epoch, turns=self.turns, buckets=self.buckets, weights=self.weights
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Session:
-    """Everything a run works with."""
+    """Everything a run works with: its files, the network, the pictures of each split, and who watches."""
 
     run: RunFolder
     origin: Origin
     config: TrainConfig
     engine: Engine
-    train: ShapeIndex
-    sizes: Sizes
-    """Training shapes before turns, (N, 2)."""
-    buckets: Buckets | None
-    weights: Weights | None
-    """How often each training image comes, (N,); None takes each once."""
-    limits: Limits
-    bounds: Bounds
-    recipe: Recipe
+    limits: RunLimits
+    recovery: Recovery
+    epochs: Epochs
     loader: BatchLoader
     validation: Evaluator
-    judged: ShapeIndex
-    """The images of the last evaluation: the test split, or the val split where there is none."""
     judge: Evaluator
-    recovery: Recovery
+    """Of the last evaluation: on the test split, or on the val split where there is none."""
     watch: Watch
     console: Console
 
@@ -81,21 +97,6 @@ class Session:
         """Write the trace of the memory so far."""
         with self.run.writing(self.run.memory):
             write_memory(self.run.memory, self.watch.samples())
-
-    def plan(self, epoch: int, ceiling: int) -> EpochPlan:
-        """The plan of an epoch; in `mixed` no micro-batch of several images is above a ceiling."""
-        limits = self.limits
-        if self.config.plan.steps == "mixed" and ceiling < limits.budget_pixels:
-            limits = below(limits, ceiling)
-        return self.recipe.plan(
-            self.sizes,
-            self.config.plan,
-            limits,
-            epoch,
-            turns=self.config.augment.turns,
-            buckets=self.buckets,
-            weights=self.weights,
-        )
 
 
 @dataclass
@@ -140,7 +141,7 @@ def _run_epoch(session: Session, state: TrainState, epoch: int, request: StopReq
     config, engine = session.config, session.engine
     if state.step_of_epoch == 0:
         state = replace(state, planned_pixels=state.ceiling_pixels)
-    plan = session.plan(epoch, state.planned_pixels)
+    plan = session.epochs.plan(epoch, state.planned_pixels)
     rates = learning_rates(config.learning_rate, plan.images_per_step.tolist(), epoch, config.optimizer.epochs)
     rank = engine.fabric.global_rank
     remaining = plan.steps[state.step_of_epoch :]
@@ -192,21 +193,20 @@ def _run_step(
     session: Session,
     state: TrainState,
     step: Step,
-    batches: Batches,
+    batches: LoadedBatches,
     learning_rate: float,
     request: StopRequest,
 ) -> tuple[dict[str, Any], bool, Ceiling]:
     """One optimizer update over all ranks: a row of the metrics, whether any rank was asked to stop, the ceiling."""
-    engine, recovery = session.engine, session.recovery
-    recovery.ceiling, recovery.shortages, recovery.measured = state.ceiling_pixels, 0, []
+    engine = session.engine
     started = time.perf_counter()
-    own = _Tally()
+    own, done = _Tally(), Recovered(state.ceiling_pixels)
     error: UnsquareError | None = None
     try:
-        _accumulate(session, state, step, batches, own)
+        own.data_wait_s = _accumulate(session, state, step, batches, done)
     except UnsquareError as caught:
         error, own.failed = caught, 1.0
-    own.shortages = float(recovery.shortages)
+    own.loss, own.right, own.shortages = done.loss, done.right, done.shortages
     own.stop = float(request.signal_number != 0)
     tally = own.reduce(engine)
     if not math.isfinite(tally.loss) and not tally.failed:
@@ -219,13 +219,13 @@ def _run_step(
         save(session, state)
         raise error or RunError("Another rank stopped the run; its message says why.")
     ceiling = Ceiling(state.ceiling_pixels, state.ceiling_steps).after(
-        engine.min_over_ranks(recovery.ceiling) if tally.shortages else state.ceiling_pixels,
+        engine.min_over_ranks(done.ceiling_pixels) if tally.shortages else state.ceiling_pixels,
         int(tally.shortages),
-        session.limits.budget_pixels,
+        session.epochs.limits.budget_pixels,
     )
     engine.reduce_gradients()
     norm = engine.update(learning_rate)
-    session.bounds.tidy_heap()
+    tidy_heap(session.limits)
     micro_batches = step.micro_batches
     row = {
         "loss": tally.loss / step.num_images,
@@ -239,26 +239,29 @@ def _run_step(
         "shortages": int(tally.shortages),
         "step_s": time.perf_counter() - started,
         "micro_batches": [[len(each.images), *each.canvas] for each in micro_batches],
-        "measured": recovery.measured,
+        "measured": done.measured,
     }
     return row, bool(tally.stop), ceiling
 
 
-def _accumulate(session: Session, state: TrainState, step: Step, batches: Batches, tally: _Tally) -> None:
-    """Add up the gradient of this rank's micro-batches of a step."""
+def _accumulate(session: Session, state: TrainState, step: Step, batches: LoadedBatches, done: Recovered) -> float:
+    """Add up the gradient of this rank's micro-batches of a step in `done`; return the seconds waited for data."""
+    waited_s = 0.0
     rank = session.engine.fabric.global_rank
     before = sum(len(micro_batches) for micro_batches in step.ranks[:rank])
     for number, micro_batch in enumerate(step.ranks[rank], before):
         waiting = time.perf_counter()
         session.engine.phase = "data"
         batch = next(batches)
-        tally.data_wait_s += time.perf_counter() - waiting
+        waited_s += time.perf_counter() - waiting
         session.watch.mark(state.step + 1, len(micro_batch.images), micro_batch.canvas)
         torch.manual_seed(_seed(session.config.plan.seed, state.step, number))
-        loss, right = session.recovery.accumulate(batch, 1 / step.num_images)
+        part = session.recovery.accumulate(batch, 1 / step.num_images, done.ceiling_pixels)
+        if part.words and not done.words:
+            session.console.say(part.words)
+        done.add(part)
         session.watch.mark(state.step + 1, 0, Shape(0, 0))
-        tally.loss += loss
-        tally.right += right
+    return waited_s
 
 
 def _images(step: Step) -> npt.NDArray[np.int64]:

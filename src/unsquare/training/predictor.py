@@ -10,38 +10,34 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from unsquare.data.gate import DECODE_BYTES
-from unsquare.data.loader import UndecodableError, decoding_bytes
+from unsquare.capacity.limits import apply_heap, identity_of, measure_limits, pictures_workload, pinned_limits
+from unsquare.data.loader import UndecodableError
 from unsquare.errors import ImageError, SourceError
 from unsquare.index.choices import Choices
 from unsquare.index.listing import class_name
 from unsquare.index.scan import scan_source
 from unsquare.index.table import ShapeIndex, shown, strings
 from unsquare.index.trainable import check_trainable
-from unsquare.memory.budget import budget_bytes
-from unsquare.memory.cache import MeasurementCache, cache_folder
 from unsquare.network.classifier import Classifier
 from unsquare.network.device import launch
 from unsquare.network.engine import Engine
-from unsquare.network.ranks import broadcast
 from unsquare.runs.checkpoints import best_or_newest, read_state
 from unsquare.runs.folder import RunFolder
+from unsquare.runs.memory_profile import RunLimits
 from unsquare.runs.origin import own_index
 from unsquare.settings import Range, changed, checks_arguments
 from unsquare.shapes import Shape
 from unsquare.training import checkpoint
 from unsquare.training.asked import Asked, Picture, asked_pictures
-from unsquare.training.bounds import Bounds, identity
-from unsquare.training.capacity import Capacity
 from unsquare.training.config import TrainConfig
 from unsquare.training.console import Console
 from unsquare.training.evaluate import Evaluator, check_side
-from unsquare.training.measure import Frame, Prober, measure_evaluation
 from unsquare.training.metrics import Evaluation
-from unsquare.training.probing import Need
 from unsquare.training.standing import settings_of_run
 
 OnError = Literal["raise", "keep"]
+STEP_IMAGES = 16
+"""Images of a micro-batch beyond which more together save no time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +85,7 @@ class Predictor:
         if fabric.is_global_zero:
             self._console.warn(words)
         self._engine = Engine(fabric, model, self._config.optimizer)
-        self._bounds: Bounds | None = None
+        self._limits: RunLimits | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -131,8 +127,8 @@ class Predictor:
         lost: list[UndecodableError] = []
         progress = self._console.progress("evaluating")
         try:
-            bounds = self._bounds_for(index)
-            evaluator = Evaluator(self._engine, index, self._config.geometry, bounds, self._device.workers)
+            limits = self._limits_for(index)
+            evaluator = Evaluator(self._engine, index, self._config.geometry, limits, self._device.workers)
             evaluation = evaluator.evaluate(progress, lost.append if skip_bad else None)
         except UndecodableError as error:
             raise SourceError(
@@ -178,8 +174,8 @@ class Predictor:
     def _answer(self, asked: list[tuple[Asked, Shape]], top: int, answers: _Answers) -> None:
         """Take pictures through the network in one pass; those that do not decode, or do not fit, fail alone."""
         index = _loose_index(asked, self.classes, self._index.choices)
-        bounds = self._bounds_for(index)
-        held = bounds.limits(1, evaluation=True).largest_pixels
+        limits = self._limits_for(index)
+        held = limits.limits(1, evaluation=True).largest_pixels
         sizes = self._config.geometry.resize(index.sizes)
         fits = sizes.prod(axis=1) <= held
         for row in np.flatnonzero(~fits):
@@ -193,7 +189,7 @@ class Predictor:
             self._engine,
             _loose_index(asked, self.classes, self._index.choices),
             self._config.geometry,
-            bounds,
+            limits,
             self._device.workers,
             opened={row: each.image for row, (each, _) in enumerate(asked) if each.image is not None},
             shared=False,  # each rank returns all answers
@@ -211,33 +207,24 @@ class Predictor:
                 names = tuple(self.classes[label] for label in labels)
                 answers.add(asked[row][0], Prediction(path="", classes=names, probabilities=tuple(values)))
 
-    def _bounds_for(self, index: ShapeIndex) -> Bounds:
+    def _limits_for(self, index: ShapeIndex) -> RunLimits:
         """What a micro-batch of these pictures may hold, measured again where what is known holds less than one."""
         largest = int(self._config.geometry.resize(index.sizes).prod(axis=1).max())
-        if self._bounds is None or self._bounds.limits(1, evaluation=True).largest_pixels < largest:
-            self._bounds = self._measure(index)
-        return self._bounds
+        if self._limits is None or self._limits.limits(1, evaluation=True).largest_pixels < largest:
+            self._limits = self._measure(index)
+        return self._limits
 
-    def _measure(self, index: ShapeIndex) -> Bounds:
+    def _measure(self, index: ShapeIndex) -> RunLimits:
         """What a micro-batch may hold: as pinned, or as probes of these images' sizes show."""
-        device = self._device
-        if device.budget_pixels is not None:
-            return Bounds(budget_pixels=device.budget_pixels, launch_pixels=device.launch_pixels)
-        on_cpu = self._engine.device.type == "cpu"
-        frame = Frame(
-            budget_bytes=budget_bytes(device.memory, self._engine.device, self._engine.num_local_ranks),
-            reserved_bytes=min(decoding_bytes(index, self._config.geometry), DECODE_BYTES) if on_cpu else 0,
-            highest=device.highest_rung,
-            may_keep=True,
+        if (pinned := pinned_limits(self._engine, replace(self._device, strategy="auto"))) is not None:
+            return pinned
+        workload = pictures_workload(
+            self._engine, self._device, index, self._config.geometry, training=None, step_images=STEP_IMAGES
         )
-        cache = MeasurementCache(cache_folder() if device.reuse_probes else None)
-        prober = Prober(self._engine, identity(self._config, len(self.classes)), cache)
-        need = Need.of(self._config.geometry.resize(index.sizes), step_images=16)
-        capacity = measure_evaluation(prober, frame, need)
-        # One rank's measurements decide, so that all make the same plan.
-        bounds = Bounds(capacity=Capacity.from_dict(broadcast(self._engine.fabric, capacity.to_dict())))
-        bounds.apply_heap()
-        return bounds
+        identity = identity_of(self._config.model, len(self.classes), self._config.optimizer)
+        limits = measure_limits(self._engine, self._device, workload, identity)
+        apply_heap(limits)
+        return limits
 
     def _with_own_classes(self, index: ShapeIndex) -> ShapeIndex:
         """The index with its labels as positions in the run's classes."""

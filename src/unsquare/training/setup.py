@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +12,28 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
+from unsquare.capacity.limits import (
+    apply_heap,
+    describe,
+    identity_of,
+    measure_limits,
+    memory_flag,
+    pictures_workload,
+    pinned_limits,
+    remember,
+    require_budget,
+    verified,
+)
+from unsquare.capacity.recovery import Recovery
 from unsquare.data.loader import BatchLoader
-from unsquare.errors import SourceError
+from unsquare.errors import PlanError, SourceError
 from unsquare.index.copies import find_copies
 from unsquare.index.holdout import with_validation
 from unsquare.index.remarks import row_remarks
 from unsquare.index.scan import scan_source
 from unsquare.index.table import Remark, ShapeIndex
 from unsquare.index.trainable import check_trainable
+from unsquare.memory.budget import format_bytes
 from unsquare.memory.watch import Watch
 from unsquare.network.engine import Engine
 from unsquare.plan.buckets import form_buckets
@@ -29,16 +42,17 @@ from unsquare.plan.config import Limits
 from unsquare.plan.epoch import EpochPlan
 from unsquare.plan.ledger import ledger
 from unsquare.plan.naming import naming
+from unsquare.plan.planner import plan_epoch
 from unsquare.plan.repeats import class_weights
 from unsquare.runs.folder import RunFolder
+from unsquare.runs.memory_profile import MemoryProfile, ProbeRange, RunLimits
 from unsquare.runs.schemas import Origin
-from unsquare.training.bounds import Bounds, measure_bounds, memory_flag
+from unsquare.shapes import Sizes
 from unsquare.training.config import TrainConfig
 from unsquare.training.console import Console
 from unsquare.training.evaluate import Evaluator, check_sides, check_statistics
-from unsquare.training.loop import Session
+from unsquare.training.loop import Epochs, Session
 from unsquare.training.recipes import DEFAULT, Recipe
-from unsquare.training.recovery import Recovery
 
 
 def precision_name(fabric: Fabric) -> Any:
@@ -73,24 +87,32 @@ def _say(remarks: tuple[Remark, ...], console: Console) -> None:
             console.say(remark.text)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What a run is to do, and where."""
+
+    run: RunFolder
+    config: TrainConfig
+    fabric: Fabric
+    console: Console
+    recipe: Recipe = DEFAULT
+
+
 def prepare(
-    run: RunFolder,
-    config: TrainConfig,
-    fabric: Fabric,
-    console: Console,
+    job: Job,
     index: ShapeIndex,
     origin: Origin,
-    bounds: Bounds | None = None,
-    recipe: Recipe = DEFAULT,
+    limits: RunLimits | None = None,
     *,
     fresh: bool = True,
     auto_precision: bool = False,
 ) -> Session:
-    """Everything a run works with; measures the device unless `bounds` hold what was measured before.
+    """Everything a run works with; measures the device unless `limits` hold what was measured before.
 
     All that could stop the run later is looked at here: shapes of every split, and whether each image fits. Of `origin`
-    the bounds are filled in.
+    the limits are filled in.
     """
+    run, config, fabric, recipe = job.run, job.config, job.fabric, job.recipe
     train_index, validation = index.of_split("train"), index.of_split("val")
     judged = index.of_split("test") if np.any(index.splits == "test") else validation
     sizes = config.geometry.crop(config.geometry.resize(train_index.sizes))
@@ -98,64 +120,127 @@ def prepare(
     engine = Engine(fabric, recipe.classifier(config.model, len(index.classes), load=fresh), config.optimizer)
     check_sides(train_index, sizes, engine.model.stride)
     check_statistics(train_index, sizes, engine.model)
-    console.say(_describe(run, index, config, engine))
+    job.console.say(_describe(run, index, config, engine))
     engine.scratch = run.path
-    if bounds is None:
-        bounds = measure_bounds(engine, config, index, sizes, console, auto_precision=auto_precision)
-    bounds.apply_heap()
-    limits = bounds.limits(fabric.world_size)
-    with naming(train_index, lambda pixels: _remedies(pixels, config, engine, bounds)):
-        buckets = None
-        if config.plan.needs_buckets:
-            buckets = form_buckets(sizes, config.plan, limits, turns=config.augment.turns)
-        weights = class_weights(train_index.labels) if config.plan.sampling == "balanced" else None
-        plan = recipe.plan(sizes, config.plan, limits, 0, turns=config.augment.turns, buckets=buckets, weights=weights)
+    if limits is None:
+        limits = _find_limits(engine, config, index, sizes, job.console, auto_precision)
+    apply_heap(limits)
+    with naming(train_index, lambda pixels: _remedies(pixels, config, engine, limits)):
+        epochs = _epochs(job, train_index, sizes, limits.limits(fabric.world_size))
+        first = epochs.plan(0)
     if fabric.is_global_zero:
-        run.write_json(run.models, bounds.to_dict())
-        _write_plan(run, config, limits, plan, train_index, console)
+        run.write_json(run.models, limits.to_dict())
+        _write_plan(run, config, epochs.limits, first, train_index, job.console)
+    device = config.device
     return Session(
         run=run,
-        origin=msgspec.structs.replace(origin, bounds=json.loads(json.dumps(bounds.to_dict()))),
+        origin=msgspec.structs.replace(origin, bounds=limits.to_dict()),
         config=config,
         engine=engine,
-        train=train_index,
-        sizes=sizes,
-        buckets=buckets,
-        weights=weights,
+        epochs=epochs,
         limits=limits,
-        loader=BatchLoader(train_index, config.geometry, config.augment, config.device.workers),
-        validation=_evaluator(engine, config, bounds, validation, recipe),
-        judged=judged,
-        judge=_evaluator(engine, config, bounds, judged, recipe),
-        bounds=bounds,
-        recovery=Recovery(engine, bounds, config.device.highest_rung, console.say),
-        recipe=recipe,
+        loader=BatchLoader(train_index, config.geometry, config.augment, device.workers),
+        validation=_evaluator(engine, config, limits, validation, recipe),
+        judge=_evaluator(engine, config, limits, judged, recipe),
+        recovery=Recovery(engine, limits, device.max_strategy),
         watch=Watch(engine.device, lambda: engine.phase),
-        console=console,
+        console=job.console,
     )
 
 
-def _remedies(pixels: int, config: TrainConfig, engine: Engine, bounds: Bounds) -> str:
-    """What helps an image of so many pixels that does not fit."""
-    capacity = bounds.capacity
-    if capacity is None:
+def _epochs(job: Job, index: ShapeIndex, sizes: Sizes, limits: Limits) -> Epochs:
+    """The plans of a run's epochs."""
+    config, turns = job.config.plan, job.config.augment.turns
+    return Epochs(
+        config=config,
+        turns=turns,
+        sizes=sizes,
+        limits=limits,
+        buckets=form_buckets(sizes, config, limits, turns=turns) if config.needs_buckets else None,
+        weights=class_weights(index.labels) if config.sampling == "balanced" else None,
+        planner=job.recipe.plan,
+    )
+
+
+def _find_limits(
+    engine: Engine,
+    config: TrainConfig,
+    index: ShapeIndex,
+    sizes: Sizes,
+    console: Console,
+    auto_precision: bool,
+) -> RunLimits:
+    """The limits that the settings pin, or that probe steps of the real network show.
+
+    Args:
+        engine: the network on its device.
+        config: the settings.
+        index: all images of the run.
+        sizes: training shapes, (N, 2).
+        console: told what is found.
+        auto_precision: whether the user left the precision open.
+    """
+    device = config.device
+    pinned = pinned_limits(engine, device, auto_precision=auto_precision)
+    if pinned is not None:
+        return pinned
+    multiple = config.plan.multiple if config.plan.canvases is not None else 1
+    padded = -(-sizes // multiple) * multiple
+    mixed = config.plan.steps == "mixed"
+    most_images = config.plan.most_images(len(sizes))
+    workload = pictures_workload(
+        engine,
+        device,
+        index,
+        config.geometry,
+        training=ProbeRange.of(padded, most_images, most_images=most_images if mixed else None),
+        step_images=most_images,
+    )
+    may_use_bf16 = auto_precision and engine.fabric.strategy.precision.precision == "32-true"
+    workload = replace(workload, may_use_bf16=may_use_bf16, may_keep_freed=mixed)
+    console.say(f"Measuring memory and time within {format_bytes(workload.budget_bytes)} ...")
+
+    def first_plan(limits: Limits) -> EpochPlan | None:
+        try:
+            return plan_epoch(padded, replace(config.plan, sampling="once"), limits, 0, turns=config.augment.turns)
+        except PlanError:  # the run's own plan says why
+            return None
+
+    def checked(profile: MemoryProfile) -> MemoryProfile:
+        require_budget(engine, profile, index, config.geometry)
+        return verified(engine, profile, first_plan, console.say)
+
+    identity = identity_of(config.model, len(index.classes), config.optimizer)
+    limits = measure_limits(engine, device, workload, identity, checked, auto_precision=auto_precision)
+    assert limits.training is not None
+    for line in describe(limits.training):
+        console.say(line)
+    if device.reuse_probes:
+        remember(limits, config.model.backbone, engine)
+    return limits
+
+
+def _remedies(pixels: int, config: TrainConfig, engine: Engine, limits: RunLimits) -> str:
+    """What helps an image of this many pixels that does not fit."""
+    profile = limits.training
+    if profile is None:
         return "raise --budget-pixels"
     found = []
-    if (least := capacity.least_budget_bytes(pixels)) is not None:
+    if (least := profile.least_budget_bytes(pixels)) is not None:
         found.append(f"give {memory_flag(engine, least)}")
-    if config.device.highest_rung != "stream":
-        found.append("leave --highest-rung out")
-    elif not any(rung.way.streams for rung in capacity.rungs):
+    if config.device.max_strategy != "tile":
+        found.append("leave --max-strategy out")
+    elif not any(each.strategy.tiles for each in profile.measured):
         batch_norms = any(isinstance(module, nn.BatchNorm2d) for module in engine.model.modules())
         own = batch_norms and config.model.norm == "own"
-        found.append("try --norm frozen" if own else "try a network that can run piece by piece, such as convnext_atto")
-    if precision_name(engine.fabric) == "32-true" and not any(rung.way.bf16 for rung in capacity.rungs):
+        found.append("try --norm frozen" if own else "try a network that can be tiled, such as convnext_atto")
+    if precision_name(engine.fabric) == "32-true" and not any(each.strategy.bf16 for each in profile.measured):
         found.append("try --precision bf16-mixed")
     return ", ".join(found)
 
 
-def _evaluator(engine: Engine, config: TrainConfig, bounds: Bounds, index: ShapeIndex, recipe: Recipe) -> Evaluator:
-    return Evaluator(engine, index, config.geometry, bounds, config.device.workers, recipe.plan_in_order)
+def _evaluator(engine: Engine, config: TrainConfig, limits: RunLimits, index: ShapeIndex, recipe: Recipe) -> Evaluator:
+    return Evaluator(engine, index, config.geometry, limits, config.device.workers, recipe.plan_in_order)
 
 
 WRITTEN_STEPS = 8192

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from lightning_fabric import Fabric
 
 from unsquare.errors import RunError
 from unsquare.files import replacing
@@ -21,18 +20,19 @@ from unsquare.network.device import launch
 from unsquare.network.ranks import barrier, from_first
 from unsquare.runs.checkpoints import BEST, best_or_newest, sha256_of
 from unsquare.runs.folder import RunFolder
+from unsquare.runs.memory_profile import RunLimits
 from unsquare.runs.origin import bounds_of, located, settings_of
 from unsquare.runs.reading import DamagedFileError
 from unsquare.runs.schemas import Origin
 from unsquare.runs.tables import read_index, read_memory
 from unsquare.training import checkpoint, setup
-from unsquare.training.bounds import Bounds
 from unsquare.training.checkpoint import TrainState
 from unsquare.training.config import TrainConfig, to_toml
 from unsquare.training.console import Console
 from unsquare.training.loop import Session, run_epochs, save, write
 from unsquare.training.metrics import write_evaluation
 from unsquare.training.recipes import DEFAULT, Recipe
+from unsquare.training.setup import Job
 from unsquare.training.standing import Standing, settings_of_run, settings_tree, standing_of
 
 
@@ -71,6 +71,7 @@ def train(
     config = replace(config, device=replace(config.device, precision=setup.precision_name(fabric)))
     console = Console(quiet=quiet or not fabric.is_global_zero)
     run = RunFolder(Path(out))
+    job = Job(run=run, config=config, fabric=fabric, console=console, recipe=recipe)
 
     def look() -> Standing | None:
         run.claim()
@@ -79,14 +80,12 @@ def train(
     try:
         standing = from_first(fabric, look)
         if standing is not None:
-            return _go_on(run, config, standing, fabric, console, recipe, started)
+            return _go_on(job, standing, started)
         try:
             origin = from_first(fabric, lambda: _begin(run, Path(source), config, console))
             barrier(fabric)
             index = read_index(run.index)
-            session = setup.prepare(
-                run, config, fabric, console, index, origin, recipe=recipe, auto_precision=auto_precision
-            )
+            session = setup.prepare(job, index, origin, auto_precision=auto_precision)
         except BaseException:
             run.discard()
             raise
@@ -132,7 +131,7 @@ def resume(
         standing = from_first(fabric, look)
         if standing is None:
             raise RunError(run.no_checkpoint)
-        return _go_on(run, config, standing, fabric, console, DEFAULT, started)
+        return _go_on(Job(run=run, config=config, fabric=fabric, console=console), standing, started)
     finally:
         run.unlock()
 
@@ -152,16 +151,9 @@ def _begin(run: RunFolder, source: Path, config: TrainConfig, console: Console) 
     )
 
 
-def _go_on(
-    run: RunFolder,
-    config: TrainConfig,
-    standing: Standing,
-    fabric: Fabric,
-    console: Console,
-    recipe: Recipe,
-    started: float,
-) -> Path:
+def _go_on(job: Job, standing: Standing, started: float) -> Path:
     """Train from a checkpoint to the end."""
+    run, config, fabric, console = job.run, job.config, job.fabric, job.console
     if standing.is_finished:
         if fabric.is_global_zero:
             _mend(run, config, standing)
@@ -169,26 +161,17 @@ def _go_on(
             f"The run in {run.path} is finished, after {config.optimizer.epochs} epochs; more --epochs continue it."
         )
         return run.path
-    before = Bounds.from_dict(standing.origin.bounds)
-    bounds: Bounds | None = before
+    before = RunLimits.from_dict(standing.origin.bounds)
+    limits: RunLimits | None = before
     if before.world_size != fabric.world_size:
         if config.plan.steps == "b2b":
             raise RunError(
                 f"In b2b the steps of an epoch depend on the number of processes, and {run.path} was started on "
                 f"{before.world_size}, not {fabric.world_size}; resume it on as many."
             )
-        bounds = None  # mixed steps are the same on any number; each one's share of the memory is not
+        limits = None  # mixed steps are the same on any number; each one's share of the memory is not
     session = setup.prepare(
-        run,
-        config,
-        fabric,
-        console,
-        standing.index,
-        standing.origin,
-        bounds,
-        recipe,
-        fresh=False,
-        auto_precision=before.auto_precision,
+        job, standing.index, standing.origin, limits, fresh=False, auto_precision=before.auto_precision
     )
     latest = run.checkpoints / standing.checkpoint
     checkpoint.load_model(latest, session.engine.model)
@@ -269,11 +252,11 @@ def _finish(session: Session, state: TrainState, started: float) -> Path:
 
 def _evaluate_best(session: Session, state: TrainState) -> None:
     """Evaluate the best weights on the test split, or on the val split where there is none."""
-    run, console, split = session.run, session.console, str(session.judged.splits[0])
+    run, console, split = session.run, session.console, str(session.judge.index.splits[0])
     evaluation = session.judge.evaluate(console.progress(f"evaluating {split}"))
     if session.is_main:
         with run.writing(run.evaluation):
-            write_evaluation(run.evaluation, evaluation, session.judged)
+            write_evaluation(run.evaluation, evaluation, session.judge.index)
         row: dict[str, Any] = {"kind": "final", "step": state.step, "epoch": float(state.epoch)}
         run.append_metrics(row | {"time_s": state.time_s, "split": split} | evaluation.to_dict())
     console.say(

@@ -2,14 +2,9 @@
 
 import errno
 import gc
-import json
-import os
-import subprocess
-import sys
 import weakref
 from contextlib import nullcontext
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,9 +12,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unsquare.cli import main
+from unsquare.capacity import guard
+from unsquare.capacity import recovery as module
+from unsquare.capacity.guard import halves
+from unsquare.capacity.recovery import NO_CEILING, PATIENCE, Ceiling, Recovery, predict
 from unsquare.data.loader import PaddedBatch
-from unsquare.execution.cuts import recomputed
+from unsquare.execution.cuts import checkpointed
 from unsquare.execution.strategy import PLAIN
 from unsquare.memory.meter import resident_bytes
 from unsquare.memory.model import MemoryModel, TimeModel
@@ -28,23 +26,10 @@ from unsquare.network.device import DeviceConfig, launch
 from unsquare.network.engine import Engine, ShortageError
 from unsquare.network.optimizer import OptimizerConfig
 from unsquare.plan.config import below
-from unsquare.training import recovery as module
-from unsquare.training import room
-from unsquare.training.bounds import Bounds
-from unsquare.training.capacity import Capacity, MeasuredRung
-from unsquare.training.checkpoint import NO_CEILING
-from unsquare.training.probing import Need
-from unsquare.training.recovery import PATIENCE, Ceiling, Recovery, halves, predict
+from unsquare.runs.memory_profile import MemoryProfile, ProbeRange, RunLimits, StrategyProfile
 
-from .conftest import environment, losses
-from .short_of_memory import FAILURE
-
-PINNED = Bounds(budget_pixels=1 << 30, launch_pixels=1)
-SCRIPT = Path(__file__).with_name("short_of_memory.py")
-TRAINED = (
-    *("--backbone", "test_convnext", "--epochs", "2", "--step-images", "12", "--budget-pixels", "200000"),
-    *("--precision", "32-true", "--min-side", "33"),
-)
+FAILURE = "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory"
+PINNED = RunLimits(budget_pixels=1 << 30, launch_pixels=1)
 
 
 def make_engine(backbone: str) -> Engine:
@@ -62,9 +47,9 @@ def engine():
 
 @pytest.fixture
 def recovery(engine):
-    """Recovery with pinned bounds, and a clean network."""
+    """Recovery with pinned limits, and a clean network."""
     engine.forget_gradients()
-    return Recovery(engine, PINNED, "stream", lambda text: None)
+    return Recovery(engine, PINNED, "tile")
 
 
 def batch_of(sizes: list[tuple[int, int]]) -> PaddedBatch:
@@ -94,11 +79,11 @@ def fails_above(engine: Engine, monkeypatch, images: int, *, plain_only: bool = 
     """Let forward passes of more images fail; returns the images of all that were tried."""
     forward, tried = engine.model.forward, []
 
-    def failing(pixels, sizes, way=PLAIN, folder=None):
+    def failing(pixels, sizes, strategy=PLAIN, folder=None):
         tried.append(len(pixels))
-        if len(pixels) > images and (way.is_plain or not plain_only):
+        if len(pixels) > images and (strategy.is_plain or not plain_only):
             raise RuntimeError(FAILURE)
-        return forward(pixels, sizes, way, folder)
+        return forward(pixels, sizes, strategy, folder)
 
     monkeypatch.setattr(engine.model, "forward", failing)
     return tried
@@ -123,13 +108,14 @@ def test_halved_until_it_fits_the_gradient_is_that_of_the_whole(engine, recovery
     wanted = gradient(engine)
     engine.forget_gradients()
     tried = fails_above(engine, monkeypatch, 2)
-    loss, right = recovery.accumulate(BATCH, 1 / 7)
-    assert (round(loss, 4), right) == (round(whole[0], 4), whole[1])
+    done = recovery.accumulate(BATCH, 1 / 7)
+    assert (round(done.loss, 4), done.right) == (round(whole[0], 4), whole[1])
     torch.testing.assert_close(gradient(engine), wanted, rtol=1e-4, atol=1e-6)
     assert max(tried) == 7
-    assert recovery.shortages == sum(images > 2 for images in tried)
-    assert recovery.ceiling < 7 * 80 * 96
-    assert sum(images for images, *_ in recovery.measured) == 7
+    assert done.shortages == sum(images > 2 for images in tried)
+    assert done.ceiling_pixels < 7 * 80 * 96
+    assert sum(images for images, *_ in done.measured) == 7
+    assert "continuing with smaller micro-batches" in done.words
 
 
 def test_parts_that_failed_are_let_go_at_once(engine, recovery, monkeypatch):
@@ -141,7 +127,7 @@ def test_parts_that_failed_are_let_go_at_once(engine, recovery, monkeypatch):
         parts.extend(map(weakref.ref, found))
         return found
 
-    monkeypatch.setattr(module, "halves", watched)
+    monkeypatch.setattr(guard, "halves", watched)
     fails_above(engine, monkeypatch, 2)
     gc.collect()
     gc.disable()
@@ -157,33 +143,29 @@ def test_parts_that_failed_are_let_go_at_once(engine, recovery, monkeypatch):
 def test_the_next_micro_batch_is_cut_beforehand(engine, recovery, monkeypatch):
     """What failed once is not tried again at that size within the step."""
     tried = fails_above(engine, monkeypatch, 2)
-    recovery.accumulate(BATCH, 1)
-    shortages = recovery.shortages
+    done = recovery.accumulate(BATCH, 1)
     del tried[:]
-    recovery.accumulate(BATCH, 1)
-    assert recovery.shortages == shortages
+    later = recovery.accumulate(BATCH, 1, done.ceiling_pixels)
+    assert later.shortages == 0
+    assert later.ceiling_pixels == done.ceiling_pixels
     assert max(tried) <= 2
 
 
 def test_a_micro_batch_over_the_budget_makes_later_ones_smaller(engine, monkeypatch):
     """What real steps take corrects what the model promised: the next are as small as the excess asks for."""
     engine.forget_gradients()
-    said = []
-    recovery = Recovery(engine, measured(1 << 40), "plain", said.append)
-    recovery.accumulate(BATCH, 1)
-    assert (recovery.ceiling, recovery.shortages) == (NO_CEILING, 0)
-    pixels, peak = 7 * 80 * 96, recovery.measured[0][3]
-    tight = measured(1 << 40)
-    assert tight.capacity is not None
-    monkeypatch.setattr(room.Room, "_has", lambda *given: True)
-    recovery = Recovery(engine, Bounds(capacity=replace(tight.capacity, budget_bytes=peak // 2)), "plain", said.append)
+    done = Recovery(engine, measured(1 << 40), "plain").accumulate(BATCH, 1)
+    assert (done.ceiling_pixels, done.shortages, done.words) == (NO_CEILING, 0, "")
+    pixels, peak = 7 * 80 * 96, done.measured[0][3]
+    monkeypatch.setattr(guard.MemoryGuard, "_has", lambda *given: True)
+    recovery = Recovery(engine, measured(peak // 2), "plain")
     monkeypatch.setattr(recovery._meter, "stop", lambda: peak)
-    recovery.accumulate(BATCH, 1)
-    assert recovery.ceiling == pytest.approx(pixels / 2, rel=1e-3)
-    assert recovery.shortages == 1
-    assert "going on with smaller ones" in said[0]
-    recovery.accumulate(BATCH, 1)
-    assert max(images for images, *_ in recovery.measured[1:]) < 7
+    done = recovery.accumulate(BATCH, 1)
+    assert done.ceiling_pixels == pytest.approx(pixels / 2, rel=1e-3)
+    assert done.shortages == 1
+    assert "continuing with smaller ones" in done.words
+    later = recovery.accumulate(BATCH, 1, done.ceiling_pixels)
+    assert max(images for images, *_ in later.measured) < 7
 
 
 @pytest.mark.parametrize("reached", [0.1, 0.5, 0.9])
@@ -215,17 +197,17 @@ def test_an_image_alone_climbs_the_ladder(engine, recovery, monkeypatch):
     wanted = gradient(engine)
     engine.forget_gradients()
     fails_above(engine, monkeypatch, 0, plain_only=True)
-    recovery.accumulate(single, 1)
+    done = recovery.accumulate(single, 1)
     torch.testing.assert_close(gradient(engine), wanted, rtol=1e-4, atol=1e-6)
-    assert [name for *_, name in recovery.measured] == ["checkpoint"]
+    assert [name for *_, name in done.measured] == ["checkpoint"]
 
 
 def test_what_fits_looks_for_no_other_way(engine, monkeypatch):
     """Ways for the direst need are found when they are needed: weighing a network takes seconds."""
     engine.forget_gradients()
-    monkeypatch.setattr(module, "_made", lambda *_: pytest.fail("no other way was asked for"))
-    for bounds in (PINNED, measured(1 << 50)):
-        Recovery(engine, bounds, "stream", lambda text: None).accumulate(batch_of([(64, 64)]), 1)
+    monkeypatch.setattr(module, "_unmeasured", lambda *_: pytest.fail("no other way was asked for"))
+    for limits in (PINNED, measured(1 << 50)):
+        Recovery(engine, limits, "tile").accumulate(batch_of([(64, 64)]), 1)
 
 
 def test_an_image_that_fits_in_no_way_says_so(engine, recovery, monkeypatch):
@@ -266,45 +248,48 @@ def test_the_ceiling_falls_at_once_and_rises_with_patience(troubles, planned):
         assert ceiling.pixels == NO_CEILING or ceiling.pixels < max(planned, 2)
 
 
-def measured(budget: int) -> Bounds:
-    """Bounds as probes would give them: 1 kB a pixel on top of nothing."""
-    rung = MeasuredRung(name="plain", way=PLAIN, memory=MemoryModel(0, 1000), time=TimeModel(0, 1e-6), probes=())
-    need = Need(10_000, 50_000, 100, None)
-    capacity = Capacity(
+def profile_of(budget: int, *strategies: StrategyProfile) -> MemoryProfile:
+    """A profile as probes would give it: 1 kB a pixel on top of nothing, unless strategies are given."""
+    plain = StrategyProfile(
+        name="plain", strategy=PLAIN, memory=MemoryModel(0, 1000), time=TimeModel(0, 1e-6), probes=()
+    )
+    return MemoryProfile(
         budget_bytes=budget,
         reserved_bytes=0,
         heap="return",
         map_elements=16.0,
-        need=need,
-        evaluation_need=need,
-        rungs=(rung,),
-        evaluation_rungs=(rung,),
+        probe_range=ProbeRange(10_000, 50_000, 100, None),
+        measured=strategies or (plain,),
     )
-    return Bounds(capacity=capacity)
+
+
+def measured(budget: int) -> RunLimits:
+    """Limits from such a profile, in training and in evaluation."""
+    return RunLimits(training=profile_of(budget), evaluation=profile_of(budget))
 
 
 def test_the_guard_stops_what_the_machine_no_longer_holds(engine, monkeypatch):
     """On a CPU a micro-batch whose growth is not free is not begun, but halved, before the kernel kills anything."""
     engine.forget_gradients()
-    recovery = Recovery(engine, measured(1 << 50), "plain", lambda text: None)
+    recovery = Recovery(engine, measured(1 << 50), "plain")
     tried = fails_above(engine, monkeypatch, 100)
-    monkeypatch.setattr(room, "free_host_bytes", lambda: 2 * 80 * 96 * 1000)
-    recovery.accumulate(BATCH, 1)
+    monkeypatch.setattr(guard, "free_host_bytes", lambda: 2 * 80 * 96 * 1000)
+    done = recovery.accumulate(BATCH, 1)
     assert max(tried) <= 2
     assert sum(tried) == 7
-    assert recovery.shortages
+    assert done.shortages
 
 
 def test_the_guard_waits_for_an_image_alone_and_then_gives_up(engine, monkeypatch):
     """Others may give memory back; if they do not, the message says how much is missing."""
     engine.forget_gradients()
-    recovery = Recovery(engine, measured(1 << 50), "plain", lambda text: None)
+    recovery = Recovery(engine, measured(1 << 50), "plain")
     free = iter([10, 10, 10, *[1 << 40] * 9])
-    monkeypatch.setattr(room, "free_host_bytes", lambda: next(free))
+    monkeypatch.setattr(guard, "free_host_bytes", lambda: next(free))
     recovery.accumulate(batch_of([(64, 64)]), 1)
-    monkeypatch.setattr(room, "free_host_bytes", lambda: 10)
-    monkeypatch.setattr(room, "WAIT_S", 0.0)
-    with pytest.raises(ShortageError, match="are left; free some"):
+    monkeypatch.setattr(guard, "free_host_bytes", lambda: 10)
+    monkeypatch.setattr(guard, "WAIT_S", 0.0)
+    with pytest.raises(ShortageError, match="is free; free some"):
         recovery.accumulate(batch_of([(64, 64)]), 1)
 
 
@@ -322,55 +307,54 @@ def test_the_guard_stops_evaluation_too(engine, monkeypatch):
     """What the machine no longer holds is asked in parts; an image alone waits, and then says what is missing."""
     whole = engine.predict(BATCH)
     tried = fails_above(engine, monkeypatch, 100)
-    monkeypatch.setattr(room, "free_host_bytes", lambda: 2 * 80 * 96 * 1000)
+    monkeypatch.setattr(guard, "free_host_bytes", lambda: 2 * 80 * 96 * 1000)
     found = predict(engine, BATCH, measured(1 << 50))
     torch.testing.assert_close(found, whole, rtol=1e-4, atol=1e-6)
     assert max(tried) <= 2
     assert sum(tried) == 7
     slept = []
-    monkeypatch.setattr(room.time, "sleep", slept.append)
-    monkeypatch.setattr(room, "free_host_bytes", lambda: 1 << 40 if len(slept) > 2 else 10)
+    monkeypatch.setattr(guard.time, "sleep", slept.append)
+    monkeypatch.setattr(guard, "free_host_bytes", lambda: 1 << 40 if len(slept) > 2 else 10)
     torch.testing.assert_close(predict(engine, BATCH, measured(1 << 50)), whole, rtol=1e-4, atol=1e-6)
     assert len(slept) == 3
-    monkeypatch.setattr(room, "free_host_bytes", lambda: 10)
-    monkeypatch.setattr(room, "WAIT_S", 0.0)
-    with pytest.raises(ShortageError, match="are left; free some"):
+    monkeypatch.setattr(guard, "free_host_bytes", lambda: 10)
+    monkeypatch.setattr(guard, "WAIT_S", 0.0)
+    with pytest.raises(ShortageError, match="is free; free some"):
         predict(engine, BATCH, measured(1 << 50))
 
 
 def test_nobody_waits_for_a_budget_to_grow(engine, monkeypatch):
     """Where the budget itself is too small, others cannot help: the message says what does."""
-    monkeypatch.setattr(room.time, "sleep", lambda seconds: pytest.fail("waited"))
-    with pytest.raises(ShortageError, match="of the budget are left; give more with --memory"):
+    monkeypatch.setattr(guard.time, "sleep", lambda seconds: pytest.fail("waited"))
+    with pytest.raises(ShortageError, match="of the budget is left; give more with --memory"):
         predict(engine, batch_of([(64, 64)]), measured(resident_bytes() + 1_000_000))
 
 
 def test_evaluation_climbs_as_well(engine, monkeypatch):
     """An image alone that its rung does not hold takes the next, and its answer is the same."""
-    bounds = measured(1 << 50)
-    assert bounds.capacity is not None
-    frugal = replace(bounds.capacity.rungs[0], name="stream", memory=MemoryModel(0, 100))
-    ladder = replace(bounds.capacity, evaluation_rungs=(bounds.capacity.rungs[0], frugal), budget_bytes=1 << 33)
+    plain = profile_of(1 << 33)
+    frugal = replace(plain.base, name="tile", memory=MemoryModel(0, 100))
+    limits = RunLimits(training=plain, evaluation=profile_of(1 << 33, plain.base, frugal))
     tried = fails_above(engine, monkeypatch, 100)
-    monkeypatch.setattr(room, "free_host_bytes", lambda: 500 * 64 * 64)
-    predict(engine, batch_of([(64, 64)]), Bounds(capacity=ladder))
+    monkeypatch.setattr(guard, "free_host_bytes", lambda: 500 * 64 * 64)
+    predict(engine, batch_of([(64, 64)]), limits)
     assert tried == [1]
 
 
 def test_the_guard_climbs_where_a_higher_rung_has_room(engine, monkeypatch):
     """What is free holds an image by another way: that is taken at once, without waiting."""
     engine.forget_gradients()
-    bounds = measured(1 << 50)
-    assert bounds.capacity is not None
-    plain = bounds.capacity.rungs[0]
+    plain = profile_of(1 << 33).base
     engine.model.train()
-    frugal = replace(plain, name="checkpoint", way=recomputed(engine.model.chain().weigh()), memory=MemoryModel(0, 100))
-    ladder = replace(bounds.capacity, rungs=(plain, frugal), budget_bytes=1 << 33)
-    recovery = Recovery(engine, Bounds(capacity=ladder), "plain", lambda text: None)
-    monkeypatch.setattr(room, "free_host_bytes", lambda: 500 * 64 * 64)
-    monkeypatch.setattr(room, "WAIT_S", 1e9)
-    recovery.accumulate(batch_of([(64, 64)]), 1)
-    assert [name for *_, name in recovery.measured] == ["checkpoint"]
+    frugal = replace(
+        plain, name="checkpoint", strategy=checkpointed(engine.model.chain().weigh()), memory=MemoryModel(0, 100)
+    )
+    profile = profile_of(1 << 33, plain, frugal)
+    recovery = Recovery(engine, RunLimits(training=profile, evaluation=profile), "plain")
+    monkeypatch.setattr(guard, "free_host_bytes", lambda: 500 * 64 * 64)
+    monkeypatch.setattr(guard, "WAIT_S", 1e9)
+    done = recovery.accumulate(batch_of([(64, 64)]), 1)
+    assert [name for *_, name in done.measured] == ["checkpoint"]
 
 
 def test_a_full_disk_is_a_shortage(engine, recovery, monkeypatch):
@@ -384,58 +368,6 @@ def test_a_full_disk_is_a_shortage(engine, recovery, monkeypatch):
         recovery.accumulate(batch_of([(64, 64)]), 1)
 
 
-def test_a_real_limit_is_met_and_survived():
-    """Within the operating system's own limit a batch that is too large is halved, and the process lives."""
-    program = """
-import resource, sys, torch
-from tests.training.test_recovery import PINNED, batch_of, make_engine
-from unsquare.training.recovery import Recovery
-engine = make_engine("test_resnet")
-recovery = Recovery(engine, PINNED, "plain", lambda text: None)
-small = batch_of([(256, 256)])
-recovery.accumulate(small, 1)
-taken = int(open("/proc/self/statm").read().split()[5]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_DATA, (taken + (300 << 20), resource.RLIM_INFINITY))
-loss, _ = recovery.accumulate(batch_of([(512, 512)] * 8), 1 / 8)
-print(recovery.shortages, [images for images, *_ in recovery.measured], loss)
-"""
-    root = Path(__file__).parents[2]
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, cwd=root, env=environment(), timeout=200
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    shortages, rest = done.stdout.split(maxsplit=1)
-    assert int(shortages) >= 1
-    assert sum(json.loads(rest[: rest.index("]") + 1])) == 9
-
-
-@pytest.fixture(scope="module")
-def trained(pictures, tmp_path_factory):
-    """A run of one process that had enough memory."""
-    run = tmp_path_factory.mktemp("trained") / "run"
-    assert main(["train", str(pictures), "--out", str(run), *TRAINED]) == 0
-    return run
-
-
-@pytest.mark.parametrize("rank", [0, 1])
-def test_a_shortage_on_one_of_two_ranks_changes_nothing(pictures, trained, tmp_path, rank):
-    """Memory runs out on one rank, in forward and in backward; the ranks go on together and the losses are the same."""
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    command = [sys.executable, *launcher, SCRIPT, str(rank), "1", "5", "train", pictures, "--out", tmp_path / "run"]
-    path = f"{Path(__file__).parents[2]}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
-    done = subprocess.run(
-        [*map(str, command), *TRAINED],
-        capture_output=True,
-        text=True,
-        env=environment() | {"PYTHONPATH": path},
-        timeout=200,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    np.testing.assert_allclose(losses(tmp_path / "run"), losses(trained), rtol=1e-5)
-    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert sum(row.get("shortages", 0) for row in rows) >= 1
-
-
 def test_a_plan_below_a_ceiling_still_holds_the_largest_image():
     """Micro-batches of several images stay below it; an image alone may take what it took before."""
     limits = measured(1 << 30).limits(1)
@@ -447,12 +379,10 @@ def test_a_plan_below_a_ceiling_still_holds_the_largest_image():
 
 def test_a_trimmed_heap_grows_less(engine, monkeypatch):
     """Where the heap is kept, what a micro-batch may add to one just trimmed is less than the bound over many."""
-    kept = measured(1 << 50)
-    assert kept.capacity is not None
-    bounds = Bounds(capacity=replace(kept.capacity, heap="keep"))
+    kept = replace(profile_of(1 << 50), heap="keep")
     growth = 2 * 1000 * 64 * 64
-    monkeypatch.setattr(room, "WAIT_S", 0.0)
+    monkeypatch.setattr(guard, "WAIT_S", 0.0)
     for free, fits in ((0.76 * growth, True), (0.74 * growth, False)):
-        monkeypatch.setattr(room, "free_host_bytes", lambda free=free: int(free))
+        monkeypatch.setattr(guard, "free_host_bytes", lambda free=free: int(free))
         with nullcontext() if fits else pytest.raises(ShortageError):
-            predict(engine, batch_of([(64, 64)]), bounds)
+            predict(engine, batch_of([(64, 64)]), RunLimits(training=kept, evaluation=kept))

@@ -14,18 +14,18 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from unsquare.data.loader import PaddedBatch
-from unsquare.execution.strategy import Way
+from unsquare.execution.strategy import Strategy, StrategyName
 from unsquare.memory.heap import release_unused
 from unsquare.memory.meter import PeakMeter, resident_bytes
 from unsquare.memory.model import MemoryModel, TimeModel
 from unsquare.network.engine import Engine
-from unsquare.shapes import Shape, Sizes
+from unsquare.runs.memory_profile import Probe, ProbeRange, StrategyProfile
+from unsquare.shapes import Shape
 
 PROBING = 4
 """Changes when probes are chosen or measured otherwise, so that what earlier ones showed is not used."""
@@ -46,70 +46,35 @@ STRIDE = 4
 
 LONG_PROBE_S = 2.0
 """A probe that takes longer is run once."""
+SMALL = Shape(96, 96)
+"""A canvas to run before what is measured, for the optimizer to have its state."""
 
-Run = Callable[[Engine, int, Shape, Way], float]
-"""Runs a micro-batch of so many images on a canvas in a way; returns seconds."""
-
-
-@dataclass(frozen=True)
-class Need:
-    """How large the micro-batches will be: probes reach that far, because short lines predict badly."""
-
-    largest_image: int
-    """Pixels of the largest image."""
-    usual_pixels: int
-    """Pixels that hardly any micro-batch will have more of."""
-    smallest_image: int
-    """Pixels of the smallest image: how many a micro-batch may have."""
-    most_images: int | None
-    """Images that no micro-batch has more of; None where memory alone bounds them."""
-
-    @classmethod
-    def of(cls, sizes: Sizes, step_images: int, *, most_images: int | None = None) -> Need:
-        """The need of images of these shapes, (N, 2), of which a step takes so many."""
-        pixels = sizes.prod(axis=1)
-        usual = int(max(pixels.max(), pixels.mean() * step_images))
-        return cls(int(pixels.max()), usual, int(pixels.min()), most_images)
+ProbeStep = Callable[[Engine, int, Shape, Strategy], float]
+"""Runs a micro-batch: the engine, the number of images, the canvas and the strategy; returns seconds."""
 
 
-@dataclass(frozen=True)
-class Probe:
-    """One measured micro-batch."""
-
-    images: int
-    height: int
-    width: int
-    peak_bytes: int
-    seconds: float
-
-    @property
-    def pixels(self) -> int:
-        """Computed pixels."""
-        return self.images * self.height * self.width
-
-
-def run_training(engine: Engine, images: int, canvas: Shape, way: Way) -> float:
+def train_probe(engine: Engine, images: int, canvas: Shape, strategy: Strategy) -> float:
     """Seconds of forward and backward; the update, which a step pays once however it is cut, is not timed."""
-    batch = synthetic(images, canvas)
+    batch = synthetic_batch(images, canvas)
     for parameter in engine.model.parameters():  # as in a step's later micro-batches, which add to gradients
         if parameter.requires_grad:
             parameter.grad = torch.zeros_like(parameter)
     started = time.perf_counter()
-    engine.accumulate(batch, 1 / images, way)  # returns the loss as a number, so the device has finished
+    engine.accumulate(batch, 1 / images, strategy)  # returns the loss as a number, so the device has finished
     seconds = time.perf_counter() - started
     engine.update(0.0)
     return seconds
 
 
-def run_evaluation(engine: Engine, images: int, canvas: Shape, way: Way) -> float:
+def evaluate_probe(engine: Engine, images: int, canvas: Shape, strategy: Strategy) -> float:
     """Seconds of a forward pass."""
-    batch = synthetic(images, canvas)
+    batch = synthetic_batch(images, canvas)
     started = time.perf_counter()
-    engine.predict(batch, way)
+    engine.predict(batch, strategy)
     return time.perf_counter() - started
 
 
-def synthetic(images: int, canvas: Shape) -> PaddedBatch:
+def synthetic_batch(images: int, canvas: Shape) -> PaddedBatch:
     """A micro-batch of noise, its last image a pixel smaller each way, so that the paths for padding run as well."""
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (images, canvas.height, canvas.width, 3), dtype=np.uint8)
@@ -123,7 +88,7 @@ def synthetic(images: int, canvas: Shape) -> PaddedBatch:
     )
 
 
-def warm_up(engine: Engine, run: Run, way: Way) -> int:
+def warm_up(engine: Engine, run: ProbeStep, strategy: Strategy) -> int:
     """Run small images of new shapes: kernels are chosen, the optimizer has its state.
 
     Returns:
@@ -136,7 +101,7 @@ def warm_up(engine: Engine, run: Run, way: Way) -> int:
         len(held) < 3 or (held[-1] - held[-2] > FLAT_BYTES and time.perf_counter() - started < WARM_SECONDS)
     ):
         for height, width in rng.integers(48, 145, (WARM_STRIDE, 2)).tolist():
-            run(engine, 1, Shape(height, width), way)
+            run(engine, 1, Shape(height, width), strategy)
         held.append(held_bytes(engine))
     return held[-1] + _still_to_come(held)
 
@@ -154,7 +119,9 @@ def held_bytes(engine: Engine) -> int:
     return resident_bytes() if engine.device.type == "cpu" else 0
 
 
-def measure(engine: Engine, run: Run, images: int, canvas: Shape, way: Way, settled_bytes: int | None = None) -> Probe:
+def measure(
+    engine: Engine, run: ProbeStep, images: int, canvas: Shape, strategy: Strategy, settled_bytes: int | None = None
+) -> Probe:
     """A micro-batch's peak and time.
 
     Args:
@@ -162,29 +129,29 @@ def measure(engine: Engine, run: Run, images: int, canvas: Shape, way: Way, sett
         run: what is probed.
         images: of the micro-batch.
         canvas: of the micro-batch.
-        way: how it is run.
+        strategy: how it is run.
         settled_bytes: the peak is what the micro-batch adds to this; None takes what is held now.
     """
     meter = PeakMeter(engine.device)
     held = held_bytes(engine)
     meter.start()
-    seconds = [run(engine, images, canvas, way)]
+    seconds = [run(engine, images, canvas, strategy)]
     if seconds[0] < LONG_PROBE_S:  # the first run also pays for choosing kernels of this shape
         held = held_bytes(engine)
         meter.start()
-        seconds.append(run(engine, images, canvas, way))
+        seconds.append(run(engine, images, canvas, strategy))
     peak = meter.stop() - held + (held if settled_bytes is None else settled_bytes)
     return Probe(images, canvas.height, canvas.width, peak, min(seconds))
 
 
 def climb(
     engine: Engine,
-    run: Run,
-    way: Way,
+    run: ProbeStep,
+    strategy: Strategy,
     *,
     settled_bytes: int,
     budget: int,
-    need: Need,
+    probe_range: ProbeRange,
     seconds: float,
     first_pixels: int = FIRST_PIXELS,
 ) -> list[Probe]:
@@ -193,10 +160,10 @@ def climb(
     Args:
         engine: the network on its device.
         run: what is probed.
-        way: how it is run.
+        strategy: how it is run.
         settled_bytes: what peaks add to.
         budget: bytes; three quarters of it bound the probes after the third.
-        need: pixels beyond which no probe tells anything.
+        probe_range: pixels beyond which no probe tells anything.
         seconds: after so long no further probe starts.
         first_pixels: of the first.
     """
@@ -208,15 +175,16 @@ def climb(
         and (
             len(probes) < 3
             or (
-                pixels < 2 * need.usual_pixels and time.perf_counter() - started + _expected_s(probes, pixels) < seconds
+                pixels < 2 * probe_range.usual_pixels
+                and time.perf_counter() - started + _expected_s(probes, pixels) < seconds
             )
         )
     ):
         canvas = _canvas(pixels)
-        probes.append(measure(engine, run, max(1, pixels // canvas.pixels), canvas, way, settled_bytes))
+        probes.append(measure(engine, run, max(1, pixels // canvas.pixels), canvas, strategy, settled_bytes))
         pixels *= 2 if len(probes) < 3 else STRIDE
     if first_pixels == FIRST_PIXELS:
-        probes += _shaped(engine, run, way, settled_bytes)
+        probes += _shaped(engine, run, strategy, settled_bytes)
     return probes
 
 
@@ -226,10 +194,10 @@ def _canvas(pixels: int) -> Shape:
     return Shape(side, side) if side * side == pixels else Shape(side, min(side, 512))
 
 
-def _shaped(engine: Engine, run: Run, way: Way, settled_bytes: int) -> list[Probe]:
+def _shaped(engine: Engine, run: ProbeStep, strategy: Strategy, settled_bytes: int) -> list[Probe]:
     shapes = [(1, Shape(128, SHAPED_PIXELS // 128)), (1, Shape(SHAPED_PIXELS // 128, 128))]
     shapes.append((2 * SHAPED_PIXELS // 96**2, Shape(96, 96)))
-    return [measure(engine, run, images, canvas, way, settled_bytes) for images, canvas in shapes]
+    return [measure(engine, run, images, canvas, strategy, settled_bytes) for images, canvas in shapes]
 
 
 def _expected_peak(probes: list[Probe], pixels: int) -> float:
@@ -245,23 +213,34 @@ def _expected_s(probes: list[Probe], pixels: int) -> float:
     return seconds if seconds >= LONG_PROBE_S else 2 * seconds
 
 
-def fit_memory(probes: list[Probe] | tuple[Probe, ...], way: Way) -> MemoryModel:
-    """The plane through the peaks of probes run in a way.
+def fit_memory(probes: list[Probe] | tuple[Probe, ...], strategy: Strategy) -> MemoryModel:
+    """The plane through the peaks of a strategy's probes.
 
-    What a piece takes is constant, and what crosses from part to part grows: a streamed way's peak is the largest of
+    With tiling a tile's memory is constant and what is passed between parts grows, so that the peak is the largest of
     several lines.
     """
     images, peaks = [probe.images for probe in probes], [probe.peak_bytes for probe in probes]
-    return MemoryModel.fit([probe.pixels for probe in probes], images, peaks, bends=way.streams)
+    return MemoryModel.fit([probe.pixels for probe in probes], images, peaks, bends=strategy.tiles)
 
 
-def fit_time(probes: list[Probe] | tuple[Probe, ...]) -> TimeModel:
+def strategy_profile(name: StrategyName, strategy: Strategy, probes: list[Probe]) -> StrategyProfile:
+    """What probes show of a strategy."""
+    return StrategyProfile(
+        name=name,
+        strategy=strategy,
+        memory=fit_memory(probes, strategy),
+        time=fit_time(probes),
+        probes=tuple(probes),
+    )
+
+
+def fit_time(probes: list[Probe]) -> TimeModel:
     """The line through probes' times."""
     return TimeModel.fit([probe.pixels for probe in probes], [probe.seconds for probe in probes])
 
 
 @contextmanager
-def untouched(engine: Engine) -> Iterator[int]:
+def weights_restored(engine: Engine) -> Iterator[int]:
     """Put back weights, running statistics and the optimizer after probe steps.
 
     Yields:

@@ -1,11 +1,11 @@
-"""The ladder at work: one image of each size within a budget, by the lowest rung that holds it.
+"""Fallbacks at work: one image of each size within a budget, by the first strategy that holds it.
 
-Each row is a process of its own that measures the ladder as a run does, trains on the image once by the rung that was
+Each row is a process of its own that measures strategies as a run does, trains on the image once by the one that was
 chosen, and reads its peak from the operating system's high-water mark (VmHWM, everything counted). The gradient's error
 is that of the same way against the plain network, in float32 on an image that the plain network holds: the largest
 difference over the largest gradient, of the worst parameter.
 
-    python benchmarks/memory_ladder.py --out benchmarks/results/memory_ladder-DATE.json
+    python benchmarks/memory_fallbacks.py --out benchmarks/results/memory_fallbacks-DATE.json
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 import torch
 
-from unsquare.execution.strategy import PLAIN, Way
+from unsquare.capacity.fallbacks import Prober, Workload, measure_profiles
+from unsquare.capacity.probes import held_bytes, synthetic_batch
+from unsquare.execution.strategy import PLAIN, Strategy
 from unsquare.memory.budget import parse_bytes
 from unsquare.memory.cache import MeasurementCache, cache_folder
 from unsquare.memory.meter import PeakMeter
@@ -35,9 +37,8 @@ from unsquare.network.classifier import Classifier, ModelConfig
 from unsquare.network.device import DeviceConfig, launch
 from unsquare.network.engine import Engine
 from unsquare.network.optimizer import OptimizerConfig
+from unsquare.runs.memory_profile import ProbeRange
 from unsquare.shapes import Shape
-from unsquare.training.measure import Frame, Prober, measure_training
-from unsquare.training.probing import Need, held_bytes, synthetic
 
 ROWS = (  # network, norms, budget, height, width
     ("convnext_atto", "own", "8GiB", 4096, 4096),
@@ -59,18 +60,18 @@ def engine_of(name: str, norm: Any, precision: Any) -> Engine:
     return Engine(launch(DeviceConfig(precision=precision)), model, OptimizerConfig())
 
 
-def gradient_error(name: str, norm: str, way: Way) -> float:
+def gradient_error(name: str, norm: str, strategy: Strategy) -> float:
     """The largest difference from the plain network's gradient, over the largest gradient of that parameter."""
     engine = engine_of(name, norm, "32-true")
-    own = replace(way, bf16=False)
-    if way.streams:  # pieces of half the compared image's side at the most, so that there are several
-        parts = [replace(s, piece_side=min(s.piece_side, 1000)) if s.how == "stream" else s for s in way.segments]
+    own = replace(strategy, bf16=False)
+    if strategy.tiles:  # pieces of half the compared image's side at the most, so that there are several
+        parts = [replace(s, tile_side=min(s.tile_side, 1000)) if s.how == "tile" else s for s in strategy.segments]
         own = replace(own, segments=tuple(parts))
     kept: list[list[torch.Tensor]] = []
     for each in (PLAIN, own):
         engine.forget_gradients()
         state = {key: value.clone() for key, value in engine.model.state_dict().items()}
-        engine.accumulate(synthetic(1, COMPARED), 1.0, each)
+        engine.accumulate(synthetic_batch(1, COMPARED), 1.0, each)
         kept.append([p.grad.clone() for p in engine.model.parameters() if p.grad is not None])
         engine.model.load_state_dict(state)
     plain, found = kept
@@ -82,30 +83,28 @@ def print_row(name: str, norm: str, budget: int, canvas: Shape) -> None:
     engine = engine_of(name, norm, "auto")
     started = time.perf_counter()
     prober = Prober(engine, {"benchmark": "ladder", "model": name, "norm": norm}, MeasurementCache(cache_folder()))
-    need = Need(canvas.pixels, canvas.pixels, canvas.pixels, 1)
-    frame = Frame(budget_bytes=budget, reserved_bytes=0)
-    capacity = measure_training(prober, frame, need, need)
+    need = ProbeRange(canvas.pixels, canvas.pixels, canvas.pixels, 1)
+    profile, _ = measure_profiles(prober, Workload(training=need, evaluation=need, budget_bytes=budget))
     measuring_s = time.perf_counter() - started
-    ladder = capacity.training
-    rung = ladder.rung(canvas.pixels)
+    measured = profile.strategy_for(canvas.pixels)
     held_bytes(engine)
-    batch = synthetic(1, canvas)
+    batch = synthetic_batch(1, canvas)
     meter = PeakMeter(engine.device)
     meter.start()
     started = time.perf_counter()
-    loss, _ = engine.accumulate(batch, 1.0, rung.way)
+    loss, _ = engine.accumulate(batch, 1.0, measured.strategy)
     engine.update(1e-4)
     seconds = time.perf_counter() - started
-    segments = [(s.how, s.stop - s.start, s.piece_side) for s in rung.way.segments]
+    segments = [(s.how, s.stop - s.start, s.tile_side) for s in measured.strategy.segments]
     print(
         json.dumps(
             {
-                "rung": rung.name,
-                "way": rung.way.to_dict(),
+                "name": measured.name,
+                "strategy": measured.strategy.to_dict(),
                 "segments": segments,
-                "holds_pixels": dict(zip((each.name for each in ladder.rungs), ladder.held)),
-                "price": rung.time.s_per_pixel / ladder.base.time.s_per_pixel,
-                "predicted_bytes": rung.memory.peak_bytes(canvas.pixels),
+                "holds_pixels": dict(zip((each.name for each in profile.strategies), profile.most_pixels)),
+                "price": measured.time.s_per_pixel / profile.base.time.s_per_pixel,
+                "predicted_bytes": measured.memory.peak_bytes(canvas.pixels),
                 "peak_bytes": meter.stop(),
                 "seconds": seconds,
                 "loss": loss,
@@ -127,8 +126,8 @@ def main() -> None:
         print_row(name, norm, parse_bytes(budget), Shape(int(height), int(width)))
         return
     if given.error:
-        name, norm, way = given.error
-        print(gradient_error(name, norm, Way.from_dict(json.loads(way))))
+        name, norm, strategy = given.error
+        print(gradient_error(name, norm, Strategy.from_dict(json.loads(strategy))))
         return
     results: dict[str, Any] = {"rows": []}
     if given.out is not None and given.out.exists():
@@ -137,17 +136,17 @@ def main() -> None:
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
         "torch": torch.__version__,
     }
-    print(f"{'network':22} {'MP':>6} {'budget':>7}  rung        predicted   peak GiB  seconds  MP/s  gradient error")
+    print(f"{'network':22} {'MP':>6} {'budget':>7}  strategy    predicted   peak GiB  seconds  MP/s  gradient error")
     for number in given.rows:
         words = [str(word) for word in ROWS[number]]
         found = json.loads(child(["--child", *words]))
-        found["gradient_error"] = float(child(["--error", *words[:2], json.dumps(found["way"])]))
+        found["gradient_error"] = float(child(["--error", *words[:2], json.dumps(found["strategy"])]))
         name, norm, budget, height, width = ROWS[number]
         setting = {"network": name, "norm": norm, "budget": budget, "height": height, "width": width}
         results["rows"] = [row for row in results["rows"] if {k: row[k] for k in setting} != setting]
         results["rows"].append(setting | found)
         print(
-            f"{name + ' ' + norm:22} {height * width / 1e6:6.0f} {budget:>7}  {found['rung']:10} "
+            f"{name + ' ' + norm:22} {height * width / 1e6:6.0f} {budget:>7}  {found['name']:10} "
             f"{found['predicted_bytes'] / 2**30:10.2f} {found['peak_bytes'] / 2**30:10.2f} {found['seconds']:8.1f} "
             f"{height * width / 1e6 / found['seconds']:5.2f}  {found['gradient_error']:.1e}",
             flush=True,

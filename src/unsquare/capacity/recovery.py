@@ -1,0 +1,213 @@
+"""What happens when memory runs out after all: the micro-batch is rolled back, halved and run again; none is lost.
+
+Others may take memory during a run, so no plan can promise that it is there. On a GPU the device's allocator says so,
+and the micro-batch that failed leaves no trace (`Engine.accumulate`). On a CPU the kernel would kill the process
+instead, so a guard looks before each micro-batch and refuses it. Either way the halves are run with the same weights;
+an image alone is run by the next fallback. Where batch norms take statistics over a micro-batch,
+halves have their own, and dropout draws for each half anew; everything else is the same to rounding.
+
+Ranks need no agreement to halve, since nothing is exchanged within a step. At its end they agree on the lowest ceiling
+of any; larger micro-batches are cut beforehand from then on, and the next epoch of `mixed` is planned below it. A
+micro-batch that took more than the budget lowers it in proportion. After `PATIENCE` steps without trouble the ceiling
+rises by half, until it is gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from unsquare.capacity.guard import MemoryGuard, computed_pixels, run_in_parts
+from unsquare.data.loader import PaddedBatch
+from unsquare.errors import ExactError
+from unsquare.exact.random_state import RandomState
+from unsquare.execution.cuts import checkpointed, smallest_tiled
+from unsquare.execution.offload import can_offload
+from unsquare.execution.strategy import STRATEGY_NAMES, Strategy, StrategyName
+from unsquare.memory.budget import format_bytes
+from unsquare.memory.heap import release_unused
+from unsquare.memory.meter import PeakMeter
+from unsquare.network.engine import Engine, ShortageError
+from unsquare.runs.memory_profile import Candidate, RunLimits
+
+NO_CEILING = 1 << 62
+PATIENCE = 32
+"""Steps without trouble after which larger micro-batches are tried again."""
+RISE = 1.5
+"""How much larger they may be then."""
+
+
+@dataclass(frozen=True)
+class Ceiling:
+    """The most computed pixels of a micro-batch since memory ran out; the same on all ranks between steps."""
+
+    pixels: int = NO_CEILING
+    quiet_steps: int = 0
+    """Steps since it last moved."""
+
+    def after(self, lowest: int, shortages: int, planned: int) -> Ceiling:
+        """The ceiling after a step.
+
+        Args:
+            lowest: the lowest ceiling of any rank.
+            shortages: how often memory ran out on any rank.
+            planned: what plans hold without a ceiling, at which it is gone.
+        """
+        if shortages:
+            return Ceiling(lowest)
+        if self.pixels == NO_CEILING:
+            return self
+        if self.quiet_steps + 1 < PATIENCE:
+            return replace(self, quiet_steps=self.quiet_steps + 1)
+        risen = int(self.pixels * RISE)
+        return Ceiling() if risen >= planned else Ceiling(risen)
+
+
+@dataclass
+class Recovered:
+    """What came of a micro-batch, run in as many parts as memory asked for."""
+
+    ceiling_pixels: int
+    """The most computed pixels that this rank runs at once from here on."""
+    loss: float = 0.0
+    """The sum of the images' losses."""
+    right: int = 0
+    """How many images are classified right."""
+    shortages: int = 0
+    """How often memory ran out, or a part took more than the budget."""
+    words: str = ""
+    """What to say of the first shortage."""
+    measured: list[tuple[int, int, int, int, str]] = field(default_factory=list)
+    """Of each part: images, height, width, peak bytes, and the strategy's name."""
+
+    def add(self, later: Recovered) -> None:
+        """Add what came of a later micro-batch of the same step."""
+        self.ceiling_pixels = later.ceiling_pixels
+        self.loss, self.right = self.loss + later.loss, self.right + later.right
+        self.shortages += later.shortages
+        self.words = self.words or later.words
+        self.measured += later.measured
+
+    def note(self, words: str) -> None:
+        """Count a shortage."""
+        self.shortages += 1
+        self.words = self.words or words
+
+
+class Recovery:
+    """Runs micro-batches, in parts where memory runs out.
+
+    Args:
+        engine: the network on its device.
+        limits: how micro-batches are run, and what they take.
+        last: the last fallback.
+    """
+
+    def __init__(self, engine: Engine, limits: RunLimits, last: StrategyName) -> None:
+        self._engine = engine
+        self._limits = limits
+        self._guard = MemoryGuard(engine, limits)
+        self._last = last
+        self._unmeasured: tuple[Candidate, ...] | None = None
+        self._meter = PeakMeter(engine.device)
+
+    def accumulate(self, batch: PaddedBatch, weight: float, ceiling_pixels: int = NO_CEILING) -> Recovered:
+        """As `Engine.accumulate`, in as many parts as memory asks for.
+
+        Args:
+            batch: the micro-batch.
+            weight: of each image's loss.
+            ceiling_pixels: the most computed pixels to run at once, but for an image alone.
+
+        Raises:
+            BudgetError: an image alone fits by no strategy.
+        """
+        done = Recovered(ceiling_pixels)
+
+        def failed(part: PaddedBatch) -> None:
+            done.ceiling_pixels = min(done.ceiling_pixels, max(computed_pixels(part) // 2, 1))
+
+        parts = run_in_parts(
+            batch,
+            lambda part: self._run(part, weight, done),
+            lambda part: computed_pixels(part) > done.ceiling_pixels,
+            failed,
+        )
+        for loss, right in parts:
+            done.loss, done.right = done.loss + loss, done.right + right
+        return done
+
+    def _run(self, part: PaddedBatch, weight: float, done: Recovered) -> tuple[float, int]:
+        """Run a part by its strategy; an image alone by each fallback, too, with the same random numbers."""
+        chance = RandomState.now(self._engine.device)
+
+        def attempt(part: PaddedBatch, name: str, strategy: Strategy) -> tuple[float, int]:
+            self._meter.start()
+            found = self._engine.accumulate(part, weight, strategy)
+            peak = self._meter.stop()
+            done.measured.append((len(part.images), *part.pixels.shape[2:], peak, name))
+            self._learn(part, peak, done)
+            return found
+
+        def failed(error: ShortageError) -> None:
+            done.note(f"Memory ran out; continuing with smaller micro-batches. ({error})")
+            release_unused()
+            chance.restore()
+
+        return self._guard.run(part, self._candidates(part), attempt, failed)
+
+    def _candidates(self, part: PaddedBatch) -> Iterator[Candidate]:
+        """The strategy for a part, its fallbacks, and those that were never measured."""
+        yield from self._limits.candidates(computed_pixels(part), len(part.images))
+        if self._unmeasured is None:  # found when they are needed
+            profile = self._limits.training
+            known = [] if profile is None else [each.name for each in profile.strategies]
+            names = [name for name in STRATEGY_NAMES[: STRATEGY_NAMES.index(self._last) + 1] if name not in known]
+            self._unmeasured = tuple(_unmeasured(self._engine, names))
+        yield from self._unmeasured
+
+    def _learn(self, part: PaddedBatch, peak: int, done: Recovered) -> None:
+        """Lower the ceiling in proportion where a part took more than the budget."""
+        profile = self._limits.training
+        if profile is None or peak <= profile.budget_bytes or len(part.images) == 1:
+            return
+        fixed = profile.base.memory.fixed_bytes
+        within = max(profile.budget_bytes - fixed, 0.0) / max(peak - fixed, 1.0)
+        done.ceiling_pixels = min(done.ceiling_pixels, max(int(computed_pixels(part) * within), 1))
+        done.note(
+            f"A micro-batch took {format_bytes(peak)} of a budget of {format_bytes(profile.budget_bytes)}; continuing "
+            "with smaller ones."
+        )
+
+
+def predict(engine: Engine, batch: PaddedBatch, limits: RunLimits) -> torch.Tensor:
+    """As `Engine.predict`, in as many parts as memory asks for.
+
+    Raises:
+        ShortageError: an image alone does not fit.
+    """
+    guard = MemoryGuard(engine, limits)
+
+    def attempt(part: PaddedBatch) -> torch.Tensor:
+        candidates = limits.candidates(computed_pixels(part), len(part.images), evaluation=True)
+        return guard.run(part, candidates, lambda part, _, how: engine.predict(part, how), lambda _: release_unused())
+
+    return torch.cat(list(run_in_parts(batch, attempt)))
+
+
+def _unmeasured(engine: Engine, names: list[StrategyName]) -> Iterator[Candidate]:
+    """Strategies by name, with as little memory as they can; none for a network, or a device, that has none."""
+    engine.model.train()
+    try:
+        chain = engine.model.chain()
+        with engine.fabric.autocast():
+            weights = chain.weigh()
+    except (ExactError, MemoryError, RuntimeError):  # with so little memory even weighing may fail
+        return
+    for name in names:
+        if name == "checkpoint" or (name == "offload" and can_offload(engine.device)):
+            yield Candidate(name, checkpointed(weights, offload=name == "offload"), None)
+        elif name == "tile" and (found := smallest_tiled(weights)) is not None:
+            yield Candidate(name, found, None)
