@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import os
 import stat
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import repeat
@@ -30,12 +29,11 @@ from unsquare.index.manifest import MANIFEST_SUFFIXES, read_manifest
 from unsquare.index.opening import open_regular
 from unsquare.index.reading import image_errors, quiet
 from unsquare.index.table import VERSION, Problem, ShapeIndex, is_index, printable, shown
+from unsquare.progress import Progress
 from unsquare.settings import MOST_WORKERS, Range, checks_arguments
 from unsquare.shapes import Shape, Sizes
 
 _ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".7z", ".rar")
-Progress = Callable[[int, int], None]
-"""Called with the files done and the files in all."""
 
 
 @dataclass(frozen=True, kw_only=True)

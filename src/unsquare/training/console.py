@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from unsquare.plan.columns import Progress as ProgressCallback
+from unsquare.progress import Progress as ProgressCallback
 from unsquare.training.metrics import Evaluation
 
 
