@@ -10,8 +10,8 @@ paying v_i where it has none: whatever the prices, the least cost of what is lef
     S(h, w) = sum of max(v_i - h w, 0) over the images that (h, w) holds,
 
 is at most the cost of every choice of K canvases, because a choice that obeys the rule costs the same before and after.
-S is `unsquare.plan.savings` at prices v; it need be known only where heights and widths are those of images, because a
-canvas shrunk to the images on it costs no more. Subgradient steps raise L.
+S is `savings` at prices v; it need be known only where heights and widths are those of images, because a canvas shrunk
+to the images on it costs no more. Subgradient steps raise L.
 
 Sides may be rounded down to a few levels, images and canvases alike: rounding is monotone, so a canvas still holds what
 it held, and its area only falls. A bound for rounded sides is therefore a bound for the real ones. Steps begin with few
@@ -32,9 +32,8 @@ from typing import Any
 
 import numpy as np
 
-from unsquare.plan.canvases import cheapest_canvas, choose_canvases
-from unsquare.plan.config import Limits
-from unsquare.plan.savings import Counts, Prices, Sides, savings
+from unsquare.plan.buckets.canvases import Prices, SideLengths, cheapest_canvas, choose_canvases, savings
+from unsquare.plan.config import Counts, Limits
 from unsquare.shapes import Geometry, Sizes
 
 STAGES = ((256, 300), (512, 300), (1024, 200), (2048, 150), (0, 160))
@@ -44,7 +43,14 @@ PATIENCE = 12
 
 
 def lower_bound(
-    shapes: Sizes, counts: Counts, most: int, heights: Sides, widths: Sides, prices: Prices, aim: float, steps: int
+    shapes: Sizes,
+    counts: Counts,
+    most: int,
+    heights: SideLengths,
+    widths: SideLengths,
+    prices: Prices,
+    aim: float,
+    steps: int,
 ) -> tuple[float, Prices]:
     """A number of pixels that no `most` canvases can pass, and the prices that prove it.
 
@@ -86,7 +92,7 @@ def lower_bound(
     return best, best_prices
 
 
-def levels(sides: Counts, most: int) -> Sides:
+def levels(sides: Counts, most: int) -> SideLengths:
     """At most `most` of the sides, the smallest among them, at like ratios; all where `most` is 0."""
     distinct = np.unique(sides)
     if not most:
@@ -95,7 +101,7 @@ def levels(sides: Counts, most: int) -> Sides:
     return np.unique(np.append(distinct[np.minimum(near, len(distinct) - 1)], distinct[0]))
 
 
-def rounded_down(sides: Counts, levels: Sides) -> Counts:
+def rounded_down(sides: Counts, levels: SideLengths) -> Counts:
     return levels[np.searchsorted(levels, sides, side="right") - 1]
 
 

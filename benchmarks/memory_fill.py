@@ -37,7 +37,7 @@ from unsquare.network.classifier import Classifier, ModelConfig
 from unsquare.network.device import DeviceConfig, launch
 from unsquare.network.engine import Engine
 from unsquare.network.optimizer import OptimizerConfig
-from unsquare.plan.columns import Columns
+from unsquare.plan.analysis.table import PlanTable
 from unsquare.plan.config import Limits, PlanConfig, StepForm
 from unsquare.plan.planner import plan_epoch
 from unsquare.runs.memory_profile import ProbeRange
@@ -55,16 +55,16 @@ def fills(sizes: Sizes, steps: StepForm, budget: int, launch_pixels: int) -> dic
     """Fill of what should be full, and of all; in `b2b`, where memory alone ends a batch, all should."""
     limits = Limits(budget_pixels=budget, launch_pixels=launch_pixels)
     config = PlanConfig(steps=steps, step_images=256 if steps == "mixed" else None)
-    bound = Columns.of(plan_epoch(sizes, config, limits, 0), limits)
+    bound = PlanTable.of_plan(plan_epoch(sizes, config, limits, 0))
     should = np.ones(len(bound.count), dtype=bool)
     if steps == "mixed":
         free = replace(limits, budget_pixels=UNBOUNDED)
-        unbound = Columns.of(plan_epoch(sizes, config, free, 0), free)
+        unbound = PlanTable.of_plan(plan_epoch(sizes, config, free, 0))
         wished = np.zeros(len(sizes))
-        wished[unbound.images] = unbound.computed[unbound.batch_of_image]
+        wished[unbound.images] = unbound.computed_pixels[unbound.batch_of_image]
         should = np.maximum.reduceat(wished[bound.images], bound.start) > budget
     canvas = bound.canvas.prod(axis=1)
-    fill, possible = limits.fill(bound.computed), budget // canvas * canvas / budget
+    fill, possible = limits.fill(bound.computed_pixels), budget // canvas * canvas / budget
     return {
         "micro_batches": len(fill),
         "should_be_full": float(should.mean()),
@@ -83,14 +83,14 @@ def peaks(sizes: Sizes, backbone: str, budget: int, steps: StepForm, number: int
     need = ProbeRange.of(sizes, 256, most_images=256 if steps == "mixed" else None)
     profile, _ = measure_profiles(prober, Workload(training=need, evaluation=need, budget_bytes=budget))
     limits = profile.limits(profile.launch_pixels, 1)
-    columns = Columns.of(plan_epoch(sizes, PlanConfig(steps=steps), limits, 0), limits)
-    order = np.argsort(-limits.fill(columns.computed), kind="stable")
+    table = PlanTable.of_plan(plan_epoch(sizes, PlanConfig(steps=steps), limits, 0))
+    order = np.argsort(-limits.fill(table.computed_pixels), kind="stable")
     rng = np.random.default_rng(5)
     chosen = [*order[: number // 2], *rng.choice(len(order), number - number // 2, replace=False)]
     engine.model.train()
     rows = []
     for place in chosen:
-        canvas, images = Shape(*map(int, columns.canvas[place])), int(columns.count[place])
+        canvas, images = Shape(*map(int, table.canvas[place])), int(table.count[place])
         measured = profile.strategy_for(images * canvas.pixels)
         probe = measure(engine, train_probe, images, canvas, measured.strategy)
         predicted = measured.memory.peak_bytes(probe.pixels, images)
@@ -102,7 +102,7 @@ def peaks(sizes: Sizes, backbone: str, budget: int, steps: StepForm, number: int
         "steps": steps,
         "budget_bytes": budget,
         "limits": asdict(limits),
-        "median_fill": float(np.median(limits.fill(columns.computed))),
+        "median_fill": float(np.median(limits.fill(table.computed_pixels))),
         "highest_peak": float(shares.max()),
         "median_peak_of_largest": float(np.median(shares[: number // 2])),
         "p95_error": float(np.quantile(abs(errors), 0.95)),

@@ -2,8 +2,8 @@
 
 For every list, cap on pixels and memory budget: padding overhead, micro-batches, batches over budget, fill, class skew
 against chance, and the epoch's time predicted by one stated model, (computed pixels + 1 MP a batch) / 100 MP per
-second. `unsquare.plan.peers` has each policy's rule and where it is described; timm's and lhotse's are the installed
-packages themselves, lhotse's in an interpreter of its own.
+second. `unsquare.plan.baselines.peers` has each policy's rule and where it is described; timm's and lhotse's are the
+installed packages themselves, lhotse's in an interpreter of its own.
 
     python benchmarks/plan_policies.py --lhotse /path/to/python-with-lhotse
     python benchmarks/plan_policies.py --quick --out /tmp/policies.json
@@ -31,8 +31,10 @@ from typing import Any
 import numpy as np
 
 from unsquare.plan import Limits, PlanConfig, plan_epoch
-from unsquare.plan.peer_rules import two_level_cells
-from unsquare.plan.peers import PEERS, Batches, Peer, PolicyFigures, figures_of
+from unsquare.plan.analysis.policies import PolicyFigures, figures_of
+from unsquare.plan.analysis.table import PlanTable
+from unsquare.plan.baselines.peers import PEERS, Peer
+from unsquare.plan.baselines.rules import two_level_cells
 from unsquare.shapes import Geometry, Sizes
 from unsquare.version import __version__
 
@@ -97,7 +99,7 @@ def read_list(name: str, data: Path) -> ShapeList:
     )
 
 
-def naflex(sizes: Sizes, limits: Limits, seq_lens: tuple[int, ...], seed: int) -> Batches:
+def naflex(sizes: Sizes, limits: Limits, seq_lens: tuple[int, ...], seed: int) -> PlanTable:
     """The batches of timm's NaFlex schedule, in tokens of 16 x 16 pixels, from the installed package."""
     from unsquare.torchvision_guard import import_timm
 
@@ -116,10 +118,10 @@ def naflex(sizes: Sizes, limits: Limits, seq_lens: tuple[int, ...], seed: int) -
         epoch = wrapper._prepare_epoch_batches(0)
     canvases = np.array([(PATCH, PATCH * seq_len) for seq_len, _, _ in epoch])
     counts = np.array([len(images) for _, _, images in epoch])
-    return Batches.on(canvases, np.concatenate([images for _, _, images in epoch]), counts)
+    return PlanTable.of_runs(sizes, np.concatenate([images for _, _, images in epoch]), counts, canvases)
 
 
-def lhotse_batches(sizes: Sizes, limits: Limits, rule: str, python: str) -> Batches:
+def lhotse_batches(sizes: Sizes, limits: Limits, rule: str, python: str) -> PlanTable:
     """The batches of lhotse's sampler, drawn by a process of its own."""
     columns = sizes
     if rule == "cells":
@@ -131,7 +133,7 @@ def lhotse_batches(sizes: Sizes, limits: Limits, rule: str, python: str) -> Batc
         words = [python, str(script), str(source), str(limits.budget_pixels), rule, str(target)]
         subprocess.run(words, check=True)
         with np.load(target) as found:
-            return Batches.tight(sizes, found["images"], found["counts"])
+            return PlanTable.of_runs(sizes, found["images"], found["counts"])
 
 
 def package_peers(sizes: Sizes, lhotse: str | None) -> list[Peer]:
@@ -184,17 +186,17 @@ def package_peers(sizes: Sizes, lhotse: str | None) -> list[Peer]:
 
 def row_of(peer: Peer, shapes: ShapeList, limits: Limits) -> Row:
     started = time.perf_counter()
-    batches = peer.batches(shapes.sizes, limits, SEED)
+    table = peer.batches(shapes.sizes, limits, SEED)
     elapsed = time.perf_counter() - started
-    found = figures_of(peer.name, peer.shuffled, batches, shapes.sizes, limits, shapes.labels)
+    found = figures_of(peer.name, peer.shuffled, table, limits, shapes.labels)
     return Row(found, peer.keeps_pixels, peer.uniform, elapsed)
 
 
 def own_row(name: str, config: PlanConfig, shapes: ShapeList, limits: Limits) -> Row:
     started = time.perf_counter()
-    batches = Batches.of_plan(plan_epoch(shapes.sizes, config, limits, 0))
+    table = PlanTable.of_plan(plan_epoch(shapes.sizes, config, limits, 0))
     elapsed = time.perf_counter() - started
-    found = figures_of(name, True, batches, shapes.sizes, limits, shapes.labels)
+    found = figures_of(name, True, table, limits, shapes.labels)
     return Row(found, True, config.steps == "mixed", elapsed)
 
 

@@ -96,12 +96,12 @@ def test_a_shape_that_is_none_is_refused(shape):
 
 def test_a_buffer_smaller_than_a_step_is_refused():
     """A step cannot be drawn from fewer images than it has."""
-    with pytest.raises(PlanError, match="must hold a step, 256 images, but holds 100"):
+    with pytest.raises(PlanError, match="must hold a step of 256 images, but holds 100"):
         next(plan_stream([(3, 3)], PlanConfig(), Limits(), buffer_images=100))
 
 
 @pytest.mark.parametrize("settings", [{"canvases": 4}, {"sampling": "balanced"}])
 def test_what_needs_the_whole_dataset_is_refused(settings):
     """Canvases and weights cannot be chosen from shapes that are yet to come, and are not ignored either."""
-    with pytest.raises(PlanError, match="A stream keeps to no set of canvases"):
+    with pytest.raises(PlanError, match="A stream cannot bound canvases or repeat images"):
         next(plan_stream([(3, 3)], PlanConfig(**settings), Limits()))

@@ -12,8 +12,8 @@ import pytest
 from unsquare.cli import main
 from unsquare.errors import PlanError
 from unsquare.plan import Limits, PlanConfig, ledger, plan_epoch
-from unsquare.plan.columns import Columns
-from unsquare.plan.policies import PolicyFigures
+from unsquare.plan.analysis.policies import PolicyFigures
+from unsquare.plan.analysis.table import PlanTable
 from unsquare.report import plan_facts, plan_page
 from unsquare.report.plan_page import PlanView, render_plan_page, write_plan_page
 
@@ -27,12 +27,12 @@ def view_of(sizes, labels=None, classes=(), config=None, limits=LIMITS, turns=Fa
     sizes = np.asarray(sizes, dtype=np.int64)
     labels = None if labels is None else np.asarray(labels, dtype=np.int64)
     plan = plan_epoch(sizes, config, limits, 0, turns=turns)
-    columns = Columns.of(plan, limits)
-    figures = ledger(plan, config, limits, labels, len(classes), columns=columns)
+    table = PlanTable.of_plan(plan)
+    figures = ledger(plan, config, limits, labels, len(classes), table=table)
     return PlanView(
         name="pictures",
         plan=plan,
-        columns=columns,
+        table=table,
         ledger=figures,
         config=config,
         limits=limits,
@@ -96,13 +96,13 @@ def test_figures_are_the_ledgers(steps):
 
 
 @pytest.mark.parametrize("steps", ["mixed", "b2b"])
-def test_columns_add_up_to_the_ledger(steps):
+def test_the_table_adds_up_to_the_ledger(steps):
     """Walking through the plan finds the ledger's pixels, and each row its number of micro-batches and overhead."""
     view = view_of(shapes(), config=PlanConfig(steps=steps, step_images=16, buckets=4))
-    columns = view.columns
-    assert columns.computed.sum() == view.ledger.computed_pixels
-    assert columns.real.sum() == view.ledger.real_pixels
-    rows = plan_facts.rows_of(columns, LIMITS)
+    table = view.table
+    assert table.computed_pixels.sum() == view.ledger.computed_pixels
+    assert table.real_pixels.sum() == view.ledger.real_pixels
+    rows = plan_facts.rows_of(table, LIMITS)
     assert sum(row.computed_pixels for row in rows) == view.ledger.computed_pixels
     assert sorted(row.padding_overhead for row in rows) == pytest.approx(
         sorted(row.padding_overhead for row in view.ledger.buckets)

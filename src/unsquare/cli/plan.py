@@ -18,14 +18,14 @@ from unsquare.cli.parsing import parse, print_json, progress_bar
 from unsquare.errors import RunError, SourceError, UsageError
 from unsquare.index.scan import scan_source
 from unsquare.index.table import ShapeIndex, shown
-from unsquare.plan.columns import Columns
+from unsquare.plan.analysis.ledger import Ledger, ledger
+from unsquare.plan.analysis.policies import PolicyFigures, figures_of
+from unsquare.plan.analysis.table import PlanTable
+from unsquare.plan.baselines.peers import PEERS, Peer
 from unsquare.plan.config import EpochNumber, Limits, PlanConfig, StepForm
+from unsquare.plan.draw import Weights, class_weights
 from unsquare.plan.epoch import EpochPlan
-from unsquare.plan.ledger import Ledger, ledger
-from unsquare.plan.naming import naming
-from unsquare.plan.peers import PEERS, Batches, Peer, PolicyFigures, figures_of
-from unsquare.plan.planner import plan_epoch
-from unsquare.plan.repeats import Weights, class_weights
+from unsquare.plan.planner import naming, plan_epoch
 from unsquare.report.plan_page import PlanView, write_plan_page
 from unsquare.runs.reading import read_json
 from unsquare.runs.schemas import Plan
@@ -103,15 +103,15 @@ def run(arguments: Sequence[str]) -> int:
         raise SourceError("Balanced sampling needs labels, but these images have none; leave --sampling out.")
     assumed = own or assumed_limits(given.limits.given(), int(sizes.prod(axis=1).max()))
     raised = "raise --budget-pixels" if given.limits_of is None else "give that run more memory"
-    with naming(index, lambda pixels: raised):
+    with naming(index.keys, lambda pixels: raised):
         plan = plan_epoch(sizes, given.plan, assumed.limits, given.epoch, turns=given.turns, weights=weights)
     with progress_bar("planning") as progress:
-        columns = Columns.of(plan, assumed.limits, progress)
-    figures = ledger(plan, given.plan, assumed.limits, index.labels, len(index.classes), columns=columns)
+        table = PlanTable.of_plan(plan, progress)
+        figures = ledger(plan, given.plan, assumed.limits, index.labels, len(index.classes), table=table)
     bounded = given.plan.canvases is not None
     price = _price_of_bound(figures, sizes, given, assumed.limits, weights) if bounded else None
     # The page first: a reader of the table who has seen enough may close the pipe.
-    page = None if given.html is None else _write_page(given.html, given, assumed, index, split, plan, columns, figures)
+    page = None if given.html is None else _write_page(given.html, given, assumed, index, split, plan, table, figures)
     if given.json:
         about = {"limits": asdict(assumed.limits), "limits_source": assumed.source}
         print_json(figures.to_dict() | about | ({"price_of_canvases": price} if price else {}))
@@ -136,7 +136,7 @@ def _write_page(
     index: ShapeIndex,
     split: str | None,
     plan: EpochPlan,
-    columns: Columns,
+    table: PlanTable,
     figures: Ledger,
 ) -> Path:
     sizes = given.geometry.crop(given.geometry.resize(index.sizes))
@@ -148,7 +148,7 @@ def _write_page(
     view = PlanView(
         name=given.index.resolve().name + (f", {split}" if split else ""),
         plan=plan,
-        columns=columns,
+        table=table,
         ledger=figures,
         config=given.plan,
         limits=assumed.limits,
@@ -164,8 +164,8 @@ def _write_page(
 
 def _figures_of(peer: Peer, sizes: Sizes, limits: Limits, seed: int, index: ShapeIndex) -> PolicyFigures:
     """What the same images cost when batched by another rule."""
-    batches = peer.batches(sizes, limits, seed)
-    return figures_of(peer.name, peer.shuffled, batches, sizes, limits, index.labels)
+    table = peer.batches(sizes, limits, seed)
+    return figures_of(peer.name, peer.shuffled, table, limits, index.labels)
 
 
 def _other_form(plan: EpochPlan, given: PlanArguments, limits: Limits, index: ShapeIndex) -> PolicyFigures:
@@ -174,7 +174,7 @@ def _other_form(plan: EpochPlan, given: PlanArguments, limits: Limits, index: Sh
     config = replace(given.plan, steps=form, sampling="once")
     upright = np.where(plan.turns[:, None] % 2 == 1, plan.sizes[:, ::-1], plan.sizes)
     other = plan_epoch(upright, config, limits, given.epoch, turns=given.turns)
-    return figures_of(f"unsquare, {form}", True, Batches.of_plan(other), other.sizes, limits, index.labels)
+    return figures_of(f"unsquare, {form}", True, PlanTable.of_plan(other), limits, index.labels)
 
 
 def _price_of_bound(

@@ -23,12 +23,11 @@ from torch import distributed
 from torch.utils.data import Sampler
 
 from unsquare.errors import ConfigError, PlanError, RunError
-from unsquare.plan.buckets import Buckets, form_buckets
+from unsquare.plan.buckets.form import Buckets, form_buckets
 from unsquare.plan.config import MOST_RANKS, EpochNumber, Limits, PlanConfig
-from unsquare.plan.draw import CHUNK
+from unsquare.plan.draw import CHUNK, checked_weights
 from unsquare.plan.epoch import EpochPlan
 from unsquare.plan.planner import plan_epoch
-from unsquare.plan.repeats import checked_weights
 from unsquare.settings import Range, checked, checks_arguments, received
 from unsquare.shapes import Shape, shape_rows
 

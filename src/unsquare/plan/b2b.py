@@ -1,9 +1,10 @@
 """Buckets to Buckets: each step is one micro-batch per rank, all from one bucket, as large as memory allows.
 
-The batch size follows the canvas and so changes from step to step. Images are shuffled within their bucket. Steps of a
-bucket are spread evenly over the epoch, so that sizes alternate and any stretch of steps has nearly the mix of classes
-of the whole (shape tells of the class). Where images are few to a micro-batch and do not go round, some ranks run two
-rather than others none, which frameworks that reduce gradients in the backward pass would wait for.
+The batch size depends on the canvas and so changes from step to step. Images are shuffled within their bucket. Steps of
+a bucket are spread evenly over the epoch, so that sizes alternate and any stretch of steps has nearly the class mix of
+the whole (shape is correlated with class). If a micro-batch holds few images and one on each rank cannot hold them all,
+some ranks run two micro-batches, so that no rank has none: frameworks that reduce gradients in the backward pass would
+wait for it.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ def b2b_steps(
 ) -> LazySteps:
     """Steps over all buckets, each image of each bucket exactly once.
 
-    Steps of a bucket are as few as its bound canvas allows and near-equal in number, rather than full ones and a
-    remainder: no tiny last step with its own noisy gradient. Where that would leave ranks without an image, the last
-    step takes what is left as well.
+    Steps of a bucket are as few as its bound allows and near-equal in size, rather than full ones and a remainder, so
+    that no tiny last step has a noisy gradient. If that would leave ranks without an image, the last step takes the
+    remaining images as well.
 
     Args:
         sizes: planned shapes, (N, 2).
@@ -66,14 +67,16 @@ def _shares(bucket: Bucket, limits: Limits) -> Positions:
     """Images of each step of a bucket, (steps,)."""
     num_images, num_ranks = len(bucket.images), limits.world_size
     shares = near_equal(num_images, -(-num_images // (num_ranks * _capacity(bucket.canvas, limits))))
-    if shares[-1] < num_ranks < num_images:  # of 9 images that fill a rank each, 8 ranks take 9 as soon as 5 and 4
+    if (
+        shares[-1] < num_ranks < num_images
+    ):  # 8 ranks run 9 images that fill a rank each in one step, not in two of 5 and 4
         shares = np.full(num_images // num_ranks, num_ranks)
         shares[-1] += num_images % num_ranks
     return shares
 
 
 def _capacity(canvas: Shape, limits: Limits) -> int:
-    # A bound larger than the budget (a tall and a wide image) leaves one image a time, which always fits.
+    # If the bound exceeds the budget (of a tall and a wide image), images go one at a time, which always fits.
     return max(limits.budget_pixels // canvas.pixels, 1)
 
 
@@ -87,7 +90,7 @@ def _interleaved(num_steps: Positions, seed: int, epoch: int) -> Positions:
 def on_ranks(
     sizes: Sizes, images: Positions, limits: Limits, canvases: Sizes | None, bound: Shape
 ) -> tuple[tuple[MicroBatch, ...], ...]:
-    """One micro-batch of near-equal count on every rank, as far as there are images; two where one does not hold them.
+    """One micro-batch of near-equal count on every rank that gets an image, or more if one does not hold them.
 
     Args:
         sizes: planned shapes, (N, 2).

@@ -23,26 +23,27 @@ LEAST_STEPS = 16
 MOST_BUCKETS = 1 << 16
 """Buckets are numbered in 16 bits."""
 MOST_BUDGET_PIXELS, MOST_LAUNCH_PIXELS = 1 << 60, 1 << 40
-"""What 64 bits hold: a budget is compared with, a launch multiplied by the number of micro-batches."""
+"""Products in 64 bits: a budget is only compared, a launch is multiplied by the number of micro-batches."""
 MOST_PRICE = 1024
 """Prices multiply pixels in 64 bits."""
 MOST_RANKS = 1 << 14
-"""Ranks are gone through for each micro-batch."""
+"""Each micro-batch takes a loop over ranks."""
 MOST_STEP = 1 << 40
-"""Images of a step, steps of a run, pixels of a second: more than any machine has, far below what 64 bits hold."""
+"""Images of a step, steps of a run, pixels of a second: more than any machine has, far below the limit of 64 bits."""
 MOST_MULTIPLE = 1 << 16
-"""Canvases of one multiple a side stay within what 64 bits hold."""
+"""Pixels of a canvas whose sides are one multiple fit in 64 bits."""
 MOST_CANVASES = 1024
-"""Canvases are chosen and assigned beside each other; beyond this nothing is bounded any more."""
+"""Every image is compared with every canvas; more canvases than this would bound hardly anything."""
 ENOUGH_IMAGES = 4
-"""Images a rank in a step of `b2b` that are never too few, however many more the memory would hold."""
+"""Images per rank that are enough for a step in `b2b`, however many more the memory would hold."""
 
 EpochNumber = Annotated[int, Range(0, (1 << 63) - 1)]
-"""From 0, and what 64 bits hold."""
+"""From 0, in 64 bits."""
 
 Counts = npt.NDArray[np.int64]
+"""Whole numbers of pixels, images or micro-batches."""
 Cost = Callable[[Counts, Counts], Counts]
-"""Prices canvases of so many pixels with so many images each, elementwise: `Limits.cost` or `Limits.step_cost`."""
+"""(canvas pixels, images) -> cost, elementwise: `Limits.cost` or `Limits.step_cost`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,34 +53,34 @@ class PlanConfig:
     steps: StepForm = "mixed"
     """`mixed`: a step is a uniform sample, as in an ordinary shuffle. `b2b`: a step comes from one bucket."""
     step_images: Annotated[int, Range(1, MOST_STEP)] | None = None
-    """The most images of one optimizer step in `mixed`, over all ranks; steps are near-equal. Left out, 256, or
-    fewer where that gives an epoch less than 16 steps."""
+    """The most images of one optimizer step in `mixed`, over all ranks; steps are near-equal. Left out, 256, or fewer
+    if an epoch would have less than 16 steps."""
     buckets: Annotated[int, Range(1, MOST_BUCKETS)] | None = None
-    """The most buckets in `b2b`; more pad less but mix classes less. Left out, as many as have pictures for four
-    steps on average. On MAMe at 16 MP that pads 1.4 %, and 64 pad 8.5 %."""
+    """The most buckets in `b2b`; more buckets pad less but mix classes less. Left out, as many as have pictures for
+    four steps on average. On MAMe at 16 MP that pads 1.4 %, and 64 buckets pad 8.5 %."""
     boundaries: Boundaries = "tree"
-    """How `b2b` forms buckets: `tree` splits where it saves most; superbuckets by pixels and buckets by aspect ratio
-    come from boundaries moved about (`iterative`) or from dynamic programming (`exact`)."""
+    """How `b2b` forms buckets: `tree` splits where that saves most; `iterative` and `exact` form superbuckets by pixels
+    and in them buckets by aspect ratio, by moving boundaries back and forth or by dynamic programming."""
     canvases: Annotated[int, Range(1, MOST_CANVASES)] | None = None
-    """The most distinct canvases of an epoch of training, for caches and compiled graphs that keep something for each;
-    left out, as many as there are micro-batches. 64 pad 10 % on MAMe at 16 MP, 256 about 5 %."""
+    """The most distinct canvases of an epoch of training, for caches and compiled graphs that hold memory for each.
+    Left out, each micro-batch has its own. 64 pad 10 % on MAMe at 16 MP, 256 about 5 %."""
     multiple: Annotated[int, Range(1, MOST_MULTIPLE)] = 32
     """Sides of a bounded set of canvases are multiples of this: most backbones reduce by 32."""
     sampling: Sampling = "once"
-    """How often an image comes in an epoch: `once`, or as often as makes all classes as frequent (`balanced`)."""
+    """How often an epoch takes an image: `once`, or as often as makes all classes equally frequent (`balanced`)."""
     seed: Seed = 0
-    """Decides, with the epoch, every draw: order and quarter turns."""
+    """Determines, with the epoch, every random draw: order and quarter turns."""
 
     def __post_init__(self) -> None:
         check_settings(self)
 
     @property
     def needs_buckets(self) -> bool:
-        """Whether plans start from `form_buckets`."""
+        """Whether plans need `form_buckets`."""
         return self.steps == "b2b" or self.canvases is not None
 
     def most_images(self, num_images: int) -> int:
-        """The most images of a step in `mixed`, in an epoch of this many."""
+        """The most images of a step in `mixed`, in an epoch of `num_images`."""
         return self.step_images or min(MOST_STEP_IMAGES, -(-num_images // LEAST_STEPS))
 
 
@@ -106,11 +107,11 @@ class Limits:
     launch_pixels: Annotated[int, Range(0, MOST_LAUNCH_PIXELS)] = 1_000_000
     """What one more micro-batch costs, as computed pixels; a time model measures it.
 
-    The default stands for an accelerator: some 10 ms of launches where a second computes 100 MP. On MAMe at
-    16 MP it pads 2.4 %; half of it 1.1 % with a third more micro-batches, twice 4.1 % with a quarter fewer.
+    The default is that of an accelerator: some 10 ms of launches at 100 MP per second. On MAMe at 16 MP it pads
+    2.4 %; half of it 1.1 % with a third more micro-batches, twice 4.1 % with a quarter fewer.
     """
     pixels_per_s: Annotated[int, Range(1, MOST_STEP)] = 100_000_000
-    """Pixels that a rank computes in a second: makes seconds of costs in the ledger, and changes no plan."""
+    """Pixels that a rank computes per second: converts costs to seconds in the ledger, and changes no plan."""
     world_size: Annotated[int, Range(1, MOST_RANKS)] = 1
     """Number of ranks (processes) that share each step."""
     ladder: tuple[Rung, ...] = ()
@@ -138,7 +139,7 @@ class Limits:
         return np.minimum(np.searchsorted(held, pixels), len(self.ladder))
 
     def priced(self, pixels: Counts) -> Counts:
-        """Pixels of micro-batches as so many that would take as long in the usual way, elementwise."""
+        """Pixels of micro-batches at their price: as many as take the same time in the usual way, elementwise."""
         if not self.ladder:
             return pixels
         prices = np.array([1.0, *(rung.price for rung in self.ladder)])[self.rungs(pixels)]
@@ -152,8 +153,8 @@ class Limits:
     def cost(self, canvas_pixels: Counts, count: Counts) -> Counts:
         """The cost as pixels of `count` images on canvases of `canvas_pixels`, elementwise.
 
-        Computed pixels plus a launch for each micro-batch that the budget makes necessary: predicted time, in
-        units of one pixel's, by which padding and launches are weighed against each other.
+        Computed pixels plus one launch for each micro-batch that the budget requires: predicted time, in units of the
+        time of one pixel. It decides between more padding and more launches.
         """
         return self.priced(canvas_pixels) * count + self.launch_pixels * -(-count // self.capacity(canvas_pixels))
 
@@ -162,11 +163,11 @@ class Limits:
         return np.maximum(self.budget_pixels // canvas_pixels, 1)
 
     def enough(self, canvas_pixels: Counts) -> Counts:
-        """Images that make a step on these canvases worth while: full on every rank, or with `ENOUGH_IMAGES`."""
+        """Enough images for a step on these canvases: as many as every rank holds, or `ENOUGH_IMAGES` per rank."""
         return self.world_size * np.minimum(self.capacity(canvas_pixels), ENOUGH_IMAGES)
 
     def step_cost(self, canvas_pixels: Counts, count: Counts) -> Counts:
-        """As `cost`, where every step launches on every rank."""
+        """As `cost`, but every step launches on every rank."""
         launches = self.world_size * -(-count // (self.world_size * self.capacity(canvas_pixels)))
         return self.priced(canvas_pixels) * count + self.launch_pixels * launches
 

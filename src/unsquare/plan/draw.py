@@ -1,10 +1,14 @@
 """Every random draw of a plan: the order of images and steps, quarter turns, repeats of weighted images.
 
-Each is a pure function of (seed, epoch, purpose) and of where in the order one looks. Raw bits are sorted rather than
-handed to `Generator.permutation`: NumPy promises the stream of a bit generator for good, but not what its
-distributions make of it, and a resumed run may find a newer NumPy. Above a million things nothing is sorted or held:
-the order is a keyed permutation, asked run by run, so that the first step of a hundred million images takes as long
-as that of a thousand.
+Each is a pure function of (seed, epoch, purpose) and of the position asked for. Raw bits are sorted rather than passed
+to `Generator.permutation`: NumPy guarantees the raw bits of a bit generator across versions, but not its
+distributions, and a run may be resumed under a newer NumPy. Above a million items nothing is sorted or held: the order
+is a keyed permutation, computed range by range, so that the first step of a hundred million images takes as long as
+that of a thousand.
+
+An epoch of weighted images has as many images as the dataset. Systematic sampling (Madow 1949) takes an image of weight
+w the whole number of times below or above its expected N w / sum(w), by a draw of each epoch's own. So over epochs each
+image appears exactly as often as its weight says, and in no single epoch much more often by chance.
 """
 
 from __future__ import annotations
@@ -16,22 +20,25 @@ from typing import final
 import numpy as np
 import numpy.typing as npt
 
+from unsquare.errors import PlanError
 from unsquare.plan.epoch import Positions
+from unsquare.settings import received
 
 SORTED = 1 << 20
-"""Things up to which an order is sorted bits, uniform by construction; 8 MB and a tenth of a second."""
+"""Items up to which an order is sorted bits, uniform by construction; 8 MB and a tenth of a second."""
 ROUNDS = 96
 """Rounds of the keyed permutation. Each swaps half of all pairs of a random pairing; Ethereum's shuffle takes 90."""
 BLOCK = 1 << 12
-"""Places worked out together: steps follow each other, and NumPy takes as long for 256 as for some thousand."""
+"""Positions computed together: steps follow each other, and NumPy takes as long for 256 as for some thousand."""
 CHUNK = 1 << 22
-"""Things looked at together where a whole epoch is gone through."""
+"""Items processed at once in passes over a whole epoch."""
 
 Bits = npt.NDArray[np.uint64]
+Weights = npt.NDArray[np.float64]
 
 
 class Purpose(IntEnum):
-    """What the bits are for, so that no two draws share a stream."""
+    """What the bits are for, so that no two draws share their bits."""
 
     ORDER = 0
     TURNS = 1
@@ -43,16 +50,16 @@ class Purpose(IntEnum):
 
 @final
 class Order:
-    """A uniform order of `length` things, of which any run can be asked for.
+    """A uniform order of `length` items, any range of which can be computed alone.
 
-    Above `SORTED` things it is a swap-or-not shuffle (Hoang, Morris, Rogaway, CRYPTO 2012): in each round every thing
-    x has a partner k - x (modulo the length), and a bit of the pair's own decides whether the two change places.
+    Above `SORTED` items it is a swap-or-not shuffle (Hoang, Morris, Rogaway, CRYPTO 2012): in each round every item
+    x has a partner k - x (modulo the length), and one bit for each pair decides whether the two are swapped.
 
     Args:
         seed: the run's seed.
         epoch: number of the epoch.
         purpose: what is ordered.
-        length: how many things.
+        length: number of items.
         number: which of several orders of one purpose.
     """
 
@@ -66,7 +73,7 @@ class Order:
             self._block = lru_cache(maxsize=2)(self._make_block)
 
     def run(self, start: int, stop: int) -> Positions:
-        """Which things stand from one place to before another, (stop - start,)."""
+        """The items at the positions from `start` to before `stop`, (stop - start,)."""
         if self._order is not None:
             return self._order[start:stop]
         first = start // BLOCK
@@ -83,12 +90,12 @@ class Order:
 
 
 def swap_or_not(places: Positions, length: int, keys: Bits) -> Positions:
-    """Where the keyed permutation takes these places, (n,).
+    """The items to which the keyed permutation maps these positions, (n,).
 
     Args:
-        places: numbers from 0 to the length less one, (n,).
-        length: how many things are ordered.
-        keys: raw bits of each round: the pairing, and what its pairs' bits are mixed with; (rounds, 2).
+        places: positions from 0 to `length` - 1, (n,).
+        length: number of items.
+        keys: raw bits of each round: the pairing, and what the bits of its pairs are mixed with; (rounds, 2).
     """
     things = np.asarray(places, dtype=np.int64)
     for pairing, salt in keys:
@@ -100,7 +107,7 @@ def swap_or_not(places: Positions, length: int, keys: Bits) -> Positions:
 
 
 def mixed(values: Bits) -> Bits:
-    """64 bits that look unrelated to each value: the finaliser of SplitMix64 (Steele, Lea, Flood 2014)."""
+    """64 well-mixed bits for each value: the finalizer of SplitMix64 (Steele, Lea, Flood 2014)."""
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return values ^ (values >> np.uint64(31))
@@ -124,3 +131,63 @@ def bits(seed: int, epoch: int, purpose: Purpose, length: int, number: int = 0) 
 def _generator(seed: int, epoch: int, purpose: Purpose, number: int = 0) -> np.random.PCG64:
     entropy = (seed, epoch, int(purpose), number) if number else (seed, epoch, int(purpose))
     return np.random.PCG64(np.random.SeedSequence(entropy))
+
+
+# --- Repeats of weighted images ---
+
+
+def repeated(weights: npt.ArrayLike, num_images: int, seed: int, epoch: int) -> Positions:
+    """Positions of the images of one epoch, (N,), ascending, each repeated as often as it was drawn.
+
+    Args:
+        weights: weight of each image, (N,), at least 0 and not all 0.
+        num_images: N.
+        seed: the run's seed.
+        epoch: number of the epoch.
+
+    Raises:
+        PlanError: the weights are not one finite number of at least 0 for each image, or all are 0.
+    """
+    values = checked_weights(weights, num_images)
+    # In a random order: otherwise draws of images that are neighbors in the index would be correlated.
+    order = Order(seed, epoch, Purpose.REPEATS, num_images).all()
+    due = np.cumsum(values[order])
+    start = float(bits(seed, epoch, Purpose.REPEATS, 1, 1)[0] >> np.uint64(11)) / 2.0**53
+    places = (start + np.arange(num_images)) * (due[-1] / num_images)
+    return np.sort(order[np.minimum(np.searchsorted(due, places, side="right"), num_images - 1)])
+
+
+def checked_weights(weights: npt.ArrayLike, num_images: int) -> Weights:
+    """The weights of images as finite numbers, (N,).
+
+    Raises:
+        PlanError: they are not one finite number of at least 0 for each image, or all are 0.
+    """
+    try:
+        values = np.asarray(weights, dtype=np.float64)
+    except (ValueError, TypeError) as error:
+        raise PlanError(
+            f"Weights must be one number for each image, but are {received(weights)}; pass an array of numbers."
+        ) from error
+    if values.shape != (num_images,) or not (np.isfinite(values) & (values >= 0)).all() or not values.any():
+        raise PlanError(
+            f"Weights must be one finite number of at least 0 for each of the {num_images:,} images, not all 0, but "
+            f"their shape is {values.shape}, their minimum {values.min(initial=np.inf)} and their sum {values.sum()}; "
+            "pass one weight for each image."
+        )
+    return values
+
+
+def class_weights(labels: npt.ArrayLike) -> Weights:
+    """The weights that make all classes equally frequent, (N,); images without a class get the mean weight.
+
+    Args:
+        labels: class of each image, (N,), -1 where unknown.
+    """
+    classes = np.asarray(labels, dtype=np.int64)
+    known = classes >= 0
+    weights = np.ones(len(classes))
+    if known.any():
+        counts = np.bincount(classes[known])
+        weights[known] = known.sum() / np.count_nonzero(counts) / counts[classes[known]]
+    return weights

@@ -23,7 +23,7 @@ class MicroBatch:
     images: Positions
     """Positions in the planned sizes, (n,), at least one."""
     canvas: Shape
-    """The padded height and width: the least that holds every image, or the least of the canvases allowed."""
+    """The padded height and width: the smallest that hold every image, or the smallest canvas allowed."""
 
     @property
     def computed_pixels(self) -> int:
@@ -36,7 +36,7 @@ class Step:
     """One optimizer update. Each image weighs 1 / `num_images`, wherever it runs."""
 
     ranks: tuple[tuple[MicroBatch, ...], ...]
-    """Micro-batches of each rank, largest first; a rank has none only where images are fewer than ranks."""
+    """Micro-batches of each rank, largest first; a rank has none only if there are fewer images than ranks."""
     bucket: int | None = None
     """Position in the plan's buckets of the one that all images come from; None in a mixed step."""
 
@@ -58,17 +58,17 @@ class Bucket:
     images: Positions
     """Positions in the planned sizes, (n,), ascending."""
     canvas: Shape
-    """The bound: the least height and width that hold every image of the bucket."""
+    """The bound: the smallest height and width that hold every image of the bucket."""
     superbucket: int
-    """Which group of like pixel count the bucket belongs to, 0 the smallest."""
+    """Number of the superbucket that the bucket belongs to, 0 for the fewest pixels."""
 
 
 @final
 class LazySteps(Sequence[Step]):
-    """Steps that are planned when they are asked for; a few are kept.
+    """Steps that are planned when they are asked for; a few are cached.
 
     Args:
-        num_images: images of each step over all ranks, (S,), which is known before any step is planned.
+        num_images: images of each step over all ranks, (S,), known before any step is planned.
         make: plans the step at a position.
     """
 
@@ -94,7 +94,7 @@ class LazySteps(Sequence[Step]):
 
 @dataclass(frozen=True, eq=False)
 class EpochPlan:
-    """A whole epoch: every image in exactly one micro-batch, or as often as it was drawn where images have weights."""
+    """A whole epoch: every image in exactly one micro-batch, or as often as it was drawn if images have weights."""
 
     epoch: int
     seed: int
@@ -103,7 +103,7 @@ class EpochPlan:
     turns: npt.NDArray[np.uint8]
     """Quarter turns of each image, (N,), 0 to 3, as `numpy.rot90` counts; `sizes` are after them."""
     steps: Sequence[Step]
-    """The steps, each planned when it is asked for: iterate once, or hold what is needed twice."""
+    """The steps, each planned when it is asked for: iterate once, or keep what is needed twice."""
     buckets: tuple[Bucket, ...] = ()
     """The buckets in `b2b`; empty in `mixed`."""
 
@@ -121,17 +121,17 @@ class EpochPlan:
 
 
 def near_equal(num_images: int, num_parts: int) -> Positions:
-    """How many of the images each part takes, (num_parts,): all the same, or the first ones one more."""
+    """Number of images of each part, (num_parts,): all equal, or the first ones have one more."""
     return num_images // num_parts + (np.arange(num_parts) < num_images % num_parts)
 
 
 def shapes_of(sizes: Sizes, images: Positions) -> npt.NDArray[np.int64]:
-    """Shapes of these images, (n, 2), in int64, whose products no image overflows; `sizes` may lie in a file."""
+    """Shapes of these images, (n, 2), in int64, so that pixel counts do not overflow; `sizes` may be memory-mapped."""
     return np.asarray(sizes[images], dtype=np.int64)
 
 
 def canvas_of(sizes: Sizes, images: Positions, canvases: Sizes | None = None) -> Shape:
-    """The least height and width that hold all these images, or the first of the canvases (K, 2) that does."""
+    """The smallest height and width that hold all these images, or the first of the canvases (K, 2) that does."""
     top = sizes[images].max(axis=0)
     if canvases is not None:
         holds = (top <= canvases).all(axis=1)
@@ -142,5 +142,5 @@ def canvas_of(sizes: Sizes, images: Positions, canvases: Sizes | None = None) ->
 
 
 def micro_batches_of(sizes: Sizes, groups: Iterable[Positions], canvases: Sizes | None = None) -> list[MicroBatch]:
-    """A micro-batch with the least canvas for each group of positions."""
+    """A micro-batch on the smallest canvas for each group of positions."""
     return [MicroBatch(images=images, canvas=canvas_of(sizes, images, canvases)) for images in groups]

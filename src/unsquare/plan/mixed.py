@@ -1,7 +1,7 @@
 """Mixed steps: an ordinary shuffle, each step of which is cut into micro-batches of like shape.
 
-With norms that do not cross images, gradients accumulated over the micro-batches are those of ordinary SGD at
-that batch size: no bucket bias, and no learning rate to adapt, whatever the memory.
+With norms that do not mix images, gradients accumulated over the micro-batches are those of ordinary SGD at that batch
+size: buckets introduce no bias, and the learning rate need not be adapted to the memory.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ import numpy as np
 from unsquare.plan.config import Limits, PlanConfig
 from unsquare.plan.draw import Order, Purpose
 from unsquare.plan.epoch import LazySteps, Positions, Step, near_equal
-from unsquare.plan.on_canvases import partition_on_canvases
-from unsquare.plan.partition import partition
-from unsquare.plan.ranks import spread
+from unsquare.plan.partition.on_canvases import partition_on_canvases
+from unsquare.plan.partition.ranks import spread
+from unsquare.plan.partition.tight import partition
 from unsquare.shapes import Sizes
 
 
 def mixed_steps(
     sizes: Sizes, drawn: Positions | None, config: PlanConfig, limits: Limits, epoch: int, canvases: Sizes | None = None
 ) -> LazySteps:
-    """Near-equal steps of at most `step_images` images; which images, no world size can change.
+    """Near-equal steps of at most `step_images` images each, whose images do not depend on the world size.
 
     Args:
         sizes: planned shapes, (N, 2).

@@ -1,25 +1,26 @@
-"""The door to planning: an epoch of training, or one pass in any order for evaluation.
+"""Plans of whole epochs: one of training, or one pass over every image for evaluation.
 
-Both are pure functions of their arguments: the same sizes, settings and epoch give the same plan on any
-machine, so that a resumed run, or another rank, needs to be told nothing.
+Both are pure functions of their arguments: the same sizes, settings and epoch give the same plan on any machine, so
+that a resumed run or another rank makes the same plan by itself.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import numpy.typing as npt
 
-from unsquare.errors import PlanError
+from unsquare.errors import BudgetError, PlanError
 from unsquare.plan.b2b import b2b_steps
-from unsquare.plan.buckets import Buckets, form_buckets
+from unsquare.plan.buckets.form import Buckets, form_buckets, merge_for_epoch
 from unsquare.plan.config import EpochNumber, Limits, PlanConfig
-from unsquare.plan.draw import CHUNK, quarter_turns
+from unsquare.plan.draw import CHUNK, quarter_turns, repeated
 from unsquare.plan.epoch import Bucket, EpochPlan, Step
-from unsquare.plan.merge import merge_for_epoch
 from unsquare.plan.mixed import mixed_steps
-from unsquare.plan.partition import partition
-from unsquare.plan.ranks import spread
-from unsquare.plan.repeats import repeated
+from unsquare.plan.partition.ranks import spread
+from unsquare.plan.partition.tight import partition
 from unsquare.settings import checks_arguments
 from unsquare.shapes import Shape, Sizes, checked_sides, shape_rows
 
@@ -29,14 +30,35 @@ class ImageOverBudgetError(PlanError):
 
     def __init__(self, position: int, shape: Shape, budget_pixels: int) -> None:
         self.position = position
-        """Position of the image in the planned sizes; callers that know keys name the file by it."""
+        """Position of the image in the planned sizes; `naming` turns it into the file's key."""
         self.shape = shape
         self.budget_pixels = budget_pixels
         super().__init__(
-            f"The image at position {position} is {shape} = {shape.pixels:,} pixels, but a micro-batch "
-            f"may have at most {budget_pixels:,}; raise the budget, or shrink large images to max_pixels="
-            f"{budget_pixels}."
+            f"Each image must fit a micro-batch of at most {budget_pixels:,} pixels alone, but the image at position "
+            f"{position} is {shape} = {shape.pixels:,} pixels; raise the budget, or shrink large images with "
+            f"max_pixels={budget_pixels}."
         )
+
+
+@contextmanager
+def naming(keys: npt.NDArray[np.object_], remedies: Callable[[int], str]) -> Iterator[None]:
+    """Within the block, an error about an image over the budget names its file instead of its position.
+
+    Args:
+        keys: key of each planned image, (N,).
+        remedies: from the image's pixels, what helps besides shrinking it.
+
+    Raises:
+        BudgetError: in place of `ImageOverBudgetError`.
+    """
+    try:
+        yield
+    except ImageOverBudgetError as error:
+        raise BudgetError(
+            f"Each image must fit the memory budget alone, which holds {error.budget_pixels:,} pixels, but "
+            f"{keys[error.position]} has {error.shape} = {error.shape.pixels:,}; "
+            f"{remedies(error.shape.pixels)}, or shrink the pictures with --max-pixels {error.budget_pixels}."
+        ) from error
 
 
 @checks_arguments
@@ -52,21 +74,21 @@ def plan_epoch(
 ) -> EpochPlan:
     """The steps of one training epoch, each image exactly once, or as often as its weight says.
 
-    Steps are planned as they are asked for: the first one of a hundred million images is there in a moment.
+    Each step is planned when it is asked for: the first of a hundred million images takes about a second.
 
     Args:
         sizes: training shapes, resized and cropped, (N, 2) integers; may be a memory-mapped array.
         config: how to cut the epoch.
         limits: what a micro-batch may hold, what a launch costs, and the number of ranks.
-        epoch: number of the epoch, from 0; another epoch has another order.
+        epoch: number of the epoch, from 0; each epoch has its own order.
         turns: whether each image is turned by random quarter turns, and its planned shape with it.
         buckets: what `form_buckets` returned for the same arguments, to form them once for all epochs.
-        weights: how often each image should come against the others, (N,); None takes each once.
+        weights: relative frequency of each image, (N,); None takes each once.
 
     Raises:
-        PlanError: there are no images, or one alone exceeds the budget (`ImageOverBudgetError`), or weights are
-            missing where `config.sampling` asks for them (`class_weights` makes them), or the buckets are of other
-            images or of other turns.
+        PlanError: there are no images, one alone exceeds the budget (`ImageOverBudgetError`), weights are missing
+            although `config.sampling` needs them (`class_weights` computes them), or the buckets are those of other
+            images or other turns.
     """
     if config.sampling == "balanced" and weights is None:
         raise PlanError("Balanced sampling needs weights, but none were given; pass weights=class_weights(labels).")
@@ -95,10 +117,10 @@ def plan_epoch(
 
 
 def plan_in_order(sizes: npt.ArrayLike, limits: Limits) -> EpochPlan:
-    """One pass over every image for evaluation: no draw, micro-batches as tight and as few as they can be.
+    """One pass over every image for evaluation, without random draws, in micro-batches that cost least.
 
-    Steps hold at most one micro-batch per rank, costliest first, so that ranks finish together and memory
-    is at its highest at once.
+    Steps hold at most one micro-batch per rank, costliest first, so that ranks finish together and memory use peaks
+    at the start.
     """
     shapes = _checked(sizes, limits)
     parts = partition(shapes, np.arange(len(shapes)), limits)
@@ -111,20 +133,22 @@ def plan_in_order(sizes: npt.ArrayLike, limits: Limits) -> EpochPlan:
 
 
 def _require_of(buckets: Buckets, num_images: int, turns: bool) -> None:
-    """Refuse buckets that would lose images or whose bounds do not hold them."""
+    """Refuse buckets that would omit images or whose bounds do not hold them."""
     wanted = (1 + turns, num_images)
     if buckets.of_image.shape != wanted:
         raise PlanError(
-            "Buckets are of the very images that are planned, lying on their side as well where they turn, but "
-            f"(orientations, images) is {buckets.of_image.shape} instead of {wanted}; form_buckets takes both."
+            "Buckets must be formed from the images that are planned, with the same turns, but (orientations, images) "
+            f"is {buckets.of_image.shape} instead of {wanted}; pass the same sizes and turns to form_buckets."
         )
 
 
 def _checked(sizes: npt.ArrayLike, limits: Limits) -> Sizes:
-    """The shapes as integers, each within the budget; looked at in chunks, for they may lie in a file."""
+    """The shapes as integers, each within the budget; checked in chunks, because they may be memory-mapped."""
     shapes = shape_rows(sizes, PlanError)
     if not len(shapes):
-        raise PlanError("There are no images to plan; the list of shapes is empty.")
+        raise PlanError(
+            "A plan needs at least one image, but there are no images: sizes is empty; pass one shape for each image."
+        )
     for start in range(0, len(shapes), CHUNK):
         chunk = checked_sides(np.asarray(shapes[start : start + CHUNK]), PlanError)
         pixels = chunk[:, 0] * chunk[:, 1]

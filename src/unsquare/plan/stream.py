@@ -1,8 +1,9 @@
 """Steps from shapes that are known only as they arrive: no index, one pass, a bounded number of images held.
 
-In `mixed` the buffer shuffles: each step is a uniform draw from what is held. In `b2b` what is held is partitioned into
-steps of like shape whenever the buffer is full; the half that costs least for its pixels goes, the rest waits for
-better company, at most twice. Both depend on the order of arrival, the settings and the epoch alone.
+In `mixed` the buffer shuffles: each step is a uniform draw from the images held. In `b2b` the images held are
+partitioned into steps of similar shape whenever the buffer is full; the half that costs least for its pixels is used,
+the rest waits for images that fit better, at most twice. Both depend on nothing but the order of arrival, the settings
+and the epoch.
 """
 
 from __future__ import annotations
@@ -19,15 +20,15 @@ from unsquare.plan.b2b import on_ranks
 from unsquare.plan.config import MOST_STEP_IMAGES, EpochNumber, Limits, PlanConfig
 from unsquare.plan.draw import Order, Purpose
 from unsquare.plan.epoch import MicroBatch, Positions, Step, canvas_of
-from unsquare.plan.partition import partition
+from unsquare.plan.partition.ranks import spread
+from unsquare.plan.partition.tight import partition
 from unsquare.plan.planner import ImageOverBudgetError
-from unsquare.plan.ranks import spread
 from unsquare.settings import Range, checks_arguments
 from unsquare.shapes import Shape, Sizes, checked_sides, shape_rows
 
 BUFFER_IMAGES = 4096
 MOST_BUFFER = 1 << 24
-"""The buffer is looked at whole for every step."""
+"""Every step processes the whole buffer."""
 
 
 @checks_arguments
@@ -41,15 +42,15 @@ def plan_stream(
 ) -> Iterator[Step]:
     """Steps over images in the order of their arrival, each image exactly once.
 
-    Positions in the micro-batches count arrivals from 0. Shapes are drawn from the iterable only as the buffer has
-    room, so the caller holds at most `buffer_images` images and those of the step in hand.
+    Positions in the micro-batches count arrivals from 0. Shapes are taken from the iterable only when the buffer is not
+    full, so the caller holds at most `buffer_images` images and those of the current step.
 
     Args:
         shapes: height and width of each image as it arrives; any length.
         config: form of the steps, images of a mixed step (left out, 256), seed. Buckets are formed from what is held.
         limits: what a micro-batch may hold, what a launch costs, and the number of ranks.
-        epoch: number of the epoch; another one draws otherwise.
-        buffer_images: how many images are held: more pad less and mix better.
+        epoch: number of the epoch; each epoch has its own draws.
+        buffer_images: how many images are held; more pad less and mix better.
 
     Raises:
         PlanError: an image alone exceeds the budget (`ImageOverBudgetError`), the buffer is smaller than a step, or
@@ -57,13 +58,13 @@ def plan_stream(
     """
     if config.canvases is not None or config.sampling != "once":
         raise PlanError(
-            "A stream keeps to no set of canvases and draws no image twice, for that needs all shapes beforehand, but "
-            f"canvases is {config.canvases} and sampling {config.sampling!r}; leave both out, or make an index."
+            "A stream cannot bound canvases or repeat images, which needs all shapes beforehand, but canvases is "
+            f"{config.canvases} and sampling is {config.sampling!r}; leave both out, or use plan_epoch."
         )
     step_images = config.step_images or MOST_STEP_IMAGES
     if config.steps == "mixed" and buffer_images < step_images:
         raise PlanError(
-            f"The buffer must hold a step, {step_images} images, but holds {buffer_images}; raise buffer_images or "
+            f"The buffer must hold a step of {step_images} images, but holds {buffer_images}; raise buffer_images or "
             "lower step_images."
         )
     return _steps(iter(shapes), config, limits, epoch, buffer_images, step_images)
@@ -100,20 +101,20 @@ def _steps(
 
 
 class _Held:
-    """The images that have arrived and wait."""
+    """The images that have arrived and are not yet in a step."""
 
     def __init__(self, source: Iterator[tuple[int, int]], limits: Limits, most: int) -> None:
         self._source, self._limits, self._most = source, limits, most
         self._num_arrived = 0
         self.sizes: Sizes = np.empty((0, 2), dtype=np.int64)
         self.numbers: Positions = np.empty(0, dtype=np.int64)
-        """Which arrival each is."""
+        """Number of each image in the order of arrival."""
         self.waited = np.empty(0, dtype=np.int64)
         """How many times each has been left behind."""
         self.ended = False
 
     def fill(self) -> bool:
-        """Take what there is room for; whether any image is held."""
+        """Fill the buffer. Returns whether any image is held."""
         wanted = self._most - len(self.numbers)
         taken = list(islice(self._source, wanted))
         arrived = checked_sides(shape_rows(taken, PlanError), PlanError)
@@ -130,14 +131,14 @@ class _Held:
         return len(self.numbers) > 0
 
     def drop(self, gone: Positions) -> None:
-        """Forget these, and count that the others were left behind."""
+        """Remove these images, and count that the others were left behind."""
         kept = np.ones(len(self.numbers), dtype=bool)
         kept[gone] = False
         self.sizes, self.numbers, self.waited = self.sizes[kept], self.numbers[kept], self.waited[kept] + 1
 
 
 def _steps_that_go(held: _Held, limits: Limits) -> list[Positions]:
-    """Steps of like shape from what is held: those that waited twice, then the cheapest, until half of it is gone."""
+    """Steps of similar shape: those with images that waited twice, then the cheapest, until half the buffer is used."""
     parts = _partition_for_ranks(held.sizes, limits)
     if held.ended:
         return parts
@@ -151,10 +152,10 @@ def _steps_that_go(held: _Held, limits: Limits) -> list[Positions]:
 
 
 def _partition_for_ranks(sizes: Sizes, limits: Limits) -> list[Positions]:
-    """Steps of one micro-batch on every rank, as large as all ranks together hold; none leaves a rank idle in vain."""
+    """Steps of one micro-batch per rank, as large as all ranks together hold; ranks are idle only if images run out."""
     together = replace(limits, budget_pixels=limits.budget_pixels * limits.world_size, ladder=())
     steps: list[Positions] = []
-    short: list[Positions] = []  # parts of fewer images than ranks, gathered until they go round
+    short: list[Positions] = []  # parts of fewer images than ranks, gathered until there is one for each rank
     for part in partition(sizes, np.arange(len(sizes)), together):
         capacity = limits.world_size * max(limits.budget_pixels // canvas_of(sizes, part).pixels, 1)
         for images in np.array_split(part, -(-len(part) // capacity)):
@@ -172,7 +173,7 @@ def _partition_for_ranks(sizes: Sizes, limits: Limits) -> list[Positions]:
 
 
 def _on_ranks(sizes: Sizes, images: Positions, limits: Limits) -> tuple[tuple[MicroBatch, ...], ...]:
-    """One micro-batch on every rank, or as many as a step of several shapes takes."""
+    """One micro-batch on every rank, or as many as a step of several shapes needs."""
     bound = canvas_of(sizes, images)
     if bound.pixels * -(-len(images) // limits.world_size) <= limits.budget_pixels:
         return on_ranks(sizes, images, limits, None, bound)

@@ -1,6 +1,6 @@
 """What the page on a plan shows, as numbers: no markup, no drawing.
 
-The plan is walked through once, into columns. What other choices would cost is measured by planning again, on
+The plan is walked through once, into a table. What other choices would cost is measured by planning again, on
 a sample where there are many images: a page is looked at now, and half an epoch of them tells nothing new.
 """
 
@@ -13,10 +13,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from unsquare.plan.columns import Columns
+from unsquare.plan.analysis.ledger import Ledger, ledger
+from unsquare.plan.analysis.table import PlanTable
 from unsquare.plan.config import Limits, PlanConfig, StepForm
 from unsquare.plan.epoch import EpochPlan, Positions
-from unsquare.plan.ledger import Ledger, ledger
 from unsquare.plan.planner import plan_epoch
 from unsquare.shapes import Shape, Sizes
 
@@ -96,10 +96,10 @@ def seconds_on_one(figures: Ledger, limits: Limits) -> float:
     return (figures.priced_pixels + limits.launch_pixels * figures.num_micro_batches) / limits.pixels_per_s
 
 
-def rows_of(columns: Columns, limits: Limits) -> list[Row]:
+def rows_of(table: PlanTable, limits: Limits) -> list[Row]:
     """The rows of the ledger's table, smallest canvas first, with fill."""
-    computed, real, pixels = columns.computed, columns.real, columns.canvas.prod(axis=1)
-    group = columns.bucket
+    computed, real, pixels = table.computed_pixels, table.real_pixels, table.canvas.prod(axis=1)
+    group = table.bucket
     if (group < 0).any():
         group = np.floor(np.log2(pixels)).astype(np.int64)
     rows = []
@@ -116,19 +116,19 @@ def rows_of(columns: Columns, limits: Limits) -> list[Row]:
     return sorted(rows, key=lambda row: row.canvas_pixels)
 
 
-def example_of(columns: Columns) -> Example:
+def example_of(table: PlanTable) -> Example:
     """A typical step: in mixed the one of median overhead; in b2b steps of a few buckets, evenly through the work."""
-    if (columns.bucket < 0).any():
-        computed, real = np.bincount(columns.step, columns.computed), np.bincount(columns.step, columns.real)
-        chosen = np.flatnonzero(columns.step == _median_position(computed / real))
+    if (table.bucket < 0).any():
+        computed, real = np.bincount(table.step, table.computed_pixels), np.bincount(table.step, table.real_pixels)
+        chosen = np.flatnonzero(table.step == _median_position(computed / real))
     else:
-        by_canvas = np.argsort(columns.canvas.prod(axis=1), kind="stable")
-        done = np.cumsum(columns.computed[by_canvas])
+        by_canvas = np.argsort(table.canvas.prod(axis=1), kind="stable")
+        done = np.cumsum(table.computed_pixels[by_canvas])
         parts = (np.arange(_MOST_BLOCKS) + 0.5) / _MOST_BLOCKS * done[-1]
         through = by_canvas[np.minimum(np.searchsorted(done, parts), len(by_canvas) - 1)]
-        _, first = np.unique(columns.bucket[through], return_index=True)
+        _, first = np.unique(table.bucket[through], return_index=True)
         chosen = through[first]
-    blocks = [_block(columns, int(row)) for row in chosen]
+    blocks = [_block(table, int(row)) for row in chosen]
     blocks.sort(key=lambda block: (-block.canvas.pixels, -len(block.sizes)))
     return Example(_typical_shuffle(np.concatenate([block.sizes for block in blocks])), blocks)
 
@@ -229,10 +229,10 @@ def trials_of(study: Study, done: Callable[[], None]) -> dict[StepForm, Sequence
     return found
 
 
-def _block(columns: Columns, row: int) -> Block:
-    start = int(columns.start[row])
-    height, width = map(int, columns.canvas[row])
-    return Block(Shape(height, width), columns.sizes[start : start + int(columns.count[row])])
+def _block(table: PlanTable, row: int) -> Block:
+    start = int(table.start[row])
+    height, width = map(int, table.canvas[row])
+    return Block(Shape(height, width), table.sizes[start : start + int(table.count[row])])
 
 
 def _evenly(count: int) -> list[int]:

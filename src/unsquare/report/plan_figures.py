@@ -14,7 +14,7 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
-from unsquare.plan.policies import PolicyFigures
+from unsquare.plan.analysis.policies import PolicyFigures
 from unsquare.report import figures, plan_packing, units
 from unsquare.report.figures import BLUE, GREY, INK, ORANGE, RED
 from unsquare.report.plan_facts import Example, Floats, Row, Trial

@@ -10,11 +10,11 @@ import numpy as np
 
 from unsquare.errors import PlanError
 from unsquare.files import write_text
-from unsquare.plan.columns import Columns
+from unsquare.plan.analysis.ledger import Ledger, step_skews
+from unsquare.plan.analysis.policies import PolicyFigures
+from unsquare.plan.analysis.table import PlanTable
 from unsquare.plan.config import Limits, PlanConfig
 from unsquare.plan.epoch import EpochPlan
-from unsquare.plan.ledger import Ledger, step_skews
-from unsquare.plan.policies import PolicyFigures
 from unsquare.report import markup, plan_facts, plan_figures, plan_words, units
 from unsquare.report.figures import thin
 from unsquare.report.markup import Section
@@ -34,8 +34,8 @@ class PlanView:
     name: str
     """What was planned, as the user calls it."""
     plan: EpochPlan
-    columns: Columns
-    """The plan as columns."""
+    table: PlanTable
+    """The plan as a table."""
     ledger: Ledger
     config: PlanConfig
     """The settings that the plan was made with."""
@@ -80,17 +80,17 @@ def write_plan_page(path: Path, view: PlanView, progress: Callable[[int, int], N
 
 def render_plan_page(view: PlanView, progress: Callable[[int, int], None] | None = None) -> str:
     """The whole page as HTML."""
-    columns = view.columns
-    example = plan_facts.example_of(columns)
+    table = view.table
+    example = plan_facts.example_of(table)
     lead = plan_words.lead(view.ledger, view.limits, view.plan.sizes, balanced=view.config.sampling == "balanced")
     lead.append(plan_words.limits(view.limits, view.limits_source))
     tiles = plan_words.headlines(view.ledger, view.limits)
     sections = [
         Section("step", "How images go together", _step(view, example)),
         Section("shapes", "Images and canvases", _shapes(view, example)),
-        Section("work", "Where the work is", _work(view, columns)),
+        Section("work", "Where the work is", _work(view, table)),
         Section("choices", "The price of each choice", _choices(view, progress)),
-        Section("classes", "Classes", _classes(view, columns)),
+        Section("classes", "Classes", _classes(view, table)),
     ]
     if view.policies:
         sections.append(Section("policies", "Other ways to batch", _policies(view)))
@@ -141,8 +141,8 @@ def _shapes(view: PlanView, example: Example) -> str:
     return markup.paragraph(markup.text(words)) + markup.image(figure, "Images by width and height, with canvases")
 
 
-def _work(view: PlanView, columns: Columns) -> str:
-    rows = plan_facts.rows_of(columns, view.limits)
+def _work(view: PlanView, table: PlanTable) -> str:
+    rows = plan_facts.rows_of(table, view.limits)
     group = "a bucket" if view.plan.buckets else "all micro-batches whose canvas is alike in pixels, to a factor of two"
     words = (
         f"A bar is {group}, from small canvases at the left to large ones. It is as wide as its part of the epoch's "
@@ -151,11 +151,11 @@ def _work(view: PlanView, columns: Columns) -> str:
     )
     figure = plan_figures.work_by_canvas(rows, view.ledger.padding_overhead, view.ledger.mean_fill)
     head, *lines = view.ledger.bucket_rows()
-    table = markup.table(head, lines, numeric=range(len(head)))
+    cells = markup.table(head, lines, numeric=range(len(head)))
     return (
         markup.paragraph(markup.text(words))
         + markup.image(figure, "Padding overhead and fill by canvas")
-        + markup.folded("As a table" if len(lines) > 1 else "As a line", table)
+        + markup.folded("As a table" if len(lines) > 1 else "As a line", cells)
     )
 
 
@@ -204,13 +204,13 @@ def _choices(view: PlanView, progress: Callable[[int, int], None] | None) -> str
     return markup.paragraph(markup.text(words)) + markup.image(figure, "Overhead, time and class skew by choice")
 
 
-def _classes(view: PlanView, columns: Columns) -> str:
+def _classes(view: PlanView, table: PlanTable) -> str:
     labels, ledger = view.labels, view.ledger
     if labels is None or ledger.step_class_skew is None:
         return markup.note("The images have no labels, so there is nothing to say about classes.")
     if view.num_classes < 2:
         return markup.note("There is only one class, so that all steps are alike in this.")
-    skew, chance = step_skews(columns, labels, view.num_classes, view.plan)
+    skew, chance = step_skews(table, labels, view.num_classes, view.plan)
     words = (
         f"A step's class skew is {ledger.step_class_skew:.3f} on average; steps as large as these would have "
         f"{ledger.chance_class_skew:.3f} by chance. "

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from unsquare.plan.analysis.ledger import Ledger
 from unsquare.plan.config import Limits
-from unsquare.plan.ledger import Ledger
 from unsquare.report import units
 from unsquare.report.plan_facts import SHUFFLED_BATCH, Example
 from unsquare.report.statistics import random_batch_overhead

@@ -16,11 +16,10 @@ from unsquare.errors import ImageError, RunError, SourceError, UnsquareError
 from unsquare.index.table import ShapeIndex
 from unsquare.network.classifier import Classifier
 from unsquare.network.engine import Engine
-from unsquare.plan.columns import Progress
 from unsquare.plan.config import Limits
 from unsquare.plan.epoch import EpochPlan, MicroBatch
-from unsquare.plan.naming import naming
-from unsquare.plan.planner import plan_in_order
+from unsquare.plan.planner import naming, plan_in_order
+from unsquare.progress import Progress
 from unsquare.runs.memory_profile import RunLimits
 from unsquare.shapes import Geometry, Shape, Sizes
 from unsquare.training.metrics import Evaluation, summarise
@@ -65,7 +64,7 @@ class Evaluator:
         check_sides(index, sizes, engine.model.stride)
         self._limits = limits
         remedy = "raise --budget-pixels" if limits.training is None else "give more with --memory"
-        with naming(index, lambda pixels: remedy):
+        with naming(index.keys, lambda pixels: remedy):
             self._plan = plan(sizes, limits.limits(ranks, evaluation=True))
 
     def probabilities(

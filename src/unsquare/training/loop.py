@@ -24,10 +24,10 @@ from unsquare.errors import RunError, UnsquareError
 from unsquare.memory.watch import Watch
 from unsquare.network.engine import Engine
 from unsquare.network.ranks import from_first
-from unsquare.plan.buckets import Buckets
+from unsquare.plan.buckets.form import Buckets
 from unsquare.plan.config import Limits, PlanConfig, below
+from unsquare.plan.draw import Weights
 from unsquare.plan.epoch import EpochPlan, Step
-from unsquare.plan.repeats import Weights
 from unsquare.runs.checkpoints import BEST
 from unsquare.runs.folder import RunFolder
 from unsquare.runs.memory_profile import RunLimits

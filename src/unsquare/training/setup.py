@@ -36,14 +36,13 @@ from unsquare.index.trainable import check_trainable
 from unsquare.memory.budget import format_bytes
 from unsquare.memory.watch import Watch
 from unsquare.network.engine import Engine
-from unsquare.plan.buckets import form_buckets
-from unsquare.plan.columns import Columns
+from unsquare.plan.analysis.ledger import ledger
+from unsquare.plan.analysis.table import PlanTable
+from unsquare.plan.buckets.form import form_buckets
 from unsquare.plan.config import Limits
+from unsquare.plan.draw import class_weights
 from unsquare.plan.epoch import EpochPlan
-from unsquare.plan.ledger import ledger
-from unsquare.plan.naming import naming
-from unsquare.plan.planner import plan_epoch
-from unsquare.plan.repeats import class_weights
+from unsquare.plan.planner import naming, plan_epoch
 from unsquare.runs.folder import RunFolder
 from unsquare.runs.memory_profile import MemoryProfile, ProbeRange, RunLimits
 from unsquare.runs.schemas import Origin
@@ -125,7 +124,7 @@ def prepare(
     if limits is None:
         limits = _find_limits(engine, config, index, sizes, job.console, auto_precision)
     apply_heap(limits)
-    with naming(train_index, lambda pixels: _remedies(pixels, config, engine, limits)):
+    with naming(train_index.keys, lambda pixels: _remedies(pixels, config, engine, limits)):
         epochs = _epochs(job, train_index, sizes, limits.limits(fabric.world_size))
         first = epochs.plan(0)
     if fabric.is_global_zero:
@@ -253,9 +252,9 @@ def _write_plan(
     """Write the first epoch's plan; of a very long one the first steps, so that training need not wait for the rest."""
     num_steps = len(plan.steps)
     plan = replace(plan, steps=plan.steps[:WRITTEN_STEPS])
-    columns = Columns.of(plan, limits)
-    figures = ledger(plan, config.plan, limits, index.labels, len(index.classes), columns=columns)
-    micro_batches = np.column_stack([columns.count, columns.canvas]).tolist()
+    table = PlanTable.of_plan(plan)
+    figures = ledger(plan, config.plan, limits, index.labels, len(index.classes), table=table)
+    micro_batches = np.column_stack([table.count, table.canvas]).tolist()
     content = {"version": 1, "config": asdict(config.plan), "limits": asdict(limits), "steps_of_epoch": num_steps}
     run.write_json(run.plan, content | {"ledger": figures.to_dict(), "micro_batches": micro_batches})
     written = "" if figures.num_steps == num_steps else f", the first {figures.num_steps:,} of which are"

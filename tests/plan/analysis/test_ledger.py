@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from unsquare.plan import Limits, PlanConfig, class_weights, ledger, plan_epoch, plan_in_order
-from unsquare.plan.ledger import HEADING, class_skew
+from unsquare.plan.analysis.ledger import HEADING, class_skew
 
 SIZES = np.array([(10, 10), (10, 8), (4, 4), (4, 4)])
 CONFIG, LIMITS = PlanConfig(step_images=4), Limits(budget_pixels=400, launch_pixels=25)

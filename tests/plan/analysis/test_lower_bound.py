@@ -3,18 +3,18 @@
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.plan.test_partition import all_partitions, price, random_cases, within_budget
+from tests.plan.partition.test_tight import all_partitions, price, random_cases, within_budget
 
 from unsquare.plan import Limits, PlanConfig, ledger, plan_epoch
-from unsquare.plan import bound as bound_module
-from unsquare.plan.bound import least
+from unsquare.plan.analysis import lower_bound as module
+from unsquare.plan.analysis.lower_bound import lower_bound
 
 
 def test_no_partition_beats_the_bound():
     """Of all partitions of up to 6 images none costs less or has fewer parts; some cases reach the bound."""
     reached = 0
     for sizes, limits in random_cases(120):
-        found = least(sizes, limits)
+        found = lower_bound(sizes, limits)
         allowed = [p for p in all_partitions(list(range(len(sizes)))) if within_budget(sizes, p, limits)]
         best = min(price(sizes, parts, limits) for parts in allowed)
         assert found.cost <= best
@@ -26,9 +26,9 @@ def test_no_partition_beats_the_bound():
 def test_the_short_bound_is_below_the_long_one(monkeypatch, random_sizes):
     """What is used for many images promises less than what is used for few, and never more than is there."""
     limits = Limits(budget_pixels=20_000, launch_pixels=500)
-    paired = least(random_sizes, limits)
-    monkeypatch.setattr(bound_module, "PAIRED_IMAGES", 0)
-    short = least(random_sizes, limits)
+    paired = lower_bound(random_sizes, limits)
+    monkeypatch.setattr(module, "PAIRED_IMAGES", 0)
+    short = lower_bound(random_sizes, limits)
     assert random_sizes.prod(axis=1).sum() < short.cost <= paired.cost
     assert short.micro_batches <= paired.micro_batches
 

@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from unsquare.plan.canvases import choose_canvases
+from unsquare.plan.buckets.canvases import choose_canvases
 from unsquare.plan.config import Limits
 
 
 @pytest.fixture(scope="module")
 def benchmark():
     """The script as a module."""
-    file = Path(__file__).resolve().parents[2] / "benchmarks" / "canvas_bound.py"
+    file = Path(__file__).resolve().parents[3] / "benchmarks" / "canvas_bound.py"
     spec = importlib.util.spec_from_file_location("canvas_bound", file)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -8,10 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unsquare.errors import PlanError
-from unsquare.plan import canvases as module
-from unsquare.plan.canvases import cheapest_canvas, choose_canvases
+from unsquare.plan.buckets import canvases as module
+from unsquare.plan.buckets.canvases import cheapest_canvas, choose_canvases, savings
 from unsquare.plan.config import Limits
-from unsquare.plan.savings import savings
 
 GENEROUS = Limits(budget_pixels=64_000_000)
 

@@ -1,6 +1,6 @@
-"""Buckets and their boundaries."""
+"""Buckets by every method, and the steps that come from them."""
 
-from itertools import combinations, pairwise
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -9,9 +9,7 @@ from hypothesis import strategies as st
 
 from unsquare.errors import PlanError
 from unsquare.plan import Limits, PlanConfig, form_buckets, plan_epoch
-from unsquare.plan.boundaries import back_and_forth, least_cost
-from unsquare.plan.distinct import Distinct
-from unsquare.plan.merge import merge_small
+from unsquare.plan.buckets.form import merge_small
 
 BOUNDARIES = ["tree", "iterative", "exact"]
 
@@ -93,52 +91,6 @@ def test_half_a_buckets_orientations_fill_a_step(boundaries, random_sizes):
     counts = np.bincount(formed.of_image.ravel(), minlength=len(formed))
     pixels = np.array([canvas.pixels for canvas in formed.canvases])
     assert (counts >= 2 * limits.enough(pixels)).all()
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.integers(0, 99), st.integers(1, 600), st.integers(150, 400), st.booleans())
-def test_distinct_shapes_stand_for_all(seed, num_images, most, turns):
-    """However few cells shapes are gathered into, each image has one that holds it, and every one is counted."""
-    sizes = np.random.default_rng(seed).integers(1, 3000, (num_images, 2))
-    distinct = Distinct.of(sizes, turns=turns, most=most)
-    assert len(distinct.shapes) <= most
-    assert distinct.counts.sum() == len(sizes) * (1 + turns)
-    assert (distinct.shapes[distinct.number_of(sizes)] >= sizes).all()
-    exact = Distinct.of(sizes)
-    assert exact.shapes.tolist() == np.unique(sizes, axis=0).tolist()
-    assert (exact.shapes[exact.number_of(sizes)] == sizes).all()
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    st.lists(st.tuples(st.integers(1, 30), st.integers(1, 30), st.integers(1, 5)), min_size=1, max_size=8),
-    st.integers(1, 9),
-    st.sampled_from([0, 40, 500]),
-)
-def test_dynamic_programming_finds_the_best_boundaries(rows, most, launch):
-    """Of all ways to cut an order into at most so many runs, the one of least cost; its cost is the true one."""
-    shapes, counts = np.array(rows)[:, :2], np.array(rows)[:, 2]
-    limits = Limits(budget_pixels=2000, launch_pixels=launch)
-
-    def price(ends):
-        starts = [0, *ends[:-1]]
-        runs = [(shapes[a:b].max(axis=0).prod(), counts[a:b].sum()) for a, b in zip(starts, ends)]
-        return sum(area * count + launch * -(-count // max(2000 // area, 1)) for area, count in runs)
-
-    n = len(shapes)
-    ways = [[*inner, n] for k in range(min(most, n)) for inner in combinations(range(1, n), k)]
-    ends, total = least_cost(shapes, counts, most, limits.cost)
-    assert price(ends.tolist()) == total == min(price(way) for way in ways)
-    assert back_and_forth(shapes, counts, most, limits.cost)[1] >= total
-
-
-def test_back_and_forth_beats_quantiles():
-    """Boundaries move from equal counts to where the shapes jump, and the cost returned is the true one."""
-    lengths = np.array([1] * 90 + [10] * 6 + [100] * 4)
-    shapes = np.stack([lengths, lengths], axis=1)
-    ends, total = back_and_forth(shapes, np.ones(100, dtype=int), 3, Limits(budget_pixels=10**6, launch_pixels=0).cost)
-    assert ends.tolist() == [90, 96, 100]
-    assert total == 90 + 600 + 40_000
 
 
 @pytest.mark.parametrize("boundaries", BOUNDARIES)

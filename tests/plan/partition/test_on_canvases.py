@@ -6,10 +6,10 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unsquare.plan import on_canvases
-from unsquare.plan.canvases import cheapest_canvas, choose_canvases
+from unsquare.plan.buckets.canvases import cheapest_canvas, choose_canvases
 from unsquare.plan.config import Limits
-from unsquare.plan.on_canvases import partition_on_canvases
+from unsquare.plan.partition import on_canvases
+from unsquare.plan.partition.on_canvases import partition_on_canvases
 
 
 def price(parts, limits):

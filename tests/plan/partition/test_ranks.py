@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unsquare.plan import Limits
-from unsquare.plan.ranks import rank_cost, spread
+from unsquare.plan.partition.ranks import rank_cost, spread
 
 
 @settings(max_examples=80, deadline=None)

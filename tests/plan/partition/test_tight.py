@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from unsquare.plan.config import Limits
-from unsquare.plan.partition import BLOCK_IMAGES, partition
-from unsquare.plan.refine import refine
+from unsquare.plan.partition.tight import BLOCK_IMAGES, partition, refine
 
 
 def all_partitions(items):

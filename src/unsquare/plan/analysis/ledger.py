@@ -1,4 +1,4 @@
-"""The ledger of a plan: what is computed, what of it is padding, how full and how fair the batches are."""
+"""The ledger of a plan: what is computed, how much of it is padding, how full micro-batches are and how fair steps."""
 
 from __future__ import annotations
 
@@ -8,24 +8,26 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from unsquare.plan.columns import Columns, Progress
-from unsquare.plan.config import Limits, PlanConfig, StepForm
+from unsquare.plan.analysis.lower_bound import plan_lower_bound
+from unsquare.plan.analysis.table import PlanTable, step_costs
+from unsquare.plan.config import Counts, Limits, PlanConfig, StepForm
 from unsquare.plan.draw import Order, Purpose
 from unsquare.plan.epoch import EpochPlan
+from unsquare.progress import Progress
 from unsquare.shapes import Shape
 
 HEADING = ("super", "canvas", "images", "batches", "min/median/max", "overhead", "skew")
 MOST_ROWS = 16
-"""Buckets that a printed table shows; JSON has them all."""
+"""The most buckets in a printed table; JSON has all of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class BucketRow:
-    """A bucket in b2b; in mixed, all micro-batches whose canvas lies between the same two powers of two."""
+class BucketFigures:
+    """A bucket in b2b; in mixed, all micro-batches whose canvas pixels lie between the same two powers of two."""
 
     superbucket: int
     canvas: Shape
-    """The bucket's bound; in mixed, the largest canvas of the row."""
+    """The bucket's bound; in mixed, the largest canvas among these micro-batches."""
     num_images: int
     num_micro_batches: int
     smallest_batch: int
@@ -52,16 +54,16 @@ class RungRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Ledger:
-    """What a plan computes and what it wastes."""
+    """What a plan computes, and how much of it is waste."""
 
     steps: StepForm
-    """How the steps are formed."""
+    """The form of the steps."""
     num_images: int
     num_steps: int
     num_micro_batches: int
     num_canvases: int
     real_pixels: int
-    """Pixels of the images: no plan computes fewer."""
+    """Pixels of the images; no plan computes fewer."""
     computed_pixels: int
     priced_pixels: int
     """Computed pixels, those of images that climb the ladder at its price: as many as take as long in the usual way."""
@@ -76,21 +78,21 @@ class Ledger:
     predicted_s: float
     """Seconds that the epoch takes at the limits' speed: computed pixels and launches of each step's busiest rank."""
     least_micro_batches: int
-    """No way to cut these steps (in b2b, this epoch) into micro-batches within the budget has fewer."""
+    """A lower bound: no partition of these steps (in b2b, of this epoch) into micro-batches within budget has fewer."""
     least_s: float
-    """Nor takes it less than these seconds, with ranks in perfect balance."""
+    """A lower bound on the seconds of any such partition, with ranks in perfect balance."""
     time_over_least: float
-    """predicted_s / least_s: how much of the predicted time a better plan could save at the very most."""
+    """predicted_s / least_s: a better plan is faster by at most this factor."""
     step_class_skew: float | None
-    """Total variation distance of a step's class mix from the epoch's, mean of steps; None unlabelled."""
+    """Total variation distance of a step's class mix from the epoch's, averaged over steps; None without labels."""
     chance_class_skew: float | None
-    """The same with labels shuffled: what it would be if shape told nothing of the class."""
+    """The same with labels shuffled: its value if shapes said nothing about classes."""
     rungs: tuple[RungRow, ...]
     """Those of the ladder that the plan needs; none where all fits as it is."""
-    buckets: tuple[BucketRow, ...]
+    buckets: tuple[BucketFigures, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
+        """The ledger as plain values, ready for JSON."""
         return asdict(self)
 
     def rows(self) -> list[tuple[str, str]]:
@@ -130,14 +132,14 @@ class Ledger:
         return rows
 
     def bucket_rows(self) -> list[tuple[str, ...]]:
-        """A heading and one line for each bucket row, for a table: of many, those that pad the most pixels."""
+        """A heading and one line per bucket, for a table; of more than `MOST_ROWS`, those that pad the most pixels."""
         padded = np.array([row.real_pixels * row.padding_overhead for row in self.buckets])
         shown = np.sort(np.argsort(-padded, kind="stable")[:MOST_ROWS])
         return [HEADING, *(_bucket_text(self.buckets[row]) for row in shown)]
 
     @property
     def num_hidden_rows(self) -> int:
-        """How many bucket rows `bucket_rows` leaves out."""
+        """Number of buckets that `bucket_rows` leaves out."""
         return max(len(self.buckets) - MOST_ROWS, 0)
 
 
@@ -148,7 +150,7 @@ def ledger(
     labels: npt.ArrayLike | None = None,
     num_classes: int = 0,
     progress: Progress | None = None,
-    columns: Columns | None = None,
+    table: PlanTable | None = None,
 ) -> Ledger:
     """The ledger of a plan.
 
@@ -157,26 +159,28 @@ def ledger(
         config: the settings that it was made with.
         limits: the limits that it was made with.
         labels: class of each planned image, (N,), -1 where unknown; None leaves class skew out.
-        num_classes: number of classes; 0 takes one more than the largest label.
-        progress: told how many steps of how many are planned.
-        columns: the plan as columns, where it was walked through before.
+        num_classes: number of classes; 0 means one more than the largest label.
+        progress: told the number of steps planned and of all steps.
+        table: the table of the plan, if it was made before.
     """
-    flat = Columns.of(plan, limits, progress) if columns is None else columns
+    table = PlanTable.of_plan(plan, progress) if table is None else table
     classes = None if labels is None else np.asarray(labels, dtype=np.int64)
     if classes is not None and (len(classes) == 0 or classes.max() < 0):
         classes = None
     if classes is not None:
         num_classes = max(num_classes, int(classes.max()) + 1)
-    skew, chance = (None, None) if classes is None else step_skews(flat, classes, num_classes, plan)
-    computed, real = flat.computed, int(flat.real.sum())
+    skew, chance = (None, None) if classes is None else step_skews(table, classes, num_classes, plan)
+    computed, real = table.computed_pixels, int(table.real_pixels.sum())
     fill = limits.fill(computed)
-    busiest_cost = int(flat.busiest_cost.sum())
+    busiest, mean = step_costs(table, limits)
+    busiest_cost = int(busiest.sum())
+    bound = plan_lower_bound(table, limits)
     return Ledger(
         steps=config.steps,
-        num_images=len(flat.images),
+        num_images=len(table.images),
         num_steps=len(plan.steps),
-        num_micro_batches=len(flat.count),
-        num_canvases=len(np.unique(flat.canvas, axis=0)),
+        num_micro_batches=len(table),
+        num_canvases=len(np.unique(table.canvas, axis=0)),
         real_pixels=real,
         computed_pixels=int(computed.sum()),
         priced_pixels=int(limits.priced(computed).sum()),
@@ -184,19 +188,19 @@ def ledger(
         max_micro_batch_pixels=int(computed.max()),
         mean_fill=float(fill.mean()),
         median_fill=float(np.median(fill)),
-        rank_imbalance=float(busiest_cost / flat.mean_cost.sum()),
+        rank_imbalance=float(busiest_cost / mean.sum()),
         predicted_s=busiest_cost / limits.pixels_per_s,
-        least_micro_batches=flat.least_batches,
-        least_s=flat.least_cost / limits.world_size / limits.pixels_per_s,
-        time_over_least=busiest_cost * limits.world_size / flat.least_cost,
+        least_micro_batches=bound.micro_batches,
+        least_s=bound.cost / limits.world_size / limits.pixels_per_s,
+        time_over_least=busiest_cost * limits.world_size / bound.cost,
         step_class_skew=None if skew is None else float(skew.mean()),
         chance_class_skew=None if chance is None else float(chance.mean()),
         rungs=_rung_rows(computed, limits),
-        buckets=_bucket_rows(plan, flat, classes, num_classes),
+        buckets=_bucket_figures(plan, table, classes, num_classes),
     )
 
 
-def _rung_rows(computed: npt.NDArray[np.int64], limits: Limits) -> tuple[RungRow, ...]:
+def _rung_rows(computed: Counts, limits: Limits) -> tuple[RungRow, ...]:
     needed = limits.rungs(computed)
     return tuple(
         RungRow(
@@ -210,10 +214,8 @@ def _rung_rows(computed: npt.NDArray[np.int64], limits: Limits) -> tuple[RungRow
     )
 
 
-def class_skew(
-    group: npt.NDArray[np.int64], labels: npt.NDArray[np.int64], num_classes: int
-) -> npt.NDArray[np.float64]:
-    """Total variation distance of each group's class mix from that of all, (groups,); 0 without labels.
+def class_skew(group: Counts, labels: npt.NDArray[np.int64], num_classes: int) -> npt.NDArray[np.float64]:
+    """Total variation distance of each group's class mix from that of all, (groups,); 0 in groups without labels.
 
     Args:
         group: number of each image's group, (N,).
@@ -222,38 +224,38 @@ def class_skew(
     """
     known = labels >= 0
     num_groups = int(group.max()) + 1
-    table = np.bincount(group[known] * num_classes + labels[known], minlength=num_groups * num_classes)
-    table = table.reshape(num_groups, num_classes)
-    mix = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
-    distance = np.abs(mix - table.sum(axis=0) / max(table.sum(), 1)).sum(axis=1) / 2
-    return np.where(table.any(axis=1), distance, 0.0)
+    counts = np.bincount(group[known] * num_classes + labels[known], minlength=num_groups * num_classes)
+    counts = counts.reshape(num_groups, num_classes)
+    mix = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    distance = np.abs(mix - counts.sum(axis=0) / max(counts.sum(), 1)).sum(axis=1) / 2
+    return np.where(counts.any(axis=1), distance, 0.0)
 
 
 def step_skews(
-    columns: Columns, labels: npt.NDArray[np.int64], num_classes: int, plan: EpochPlan
+    table: PlanTable, labels: npt.NDArray[np.int64], num_classes: int, plan: EpochPlan
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Class skew of each step, and what it would be by chance, both (S,).
+    """Class skew of each step, and its value by chance, both (S,).
 
-    Chance shuffles the classes over the places of the epoch, not over the dataset: where images have weights, their
-    classes come as often as before.
+    For chance, classes are shuffled over the positions of the epoch, not over the dataset: where images have weights,
+    their classes appear as often as before.
     """
-    steps, classes = columns.step_of_image, labels[columns.images]
+    steps, classes = table.step_of_image, labels[table.images]
     chance = classes[Order(plan.seed, plan.epoch, Purpose.CHANCE, len(classes)).all()]
     return class_skew(steps, classes, num_classes), class_skew(steps, chance, num_classes)
 
 
-def _bucket_rows(
-    plan: EpochPlan, flat: Columns, labels: npt.NDArray[np.int64] | None, num_classes: int
-) -> tuple[BucketRow, ...]:
-    row_of_batch, superbuckets, canvases = _grouping(plan, flat)
-    row_of_image = row_of_batch[flat.batch_of_image]
-    real = np.bincount(row_of_batch, flat.real)
-    computed = np.bincount(row_of_batch, flat.computed)
-    skew = None if labels is None else class_skew(row_of_image, labels[flat.images], num_classes)
+def _bucket_figures(
+    plan: EpochPlan, table: PlanTable, labels: npt.NDArray[np.int64] | None, num_classes: int
+) -> tuple[BucketFigures, ...]:
+    row_of_batch, superbuckets, canvases = _grouping(plan, table)
+    row_of_image = row_of_batch[table.batch_of_image]
+    real = np.bincount(row_of_batch, table.real_pixels)
+    computed = np.bincount(row_of_batch, table.computed_pixels)
+    skew = None if labels is None else class_skew(row_of_image, labels[table.images], num_classes)
     order = np.argsort(row_of_batch, kind="stable")
-    counts = np.split(flat.count[order], np.cumsum(np.bincount(row_of_batch, minlength=len(canvases)))[:-1])
+    counts = np.split(table.count[order], np.cumsum(np.bincount(row_of_batch, minlength=len(canvases)))[:-1])
     return tuple(
-        BucketRow(
+        BucketFigures(
             superbucket=superbuckets[row],
             canvas=canvases[row],
             num_images=int(count.sum()),
@@ -269,19 +271,19 @@ def _bucket_rows(
     )
 
 
-def _grouping(plan: EpochPlan, flat: Columns) -> tuple[npt.NDArray[np.int64], list[int], list[Shape]]:
+def _grouping(plan: EpochPlan, table: PlanTable) -> tuple[Counts, list[int], list[Shape]]:
     """Row of each micro-batch, (M,), then superbucket and canvas of each row."""
     if plan.buckets:
         buckets = plan.buckets
-        return flat.bucket, [b.superbucket for b in buckets], [b.canvas for b in buckets]
-    pixels = flat.canvas.prod(axis=1)
+        return table.bucket, [b.superbucket for b in buckets], [b.canvas for b in buckets]
+    pixels = table.canvas.prod(axis=1)
     _, rows = np.unique(np.floor(np.log2(pixels)), return_inverse=True)
     num_rows = int(rows.max()) + 1
     largest = [int(np.where(rows == row, pixels, 0).argmax()) for row in range(num_rows)]
-    return rows, list(range(num_rows)), [Shape(*map(int, flat.canvas[batch])) for batch in largest]
+    return rows, list(range(num_rows)), [Shape(*map(int, table.canvas[batch])) for batch in largest]
 
 
-def _bucket_text(row: BucketRow) -> tuple[str, ...]:
+def _bucket_text(row: BucketFigures) -> tuple[str, ...]:
     return (
         f"{row.superbucket}",
         f"{row.canvas}",

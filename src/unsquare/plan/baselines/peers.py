@@ -1,4 +1,4 @@
-"""Others beside us: who forms batches of pictures of many sizes in which way, and where that is described."""
+"""Other projects that form batches of pictures of many sizes: what each does, and where that is described."""
 
 from __future__ import annotations
 
@@ -6,37 +6,35 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from unsquare.plan import peer_rules as rules
+from unsquare.plan.analysis.table import PlanTable
+from unsquare.plan.baselines import rules
 from unsquare.plan.config import Limits
-from unsquare.plan.policies import Batches, PolicyFigures, figures_of
 from unsquare.shapes import Sizes
-
-__all__ = ["PEERS", "Batches", "Peer", "PolicyFigures", "figures_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Peer:
-    """Another project's way to form batches."""
+    """Another project's rule for forming batches."""
 
     name: str
     rule: str
-    """What it does, in one plain sentence."""
+    """What it does, in one sentence."""
     source: str
     """Where the rule is described: project, file or paper, and address."""
     shuffled: bool
-    """Whether an epoch's batches are drawn anew."""
+    """Whether batches are drawn again in each epoch."""
     keeps_pixels: bool = True
-    """Whether every picture is trained on as it is; if not, its time is not for the same work."""
+    """Whether every picture is trained on at its own size; if not, its time is for different work."""
     uniform: bool = False
-    """Whether a batch is a uniform sample of all images, as our `mixed` steps are; else shape chooses its images."""
-    batches: Callable[[Sizes, Limits, int], Batches]
+    """Whether a batch is a uniform sample of all images, as our `mixed` steps are, rather than chosen by shape."""
+    batches: Callable[[Sizes, Limits, int], PlanTable]
     """(sizes (N, 2), limits, seed) -> the batches of an epoch, in order of training."""
 
 
 def _of_fixed_count(
     *, name: str, rule: str, source: str, shuffled: bool, by_count: rules.ByCount, uniform: bool = False
 ) -> tuple[Peer, Peer]:
-    """A rule that leaves the batch size to the user, at two sizes."""
+    """A rule that leaves the batch size to the user, with two batch sizes."""
     return (
         Peer(
             name=f"{name}, safe",
@@ -198,4 +196,4 @@ PEERS: tuple[Peer, ...] = (
         batches=rules.quantile_grid,
     ),
 )
-"""Everyone whose rule needs no package of theirs."""
+"""The rules that need no package of the project's own."""

@@ -1,8 +1,8 @@
-"""The shapes of a dataset as counts: a hundred million images have few shapes that differ enough to matter.
+"""The distinct shapes of a dataset with counts: a hundred million images have few shapes that differ enough to matter.
 
-Where there are more distinct shapes than boundaries can use, sides are rounded up to fewer and fewer binary digits. A
-cell of such shapes stands for its images by the largest height and width that occur in it, so that what is decided for
-the cell holds for each of them.
+If there are more distinct shapes than boundaries can use, sides are rounded up to fewer and fewer binary digits. A cell
+of shapes that become equal is represented by the largest height and width that occur in it, so that what is decided for
+the cell holds for each of its images.
 """
 
 from __future__ import annotations
@@ -19,34 +19,34 @@ from unsquare.plan.epoch import Positions
 from unsquare.shapes import Sizes
 
 MOST_SHAPES = 1 << 18
-"""Distinct shapes that are kept as they are. The British Library's 396,261 at 9 digits pad 2.06 instead of 2.04 %."""
+"""The most distinct shapes. The British Library's 396,261, rounded to 9 digits, pad 2.06 instead of 2.04 %."""
 EXACT_DIGITS = 31
-"""Digits of a side that change nothing: no side has more."""
+"""Digits of a side with which rounding changes nothing: no side has more."""
 
 Keys = npt.NDArray[np.int64]
 
 
 @final
 @dataclass(frozen=True, eq=False)
-class Distinct:
-    """Distinct shapes, or cells of them, and how many images have each."""
+class DistinctShapes:
+    """Distinct shapes, or cells of them, with the number of images of each."""
 
     shapes: Sizes
     """(U, 2), ordered by height, then width."""
     counts: Counts
     """(U,)"""
     digits: int
-    """Leading binary digits of a side that tell two shapes apart."""
+    """Leading binary digits of a side by which shapes are distinguished."""
     orientations: int
-    """How many times each image counts: 2 where it counts upright and on its side."""
+    """How many times each image counts: 2 if it counts upright and on its side."""
     keys: Keys
-    """(U,) what `number_of` looks up, ascending."""
+    """(U,), ascending; `number_of` looks shapes up here."""
 
     @classmethod
-    def of(cls, sizes: npt.NDArray[np.integer], *, turns: bool = False, most: int = MOST_SHAPES) -> Distinct:
+    def of(cls, sizes: npt.NDArray[np.integer], *, turns: bool = False, most: int = MOST_SHAPES) -> DistinctShapes:
         """The distinct shapes of these, (N, 2); with `turns`, each image counts upright and on its side.
 
-        There are at most `most`, unless sides rounded up to powers of two are still more.
+        There are at most `most`, unless sides rounded up to powers of two still give more.
         """
         digits, keys = EXACT_DIGITS, np.empty(0, dtype=np.int64)
         counts, tops = np.empty(0, dtype=np.int64), np.empty((0, 2), dtype=np.int64)
@@ -54,7 +54,7 @@ class Distinct:
             shapes = np.asarray(sizes[start : start + CHUNK], dtype=np.int64)
             if turns:
                 shapes = np.concatenate([shapes, shapes[:, ::-1]])
-            # Whole shapes first: sorting numbers alone is several times faster than what tells where they came from.
+            # Whole shapes first: sorting numbers alone is several times faster than with their positions.
             packed, number = np.unique(_packed(shapes), return_counts=True)
             tops = np.concatenate([tops, _unpacked(packed)])
             keys = np.concatenate([keys, _keys(_unpacked(packed), digits)])
@@ -66,12 +66,12 @@ class Distinct:
         return cls(shapes=tops, counts=counts, digits=digits, orientations=1 + turns, keys=keys)
 
     def number_of(self, shapes: Sizes) -> Positions:
-        """Which of the distinct shapes each of these is, (n,); they must be among those counted."""
+        """The number of each of these shapes among the distinct ones, (n,); they must be among those counted."""
         return np.searchsorted(self.keys, _keys(shapes, self.digits))
 
 
 def _joined(keys: Keys, counts: Counts, tops: Sizes) -> tuple[Keys, Counts, Sizes]:
-    """One entry for each distinct key: the sum of its counts, the largest of its heights and widths."""
+    """One entry for each distinct key: the sum of its counts, and its largest height and width."""
     order = np.argsort(keys, kind="stable")
     keys = keys[order]
     starts = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]]))
@@ -83,7 +83,7 @@ def _keys(shapes: Sizes, digits: int) -> Keys:
 
 
 def _rounded(sides: Sizes, digits: int) -> Sizes:
-    """Sides rounded up to so many leading binary digits."""
+    """Sides rounded up to `digits` leading binary digits."""
     if digits >= EXACT_DIGITS:
         return sides
     spare = np.maximum(np.frexp(sides.astype(np.float64))[1] - digits, 0)

@@ -1,9 +1,10 @@
 """Buckets: which images may share a micro-batch in b2b, decided once for all epochs.
 
-Three ways to the same thing. `tree` always splits where it saves most, by height or by width. `iterative` and `exact`
-cut the pixel count into superbuckets and each of them by aspect ratio, by the back-and-forth heuristic or by dynamic
-programming. What they make small is the cost with every image padded to its bucket's bound. They look at distinct
-shapes and how many images have each, so that their time hardly grows with the dataset.
+There are three methods. `tree` splits again and again where that saves most, by height or by width. `iterative` and
+`exact` cut the pixel count into superbuckets and each of them by aspect ratio (`grid`). All minimize the cost with
+every image padded to its bucket's bound, over distinct shapes and their numbers of images, so that their time hardly
+grows with the dataset. A bucket with too few images for one step then joins another, so that no image is alone in a
+step if others could join it.
 """
 
 from __future__ import annotations
@@ -16,24 +17,20 @@ from typing import final
 import numpy as np
 import numpy.typing as npt
 
-from unsquare.plan.boundaries import back_and_forth, least_cost
-from unsquare.plan.canvases import cheapest_canvas, choose_canvases
-from unsquare.plan.config import Cost, Counts, Limits, PlanConfig
-from unsquare.plan.distinct import Distinct
+from unsquare.plan.buckets.canvases import cheapest_canvas, choose_canvases
+from unsquare.plan.buckets.distinct import DistinctShapes
+from unsquare.plan.buckets.grid import ShapeGroup, back_and_forth, cheapest_grid, least_cost
+from unsquare.plan.config import Counts, Limits, PlanConfig
 from unsquare.plan.draw import CHUNK
 from unsquare.plan.epoch import Bucket, Positions
-from unsquare.plan.merge import merge_small, without_small
-from unsquare.plan.split import Split, best_split, cost_together
+from unsquare.plan.partition.tight import Split, best_split, cost_together
 from unsquare.shapes import Shape, Sizes
 
 USUAL_STEPS = 4
-"""Steps that a bucket has images for on average where the number of buckets is left open: enough that who goes with
-whom changes from epoch to epoch."""
+"""Average number of steps per bucket if the number of buckets is left open: enough that the images of a step change
+from epoch to epoch."""
 LEAST_BUCKETS, MOST_AUTOMATIC = 64, 4096
-"""Bounds of that number: few pictures of many shapes pad too much in a handful of buckets."""
-
-Group = tuple[int, Positions]
-"""A superbucket's number and positions of distinct shapes."""
+"""Bounds on the number of buckets if it is left open: few pictures of many shapes pad too much in a few buckets."""
 
 
 @final
@@ -44,23 +41,23 @@ class Buckets:
     canvases: tuple[Shape, ...]
     """The bound of each bucket, (K,), ordered by superbucket and aspect."""
     superbuckets: tuple[int, ...]
-    """Which group of like pixel count each bucket belongs to, (K,), 0 the smallest."""
+    """Superbucket of each bucket, (K,), 0 for the fewest pixels."""
     of_image: npt.NDArray[np.uint16]
     """The bucket of each image, (1, N), or upright and on its side, (2, N)."""
 
     @property
     def bounded(self) -> Sizes:
-        """The canvases by ascending pixels, (K, 2): all that a plan may use where their number is bounded."""
+        """The canvases by ascending pixels, (K, 2): all that a plan may use if their number is bounded."""
         return np.array(sorted(self.canvases, key=lambda canvas: (canvas.pixels, canvas)), dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self.canvases)
 
     def of_epoch(self, turned: npt.NDArray[np.bool_] | None, images: Positions | None = None) -> tuple[Bucket, ...]:
-        """The buckets with the images as they lie in one epoch; those without any are gone.
+        """The buckets with the images as they are turned in one epoch; empty buckets are left out.
 
         Args:
-            turned: whether each image lies on its side this epoch, (N,); None where none does.
+            turned: whether each image lies on its side in this epoch, (N,); None if none does.
             images: positions of the images of the epoch, (M,), ascending; None takes each once.
         """
         bucket_of = self.of_image[0]
@@ -80,16 +77,15 @@ class Buckets:
 
 
 def form_buckets(sizes: npt.NDArray[np.integer], config: PlanConfig, limits: Limits, *, turns: bool = False) -> Buckets:
-    """The buckets of these training shapes, (N, 2): at most `config.buckets`, or as many as serve.
+    """The buckets of these training shapes, (N, 2): at most `config.buckets`, or a number chosen from the shapes.
 
-    Where `config.canvases` bounds the canvases, the buckets are the images that have one of them as their cheapest.
-    With `turns` an image lies upright in some epochs and on its side in others, so both shapes are sorted into buckets.
+    If `config.canvases` bounds the canvases, a bucket is all images whose cheapest canvas is the same one. With `turns`
+    an image is upright in some epochs and on its side in others, so both shapes are sorted into buckets.
     """
     sizes = np.asarray(sizes)
-    distinct = Distinct.of(sizes, turns=turns)
+    distinct = DistinctShapes.of(sizes, turns=turns)
     if config.canvases is None:
-        form = _by_tree if config.boundaries == "tree" else _by_pixels_then_aspect
-        groups = form(distinct, config, limits)
+        groups = _by_boundaries(distinct, config, limits)
         groups = merge_small(distinct.shapes, distinct.counts, groups, limits, _least(distinct, limits))
         canvases = [distinct.shapes[shapes].max(axis=0) for _, shapes in groups]
     else:
@@ -112,10 +108,10 @@ def form_buckets(sizes: npt.NDArray[np.integer], config: PlanConfig, limits: Lim
 
 
 def _sorted_by(bucket_of: npt.NDArray[np.uint16]) -> Positions:
-    """Positions ordered by bucket, each bucket's ascending, in as few bytes as hold them."""
+    """Positions ordered by bucket, ascending within each bucket, in as few bytes as hold them."""
     if len(bucket_of) <= CHUNK:
         return np.argsort(bucket_of, kind="stable")
-    # In chunks: NumPy sorts positions of 8 bytes each, with as much again to work in.
+    # In chunks: NumPy sorts positions of 8 bytes each and needs as much working memory again.
     order: Positions = np.empty(len(bucket_of), dtype=np.uint32 if len(bucket_of) < 2**32 else np.int64)
     counts = np.bincount(bucket_of)
     place = np.cumsum(counts) - counts
@@ -129,13 +125,13 @@ def _sorted_by(bucket_of: npt.NDArray[np.uint16]) -> Positions:
     return order
 
 
-def _least(distinct: Distinct, limits: Limits) -> Callable[[Counts], Counts]:
-    """The fewest images of a bucket: enough for a step, as often as each image counts."""
+def _least(distinct: DistinctShapes, limits: Limits) -> Callable[[Counts], Counts]:
+    """The fewest images of a bucket: enough for a step, times the orientations that each image counts in."""
     return lambda canvas_pixels: distinct.orientations * limits.enough(canvas_pixels)
 
 
-def _by_canvases(distinct: Distinct, config: PlanConfig, limits: Limits) -> tuple[list[Group], list[Sizes]]:
-    """Distinct shapes by their cheapest canvas; canvases of like pixel count, to a factor of two, a superbucket."""
+def _by_canvases(distinct: DistinctShapes, config: PlanConfig, limits: Limits) -> tuple[list[ShapeGroup], list[Sizes]]:
+    """Distinct shapes by their cheapest canvas; superbuckets are canvases within a factor of two."""
     assert config.canvases is not None, "a bounded number of canvases"
     canvases = choose_canvases(distinct.shapes, distinct.counts, config.canvases, limits, config.multiple)
     if config.steps == "b2b":
@@ -145,18 +141,20 @@ def _by_canvases(distinct: Distinct, config: PlanConfig, limits: Limits) -> tupl
     return groups, list(canvases)
 
 
-def _by_tree(distinct: Distinct, config: PlanConfig, limits: Limits) -> list[Group]:
-    """Leaves of the greedy tree; canvases of like pixel count, to a factor of two, form a superbucket."""
+def _by_boundaries(distinct: DistinctShapes, config: PlanConfig, limits: Limits) -> list[ShapeGroup]:
+    """Cells of the cheapest grid, or leaves of the greedy tree in superbuckets of canvases within a factor of two."""
     most = config.buckets or _automatic_number(distinct, limits)
+    if config.boundaries != "tree":
+        return cheapest_grid(distinct, most, limits, back_and_forth if config.boundaries == "iterative" else least_cost)
     leaves = _leaves(distinct, limits, most)
     return [(int(distinct.shapes[leaf].max(axis=0).prod()).bit_length(), leaf) for leaf in leaves]
 
 
-def _leaves(distinct: Distinct, limits: Limits, most: int) -> Iterator[Positions]:
+def _leaves(distinct: DistinctShapes, limits: Limits, most: int) -> Iterator[Positions]:
     shapes, counts, least = distinct.shapes, distinct.counts, _least(distinct, limits)
 
     def priced(part: Positions, serial: int) -> tuple[int, int, Positions, Split | None]:
-        """An entry of the queue: what the best split adds to the cost (below 0 where it saves), and the split."""
+        """An entry of the queue: what the best split adds to the cost (below 0 if it saves), and the split."""
         split = best_split(shapes, part, limits.step_cost, counts, least) if len(part) > 1 else None
         if split is None:
             return 0, serial, part, None
@@ -174,39 +172,99 @@ def _leaves(distinct: Distinct, limits: Limits, most: int) -> Iterator[Positions
         num_leaves += 1
 
 
-def _by_pixels_then_aspect(distinct: Distinct, config: PlanConfig, limits: Limits) -> list[Group]:
-    """The cheapest grid among those whose number of superbuckets is a power of two."""
-    cut = back_and_forth if config.boundaries == "iterative" else least_cost
-    most = config.buckets or _automatic_number(distinct, limits)
-    order = np.argsort(distinct.shapes.prod(axis=1), kind="stable")
-    trials = [_grid(distinct, order, 2**power, most // 2**power, limits, cut) for power in range(most.bit_length())]
-    return min(trials, key=lambda trial: trial[1])[0]
-
-
-def _automatic_number(distinct: Distinct, limits: Limits) -> int:
-    """As many buckets as there would be if each had images for `USUAL_STEPS` steps, within bounds."""
+def _automatic_number(distinct: DistinctShapes, limits: Limits) -> int:
+    """As many buckets as there are if each has images for `USUAL_STEPS` steps, within bounds."""
     num_steps = (distinct.counts / limits.enough(distinct.shapes.prod(axis=1))).sum()
     usual = num_steps / (USUAL_STEPS * distinct.orientations)
     return int(np.clip(usual, LEAST_BUCKETS, MOST_AUTOMATIC))
 
 
-Cut = Callable[[Sizes, Counts, int, Cost], tuple[Positions, int]]
+def merge_small(
+    shapes: Sizes,
+    counts: Counts,
+    groups: list[ShapeGroup],
+    limits: Limits,
+    least: Callable[[Counts], Counts] | None = None,
+    canvases: Sizes | None = None,
+) -> list[ShapeGroup]:
+    """The groups after each with too few images has joined the one where that costs least.
+
+    A group stays alone if every joint canvas would exceed the budget or is not among those allowed.
+
+    Args:
+        shapes: distinct shapes, (U, 2).
+        counts: number of images of each shape, (U,).
+        groups: number of the superbucket and positions in `shapes` of each bucket.
+        limits: budget, launch and world size.
+        least: from canvas pixels, the fewest images that a group may have; None takes `Limits.enough`.
+        canvases: the only canvases allowed, (K, 2), by ascending pixels; None makes each tight.
+    """
+    groups = list(groups)
+    least = least or limits.enough
+    canvas = np.array([shapes[part].max(axis=0) for _, part in groups])  # (K, 2)
+    number = np.array([counts[part].sum() for _, part in groups])
+    stuck = np.zeros(len(groups), dtype=bool)
+    while True:
+        small = ~stuck & (number < least(canvas.prod(axis=1)))
+        if not small.any() or len(groups) == 1:
+            return groups
+        smallest = int(np.where(small, number, np.iinfo(np.int64).max).argmin())
+        joint = np.maximum(canvas, canvas[smallest])
+        allowed = joint.prod(axis=1) <= limits.budget_pixels
+        if canvases is not None:
+            held_by = cheapest_canvas(joint, canvases)
+            allowed = held_by >= 0
+            joint = canvases[held_by]
+        total = number + number[smallest]
+        added = limits.step_cost(joint.prod(axis=1), total) - limits.step_cost(canvas.prod(axis=1), number)
+        allowed[smallest] = False
+        if not allowed.any():
+            stuck[smallest] = True
+            continue
+        into = int(np.where(allowed, added, np.iinfo(np.int64).max).argmin())
+        superbucket = max(groups[into][0], groups[smallest][0])
+        groups[into] = (superbucket, np.concatenate([groups[into][1], groups[smallest][1]]))
+        canvas[into] = joint[into]
+        number[into] = total[into]
+        stuck[into] = False
+        del groups[smallest]
+        canvas, number, stuck = (np.delete(each, smallest, axis=0) for each in (canvas, number, stuck))
 
 
-def _grid(
-    distinct: Distinct, order: Positions, num_superbuckets: int, num_aspects: int, limits: Limits, cut: Cut
-) -> tuple[list[Group], int]:
-    """Superbuckets by pixel count, each cut into `num_aspects` buckets by aspect; and what they cost."""
-    shapes, counts = distinct.shapes, distinct.counts
-    pixels = shapes[order].prod(axis=1)
-    # As if aspect ratios cost nothing: what they cost is the next cut's business.
-    ends, _ = cut(np.stack([pixels, np.ones_like(pixels)], axis=1), counts[order], num_superbuckets, limits.step_cost)
-    groups: list[Group] = []
-    total = 0
-    for number, part in enumerate(np.split(order, ends[:-1])):
-        aspect = shapes[part, 0] / shapes[part, 1]
-        part = part[np.argsort(aspect, kind="stable")]
-        inner_ends, inner_cost = cut(shapes[part], counts[part], num_aspects, limits.step_cost)
-        groups += [(number, run) for run in np.split(part, inner_ends[:-1])]
-        total += inner_cost
-    return groups, total
+def merge_for_epoch(buckets: tuple[Bucket, ...], limits: Limits, canvases: Sizes | None) -> tuple[Bucket, ...]:
+    """The buckets of one epoch; those that turns or weights leave with less than two images per rank join others."""
+
+    def least(canvas_pixels: Counts) -> Counts:
+        return limits.world_size * np.minimum(limits.capacity(canvas_pixels), 2)
+
+    bounds = np.array([bucket.canvas for bucket in buckets])
+    counts = np.array([len(bucket.images) for bucket in buckets])
+    alone = [(bucket.superbucket, np.array([number])) for number, bucket in enumerate(buckets)]
+    groups = merge_small(bounds, counts, alone, limits, least, canvases)
+    return tuple(_joined([buckets[i] for i in members], superbucket, canvases) for superbucket, members in groups)
+
+
+def _joined(buckets: list[Bucket], superbucket: int, canvases: Sizes | None) -> Bucket:
+    if len(buckets) == 1:
+        return buckets[0]
+    bound = np.array([bucket.canvas for bucket in buckets]).max(axis=0)
+    if canvases is not None:
+        bound = canvases[cheapest_canvas(bound[None], canvases)[0]]
+    images = np.sort(np.concatenate([bucket.images for bucket in buckets]))
+    return Bucket(images=images, canvas=Shape(int(bound[0]), int(bound[1])), superbucket=superbucket)
+
+
+def without_small(shapes: Sizes, counts: Counts, canvases: Sizes, least: Callable[[Counts], Counts]) -> Sizes:
+    """The canvases, (K, 2), without those used by fewer images than `least` which other canvases hold as well."""
+    while len(canvases) > 1:
+        cheapest = cheapest_canvas(shapes, canvases)
+        number = np.bincount(cheapest, counts, minlength=len(canvases))
+        for small in np.argsort(number, kind="stable"):
+            others = np.delete(canvases, small, axis=0)
+            too_few = number[small] < least(canvases[small].prod())
+            if too_few and (cheapest_canvas(shapes[cheapest == small], others) >= 0).all():
+                canvases = others
+                break
+        else:
+            break
+    return canvases

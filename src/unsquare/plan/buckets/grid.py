@@ -1,39 +1,77 @@
-"""Boundaries along one order of shapes: by the back-and-forth heuristic, or the best there are.
+"""Buckets as a grid: superbuckets by pixel count, each cut into buckets by aspect ratio.
 
-`back_and_forth` places boundaries at equal counts, then goes back and forth over them, moving each to the best place
-between its two neighbours, until the cost no longer falls. Moving one boundary prices all its places at once from
-running maxima, so a sweep over n shapes is O(n).
-
-`least_cost` is dynamic programming over the whole order, O(boundaries n^2) for n shapes. Above `MOST_PLACES` shapes
-neighbours of like count are taken together first, and boundaries lie between those groups.
+Both are runs of one order of shapes, whose boundaries are found in one of two ways. `back_and_forth` places boundaries
+at equal counts, then goes back and forth over them, moving each to the best place between its two neighbors, until the
+cost no longer falls. Moving one boundary prices all its places at once from running maxima, so a sweep over n shapes
+is O(n). `least_cost` is dynamic programming over the whole order, O(boundaries n^2) for n shapes. Above `MOST_PLACES`
+shapes, neighbors in the order are first grouped into runs of near-equal count, and boundaries lie between those runs.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
-from unsquare.plan.config import Cost, Counts
+from unsquare.plan.buckets.distinct import DistinctShapes
+from unsquare.plan.config import Cost, Counts, Limits
 from unsquare.plan.epoch import Positions
 from unsquare.shapes import Sizes
 
 SWEEPS = 100
 LEAST_FALL = 1e-4
-"""Relative fall of the cost in one sweep that is not worth the next; from 1e-3 on, MAMe's padding stays."""
+"""Relative fall of the cost in one sweep below which sweeps end; from 1e-3 on, MAMe's padding stays the same."""
 MOST_PLACES = 512
-"""Places for a boundary in dynamic programming."""
+"""The most places for a boundary in dynamic programming."""
+_NEVER = float(2**62)
+
+ShapeGroup = tuple[int, Positions]
+"""The number of a superbucket, and positions of distinct shapes that form one of its buckets."""
+BoundaryRule = Callable[[Sizes, Counts, int, Cost], tuple[Positions, int]]
+"""`back_and_forth` or `least_cost`."""
+
+
+def cheapest_grid(distinct: DistinctShapes, most: int, limits: Limits, rule: BoundaryRule) -> list[ShapeGroup]:
+    """The cheapest grid of at most `most` buckets among those whose number of superbuckets is a power of two."""
+    order = np.argsort(distinct.shapes.prod(axis=1), kind="stable")
+    trials = [_grid(distinct, order, 2**power, most // 2**power, limits, rule) for power in range(most.bit_length())]
+    return min(trials, key=lambda trial: trial[1])[0]
+
+
+def _grid(
+    distinct: DistinctShapes,
+    order: Positions,
+    num_superbuckets: int,
+    num_aspects: int,
+    limits: Limits,
+    rule: BoundaryRule,
+) -> tuple[list[ShapeGroup], int]:
+    """Superbuckets by pixel count, each cut into at most `num_aspects` buckets by aspect; and their cost."""
+    shapes, counts = distinct.shapes, distinct.counts
+    pixels = shapes[order].prod(axis=1)
+    # As if aspect ratios cost nothing: the next cut takes care of them.
+    ends, _ = rule(np.stack([pixels, np.ones_like(pixels)], axis=1), counts[order], num_superbuckets, limits.step_cost)
+    groups: list[ShapeGroup] = []
+    total = 0
+    for number, part in enumerate(np.split(order, ends[:-1])):
+        aspect = shapes[part, 0] / shapes[part, 1]
+        part = part[np.argsort(aspect, kind="stable")]
+        inner_ends, inner_cost = rule(shapes[part], counts[part], num_aspects, limits.step_cost)
+        groups += [(number, run) for run in np.split(part, inner_ends[:-1])]
+        total += inner_cost
+    return groups, total
 
 
 def back_and_forth(shapes: Sizes, counts: Counts, num_segments: int, cost: Cost) -> tuple[Positions, int]:
     """Boundaries of at most `num_segments` runs of the ordered shapes.
 
     Args:
-        shapes: shapes in the order to be cut, (n, 2). A run pays for its largest height x width.
-        counts: how many images have each of the shapes, (n,).
+        shapes: shapes in the order to be cut, (n, 2). The canvas of a run is its largest height x width.
+        counts: number of images of each shape, (n,).
         num_segments: the most runs.
-        cost: what is to be made small.
+        cost: the cost to minimize.
 
     Returns:
         Ends of the runs, ascending, the last one n; and the cost of all runs.
@@ -50,7 +88,7 @@ def back_and_forth(shapes: Sizes, counts: Counts, num_segments: int, cost: Cost)
 
 
 def least_cost(shapes: Sizes, counts: Counts, num_segments: int, cost: Cost) -> tuple[Positions, int]:
-    """The boundaries of least cost among all that make at most `num_segments` runs; as `back_and_forth` otherwise."""
+    """The cheapest boundaries of at most `num_segments` runs, with the arguments and results of `back_and_forth`."""
     places = np.unique(_equal_counts(counts, min(MOST_PLACES, len(shapes))))
     if len(shapes) <= MOST_PLACES:
         places = np.arange(len(shapes) + 1)
@@ -62,7 +100,7 @@ def least_cost(shapes: Sizes, counts: Counts, num_segments: int, cost: Cost) -> 
         through = best[:, None] + run_costs  # (from, to)
         choice = through.argmin(axis=0)
         now = through[choice, np.arange(len(places))]
-        choice[now >= best] = -1  # no run more where it saves nothing
+        choice[now >= best] = -1  # no further run if it saves nothing
         best = np.minimum(best, now)
         choices.append(choice)
     ends: list[int] = []
@@ -74,11 +112,8 @@ def least_cost(shapes: Sizes, counts: Counts, num_segments: int, cost: Cost) -> 
     return np.array(ends[::-1], dtype=np.int64), int(best[-1])
 
 
-_NEVER = float(2**62)
-
-
 def _costs_of_runs(shapes: Sizes, counts: Counts, places: Positions, cost: Cost) -> npt.NDArray[np.float64]:
-    """Cost of the run from one place to another, (places, places), beyond reach where it would go backwards."""
+    """Cost of the run from one place to another, (places, places); `_NEVER` if it would go backwards."""
     tops = np.maximum.reduceat(shapes, places[:-1], axis=0)
     numbers = np.add.reduceat(counts, places[:-1])
     costs = np.full((len(places), len(places)), _NEVER)
@@ -95,7 +130,7 @@ def _equal_counts(counts: Counts, num_segments: int) -> Positions:
 
 
 def _move(shapes: Sizes, counts: Counts, cuts: Positions, boundary: int, cost: Cost) -> int:
-    """Put one boundary where it is best between its neighbours, in place; what that saves."""
+    """Move one boundary to its best place between its neighbors, in place. Returns what that saves."""
     start, end = int(cuts[boundary - 1]), int(cuts[boundary + 1])
     costs = _costs_of_prefixes(shapes[start:end], counts[start:end], cost)
     costs += _costs_of_prefixes(shapes[start:end][::-1], counts[start:end][::-1], cost)[::-1]

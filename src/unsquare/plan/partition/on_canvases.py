@@ -1,75 +1,73 @@
-"""Partition of a set of images into micro-batches whose canvases come from a given few.
+"""Partition of a set of images into micro-batches whose canvases come from a given set.
 
-Every image starts on its cheapest canvas. Then the canvas whose last micro-batch is worth least gives it up: as many
-images as are above its other, full micro-batches move to the next cheapest canvases in use, as long as that saves.
-Where two canvases in use fit a third better together than apart, they join there. Single images move at last.
-A canvas pays for its pixels and for a launch per micro-batch, so what is compared is always the true cost.
+Every image starts on its cheapest canvas. Then, as long as that saves, the canvas whose last micro-batch costs least to
+dissolve gives it up: its images beyond full micro-batches move to the next cheapest canvases in use. Two canvases in
+use join on a third where that is cheaper. Last, single images move. A canvas pays for its pixels and for one launch per
+micro-batch, so every comparison is of the true cost.
 
-The best assignment is out of reach (capacitated facility location); how near this comes is in docs/experiments.md.
+The best assignment cannot be computed in reasonable time (capacitated facility location); docs/experiments.md measures
+how near this comes.
 """
 
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-from unsquare.plan.config import Limits
+from unsquare.plan.config import Counts, Limits
 from unsquare.plan.epoch import Positions
 from unsquare.shapes import Shape, Sizes
 
 BLOCK_IMAGES = 4096
-"""Larger sets go block by block in the order of their cheapest canvases, which bounds the time per image."""
+"""Larger sets are cut into blocks in the order of their cheapest canvases, which bounds the time per image."""
 NEVER = np.int64(2**61)
-"""The price of a canvas that does not hold the image; no sum of it is ever formed."""
-
-Table = npt.NDArray[np.int64]
+"""The price of a canvas that does not hold the image; such prices are never summed."""
 
 
 def partition_on_canvases(
     sizes: Sizes, images: Positions, canvases: Sizes, limits: Limits
 ) -> list[tuple[Positions, Shape]]:
-    """Parts of `images`, each to be one micro-batch, with the canvas of each.
+    """Cut `images` into parts, each of which becomes one micro-batch. Returns each part with its canvas.
 
     Args:
         sizes: all planned shapes, (N, 2), each held by a canvas.
         images: positions in `sizes` of the images to partition, (n,).
-        canvases: the canvases to be used, (K, 2), each within the budget.
-        limits: the cost to be made small, and the budget, a hard bound on every part.
+        canvases: the canvases allowed, (K, 2), each within the budget.
+        limits: the cost to minimize, and the budget, a hard bound on every part.
     """
     canvases = canvases[np.lexsort((canvases[:, 0], canvases.prod(axis=1)))]
-    board = _Board(canvases.prod(axis=1), limits)
-    prices = np.where((sizes[images][:, None] <= canvases).all(axis=2), board.pixels, NEVER)  # (n, K)
+    costs = _CanvasCosts(canvases.prod(axis=1), limits)
+    prices = np.where((sizes[images][:, None] <= canvases).all(axis=2), costs.pixels, NEVER)  # (n, K)
     cheapest = prices.argmin(axis=1)
     assert (prices.min(axis=1, initial=0) < NEVER).all(), "a canvas holds each image"
     order = np.argsort(cheapest, kind="stable")
     parts: list[tuple[Positions, Shape]] = []
     for start in range(0, len(order), BLOCK_IMAGES):
         block = order[start : start + BLOCK_IMAGES]
-        canvas_of = board.assign(prices[block], cheapest[block])
-        for group in board.micro_batches(canvas_of):
+        canvas_of = costs.assign(prices[block], cheapest[block])
+        for group in costs.micro_batches(canvas_of):
             fitting = int((prices[block[group]].max(axis=0) < NEVER).argmax())  # the cheapest that holds them all
             parts.append((images[block[group]], Shape(*canvases[fitting].tolist())))
     return parts
 
 
-class _Board:
-    """What canvases cost: pixels an image, and a launch for each micro-batch that the budget makes necessary."""
+class _CanvasCosts:
+    """Costs of canvases: pixels of each image, and one launch for each micro-batch that the budget requires."""
 
-    def __init__(self, pixels: Table, limits: Limits) -> None:
+    def __init__(self, pixels: Counts, limits: Limits) -> None:
         assert pixels.max() <= limits.largest_pixels, "canvases are within the budget"
         self.pixels = limits.priced(pixels)  # (K,)
-        self.capacity = limits.capacity(pixels)  # (K,) images a micro-batch
+        self.capacity = limits.capacity(pixels)  # (K,) images of a full micro-batch
         self.launch = limits.launch_pixels
 
-    def assign(self, prices: Table, canvas_of: Table) -> Table:
-        """The canvas of each image, (n,), beginning from `canvas_of` and saving with every move."""
+    def assign(self, prices: Counts, canvas_of: Counts) -> Counts:
+        """The canvas of each image, (n,), starting from `canvas_of`; every move saves."""
         canvas_of = canvas_of.copy()
-        # Each move lowers a cost of whole pixels, so this ends; few rounds are needed.
+        # Each move lowers a cost of whole pixels, so this ends, after few rounds.
         while self._shed(prices, canvas_of) or self._join(prices, canvas_of) or self._move(prices, canvas_of):
             pass
         return canvas_of
 
-    def micro_batches(self, canvas_of: Table) -> list[Positions]:
+    def micro_batches(self, canvas_of: Counts) -> list[Positions]:
         """Near-equal groups of the images of each canvas, each within the budget."""
         groups: list[Positions] = []
         for canvas in np.unique(canvas_of):
@@ -77,12 +75,12 @@ class _Board:
             groups += np.array_split(images, -(-len(images) // self.capacity[canvas]))
         return groups
 
-    def _launches(self, counts: Table) -> Table:
+    def _launches(self, counts: Counts) -> Counts:
         """Micro-batches of each canvas with these counts, (..., K)."""
         return -(-counts // self.capacity)
 
-    def _shed(self, prices: Table, canvas_of: Table) -> bool:
-        """Empty the one micro-batch whose images cost least elsewhere, in place; whether that saved."""
+    def _shed(self, prices: Counts, canvas_of: Counts) -> bool:
+        """Dissolve the one micro-batch whose images cost least elsewhere, in place. Returns whether that saved."""
         num = len(self.pixels)
         counts = np.bincount(canvas_of, minlength=num)
         elsewhere = np.where(counts > 0, prices, NEVER)
@@ -109,8 +107,8 @@ class _Board:
         canvas_of[moved] = target[moved]
         return True
 
-    def _join(self, prices: Table, canvas_of: Table) -> bool:
-        """Move all images of two canvases in use to the cheapest that holds them, in place; whether that saved."""
+    def _join(self, prices: Counts, canvas_of: Counts) -> bool:
+        """Move all images of two canvases to the cheapest that holds them, in place. Returns whether that saved."""
         counts = np.bincount(canvas_of, minlength=len(self.pixels))
         used = np.flatnonzero(counts)
         held = np.stack([prices[canvas_of == canvas].max(axis=0) < NEVER for canvas in used])  # (m, K)
@@ -130,8 +128,8 @@ class _Board:
         canvas_of[(canvas_of == used[one]) | (canvas_of == used[other])] = target[one, other]
         return True
 
-    def _move(self, prices: Table, canvas_of: Table) -> bool:
-        """Make the one best move of a single image to any canvas, in place; whether that saved."""
+    def _move(self, prices: Counts, canvas_of: Counts) -> bool:
+        """Make the best move of a single image to any canvas, in place. Returns whether that saved."""
         counts = np.bincount(canvas_of, minlength=len(self.pixels))
         now = self._launches(counts)
         enter = self.launch * (self._launches(counts + 1) - now)

@@ -1,8 +1,8 @@
 """Micro-batches of a step spread over ranks at near-equal cost.
 
-Ranks wait for each other once per step, so a step takes as long as its costliest rank. Longest-first
-assignment (Graham 1969) is near-equal when micro-batches are many; where one is large against a rank's share,
-part of it moves to the least busy rank at the price of one more launch.
+Ranks wait for each other once per step, so a step takes as long as its costliest rank. Longest-first assignment (Graham
+1969) is near-equal when there are many micro-batches; where one is large compared with a rank's share, part of it moves
+to the least busy rank at the price of one more launch.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from unsquare.plan.epoch import MicroBatch, Positions, micro_batches_of
 from unsquare.shapes import Sizes
 
 TOLERANCE = 1.05
-"""Busiest rank over the mean up to which nothing is split: the launch would cost what the wait does."""
+"""Cost of the busiest rank / mean of ranks up to which nothing is split: the launch would cost as much as the wait."""
 
 
 def spread(
@@ -22,9 +22,14 @@ def spread(
 ) -> tuple[tuple[MicroBatch, ...], ...]:
     """The micro-batches of each rank, largest first.
 
-    Parts are split where there are fewer of them than ranks, or to make ranks equal; the set of images
-    stays the same. A rank gets nothing only where there are fewer images than ranks. Canvases are tight, or come from
-    the set given, (K, 2), by ascending pixels.
+    Parts are split if there are fewer of them than ranks, or to even out the ranks; the set of images stays the same.
+    A rank gets nothing only if there are fewer images than ranks.
+
+    Args:
+        sizes: planned shapes, (N, 2).
+        parts: positions in `sizes`, each part within the budget.
+        limits: costs and number of ranks.
+        canvases: the only canvases allowed, (K, 2), by ascending pixels; None makes each tight.
     """
     micro_batches = micro_batches_of(sizes, parts, canvases)
     while len(micro_batches) < limits.world_size and any(len(item.images) > 1 for item in micro_batches):
@@ -38,7 +43,7 @@ def spread(
 
 
 def rank_cost(micro_batches: tuple[MicroBatch, ...] | list[MicroBatch], limits: Limits) -> int:
-    """Computed pixels at their price and launches of one rank, as pixels."""
+    """The cost of one rank: computed pixels at their price, and launches, as pixels."""
     return sum(_cost(item, limits) for item in micro_batches)
 
 
@@ -58,7 +63,7 @@ def _longest_first(micro_batches: list[MicroBatch], limits: Limits) -> list[list
 
 
 def _even_out(sizes: Sizes, ranks: list[list[MicroBatch]], limits: Limits, canvases: Sizes | None) -> bool:
-    """Move part of a micro-batch from the busiest rank to the least busy, if that helps; whether it did."""
+    """Move part of a micro-batch from the busiest rank to the least busy, if that helps. Returns whether it did."""
     costs = [rank_cost(rank, limits) for rank in ranks]
     busiest, least = int(np.argmax(costs)), int(np.argmin(costs))
     if costs[busiest] * len(ranks) <= TOLERANCE * sum(costs):

@@ -1,0 +1,1 @@
+"""Baselines: how other projects form batches, to be set beside a plan."""

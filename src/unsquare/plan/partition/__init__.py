@@ -1,0 +1,1 @@
+"""Partition: the images of a step cut into micro-batches, which are spread over ranks."""
