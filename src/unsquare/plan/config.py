@@ -130,7 +130,7 @@ class Limits:
 
     @property
     def largest_pixels(self) -> int:
-        """The largest image that fits, alone and in whatever way."""
+        """The most pixels of an image that fits in any way, alone."""
         return self.ladder[-1].most_pixels if self.ladder else self.budget_pixels
 
     def rungs(self, pixels: Counts) -> Counts:

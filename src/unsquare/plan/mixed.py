@@ -1,4 +1,4 @@
-"""Mixed steps: an ordinary shuffle, each step of which is cut into micro-batches of like shape.
+"""Mixed steps: an ordinary shuffle, each step of which is cut into micro-batches of similar shape.
 
 With norms that do not mix images, gradients accumulated over the micro-batches are those of ordinary SGD at that batch
 size: buckets introduce no bias, and the learning rate need not be adapted to the memory.

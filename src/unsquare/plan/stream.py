@@ -130,10 +130,10 @@ class _Held:
         self._num_arrived += len(arrived)
         return len(self.numbers) > 0
 
-    def drop(self, gone: Positions) -> None:
+    def drop(self, used: Positions) -> None:
         """Remove these images, and count that the others were left behind."""
         kept = np.ones(len(self.numbers), dtype=bool)
-        kept[gone] = False
+        kept[used] = False
         self.sizes, self.numbers, self.waited = self.sizes[kept], self.numbers[kept], self.waited[kept] + 1
 
 

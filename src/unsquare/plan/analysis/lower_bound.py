@@ -48,7 +48,7 @@ def lower_bound(shapes: Sizes, limits: Limits) -> LowerBound:
         together.sort(axis=1)  # (n, k - 1): the least canvas of a micro-batch of k images that holds this one
         number = np.arange(1, len(shapes) + 1)
         allowed = together * number <= limits.budget_pixels
-        allowed[:, 0] = True  # alone it fits, or there is no plan
+        allowed[:, 0] = True  # an image fits alone, or there is no plan
         most = allowed.sum(axis=1)  # canvases grow with k, so what is allowed comes first
         together[:, 0] = limits.priced(pixels)
         shares = np.where(allowed, together + limits.launch_pixels / number, np.inf).min(axis=1)

@@ -1,1 +1,1 @@
-"""Baselines: how other projects form batches, to be set beside a plan."""
+"""Baselines: how other projects form batches, for comparison with a plan."""

@@ -160,7 +160,7 @@ PEERS: tuple[Peer, ...] = (
     ),
     Peer(
         name="sum of pixels, shuffled (DeepSpeed)",
-        rule="a shuffle, drawn anew by another seed, cut so that the sum of real pixels stays within the budget, which "
+        rule="a shuffle, another for each seed, cut so that the sum of real pixels stays within the budget, which "
         "the padded batch may exceed.",
         source=_DEEPSPEED,
         shuffled=True,

@@ -1,4 +1,4 @@
-"""Partition of a set of images into micro-batches of like shape within the budget, each on its tight canvas.
+"""Partition of a set of images into micro-batches of similar shape within the budget, each on its tight canvas.
 
 A tree splits a set of images in two, by height or by width, where that saves most, until no split pays for its launch.
 Every place to cut each order is priced at once from running maxima, O(n log n) for n images. A canvas shrinks only when
@@ -25,8 +25,8 @@ from unsquare.plan.epoch import Positions, shapes_of
 from unsquare.shapes import Sizes
 
 BLOCK_IMAGES = 4096
-"""Larger sets are first cut into blocks of like pixel count, which bounds the time per image. With so many
-neighbors to choose from this costs almost nothing: less than 0.01 % on MAMe, against one block for all."""
+"""Larger sets are first cut into blocks of similar pixel count, which bounds the time per image. That costs almost
+nothing: less than 0.01 % on MAMe, against one block for all."""
 REFINE_IMAGES = 512
 """Images among which single ones may move: the search looks at every pair of image and micro-batch."""
 ROUNDS = 32
