@@ -224,7 +224,7 @@ def settings_cases(stage: Stage) -> Iterator[Case]:
             "launch_pixels": {**WHOLE, "None": None},
             "pixels_per_s": {**WHOLE, **zero},
             "world_size": {**WHOLE, **zero},
-            "ladder": {"None": None, "a number": 3, "texts": ("x",), "numbers": (1, 2)},
+            "fallbacks": {"None": None, "a number": 3, "texts": ("x",), "numbers": (1, 2)},
         },
     )
     parts = ("geometry", "augment", "plan", "model", "optimizer", "learning_rate", "device", "saving")
@@ -829,7 +829,7 @@ def command_cases(stage: Stage) -> Iterator[Case]:
             "--scale 0",
             "--launch-pixels 1e40",
             "--sampling twice",
-            "--limits.ladder 3",
+            "--limits.fallbacks 3",
         )
     ]
     lines += [

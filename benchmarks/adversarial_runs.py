@@ -329,9 +329,15 @@ def _profile(folder: Path) -> None:
     """A profile.json as the command would write it, without the minute that it takes."""
     line = {"version": 2, "fixed_bytes": 4e8, "bytes_per_pixel": 900.0, "bytes_per_image": 0.0}
     row = {"images": 1, "peak_bytes": 5e8, "predicted_bytes": 5e8, "seconds": 0.1}
-    sweep = {"canvas": [64, 64], "rung": "plain", "steps_each": 3, "memory": line, "limit_bytes": 1e9, "rows": [row]}
-    sweep |= {"failed_images": 2, "failure": "Memory ran out", "largest_images": 1, "predicted_images": 1}
-    about = {"version": 1, "subject": "run", "backbone": "test_resnet", "device": "cpu", "precision": "32-true"}
+    sweep = {"canvas": [64, 64], "strategy": "plain", "steps_each": 3, "memory": line, "limit_bytes": 1e9}
+    sweep |= {
+        "rows": [row],
+        "failed_images": 2,
+        "failure": "Memory ran out",
+        "largest_images": 1,
+        "predicted_images": 1,
+    }
+    about = {"version": 2, "subject": "run", "backbone": "test_resnet", "device": "cpu", "precision": "32-true"}
     values = about | {"budget_bytes": 1e9, "sweep": sweep, "attribution": None, "watch": None, "run": None}
     from unsquare.runs.folder import RunFolder
 

@@ -82,7 +82,7 @@ def print_row(name: str, norm: str, budget: int, canvas: Shape) -> None:
     """The child's part."""
     engine = engine_of(name, norm, "auto")
     started = time.perf_counter()
-    prober = Prober(engine, {"benchmark": "ladder", "model": name, "norm": norm}, MeasurementCache(cache_folder()))
+    prober = Prober(engine, {"benchmark": "fallbacks", "model": name, "norm": norm}, MeasurementCache(cache_folder()))
     need = ProbeRange(canvas.pixels, canvas.pixels, canvas.pixels, 1)
     profile, _ = measure_profiles(prober, Workload(training=need, evaluation=need, budget_bytes=budget))
     measuring_s = time.perf_counter() - started

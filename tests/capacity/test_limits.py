@@ -160,7 +160,7 @@ def test_fallbacks_are_measured_until_the_largest_image_fits(engine, cache):
     assert profile.most_pixels[0] < 4_000_000 <= profile.largest_pixels
     assert profile.strategy_for(profile.most_pixels[0]) is profile.base
     assert profile.strategy_for(4_000_000) is not profile.base
-    assert profile.limits(1, 1).ladder[0].price >= 1
+    assert profile.limits(1, 1).fallbacks[0].price >= 1
 
 
 def test_a_run_that_takes_more_than_predicted_corrects_the_model(engine, measured):

@@ -190,7 +190,7 @@ def test_failing_within_backward_leaves_no_trace(reached):
     assert not torch.equal(parameters[0].grad, gradients[0])
 
 
-def test_an_image_alone_climbs_the_ladder(engine, recovery, monkeypatch):
+def test_an_image_alone_takes_its_fallbacks(engine, recovery, monkeypatch):
     """Where the plain way does not hold one image, a way that was never measured is taken, with the same gradient."""
     single = batch_of([(96, 128)])
     engine.accumulate(single, 1)
@@ -211,7 +211,7 @@ def test_what_fits_looks_for_no_other_way(engine, monkeypatch):
 
 
 def test_an_image_that_fits_in_no_way_says_so(engine, recovery, monkeypatch):
-    """The last rung fails as well: an error that the loop saves the run at, and no gradient left."""
+    """The last fallback fails as well: an error that the loop saves the run at, and no gradient left."""
     fails_above(engine, monkeypatch, 0)
     with pytest.raises(ShortageError, match="--memory"):
         recovery.accumulate(batch_of([(64, 64)]), 1)
@@ -331,7 +331,7 @@ def test_nobody_waits_for_a_budget_to_grow(engine, monkeypatch):
 
 
 def test_evaluation_climbs_as_well(engine, monkeypatch):
-    """An image alone that its rung does not hold takes the next, and its answer is the same."""
+    """An image alone that its strategy does not hold takes the next, and its answer is the same."""
     plain = profile_of(1 << 33)
     frugal = replace(plain.base, name="tile", memory=MemoryModel(0, 100))
     limits = RunLimits(training=plain, evaluation=profile_of(1 << 33, plain.base, frugal))

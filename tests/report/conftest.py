@@ -23,7 +23,7 @@ from unsquare.runs.memory_profile import MemoryProfile, Probe, ProbeRange, RunLi
 
 GIB = 2**30
 PLAIN_PIXELS = 5_300_000
-"""What the first rung holds."""
+"""What the first strategy holds."""
 
 
 @pytest.fixture(scope="session")
@@ -91,7 +91,7 @@ def _index(rng: np.random.Generator, num_images: int, classes: Sequence[str]) ->
 
 
 def _micro_batches(sizes: npt.NDArray[np.int64]) -> list[list[int]]:
-    """Images of like shape together, up to six that the first rung holds, or one alone."""
+    """Images of like shape together, up to six that the first strategy holds, or one alone."""
     order = np.lexsort((sizes[:, 1] / sizes[:, 0], np.floor(np.log2(sizes.prod(axis=1)))))
     parts: list[list[int]] = []
     for height, width in sizes[order].tolist():
@@ -163,7 +163,7 @@ def _plan(sizes: npt.NDArray[np.int64], batches: list[list[int]]) -> dict[str, A
         "buckets": [row],
     }
     limits = asdict(Limits(budget_pixels=PLAIN_PIXELS))
-    return {"version": 1, "config": {}, "limits": limits, "ledger": ledger, "micro_batches": batches}
+    return {"version": 2, "config": {}, "limits": limits, "ledger": ledger, "micro_batches": batches}
 
 
 def _metrics(
@@ -285,7 +285,7 @@ def profile() -> dict[str, Any]:
     ]
     kinds = {"process": 6.1e8, "weights": 4.5e7, "gradients": 4.5e7, "optimizer": 9e7, "activations": 1.4e9}
     return {
-        "version": 1,
+        "version": 2,
         "subject": "runs/museum",
         "backbone": "resnet18",
         "device": "cpu",
@@ -293,7 +293,7 @@ def profile() -> dict[str, Any]:
         "budget_bytes": 8 * GIB,
         "sweep": {
             "canvas": [384, 512],
-            "rung": "plain",
+            "strategy": "plain",
             "steps_each": 3,
             "memory": MemoryModel(fixed, 900.0).to_dict(),
             "limit_bytes": 8.6 * GIB,
@@ -306,7 +306,7 @@ def profile() -> dict[str, Any]:
         "attribution": {
             "images": 8,
             "canvas": [384, 512],
-            "rung": "plain",
+            "strategy": "plain",
             "peak_bytes": 2.4e9,
             "phase": "backward",
             "at": "backbone.layer1.0.conv1",

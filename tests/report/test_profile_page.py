@@ -124,7 +124,7 @@ def test_others_are_the_sum_of_the_rest(profile: dict[str, Any]) -> None:
 def test_hostile_names_stay_names(profile: dict[str, Any], tmp_path: Path) -> None:
     """Whatever a file says is text."""
     hostile = copy.deepcopy(profile) | {"subject": HOSTILE, "backbone": HOSTILE, "device": HOSTILE}
-    hostile["sweep"] |= {"rung": HOSTILE, "failure": HOSTILE}
+    hostile["sweep"] |= {"strategy": HOSTILE, "failure": HOSTILE}
     hostile["attribution"] |= {"phase": HOSTILE, "at": HOSTILE, "kinds": [[HOSTILE, 5e9]]}
     hostile["attribution"]["layers"][0] |= {"name": HOSTILE, "type": HOSTILE}
     words = words_of(write_profile_page(hostile, tmp_path / "profile.html"))
@@ -134,12 +134,12 @@ def test_hostile_names_stay_names(profile: dict[str, Any], tmp_path: Path) -> No
 
 def test_another_version_is_refused(run: Path, profile: dict[str, Any], tmp_path: Path) -> None:
     """On its own and in a run, with both versions and what to do."""
-    other = profile | {"version": 2}
-    with pytest.raises(RunError, match=r"profile\.json has version 2, but this release reads version 1"):
+    other = profile | {"version": 3}
+    with pytest.raises(RunError, match=r"profile\.json has version 3, but this release reads version 2"):
         write_profile_page(other, tmp_path / "profile.html")
     assert not (tmp_path / "profile.html").exists()
     (run / "profile.json").write_text(json.dumps(other))
-    with pytest.warns(UserWarning, match=r"profile\.json of run cannot be read \(it has version 2, but"):
+    with pytest.warns(UserWarning, match=r"profile\.json of run cannot be read \(it has version 3, but"):
         write_report(run)
 
 

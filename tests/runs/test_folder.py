@@ -11,7 +11,7 @@ from unsquare.errors import RunError
 from unsquare.files import replacing, require_regular
 from unsquare.runs.folder import RunFolder
 from unsquare.runs.reading import DamagedFileError
-from unsquare.runs.schemas import Plan
+from unsquare.runs.schemas import PLAN_VERSION, Plan
 
 
 @pytest.fixture
@@ -131,7 +131,7 @@ def test_a_json_file_of_another_structure_is_named(run, content):
 def test_a_digit_that_changed_in_a_json_file_is_found(run):
     """Valid JSON within its ranges is not enough; a file of an earlier release, without a checksum, is read."""
     values = {
-        "version": 1,
+        "version": PLAN_VERSION,
         "config": {"seed": 10},
         "limits": {"budget_pixels": 900, "launch_pixels": 20},
         "ledger": {"padding_overhead": 0.25},

@@ -162,7 +162,7 @@ def describe(profile: MemoryProfile) -> list[str]:
     ]
     if kept:
         lines.append("Enough memory: allocator caching is on (faster, up to twice the memory).")
-    for fallback, limit in zip(profile.limits(profile.launch_pixels, 1).ladder, most[1:]):
+    for fallback, limit in zip(profile.limits(profile.launch_pixels, 1).fallbacks, most[1:]):
         lines.append(
             f"Larger images run alone, by the strategy {fallback.name}: up to {limit / 1e6:.1f} MP, "
             f"{fallback.price:.2f} times the time."

@@ -67,7 +67,7 @@ class PlanArguments:
     turns: bool = False
     """Plan for random quarter turns."""
     limits_of: Path | None = None
-    """Take the limits that this run's machine was measured to have, rungs for larger images included, instead of
+    """Take the limits that this run's machine was measured to have, fallbacks for larger images included, instead of
     flags for limits."""
     json: bool = False
     """Print one JSON object on standard output and nothing else there."""

@@ -85,7 +85,7 @@ class PlanConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rung:
+class Fallback:
     """A way to run an image that does not fit the memory as it is, at a price in time."""
 
     name: str
@@ -114,41 +114,41 @@ class Limits:
     """Pixels that a rank computes per second: converts costs to seconds in the ledger, and changes no plan."""
     world_size: Annotated[int, Range(1, MOST_RANKS)] = 1
     """Number of ranks (processes) that share each step."""
-    ladder: tuple[Rung, ...] = ()
+    fallbacks: tuple[Fallback, ...] = ()
     """Ways for images above the budget, which then go alone, by what they hold; none refuses such images."""
 
     def __post_init__(self) -> None:
         check_settings(self)
-        held = [self.budget_pixels, *(rung.most_pixels for rung in self.ladder)]
+        held = [self.budget_pixels, *(each.most_pixels for each in self.fallbacks)]
         if held != sorted(set(held)):
-            raise ConfigError(f"Each rung of the ladder must hold more than the one below it, but they hold {held}.")
+            raise ConfigError(f"Each fallback must hold more pixels than the one before it, but they hold {held}.")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Limits:
         """The limits of a `plan.json`."""
-        return cls(**{**values, "ladder": tuple(Rung(**rung) for rung in values["ladder"])})
+        return cls(**{**values, "fallbacks": tuple(Fallback(**each) for each in values["fallbacks"])})
 
     @property
     def largest_pixels(self) -> int:
         """The most pixels of an image that fits in any way, alone."""
-        return self.ladder[-1].most_pixels if self.ladder else self.budget_pixels
+        return self.fallbacks[-1].most_pixels if self.fallbacks else self.budget_pixels
 
-    def rungs(self, pixels: Counts) -> Counts:
-        """The rung that each micro-batch needs, elementwise: 0 for the usual way, i for the i-th of the ladder."""
-        held = np.array([self.budget_pixels, *(rung.most_pixels for rung in self.ladder)])
-        return np.minimum(np.searchsorted(held, pixels), len(self.ladder))
+    def fallback_of(self, pixels: Counts) -> Counts:
+        """The fallback that each micro-batch needs, elementwise: 0 for none, i for the i-th."""
+        held = np.array([self.budget_pixels, *(each.most_pixels for each in self.fallbacks)])
+        return np.minimum(np.searchsorted(held, pixels), len(self.fallbacks))
 
     def priced(self, pixels: Counts) -> Counts:
         """Pixels of micro-batches at their price: as many as take the same time in the usual way, elementwise."""
-        if not self.ladder:
+        if not self.fallbacks:
             return pixels
-        prices = np.array([1.0, *(rung.price for rung in self.ladder)])[self.rungs(pixels)]
+        prices = np.array([1.0, *(each.price for each in self.fallbacks)])[self.fallback_of(pixels)]
         return np.where(prices == 1, pixels, (pixels * prices).astype(np.int64))
 
     def fill(self, pixels: Counts) -> npt.NDArray[np.float64]:
-        """Pixels of micro-batches over the most that their rung holds, elementwise."""
-        held = np.array([self.budget_pixels, *(rung.most_pixels for rung in self.ladder)])
-        return pixels / held[self.rungs(pixels)]
+        """Pixels of micro-batches over the most that their strategy holds, elementwise."""
+        held = np.array([self.budget_pixels, *(each.most_pixels for each in self.fallbacks)])
+        return pixels / held[self.fallback_of(pixels)]
 
     def cost(self, canvas_pixels: Counts, count: Counts) -> Counts:
         """The cost as pixels of `count` images on canvases of `canvas_pixels`, elementwise.
@@ -174,5 +174,5 @@ class Limits:
 
 def below(limits: Limits, ceiling: int) -> Limits:
     """The limits where several images share at most `ceiling` pixels, which is below the budget."""
-    usual = Rung(name="alone", most_pixels=limits.budget_pixels, price=1.0)
-    return replace(limits, budget_pixels=ceiling, ladder=(usual, *limits.ladder))
+    usual = Fallback(name="alone", most_pixels=limits.budget_pixels, price=1.0)
+    return replace(limits, budget_pixels=ceiling, fallbacks=(usual, *limits.fallbacks))

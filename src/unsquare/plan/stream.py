@@ -153,7 +153,7 @@ def _steps_that_go(held: _Held, limits: Limits) -> list[Positions]:
 
 def _partition_for_ranks(sizes: Sizes, limits: Limits) -> list[Positions]:
     """Steps of one micro-batch per rank, as large as all ranks together hold; ranks are idle only if images run out."""
-    together = replace(limits, budget_pixels=limits.budget_pixels * limits.world_size, ladder=())
+    together = replace(limits, budget_pixels=limits.budget_pixels * limits.world_size, fallbacks=())
     steps: list[Positions] = []
     short: list[Positions] = []  # parts of fewer images than ranks, gathered until there is one for each rank
     for part in partition(sizes, np.arange(len(sizes)), together):

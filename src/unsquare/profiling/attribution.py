@@ -47,7 +47,7 @@ class Attribution:
 
     images: int
     canvas: Shape
-    rung: str
+    strategy: str
     peak_bytes: int
     """Of the whole process on a CPU, of the device's allocator otherwise."""
     phase: Phase
@@ -70,7 +70,7 @@ class Attribution:
         }
 
 
-def attribute(engine: Engine, images: int, canvas: Shape, strategy: Strategy, rung: str) -> Attribution:
+def attribute(engine: Engine, images: int, canvas: Shape, strategy: Strategy, name: str) -> Attribution:
     """Take the peak of a micro-batch apart.
 
     The peak itself is measured without looking, since looking keeps small objects alive.
@@ -80,7 +80,7 @@ def attribute(engine: Engine, images: int, canvas: Shape, strategy: Strategy, ru
         images: of the micro-batch.
         canvas: of the micro-batch.
         way: how it is run.
-        rung: the way's name.
+        name: the strategy's.
     """
     meter = PeakMeter(engine.device)
     batches = [synthetic_batch(images, canvas) for _ in range(1 + READ_AHEAD)]  # as the loader holds them
@@ -108,7 +108,7 @@ def attribute(engine: Engine, images: int, canvas: Shape, strategy: Strategy, ru
     return Attribution(
         images=images,
         canvas=canvas,
-        rung=rung,
+        strategy=name,
         peak_bytes=peak,
         phase=moment.phase,
         at=moment.module,

@@ -21,13 +21,12 @@ from unsquare.plan.config import Limits
 from unsquare.profiling.worker import STEPS_EACH, Subject, SubjectDied
 from unsquare.runs.checkpoints import last_step
 from unsquare.runs.folder import RunFolder
-from unsquare.runs.schemas import Plan
+from unsquare.runs.schemas import COMPARISON_VERSION, PROFILE_VERSION, Plan
 from unsquare.runs.tables import read_index, read_memory
 from unsquare.shapes import Shape
 from unsquare.training.config import TrainConfig
 from unsquare.training.standing import settings_of_run
 
-VERSION = 1
 _ANOTHER = "give the folder of another run"
 """What helps where a file of a run is damaged: its weights may be whole, so starting it anew is no advice."""
 MOST_IMAGES = 4096
@@ -74,7 +73,7 @@ def profile_network(config: TrainConfig, num_classes: int, canvas: Shape, name: 
     strategy = facts["strategy"]
     sweep = {
         "canvas": list(canvas),
-        "rung": strategy["name"],
+        "strategy": strategy["name"],
         "steps_each": STEPS_EACH,
         "memory": strategy["memory"],
         "limit_bytes": facts["budget_bytes"],
@@ -85,7 +84,7 @@ def profile_network(config: TrainConfig, num_classes: int, canvas: Shape, name: 
         "predicted_images": facts["predicted_images"],
     }
     return {
-        "version": VERSION,
+        "version": PROFILE_VERSION,
         "subject": name,
         "backbone": config.model.backbone,
         "device": facts["device"],
@@ -132,7 +131,7 @@ def compare_plans(before: Path, after: Path) -> dict[str, Any]:
     Raises:
         RunError: one is no run, or nothing was planned yet.
     """
-    return {"version": VERSION, "plans": [_facts_of_plan(path) for path in (before, after)]}
+    return {"version": COMPARISON_VERSION, "plans": [_facts_of_plan(path) for path in (before, after)]}
 
 
 def _facts_of_plan(path: Path) -> dict[str, Any]:

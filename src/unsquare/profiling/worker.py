@@ -69,7 +69,7 @@ class Subject:
         )
         settings = {"config": to_toml(config), "num_classes": num_classes, "canvas": canvas, "trace": str(trace)}
         self.facts: dict[str, Any] = {}
-        """The device, the precision, the budget, and the rung that probes showed."""
+        """The device, the precision, the budget, and the strategy with what probes showed of it."""
         try:
             self.facts = self.ask(settings)
         except BaseException:

@@ -12,8 +12,7 @@ from unsquare.errors import RunError
 from unsquare.report.memory_facts import MicroBatches
 from unsquare.report.record import Floats
 from unsquare.runs.reading import require_version
-
-VERSION = 1
+from unsquare.runs.schemas import COMPARISON_VERSION
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -48,7 +47,7 @@ def sides_of(comparison: Mapping[str, Any]) -> tuple[Side, Side]:
     Raises:
         RunError: it is of another version, or something is missing.
     """
-    require_version(comparison.get("version"), VERSION, "The comparison")
+    require_version(comparison.get("version"), COMPARISON_VERSION, "The comparison")
     try:
         before, after = (_side(plan) for plan in comparison["plans"])
     except (KeyError, TypeError, ValueError) as error:

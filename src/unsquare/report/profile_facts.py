@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 from unsquare.errors import RunError
 from unsquare.memory.model import MemoryModel
-from unsquare.report.record import PROFILE_VERSION, MemoryTrace, trace_of
+from unsquare.report.record import MemoryTrace, trace_of
 from unsquare.runs.reading import require_version
+from unsquare.runs.schemas import PROFILE_VERSION
 
 MOST_LAYERS = 15
 
@@ -27,7 +28,7 @@ class Sweep(NamedTuple):
 
     canvas: tuple[int, int]
     """Height and width."""
-    rung: str
+    strategy: str
     steps_each: int
     memory: MemoryModel
     limit_bytes: float | None
@@ -67,7 +68,7 @@ class Attribution(NamedTuple):
     images: int
     canvas: tuple[int, int]
     """Height and width."""
-    rung: str
+    strategy: str
     peak_bytes: float
     phase: str
     at: str
@@ -130,7 +131,7 @@ def _sweep(values: Mapping[str, Any]) -> Sweep:
     ]
     return Sweep(
         canvas=(height, width),
-        rung=values["rung"],
+        strategy=values["strategy"],
         steps_each=values["steps_each"],
         memory=MemoryModel.from_dict(values["memory"]),
         limit_bytes=values.get("limit_bytes"),
@@ -148,7 +149,7 @@ def _attribution(values: Mapping[str, Any]) -> Attribution:
     return Attribution(
         images=values["images"],
         canvas=(height, width),
-        rung=values["rung"],
+        strategy=values["strategy"],
         peak_bytes=values["peak_bytes"],
         phase=values["phase"],
         at=values["at"],

@@ -122,7 +122,7 @@ def _sweep_words(sweep: Sweep) -> str:
     height, width = sweep.canvas
     words = (
         f"Real steps of training with more and more images of {height} x {width} at once, run "
-        f"{strategy_phrase(sweep.rung)}, {units.plural(sweep.steps_each, 'step')} each. "
+        f"{strategy_phrase(sweep.strategy)}, {units.plural(sweep.steps_each, 'step')} each. "
         f"{_fit(sweep.largest_images)}; {sweep.predicted_images:,} were foreseen."
     )
     if sweep.failed_images is not None:
@@ -146,7 +146,7 @@ def _attribution(found: Profile) -> str:
         return markup.note("Memory was not attributed: this profile has no attribution.")
     when = PHASE_WORDS.get(one.phase, f"in the phase {one.phase}" if one.phase else "between steps")
     words = f"Memory is highest {when}" + (f", at the layer {one.at}" if one.at else "")
-    words += f": {units.size(one.peak_bytes)} for {_batch(one)}, run {strategy_phrase(one.rung)}"
+    words += f": {units.size(one.peak_bytes)} for {_batch(one)}, run {strategy_phrase(one.strategy)}"
     fewer = found.sweep is not None and one.images < found.sweep.largest_images
     words += ". Looking takes memory, too, so that fewer are looked at than fit." if fewer else "."
     body = markup.paragraph(markup.text(words))

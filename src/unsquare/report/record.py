@@ -35,7 +35,6 @@ Floats = npt.NDArray[np.float64]
 
 _FILES = ("config.toml", "index.parquet", "models.json", "plan.json", "metrics.jsonl", "memory.parquet")
 
-PROFILE_VERSION = 1
 
 T = TypeVar("T")
 

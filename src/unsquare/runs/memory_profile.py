@@ -183,8 +183,9 @@ class MemoryProfile:
             launch_pixels=launch_pixels,
             pixels_per_s=max(round(1 / speed), 1) if speed else plan.Limits.pixels_per_s,
             world_size=world_size,
-            ladder=tuple(
-                plan.Rung(name=each.name, most_pixels=most, price=self._price(each)) for each, most in self._used[1:]
+            fallbacks=tuple(
+                plan.Fallback(name=each.name, most_pixels=most, price=self._price(each))
+                for each, most in self._used[1:]
             ),
         )
 

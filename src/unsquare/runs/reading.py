@@ -19,15 +19,25 @@ from unsquare.files import read_regular
 from unsquare.runs import upgrades
 from unsquare.runs.memory_profile import VERSION as LIMITS_VERSION
 from unsquare.runs.memory_profile import RunLimits
-from unsquare.runs.schemas import Manifest, MetricsRow, Plan, Profile, State, StepRow
+from unsquare.runs.schemas import PLAN_VERSION, PROFILE_VERSION, Manifest, MetricsRow, Plan, Profile, State, StepRow
 
 ANEW = "start the run anew"
 TO_REPORT = "move it away to report without it"
 _CHECKSUM = ', "crc32": '
 
-_JSON: dict[type[Any], int] = {RunLimits: LIMITS_VERSION, Plan: 1, Profile: 1, Manifest: 1, State: 1}
+_JSON: dict[type[Any], int] = {
+    RunLimits: LIMITS_VERSION,
+    Plan: PLAN_VERSION,
+    Profile: PROFILE_VERSION,
+    Manifest: 1,
+    State: 1,
+}
 """The files' schemas and their versions."""
-_UPGRADES: dict[tuple[type[Any], int], Callable[[dict[str, Any]], dict[str, Any]]] = {(RunLimits, 2): upgrades.limits}
+_UPGRADES: dict[tuple[type[Any], int], Callable[[dict[str, Any]], dict[str, Any]]] = {
+    (RunLimits, 2): upgrades.limits,
+    (Plan, 1): upgrades.plan,
+    (Profile, 1): upgrades.profile,
+}
 """Versions of earlier releases that can be read, too."""
 
 

@@ -13,6 +13,8 @@ from msgspec import Meta, Struct
 
 from unsquare.plan.config import Limits
 
+PLAN_VERSION, PROFILE_VERSION, COMPARISON_VERSION = 2, 2, 1
+
 Count = Annotated[int, Meta(ge=0, le=1 << 60)]
 Positive = Annotated[int, Meta(ge=1, le=1 << 60)]
 Side = Annotated[int, Meta(ge=1, le=1 << 30)]
@@ -73,7 +75,7 @@ class LedgerRow(Struct):
 class Plan(Struct):
     """`plan.json`: the first epoch's ledger and micro-batches."""
 
-    version: Literal[1]
+    version: Literal[2]
     config: dict[str, Any]
     limits: Limits
     ledger: LedgerRow
@@ -146,7 +148,7 @@ class Sweep(Struct):
     """Batches of one canvas, larger and larger."""
 
     canvas: tuple[Side, Side]
-    rung: str
+    strategy: str
     steps_each: Count
     memory: MemoryLine
     limit_bytes: Amount | None
@@ -171,7 +173,7 @@ class AttributionRow(Struct):
 
     images: Positive
     canvas: tuple[Side, Side]
-    rung: str
+    strategy: str
     peak_bytes: Annotated[float, Meta(gt=0, le=1e20)]
     phase: str
     at: str
@@ -199,7 +201,7 @@ class Watched(Struct):
 class Profile(Struct):
     """`profile.json`: what `unsquare profile` found."""
 
-    version: Literal[1]
+    version: Literal[2]
     subject: str
     backbone: str
     device: str

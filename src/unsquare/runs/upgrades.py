@@ -51,6 +51,22 @@ def limits(values: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def plan(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a `plan.json` of version 1 as version 2 has it."""
+    told = dict(values["limits"])
+    told["fallbacks"] = [{**each, "name": strategy_name(each["name"])} for each in told.pop("ladder", ())]
+    return {**values, "version": 2, "limits": told}
+
+
+def profile(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a `profile.json` of version 1 as version 2 has it."""
+    found = {**values, "version": 2}
+    for part in ("sweep", "attribution"):
+        if found.get(part):
+            found[part] = {**found[part], "strategy": strategy_name(found[part]["rung"])}
+    return found
+
+
 def _profile(rung: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "name": strategy_name(rung["name"]),

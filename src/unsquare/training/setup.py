@@ -45,7 +45,7 @@ from unsquare.plan.epoch import EpochPlan
 from unsquare.plan.planner import naming, plan_epoch
 from unsquare.runs.folder import RunFolder
 from unsquare.runs.memory_profile import MemoryProfile, ProbeRange, RunLimits
-from unsquare.runs.schemas import Origin
+from unsquare.runs.schemas import PLAN_VERSION, Origin
 from unsquare.shapes import Sizes
 from unsquare.training.config import TrainConfig
 from unsquare.training.console import Console
@@ -255,7 +255,12 @@ def _write_plan(
     table = PlanTable.of_plan(plan)
     figures = ledger(plan, config.plan, limits, index.labels, len(index.classes), table=table)
     micro_batches = np.column_stack([table.count, table.canvas]).tolist()
-    content = {"version": 1, "config": asdict(config.plan), "limits": asdict(limits), "steps_of_epoch": num_steps}
+    content = {
+        "version": PLAN_VERSION,
+        "config": asdict(config.plan),
+        "limits": asdict(limits),
+        "steps_of_epoch": num_steps,
+    }
     run.write_json(run.plan, content | {"ledger": figures.to_dict(), "micro_batches": micro_batches})
     written = "" if figures.num_steps == num_steps else f", the first {figures.num_steps:,} of which are"
     console.say(

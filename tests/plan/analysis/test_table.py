@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from unsquare.plan import Limits, PlanConfig, PlanTable, plan_epoch
 from unsquare.plan.analysis.policies import figures_of
 from unsquare.plan.analysis.table import batch_costs, epoch_cost, step_costs
-from unsquare.plan.config import Rung
+from unsquare.plan.config import Fallback
 from unsquare.plan.partition.ranks import rank_cost
 
 SIZES = np.array([(10, 10), (10, 8), (4, 4), (4, 5)])
@@ -53,7 +53,7 @@ def test_a_plans_table_has_its_steps_ranks_and_buckets(form, world_size, random_
         budget_pixels=3000,
         launch_pixels=300,
         world_size=world_size,
-        ladder=(Rung(name="slow", most_pixels=3600, price=1.7),),
+        fallbacks=(Fallback(name="slow", most_pixels=3600, price=1.7),),
     )
     plan = plan_epoch(random_sizes, PlanConfig(steps=form, step_images=40, buckets=8), limits, 0)
     told = []

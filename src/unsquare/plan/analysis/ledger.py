@@ -41,8 +41,8 @@ class BucketFigures:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RungRow:
-    """The images that are run by a rung of the ladder, each alone."""
+class FallbackRow:
+    """The images that are run by a fallback, each alone."""
 
     name: str
     num_images: int
@@ -66,12 +66,12 @@ class Ledger:
     """Pixels of the images; no plan computes fewer."""
     computed_pixels: int
     priced_pixels: int
-    """Computed pixels, those of images that climb the ladder at its price: as many as take as long in the usual way."""
+    """Computed pixels, those of images run by a fallback at its price: as many as take as long in the usual way."""
     padding_overhead: float
     """Computed pixels / real pixels - 1."""
     max_micro_batch_pixels: int
     mean_fill: float
-    """Computed pixels of a micro-batch / the most that its rung holds, averaged over micro-batches."""
+    """Computed pixels of a micro-batch / the most that its strategy holds, averaged over micro-batches."""
     median_fill: float
     rank_imbalance: float
     """Cost of a step's busiest rank / mean of its ranks, weighted by cost; 1 is perfect."""
@@ -87,8 +87,8 @@ class Ledger:
     """Total variation distance of a step's class mix from the epoch's, averaged over steps; None without labels."""
     chance_class_skew: float | None
     """The same with labels shuffled: its value if shapes said nothing about classes."""
-    rungs: tuple[RungRow, ...]
-    """Those of the ladder that the plan needs; none where all fits as it is."""
+    fallbacks: tuple[FallbackRow, ...]
+    """Those that the plan needs; none where all fits as it is."""
     buckets: tuple[BucketFigures, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -112,12 +112,12 @@ class Ledger:
                 f"{_seconds_text(self.predicted_s)}; however batched, at least {_seconds_text(self.least_s)}",
             ),
         ]
-        for rung in self.rungs:
+        for each in self.fallbacks:
             rows.append(
                 (
-                    f"by {rung.name}",
-                    f"{rung.num_images:,} images above the budget, up to {_pixels_text(rung.largest_pixels)}, at "
-                    f"{rung.price:.2f} times the time",
+                    f"by {each.name}",
+                    f"{each.num_images:,} images above the budget, up to {_pixels_text(each.largest_pixels)}, at "
+                    f"{each.price:.2f} times the time",
                 )
             )
         if self.rank_imbalance > 1:
@@ -195,21 +195,21 @@ def ledger(
         time_over_least=busiest_cost * limits.world_size / bound.cost,
         step_class_skew=None if skew is None else float(skew.mean()),
         chance_class_skew=None if chance is None else float(chance.mean()),
-        rungs=_rung_rows(computed, limits),
+        fallbacks=_fallback_rows(computed, limits),
         buckets=_bucket_figures(plan, table, classes, num_classes),
     )
 
 
-def _rung_rows(computed: Counts, limits: Limits) -> tuple[RungRow, ...]:
-    needed = limits.rungs(computed)
+def _fallback_rows(computed: Counts, limits: Limits) -> tuple[FallbackRow, ...]:
+    needed = limits.fallback_of(computed)
     return tuple(
-        RungRow(
-            name=rung.name,
+        FallbackRow(
+            name=each.name,
             num_images=int((needed == number).sum()),
             largest_pixels=int(computed[needed == number].max()),
-            price=rung.price,
+            price=each.price,
         )
-        for number, rung in enumerate(limits.ladder, 1)
+        for number, each in enumerate(limits.fallbacks, 1)
         if (needed == number).any()
     )
 

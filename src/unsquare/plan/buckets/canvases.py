@@ -311,7 +311,7 @@ def _fewest(shapes: Sizes, most: int, limits: Limits) -> Sizes:
 
 
 def _most_pixels(shapes: Sizes, limits: Limits) -> int:
-    """The most pixels of a canvas: the budget, or the largest image where that needs the ladder."""
+    """The most pixels of a canvas: the budget, or the largest image where that needs a fallback."""
     return max(limits.budget_pixels, int(shapes.prod(axis=1).max()))
 
 
