@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from unsquare.errors import ExactError
 from unsquare.exact.calls import Calls, watching
@@ -21,6 +20,7 @@ from unsquare.exact.regions import Batch, Passes, Regions
 from unsquare.exact.registry import PLAIN_BATCH_NORMS, stock_class
 from unsquare.exact.tracing.operations import FeatureMap
 from unsquare.settings import received
+from unsquare.torch_private import tree_flatten, tree_unflatten
 
 
 def output_regions(model: nn.Module, sizes: Tensor, method: str = "forward") -> Any:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from unsquare.errors import ExactError
 from unsquare.exact.extent import Extent
+from unsquare.torch_private import in_backward, when_backward_ends
 
 _Value = TypeVar("_Value")
 
@@ -217,8 +218,7 @@ class Passes:
     @property
     def recomputing(self) -> bool:
         """Whether this is the second run of a checkpointed block, inside backward."""
-        # The same question, asked the same way, decides in torch.utils.checkpoint what to keep.
-        return self._now.forward is None and torch._C._current_graph_task_id() != -1
+        return self._now.forward is None and in_backward()
 
     @property
     def in_progress(self) -> bool:
@@ -238,7 +238,7 @@ class Passes:
 
     def _rewind(self, batch: Batch) -> None:
         self._now.backward = batch
-        torch.autograd.Variable._execution_engine.queue_callback(self._forget)
+        when_backward_ends(self._forget)
 
     def _forget(self) -> None:
         self._now.backward = None

@@ -16,8 +16,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
 
 from unsquare.errors import ExactError
@@ -31,6 +29,7 @@ from unsquare.execution.offload import kept_elsewhere
 from unsquare.execution.receptive_field import NotLocalError, Reaches, find_reach
 from unsquare.execution.strategy import Segment, Way
 from unsquare.execution.tiling import Part, Run, Stream
+from unsquare.torch_private import TorchDispatchMode, num_writes, tree_leaves
 
 _LARGE_SIDE = 4096
 """Side of an image beside whose maps weights are small; nothing of it is computed."""
@@ -60,7 +59,7 @@ class _Seen(NamedTuple):
     @property
     def is_unchanged(self) -> bool:
         """Whether nothing was written into it since."""
-        return self.version == self.tensor._version
+        return self.version == num_writes(self.tensor)
 
     def is_same(self, other: _Seen | None) -> bool:
         """Whether nothing was done in between."""
@@ -122,7 +121,7 @@ def find_steps(model: nn.Module, method: str = "forward") -> tuple[Step, ...]:
 
 
 def _seen(value: Any) -> _Seen | None:
-    return _Seen(value, value._version) if isinstance(value, Tensor) else None
+    return _Seen(value, num_writes(value)) if isinstance(value, Tensor) else None
 
 
 def _is_chain(call: _Call) -> bool:

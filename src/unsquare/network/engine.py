@@ -26,6 +26,7 @@ from unsquare.memory.watch import Phase
 from unsquare.network.classifier import Classifier
 from unsquare.network.optimizer import OptimizerConfig, create_optimizer
 from unsquare.network.ranks import all_reduce, processes_here
+from unsquare.torch_private import add_each
 
 
 class Engine:
@@ -193,7 +194,7 @@ class _Kept:
         both = [(old, p) for old, p in zip(self.gradients, self.model.parameters()) if old is not None]
         new = [(old, p.grad) for old, p in both if p.grad is not None]
         if new:
-            torch._foreach_add_([old for old, _ in new], [grad for _, grad in new])
+            add_each([old for old, _ in new], [grad for _, grad in new])
         for old, parameter in both:
             parameter.grad = old
 

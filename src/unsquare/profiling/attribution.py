@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from unsquare.data.loader import READ_AHEAD
 from unsquare.execution.strategy import Way
@@ -25,6 +23,7 @@ from unsquare.memory.meter import PeakMeter
 from unsquare.memory.watch import Phase
 from unsquare.network.engine import Engine
 from unsquare.shapes import Shape
+from unsquare.torch_private import TorchDispatchMode, storage_id, tree_leaves
 from unsquare.training.probing import held_bytes, synthetic
 
 KINDS = ("process", "weights", "gradients", "optimizer", "activations", "workspace", "loader")
@@ -166,7 +165,7 @@ class _Ledger(TorchDispatchMode):
 
     def _note(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
-        key = storage._cdata
+        key = storage_id(storage)
         if key in self._live or storage.data_ptr() in self._known or not storage.nbytes():
             return
         is_gradient = self._engine.phase == "backward" and not self.running

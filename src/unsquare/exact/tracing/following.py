@@ -15,11 +15,8 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from unsquare.errors import ExactError
-from unsquare.exact.checkpointed import run_plainly
 from unsquare.exact.extent import Extent
 from unsquare.exact.ops.functions import RULES, Plan, Scene
 from unsquare.exact.ops.functions import Run as Replacement
@@ -29,6 +26,7 @@ from unsquare.exact.tracing.findings import AmbiguousError, Numbers, Place, Seen
 from unsquare.exact.tracing.maps import Maps
 from unsquare.exact.tracing.operations import Ambiguous, FeatureMap, Unknown
 from unsquare.exact.tracing.sizes import Sizes
+from unsquare.torch_private import TorchDispatchMode, tree_leaves, without_checkpointing
 
 _HERE = str(Path(__file__).parent)
 
@@ -112,7 +110,7 @@ class Run:
                 # Before the module's own hooks, which are no part of the layer and which its exact form does not know.
                 handles.append(module.register_forward_hook(self._left(name), prepend=True))
         try:
-            with _Operations(self), _Functions(self), run_plainly(self._block):
+            with _Operations(self), _Functions(self), without_checkpointing(self._block):
                 yield
             if self._refusal is not None:  # the model's own code caught it
                 raise self._refusal
@@ -176,7 +174,7 @@ class Run:
         of_sizes = any(map(self.maps.of_sizes, leaves))
         of_images = any(map(self.maps.of_images, leaves)) and not operations.makes_new(func)
         self.maps.note(result, of_images=of_images, of_sizes=of_sizes)
-        self._note(func._schema.name.removeprefix("aten::"), operations.numbers(func, args, kwargs))
+        self._note(operations.name_of(func), operations.numbers(func, args, kwargs))
         if any(self.maps.get(leaf) is not None for leaf in leaves if isinstance(leaf, Tensor)):
             for tensor in operations.above_zero(func, args, result, self.maps):
                 self._use(tensor, "root")

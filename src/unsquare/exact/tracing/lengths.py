@@ -30,6 +30,7 @@ from typing import Any, NamedTuple
 import torch
 
 from unsquare.exact.extent import Reach
+from unsquare.torch_private import ASSERTING_FUNCTIONS
 
 IMAGES = "images"
 """The symbol of the number of images; those of height and width are 0 and 1, as the axes of an extent."""
@@ -269,7 +270,7 @@ def place_asked(*, for_text: bool = False) -> str | None:
     asserts = not _caught(frame)
     torch_frames = 0
     while frame is not None and frame.f_code.co_filename.startswith(_TORCH):
-        if asserts and frame.f_code.co_name in ("_assert", "_check", "_check_with"):
+        if asserts and frame.f_code.co_name in ASSERTING_FUNCTIONS:
             return None
         frame = frame.f_back
         torch_frames += 1

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 from unsquare.exact.extent import Extent
 from unsquare.exact.tracing.operations import FeatureMap
+from unsquare.torch_private import tree_leaves
 
 
 class Maps:

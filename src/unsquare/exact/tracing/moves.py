@@ -10,7 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
+
+from unsquare.torch_private import tree_leaves
 
 Axes = tuple[int, int]
 """Height's place among the axes of a tensor, and width's."""

@@ -14,10 +14,10 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 from unsquare.exact.extent import Extent
 from unsquare.exact.tracing.moves import MOVES, Axes, shifted
+from unsquare.torch_private import tree_leaves
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def follow(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
     Returns:
         The map, or None where no map comes out. Raises Unknown where the operation may mix pixels.
     """
-    name = func._schema.name.removeprefix("aten::")
+    name = name_of(func)
     if name in _FILLING and not (isinstance(args[2], (int, float)) and isfinite(args[2])):
         raise Unknown("it fills parts of a feature map with infinity or with a tensor; use a finite number")
     if name in _ELEMENTWISE:
@@ -170,14 +170,19 @@ def follow(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
     raise Unknown(_REASONS.get(name, f"it uses {name} on a feature map, which is not known to keep pixels apart"))
 
 
+def name_of(func: Any) -> str:
+    """The name of an ATen operation, the same for all its overloads; operations of others have their namespace."""
+    return func.name().partition(".")[0].removeprefix("aten::")
+
+
 def makes_new(func: Any) -> bool:
     """Whether an operation takes only type and device from the tensor that it is given."""
-    return func._schema.name.removeprefix("aten::") in _FACTORIES
+    return name_of(func) in _FACTORIES
 
 
 def takes_root(func: Any, args: tuple[Any, ...]) -> bool:
     """Whether an operation is a power, or logarithm, whose slope is infinite at zero."""
-    name = func._schema.name.removeprefix("aten::")
+    name = name_of(func)
     if name in _LOGARITHMS:
         return True
     exponent = args[1] if name == "pow" else _POWERS.get(name, 1.0)
@@ -186,7 +191,7 @@ def takes_root(func: Any, args: tuple[Any, ...]) -> bool:
 
 def above_zero(func: Any, args: tuple[Any, ...], result: Any, maps: Maps) -> list[Tensor]:
     """The maps of an operation into which no zeros may be written: its value, or its slope, is infinite there."""
-    name = func._schema.name.removeprefix("aten::")
+    name = name_of(func)
     if name in _DIVISION:
         return [args[1]] if maps.get(args[1]) is not None else []
     if name in ("sqrt", "amax", "amin"):  # their slopes are calculated from their results
@@ -206,7 +211,7 @@ def numbers(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[A
     """The numbers given to an operation that may change what it computes, and not just the shape of its result."""
     leaves = tree_leaves((args, kwargs))
     found = [leaf for leaf in leaves if isinstance(leaf, (int, float)) and not isinstance(leaf, bool)]
-    if func._schema.name.removeprefix("aten::") in _SHAPING:
+    if name_of(func) in _SHAPING:
         found = [leaf for leaf in found if isinstance(leaf, float)]
     held = (leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.device.type == "cpu" and leaf.numel() == 1)
     return (*found, *(float(leaf) for leaf in held))

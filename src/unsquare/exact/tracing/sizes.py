@@ -13,12 +13,12 @@ from typing import Any, NoReturn, Protocol
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 from unsquare.exact.extent import Extent, Reach
 from unsquare.exact.tracing.findings import AmbiguousError
 from unsquare.exact.tracing.lengths import IMAGES, Bound, Length, place_asked, plain, wrapped
 from unsquare.exact.tracing.operations import FeatureMap
+from unsquare.torch_private import is_size_arithmetic, tree_leaves
 
 
 class Tensors(Protocol):
@@ -93,7 +93,7 @@ class Sizes:
         name = func.__name__
         if name in _OF_MEMORY and self._tensors.of_images(args[0]):
             self._refuse(f"it asks for the {name} of a map, which tells the canvas's size")
-        if name.startswith(("sym_", "_sym_")):  # arithmetic of such numbers, which stay what they are
+        if is_size_arithmetic(func):  # arithmetic of such numbers, which stay what they are
             return func(*args, **kwargs)
         met: list[Length] = []
         plain_args, plain_kwargs = plain(args, met), plain(kwargs, met)

@@ -20,7 +20,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from unsquare.errors import ExactError
 from unsquare.exact.extent import Extent
@@ -28,6 +27,7 @@ from unsquare.exact.registry import PLAIN_BATCH_NORMS, stock_class
 from unsquare.exact.tracing.findings import AmbiguousError, Numbers, StockError, Trace
 from unsquare.exact.tracing.following import Run, within
 from unsquare.exact.tracing.operations import FeatureMap
+from unsquare.torch_private import NormBase, tree_leaves
 
 # Unequal sides, so that no axis is taken for another, and large enough that no map shrinks to one pixel. The first
 # suits models that need multiples of 64; one pixel more tells apart lengths that are rounded up and down.
@@ -160,7 +160,7 @@ def on_meta(model: nn.Module) -> nn.Module:
     for module in shadow.modules():
         stock = stock_class(module)
         module.__class__ = PLAIN_BATCH_NORMS.get(stock, stock)
-        if isinstance(module, nn.modules.batchnorm._NormBase):
+        if isinstance(module, NormBase):
             module.momentum = 0.1  # a momentum of None asks for the value of a counter, which meta does not hold
     return shadow
 

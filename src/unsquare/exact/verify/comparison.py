@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from unsquare.errors import ExactError
 from unsquare.exact.model import known_method
@@ -22,6 +21,7 @@ from unsquare.exact.registry import stock_class
 from unsquare.exact.tracing.operations import FeatureMap
 from unsquare.exact.tracing.trace import num_channels
 from unsquare.exact.verify import references as lone
+from unsquare.torch_private import NormBase, tree_leaves
 
 # Two runs of lone images on the same pixels differ by less, in spacings of their numbers: threads add in any order.
 _REPEAT_SPACINGS = 100
@@ -149,7 +149,7 @@ def moving_state(stock: nn.Module, image: Tensor) -> tuple[str, ...]:
     statistics = {
         f"{path}.{name}".lstrip(".")
         for path, module in stock.named_modules()
-        if isinstance(module, nn.modules.batchnorm._NormBase)
+        if isinstance(module, NormBase)
         for name, _ in module.named_buffers(recurse=False)
     }
     moved = lone.replica(stock)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from unsquare.exact.checkpointed import run_plainly
+from unsquare.torch_private import BatchNormBase, without_checkpointing
 
 
 def outputs(model: nn.Module, images: Sequence[Tensor]) -> list[Tensor]:
@@ -32,7 +32,7 @@ def outputs(model: nn.Module, images: Sequence[Tensor]) -> list[Tensor]:
 
 def alone(model: nn.Module, images: Sequence[Tensor]) -> list[Tensor]:
     """Outputs (1, ...) of a stock model on each image (C, h, w) alone."""
-    with Undisturbed(), run_plainly():
+    with Undisturbed(), without_checkpointing():
         each = (replica(model) for _ in images) if model.training else [replica(model)] * len(images)
         return [copied(image[None]) for copied, image in zip(each, images)]
 
@@ -59,7 +59,7 @@ def ragged(model: nn.Module, images: Sequence[Tensor]) -> list[Tensor]:
             meeting.abort()
             raise
 
-    with run_plainly(), ThreadPoolExecutor(len(images)) as pool:
+    with without_checkpointing(), ThreadPoolExecutor(len(images)) as pool:
         return list(pool.map(work, range(len(images))))
 
 
@@ -70,8 +70,7 @@ def replica(model: nn.Module) -> nn.Module:
 
 def shared_norms(model: nn.Module) -> list[nn.Module]:
     """The batch norms that take their statistics from the batch."""
-    kind = nn.modules.batchnorm._BatchNorm
-    return [m for m in model.modules() if isinstance(m, kind) and (m.training or m.running_mean is None)]
+    return [m for m in model.modules() if isinstance(m, BatchNormBase) and (m.training or m.running_mean is None)]
 
 
 def _meeting(

@@ -34,6 +34,7 @@ from unsquare.exact.verify.comparison import (
     leak,
     output_leak,
 )
+from unsquare.torch_private import has_forward_hook, has_gradient_hook, has_tensor_hook, is_compiled
 
 # Portrait, landscape and a small one, of odd sides and even ones; the first is as high as the canvas, the second as
 # wide. Sides that stay odd while they are halved show windows that reach one pixel over an edge. Models that refuse
@@ -63,7 +64,7 @@ def check_modules(model: nn.Module) -> None:
 def _unseen(module: nn.Module, *, is_root: bool) -> str | None:
     if isinstance(module, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):
         return "it is compiled by TorchScript, whose steps cannot be seen; give the Python module that it was made of"
-    if "_orig_mod" in module._modules:
+    if is_compiled(module):
         return "it is compiled; give the module itself, and compile the exact network"
     if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
         return "it is wrapped for several devices; give the module itself, and wrap the exact network"
@@ -71,21 +72,17 @@ def _unseen(module: nn.Module, *, is_root: bool) -> str | None:
         return "it has no weights yet; run it once, so that its lazy layers take their shape"
     if "forward" in vars(module) and (is_root or is_known(module)):
         return "its forward was replaced on the object; write a class of its own instead"
-    if module._backward_hooks or module._backward_pre_hooks:
+    if has_gradient_hook(module):
         return "it has a hook on its gradients, which may mix pixels unseen; register it on the exact network instead"
-    if any(map(_has_hook, module.parameters(recurse=False))):
+    if any(map(has_tensor_hook, module.parameters(recurse=False))):
         return (
             "a parameter has a hook on its gradient, which a copy would lose; register it on the exact network instead"
         )
     if is_root and type(module).__call__ is not nn.Module.__call__:
         return "it is called by a __call__ of its own, which its exact form would pass over; move that into forward"
-    if is_root and (module._forward_hooks or module._forward_pre_hooks):
+    if is_root and has_forward_hook(module):
         return "the network itself has a hook, which would see padding; register it on the exact network instead"
     return None
-
-
-def _has_hook(parameter: nn.Parameter) -> bool:
-    return bool(parameter._backward_hooks or getattr(parameter, "_post_accumulate_grad_hooks", None))
 
 
 def try_out(exact: nn.Module, stock: nn.Module) -> None:
