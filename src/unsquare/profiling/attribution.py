@@ -192,7 +192,11 @@ class _Ledger(TorchDispatchMode):
 
 @contextmanager
 def _running(engine: Engine) -> Iterator[_Ledger]:
-    """A ledger of what runs in the block, which knows the module at work in forward and in backward."""
+    """A ledger of what runs in the block, which knows the module at work in forward and in backward.
+
+    By hooks of its own: `torch.utils.module_tracker` gives a set of modules without an order, and loses its place where
+    a segment is recomputed (docs/experiments.md).
+    """
     known = {part.untyped_storage().data_ptr() for part in [*engine.model.parameters(), *engine.model.buffers()]}
     ledger = _Ledger(engine, known)
     handles = []
