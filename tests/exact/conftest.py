@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from unsquare.exact.verify import references as lone
+from unsquare.exact.verify import reference
 from unsquare.torchvision_guard import import_timm
 
 timm = import_timm()
@@ -21,7 +21,7 @@ def stock_model(name: str, dtype: torch.dtype = torch.float64, *, short: bool = 
     """
     torch.manual_seed(0)
     model = timm.create_model(name, **{"num_classes": 7, **options})
-    model = lone.shaken(without_repeats(model) if short else model)
+    model = reference.randomized(without_repeats(model) if short else model)
     return model.to(dtype).eval()
 
 
@@ -65,19 +65,19 @@ def gradient_errors(actual: nn.Module, expected: nn.Module) -> dict[str, float]:
         {name: parameter.grad for name, parameter in model.named_parameters()} for model in (actual, expected)
     )
     assert None not in actual_grads.values()
-    return lone.gradient_errors(actual_grads, {name: grad for name, grad in grads.items() if grad is not None})
+    return reference.gradient_errors(actual_grads, {name: grad for name, grad in grads.items() if grad is not None})
 
 
 def run_alone(model: nn.Module, images: list[Tensor], weights: Tensor) -> Tensor:
     """Outputs (N, ...) of a stock model on each image alone; gradients of their weighted sum are left in it."""
-    outputs = torch.cat(lone.alone(model, images))
+    outputs = torch.cat(reference.alone(model, images))
     (outputs * weights).sum().backward()
     return outputs.detach()
 
 
 def run_ragged(model: nn.Module, images: list[Tensor], weights: Tensor) -> Tensor:
     """The same of a model in training whose batch norms share all images' real pixels."""
-    outputs = torch.cat(lone.ragged(model, images))
+    outputs = torch.cat(reference.ragged(model, images))
     (outputs * weights).sum().backward()
     return outputs.detach()
 
@@ -90,7 +90,7 @@ def references() -> SimpleNamespace:
         without_repeats=without_repeats,
         lone_images=lone_images,
         padded=padded,
-        error=lone.error,
+        error=reference.relative_error,
         gradient_errors=gradient_errors,
         run_alone=run_alone,
         run_ragged=run_ragged,

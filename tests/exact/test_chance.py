@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from unsquare.exact import make_exact, output_regions
-from unsquare.exact.verify import references as lone
+from unsquare.exact.verify import reference
 from unsquare.torchvision_guard import import_timm
 
 import_timm()  # a torchvision built for another torch can be imported after it
@@ -43,7 +43,7 @@ def test_draws_per_image_do_not_see_the_canvas(
     Numbers are drawn per image, so one seed gives both the same: outputs and gradients agree to 1e-10.
     """
     torch.manual_seed(0)
-    stock = lone.shaken(build()).double().train()
+    stock = reference.randomized(build()).double().train()
     exact = make_exact(stock)
     images = references.lone_images([(65, 90)] * num_images)
     weights = torch.linspace(-1, 1, num_images * 7, dtype=torch.float64).view(num_images, 7)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from unsquare.exact import make_exact
-from unsquare.exact.verify import references as lone
+from unsquare.exact.verify import reference
 from unsquare.network.norms import freeze_batch_norms, group_norms_instead
 
 SIZES = [(33, 47), (64, 96), (50, 61)]
@@ -22,7 +22,7 @@ def test_training_agrees_with_lone_images(
     references: SimpleNamespace, swap: Callable[[nn.Module], nn.Module], name: str
 ) -> None:
     """With either norm a padded batch in training is what lone images are, to 1e-10: no image knows another."""
-    stock = lone.without_chance(swap(references.stock_model(name))).train()
+    stock = reference.without_chance(swap(references.stock_model(name))).train()
     images = references.lone_images(SIZES)
     weights = torch.linspace(-1, 1, 21, dtype=torch.float64).view(3, 7)
     exact = make_exact(stock)

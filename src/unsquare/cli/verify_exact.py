@@ -21,7 +21,7 @@ from torch import nn
 
 from unsquare.cli.parsing import parse, print_json
 from unsquare.errors import ConfigError, UnsquareError, UsageError
-from unsquare.exact.verify.verification import ROUNDING_LIMITS, Errors, Verification, verify_exact
+from unsquare.exact.verify.verification import ROUNDING_LIMITS, ExactnessErrors, Verification, verify_exact
 from unsquare.settings import Range, Seed
 
 _WIDTH = 110  # where the output goes to a file, or the terminal is narrower than the table
@@ -179,7 +179,7 @@ def _print(found: list[Verification]) -> None:
             )
 
 
-def _numbers(errors: Errors | None) -> list[Any]:
+def _numbers(errors: ExactnessErrors | None) -> list[Any]:
     if errors is None:
         return ["", "", "", ""]
     rounding = max(errors.own_outputs, errors.own_gradients)

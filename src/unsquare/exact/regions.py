@@ -92,7 +92,7 @@ class MaskedRegions(Regions):
         self.inside = rows[:, None, :, None] & columns[:, None, None, :]
 
 
-class Batch:
+class BatchRegions:
     """The images of one forward pass: their sizes and canvas, and every region worked out so far."""
 
     def __init__(
@@ -156,16 +156,16 @@ class Batch:
         return Regions(sizes, extent.of_canvas(self.canvas), self.device)
 
 
-class _State:
+class _PassState:
     """What a pass notes: the batch on its way forward, the one on its way back, and the calls now replaced."""
 
     def __init__(self) -> None:
-        self.forward: Batch | None = None
-        self.backward: Batch | None = None
-        self.frame: Any = None
+        self.forward: BatchRegions | None = None
+        self.backward: BatchRegions | None = None
+        self.replacer: Any = None
 
 
-class _ThreadState(threading.local, _State):
+class _ThreadState(threading.local, _PassState):
     """The same for each thread by itself."""
 
 
@@ -181,23 +181,23 @@ class Passes:
         self.by_masks = False
         """Whether regions are kept by masks where nothing is compiled: for comparison."""
         self._threads = _ThreadState()
-        self._compiled = _State()  # compilers do not follow what belongs to a thread
+        self._compiled = _PassState()  # compilers do not follow what belongs to a thread
 
     @property
-    def _now(self) -> _State:
+    def _now(self) -> _PassState:
         return self._compiled if torch.compiler.is_compiling() else self._threads
 
     @property
-    def frame(self) -> Any:
+    def replacer(self) -> Any:
         """The functional calls of the module whose code runs now, where any of them is replaced; see `calls`."""
-        return self._now.frame
+        return self._now.replacer
 
-    @frame.setter
-    def frame(self, frame: Any) -> None:
-        self._now.frame = frame
+    @replacer.setter
+    def replacer(self, replacer: Any) -> None:
+        self._now.replacer = replacer
 
     @property
-    def batch(self) -> Batch | None:
+    def batch(self) -> BatchRegions | None:
         """The batch of the pass in progress; None outside any, where the whole canvas counts as real.
 
         Raises:
@@ -225,18 +225,18 @@ class Passes:
         """Whether a forward pass is under way."""
         return self._now.forward is not None
 
-    def begin(self, batch: Batch | None) -> Batch | None:
+    def begin(self, batch: BatchRegions | None) -> BatchRegions | None:
         """Make this batch the one in progress; returns the one before, to be given back to `begin`."""
         state = self._now
         before, state.forward = state.forward, batch
         return before
 
-    def mark(self, output: Tensor, batch: Batch) -> None:
+    def mark(self, output: Tensor, batch: BatchRegions) -> None:
         """Have an output name its batch when backward enters its graph, until that backward pass ends."""
         if output.requires_grad and not torch.compiler.is_compiling():
             output.register_hook(lambda grad: self._rewind(batch))
 
-    def _rewind(self, batch: Batch) -> None:
+    def _rewind(self, batch: BatchRegions) -> None:
         self._now.backward = batch
         when_backward_ends(self._forget)
 

@@ -21,7 +21,7 @@ from torch.utils.checkpoint import checkpoint
 from unsquare.errors import ExactError
 from unsquare.exact.model import entered, run_within
 from unsquare.exact.random_state import undrawn
-from unsquare.exact.regions import Batch
+from unsquare.exact.regions import BatchRegions
 from unsquare.exact.registry import stock_class
 from unsquare.exact.tracing.trace import num_channels, on_meta
 from unsquare.execution.cuts import StepWeight
@@ -215,7 +215,7 @@ class Chain:
             folder: where activations go that a CPU keeps elsewhere.
         """
 
-        def through(batch: Batch) -> Tensor:
+        def through(batch: BatchRegions) -> Tensor:
             x, place = pixels, sizes
             for segment in way.segments:
                 moved = way.offload and segment.how != "keep"
@@ -227,7 +227,7 @@ class Chain:
 
         return run_within(self._model, self._method, through, pixels, sizes)
 
-    def _run_segment(self, segment: Segment, x: Tensor, sizes: Tensor, batch: Batch) -> Tensor:
+    def _run_segment(self, segment: Segment, x: Tensor, sizes: Tensor, batch: BatchRegions) -> Tensor:
         modules = [self.module(step) for step in range(segment.start, segment.stop)]
         copied = segment.start > 0 and self.steps[segment.start].in_place
         if segment.how == "stream":
@@ -288,7 +288,7 @@ class Chain:
         pixels = torch.randint(0, 256, shape, dtype=torch.uint8, device=device)
         found: list[tuple[int, int, float]] = []
 
-        def through(batch: Batch) -> Tensor:
+        def through(batch: BatchRegions) -> Tensor:
             seen = {part.data_ptr() for part in [*self._model.parameters(), *self._model.buffers(), pixels]}
             x, given_bytes = pixels, pixels.numel()
             for step in range(len(self.steps)):

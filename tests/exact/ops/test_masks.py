@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from unsquare.exact.convert import converted as make_exact  # compared more strictly here than by its own trial
-from unsquare.exact.verify import references as lone
+from unsquare.exact.verify import reference
 
 SIZES = [(33, 47), (64, 96), (50, 61)]
 
@@ -34,7 +34,7 @@ def test_masks_and_strips_agree(
     references: SimpleNamespace, name: str, options: dict[str, object], training: bool
 ) -> None:
     """Outputs, gradients and running statistics agree to 1e-10 in float64, in evaluation and in training."""
-    stock = lone.without_chance(references.stock_model(name, short=True, **options))
+    stock = reference.without_chance(references.stock_model(name, short=True, **options))
     sizes = [(129, 140), (131, 150)] if name == "inception_v3" else SIZES
     strips = make_exact(stock).train(training)
     masks = copy.deepcopy(strips)

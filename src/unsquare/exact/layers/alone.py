@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from unsquare.errors import ExactError
 from unsquare.exact.layers.window import ExactLayer
-from unsquare.exact.ops.sliding import SAME, Windows
+from unsquare.exact.ops.sliding import KEEPS_SIZE, WindowPair
 
 
 class ExactAlone(ExactLayer):
@@ -44,6 +44,6 @@ class ExactAttentionPool2d(ExactAlone):
     """timm's pool by attention of the map's mean, or of a token, over all pixels."""
 
     @staticmethod
-    def windows(module: Any) -> Windows | None:
+    def windows(module: Any) -> WindowPair | None:
         """One value per image and channel, unless its tokens stay a map."""
-        return SAME if module.pool_type == "" else None
+        return KEEPS_SIZE if module.pool_type == "" else None

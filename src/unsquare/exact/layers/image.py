@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unsquare.exact.layers.window import ExactLayer
-from unsquare.exact.ops.sliding import Windows
+from unsquare.exact.ops.sliding import WindowPair
 from unsquare.exact.ops.strips import amid, region_max, region_mean
 from unsquare.exact.regions import Regions
 
@@ -21,7 +21,7 @@ class _GlobalPool(ExactLayer):
         return module.output_size in (1, (1, 1))
 
     @staticmethod
-    def windows(module: Any) -> Windows | None:
+    def windows(module: Any) -> WindowPair | None:
         """One value per image and channel."""
         return None
 
@@ -64,7 +64,7 @@ class ExactSelectAdaptivePool2d(ExactLayer):
         return not module.is_identity()
 
     @staticmethod
-    def windows(module: Any) -> Windows | None:
+    def windows(module: Any) -> WindowPair | None:
         """One value per image and channel, unless it passes the map through."""
         return ExactLayer.windows(module) if module.is_identity() else None
 

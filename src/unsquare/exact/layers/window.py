@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unsquare.exact.ops import paddings, sliding, splitting
-from unsquare.exact.ops.sliding import SAME, Windows
+from unsquare.exact.ops.sliding import KEEPS_SIZE, WindowPair
 from unsquare.exact.regions import Regions, Site
 
 # Channels below which oneDNN's widest vectors are not full.
@@ -47,9 +47,9 @@ class ExactLayer(nn.Module):
         return True
 
     @staticmethod
-    def windows(module: Any) -> Windows | None:
+    def windows(module: Any) -> WindowPair | None:
         """How the layer slides; None where it leaves one value per image and channel."""
-        return SAME
+        return KEEPS_SIZE
 
     @staticmethod
     def axes(module: Any) -> tuple[int, int]:
@@ -82,14 +82,14 @@ class ExactConv2d(ExactLayer):
         return beyond or _overruns(module)
 
     @staticmethod
-    def windows(module: nn.Conv2d) -> Windows:
+    def windows(module: nn.Conv2d) -> WindowPair:
         """The kernel along each axis."""
         padding: Any = module.padding
         if padding == "same":
             padding = tuple(_same_padding(module, axis) // 2 for axis in (0, 1))
         elif padding == "valid":
             padding = 0
-        return sliding.windows(module.kernel_size, module.stride, padding, module.dilation)
+        return sliding.window_pair(module.kernel_size, module.stride, padding, module.dilation)
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve over a clean input."""
@@ -107,11 +107,11 @@ class ExactCondConv2d(ExactLayer):
     """timm's convolution whose weights each image chooses."""
 
     @staticmethod
-    def windows(module: Any) -> Windows:
+    def windows(module: Any) -> WindowPair:
         """The kernel along each axis; with 'same' padding, what picks ceil(n / stride) outputs."""
         if module.dynamic_padding:
-            return sliding.windows(1, module.stride, 0)
-        return sliding.windows(module.kernel_size, module.stride, module.padding, module.dilation)
+            return sliding.window_pair(1, module.stride, 0)
+        return sliding.window_pair(module.kernel_size, module.stride, module.padding, module.dilation)
 
     def forward(self, x: Tensor, routing_weights: Tensor) -> Tensor:
         """Convolve over a clean input."""
@@ -121,7 +121,7 @@ class ExactCondConv2d(ExactLayer):
             )
         if self.exact_site.lengths(x) is None:
             return super().forward(x, routing_weights)
-        sides = sliding.windows(self.kernel_size, self.stride, 0, self.dilation)
+        sides = sliding.window_pair(self.kernel_size, self.stride, 0, self.dilation)
         x = paddings.same(self.exact_site, F.pad, x, None, sides=sides)
         weight = (routing_weights @ self.weight).view(-1, *self.weight_shape[1:])  # (N * out, in / groups, k, k)
         bias = None if self.bias is None else (routing_weights @ self.bias).flatten()
@@ -139,9 +139,9 @@ class ExactSpaceToDepth(ExactLayer):
         return False
 
     @staticmethod
-    def windows(module: Any) -> Windows:
+    def windows(module: Any) -> WindowPair:
         """The blocks."""
-        return sliding.windows(module.bs, module.bs, 0)
+        return sliding.window_pair(module.bs, module.bs, 0)
 
     @staticmethod
     def whole(module: Any) -> tuple[int, int]:
@@ -158,9 +158,9 @@ class ExactMaxPool2d(ExactLayer):
         return "its indices count positions on the canvas" if module.return_indices else None
 
     @staticmethod
-    def windows(module: Any) -> Windows:
+    def windows(module: Any) -> WindowPair:
         """The pool's kernel."""
-        return sliding.windows(
+        return sliding.window_pair(
             module.kernel_size, module.stride, module.padding, module.dilation, ceil_mode=module.ceil_mode
         )
 
@@ -173,9 +173,9 @@ class ExactAvgPool2d(ExactLayer):
     """An average pool that divides by the count the image alone would have had."""
 
     @staticmethod
-    def windows(module: Any) -> Windows:
+    def windows(module: Any) -> WindowPair:
         """The pool's kernel."""
-        return sliding.windows(module.kernel_size, module.stride, module.padding, ceil_mode=module.ceil_mode)
+        return sliding.window_pair(module.kernel_size, module.stride, module.padding, ceil_mode=module.ceil_mode)
 
     def forward(self, x: Tensor) -> Tensor:
         """Pool over a clean input, and mend the windows that the canvas counts otherwise."""

@@ -64,7 +64,7 @@ def batch_moments(x: Tensor, regions: Regions | None) -> tuple[Tensor, Tensor]:
     return guess + step, variance.clamp_(min=0)
 
 
-class BatchNorm(torch.autograd.Function):
+class _RegionBatchNorm(torch.autograd.Function):
     """Normalise by the moments of the real pixels, of all ranks of a group if one is given."""
 
     @staticmethod
@@ -113,7 +113,7 @@ class BatchNorm(torch.autograd.Function):
         return grad_x, grad_weight, grad_bias, None, None, None
 
 
-class GroupNorm(torch.autograd.Function):
+class _RegionGroupNorm(torch.autograd.Function):
     """Normalise each image's groups of channels by their moments over its region."""
 
     @staticmethod
@@ -164,7 +164,7 @@ def batch_norm(
     `group`: a process group over whose ranks' pixels the statistics go.
     """
     if regions is None or not regions.masked:
-        return BatchNorm.apply(x, weight, bias, eps, regions, group)
+        return _RegionBatchNorm.apply(x, weight, bias, eps, regions, group)
     if group is not None:
         raise ExactError(
             "Synchronised batch norm is not exact in a compiled graph; use plain batch norm or no compiler."
@@ -178,7 +178,7 @@ def group_norm(
     """A map (N, C, H, W) with each image's groups of channels normalised over its region."""
     if regions.masked:
         return masks.group_norm(x, weight, bias, num_groups, eps, regions)
-    return GroupNorm.apply(x, weight, bias, num_groups, eps, regions)
+    return _RegionGroupNorm.apply(x, weight, bias, num_groups, eps, regions)
 
 
 def _guess(x: Tensor, regions: Regions) -> Tensor:

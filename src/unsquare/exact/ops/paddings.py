@@ -12,16 +12,17 @@ import torch
 from torch import Tensor
 
 from unsquare.errors import ExactError
-from unsquare.exact.ops.relocation import Mirror, Shift, gathered, mirror_places, mirrored, moved, shifted
-from unsquare.exact.ops.sliding import Windows
+from unsquare.exact.ops.relocation import Mirror, Shift, gathered, mirror_places, mirrored, shifted, source_places
+from unsquare.exact.ops.sliding import WindowPair
 from unsquare.exact.ops.strips import amid, clean
 from unsquare.exact.regions import Site
 
-Operation = Callable[..., Tensor]
+StockFunction = Callable[..., Tensor]
+"""A function of PyTorch's, as a model's code calls it."""
 
 
 def constant(
-    site: Site, function: Operation, input: Tensor, pad: Any, mode: str = "constant", value: float | None = None
+    site: Site, function: StockFunction, input: Tensor, pad: Any, mode: str = "constant", value: float | None = None
 ) -> Tensor:
     """A value beside each image."""
     regions = site.regions(input, (input.ndim - 2, input.ndim - 1))
@@ -36,7 +37,7 @@ def constant(
 
 
 def mirror(
-    site: Site, function: Operation, input: Tensor, pad: Any, *args: Any, pads: Any, reflect: bool, **kwargs: Any
+    site: Site, function: StockFunction, input: Tensor, pad: Any, *args: Any, pads: Any, reflect: bool, **kwargs: Any
 ) -> Tensor:
     """What each image has at its edge, reflected or repeated beside it."""
     regions = site.regions(input)
@@ -59,8 +60,8 @@ def mirror(
 
 
 def same(
-    site: Site, function: Operation, input: Tensor, pad: Any, mode: str = "constant", value: float | None = None,
-    *, sides: Windows,
+    site: Site, function: StockFunction, input: Tensor, pad: Any, mode: str = "constant", value: float | None = None,
+    *, sides: WindowPair,
 ) -> Tensor:  # fmt: skip
     """As much beside each image as makes ceil(n / stride) outputs of its own size, the smaller half on the left."""
     lengths = site.lengths(input)
@@ -86,7 +87,7 @@ def same(
     return shifted(input, shift, value or 0.0)
 
 
-def _same_padded_by_masks(x: Tensor, lengths: Tensor, sides: Windows, value: float) -> Tensor:
+def _same_padded_by_masks(x: Tensor, lengths: Tensor, sides: WindowPair, value: float) -> Tensor:
     places = []
     for axis, window in enumerate(sides):
         span = window.dilation * (window.kernel - 1) + 1
@@ -94,5 +95,5 @@ def _same_padded_by_masks(x: Tensor, lengths: Tensor, sides: Windows, value: flo
         # Sums before the division, since ONNX rounds a negative quotient towards zero.
         padded = ((length + window.stride - 1) // window.stride - 1) * window.stride + span
         after = ((before + window.stride - 1) // window.stride - 1) * window.stride + span
-        places.append(moved(length, (padded - length).clamp(min=0) // 2, before, after))
+        places.append(source_places(length, (padded - length).clamp(min=0) // 2, before, after))
     return gathered(x, places[0], places[1], value)

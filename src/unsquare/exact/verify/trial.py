@@ -24,16 +24,16 @@ from torch.nn.parameter import is_lazy
 from unsquare.errors import ExactError
 from unsquare.exact.model import side_multiple
 from unsquare.exact.registry import is_known, stock_class
-from unsquare.exact.verify import references as lone
 from unsquare.exact.verify.comparison import (
-    RandomError,
+    NondeterministicError,
     Reference,
-    StockFailsError,
+    StockRunError,
     Tolerance,
     drawn_images,
     leak,
     output_leak,
 )
+from unsquare.exact.verify.reference import randomized, shared_norms, without_chance
 from unsquare.torch_private import has_forward_hook, has_gradient_hook, has_tensor_hook, is_compiled
 
 # Portrait, landscape and a small one, of odd sides and even ones; the first is as high as the canvas, the second as
@@ -113,9 +113,9 @@ def _over_sizes(
         sizes = [(_whole(height, multiple), _whole(width, multiple)) for height, width in sides]
         try:
             return find(exact, stock, drawn_images(sizes, stock, seed=0))
-        except RandomError:
+        except NondeterministicError:
             raise
-        except StockFailsError as error:
+        except StockRunError as error:
             failure = failure or _refused(
                 stock,
                 f"it cannot be tried out, because in {_mode(stock)} the stock network fails, forward or backward, on "
@@ -132,7 +132,7 @@ def _leak_in_evaluation(exact: nn.Module, stock: nn.Module, images: list[Tensor]
     """A leak of outputs, and of gradients where a step has a backward pass of its own."""
     tolerance = _TOLERANCES[images[0].dtype]
     reference = Reference.of(stock, images)
-    order = range(len(images)) if lone.shared_norms(stock) else _ORDER
+    order = range(len(images)) if shared_norms(stock) else _ORDER
     error = output_leak(exact, reference, order, tolerance)
     if error is not None:
         return _leaking(stock, "outputs", error)
@@ -145,7 +145,7 @@ def _leak_in_training(exact: nn.Module, stock: nn.Module, images: list[Tensor]) 
     tolerance = _TOLERANCES[images[0].dtype]
     try:
         found = leak(exact, Reference.of(stock, images), tolerance)
-    except RandomError:
+    except NondeterministicError:
         found = leak(exact.eval(), Reference.of(stock.eval(), images), tolerance)
     return None if found is None else _leaking(stock, *found)
 
@@ -174,7 +174,7 @@ def _mode(stock: nn.Module) -> str:
 
 def _prepared(model: nn.Module) -> nn.Module:
     """A copy whose small parameters take gradients, frozen ones too; large ones cost time and show no more."""
-    model = lone.without_chance(lone.shaken(model), in_place=True).float()
+    model = without_chance(randomized(model), in_place=True).float()
     for parameter in model.parameters():
         parameter.requires_grad_(parameter.is_floating_point() and parameter.numel() <= _LARGEST_PARAMETER)
     return model
@@ -185,7 +185,7 @@ def _with_weights_of(stock: nn.Module, exact: nn.Module) -> nn.Module:
     tensors = {**dict(stock.named_parameters()), **dict(stock.named_buffers())}
     own = (*exact.named_parameters(), *exact.named_buffers())
     copied = copy.deepcopy(exact, {id(tensor): tensors[name] for name, tensor in own})
-    return lone.without_chance(copied, in_place=True)
+    return without_chance(copied, in_place=True)
 
 
 @contextmanager

@@ -15,9 +15,9 @@ from unsquare.errors import ConfigError, ExactError
 from unsquare.exact.convert import converted
 from unsquare.exact.model import ExactModel, side_multiple
 from unsquare.exact.registry import stock_class
-from unsquare.exact.tracing.findings import StockError
-from unsquare.exact.verify import references as lone
-from unsquare.exact.verify.comparison import Errors, StockFailsError, compare, drawn_images, moving_state
+from unsquare.exact.tracing.traced import StockTraceError
+from unsquare.exact.verify.comparison import ExactnessErrors, StockRunError, compare, drawn_images, moving_state
+from unsquare.exact.verify.reference import randomized, without_chance
 from unsquare.settings import Range, Seed, checks_arguments
 from unsquare.shapes import checked_sizes
 from unsquare.torchvision_guard import import_timm
@@ -48,8 +48,8 @@ class Verification:
     """Heights and widths of the images, in pixels."""
     dtype: str
     tolerance: float
-    evaluation: Errors | None
-    training: Errors | None
+    evaluation: ExactnessErrors | None
+    training: ExactnessErrors | None
     """With batch norms over the real pixels of all images, dropout and stochastic depth switched off."""
     refused: str | None = None
     """Why the model cannot be made exact."""
@@ -137,15 +137,17 @@ def verify_exact(
     try:
         exact = converted(stock)  # as it is: a dropout that cannot be exact is refused, not switched off
     except ExactError as error:
-        if isinstance(error, StockError) and isinstance(model, nn.Module):  # a mistake in it is for its author to mend
+        if isinstance(error, StockTraceError) and isinstance(
+            model, nn.Module
+        ):  # a mistake in it is for its author to mend
             raise
         return Verification(name, tuple(chosen), dtype, tolerance, None, None, refused=str(error))
-    stock, exact = (lone.without_chance(each).to(getattr(torch, dtype)) for each in (stock, exact))
+    stock, exact = (without_chance(each).to(getattr(torch, dtype)) for each in (stock, exact))
     for parameter in (*stock.parameters(), *exact.parameters()):  # frozen ones are measured too
         parameter.requires_grad_(parameter.is_floating_point())
     try:
         return _verified(name, stock, exact, chosen, dtype, tolerance, training, seed)
-    except StockFailsError:
+    except StockRunError:
         if sizes is not None or max_side >= _LARGER_SIDES[-1]:
             raise
         chosen = _drawn_sizes(num_images, _LARGER_SIDES, seed)
@@ -193,7 +195,7 @@ def _stock(model: nn.Module | str, pretrained: bool, seed: int) -> tuple[str, nn
         return model, timm.create_model(model, pretrained=True)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return model, lone.shaken(timm.create_model(model, num_classes=_NUM_CLASSES), seed + 1)
+        return model, randomized(timm.create_model(model, num_classes=_NUM_CLASSES), seed + 1)
 
 
 def _drawn_sizes(num_images: int, sides: tuple[int, int, int], seed: int) -> list[tuple[int, int]]:

@@ -25,14 +25,14 @@ from torch.overrides import TorchFunctionMode
 from unsquare.torch_private import BatchNormBase, without_checkpointing
 
 
-def outputs(model: nn.Module, images: Sequence[Tensor]) -> list[Tensor]:
+def reference_outputs(model: nn.Module, images: Sequence[Tensor]) -> list[Tensor]:
     """Outputs (1, ...) of a stock model on each image (C, h, w) by itself, whatever its mode and its norms."""
     return (ragged if shared_norms(model) else alone)(model, images)
 
 
 def alone(model: nn.Module, images: Sequence[Tensor]) -> list[Tensor]:
     """Outputs (1, ...) of a stock model on each image (C, h, w) alone."""
-    with Undisturbed(), without_checkpointing():
+    with WithoutNoise(), without_checkpointing():
         each = (replica(model) for _ in images) if model.training else [replica(model)] * len(images)
         return [copied(image[None]) for copied, image in zip(each, images)]
 
@@ -53,7 +53,7 @@ def ragged(model: nn.Module, images: Sequence[Tensor]) -> list[Tensor]:
     def work(index: int) -> Tensor:
         place.index = index
         try:
-            with Undisturbed():
+            with WithoutNoise():
                 return replicas[index](images[index][None])
         except BaseException:
             meeting.abort()
@@ -108,7 +108,7 @@ def _follow(layer: Any, mean: Tensor, variance: Tensor) -> None:
     layer.running_var.lerp_(variance, pace)
 
 
-def error(actual: Tensor, expected: Tensor) -> float:
+def relative_error(actual: Tensor, expected: Tensor) -> float:
     """The largest difference against the largest expected value."""
     expected = expected.detach()
     difference = (actual.detach() - expected).abs().max()
@@ -140,13 +140,13 @@ def gradient_errors(
     return errors
 
 
-def worst(errors: Iterable[float]) -> float:
+def largest_error(errors: Iterable[float]) -> float:
     """The largest of some errors; not a number if any is none, which `max` would pass over."""
     errors = list(errors)
     return nan if any(isnan(error) for error in errors) else max(errors, default=0.0)
 
 
-def shaken(model: nn.Module, seed: int = 1) -> nn.Module:
+def randomized(model: nn.Module, seed: int = 1) -> nn.Module:
     """A copy of a model in which no gain, bias or statistic hides behind a zero or one of its initialisation."""
     model = copy.deepcopy(model)
     generator = torch.Generator().manual_seed(seed)
@@ -176,7 +176,7 @@ def without_chance(model: nn.Module, *, in_place: bool = False) -> nn.Module:
     return model
 
 
-class Undisturbed(TorchFunctionMode):
+class WithoutNoise(TorchFunctionMode):
     """While open, dropout that a model's code calls as a function lets everything pass, and float64 stays float64.
 
     Some layers compute statistics in float32 whatever they are given; their rounding would hide what is looked for.

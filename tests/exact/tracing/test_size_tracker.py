@@ -84,7 +84,7 @@ def test_a_size_enters_no_value(step: Step) -> None:
 )
 def test_a_size_decides_nothing(step: Step) -> None:
     """A branch on a size is refused with its place, however far its bound lies from any canvas that is followed."""
-    with pytest.raises(ExactError, match=r"canvas's size \(test_sizes.py, line \d+\)"):
+    with pytest.raises(ExactError, match=r"canvas's size \(test_size_tracker.py, line \d+\)"):
         make_exact(_Net(step))
 
 
