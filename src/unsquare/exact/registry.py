@@ -13,8 +13,6 @@ from typing import Any
 from torch import nn
 
 from unsquare.errors import ExactError
-from unsquare.exact.layers import alone as alone_layers
-from unsquare.exact.layers import frozen
 from unsquare.exact.layers import image as image_layers
 from unsquare.exact.layers import norm as norm_layers
 from unsquare.exact.layers import window as layers
@@ -34,8 +32,8 @@ EXACT_LAYERS: dict[type[nn.Module], type[ExactLayer]] = {
     nn.AvgPool2d: layers.ExactAvgPool2d,
     nn.BatchNorm2d: norm_layers.ExactBatchNorm2d,
     _timm.BatchNormAct2d: norm_layers.ExactBatchNorm2d,
-    frozen.FrozenBatchNorm2d: norm_layers.ExactBatchNorm2d,
-    frozen.FrozenBatchNormAct2d: norm_layers.ExactBatchNorm2d,
+    norm_layers.FrozenBatchNorm2d: norm_layers.ExactBatchNorm2d,
+    norm_layers.FrozenBatchNormAct2d: norm_layers.ExactBatchNorm2d,
     nn.SyncBatchNorm: norm_layers.ExactSyncBatchNorm,
     _timm.SyncBatchNormAct: norm_layers.ExactSyncBatchNorm,
     nn.GroupNorm: norm_layers.ExactGroupNorm,
@@ -54,15 +52,15 @@ EXACT_LAYERS: dict[type[nn.Module], type[ExactLayer]] = {
     _timm.EcaModule: image_layers.ExactEcaModule,
     _timm.CecaModule: image_layers.ExactCecaModule,
     _timm.GlobalContext: image_layers.ExactGlobalContext,
-    _timm.AttentionPool2d: alone_layers.ExactAttentionPool2d,
-    _timm.RotAttentionPool2d: alone_layers.ExactAttentionPool2d,
+    _timm.AttentionPool2d: image_layers.ExactAttentionPool2d,
+    _timm.RotAttentionPool2d: image_layers.ExactAttentionPool2d,
     **dict.fromkeys(
         (
             *(_timm.EvoNorm2dS0, _timm.EvoNorm2dS0a, _timm.EvoNorm2dS1, _timm.EvoNorm2dS1a),
             *(_timm.EvoNorm2dS2, _timm.EvoNorm2dS2a),
             *(_timm.FilterResponseNormAct2d, _timm.FilterResponseNormTlu2d),
         ),
-        alone_layers.ExactAlone,
+        image_layers.ExactPerImage,
     ),
 }
 

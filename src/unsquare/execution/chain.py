@@ -20,12 +20,12 @@ from torch.utils.checkpoint import checkpoint
 
 from unsquare.errors import ExactError
 from unsquare.exact.model import entered, run_within
-from unsquare.exact.random_state import undrawn
 from unsquare.exact.regions import BatchRegions
 from unsquare.exact.registry import stock_class
 from unsquare.exact.tracing.trace import num_channels, on_meta
 from unsquare.execution.cuts import StepWeight
 from unsquare.execution.offload import kept_elsewhere
+from unsquare.execution.random_state import undrawn
 from unsquare.execution.receptive_field import NotLocalError, Reaches, find_reach
 from unsquare.execution.strategy import Segment, Way
 from unsquare.execution.tiling import Part, Run, Stream

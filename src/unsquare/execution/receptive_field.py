@@ -20,9 +20,9 @@ from unsquare.errors import ExactError
 from unsquare.exact.convert import undo_exact
 from unsquare.exact.layers import norm as norm_layers
 from unsquare.exact.layers import window as layers
-from unsquare.exact.random_state import undrawn
 from unsquare.exact.registry import exact_class, stock_class
 from unsquare.exact.tracing.trace import on_meta
+from unsquare.execution.random_state import undrawn
 from unsquare.torch_private import DropoutBase
 
 _LENGTHS = (48, 256)

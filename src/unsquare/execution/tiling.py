@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from unsquare.exact.random_state import RandomState
 from unsquare.exact.regions import BatchRegions, Passes
+from unsquare.execution.random_state import RandomState
 from unsquare.execution.receptive_field import Reach, Reaches
 
 Run = Callable[[Tensor], Tensor]

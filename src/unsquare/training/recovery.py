@@ -21,9 +21,9 @@ import torch
 
 from unsquare.data.loader import PaddedBatch
 from unsquare.errors import ExactError
-from unsquare.exact.random_state import RandomState
 from unsquare.execution.cuts import most_frugal, recomputed
 from unsquare.execution.offload import can_offload
+from unsquare.execution.random_state import RandomState
 from unsquare.execution.strategy import RUNGS, RungName, Way
 from unsquare.memory.budget import format_bytes
 from unsquare.memory.heap import release_unused

@@ -1,4 +1,9 @@
-"""Layers that look at a whole image at once: global pools, and attention over channels from pooled values."""
+"""Layers that look at a whole image at once: global pools, and attention over channels from pooled values.
+
+Rare norms, and attention that pools a network's last and smallest map, run on each image's own region in turn
+(`ExactPerImage`): exact by construction, at the price of one call per image, where a vectorized form is not worth its
+code. Layers that share statistics between images cannot be served so.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from unsquare.errors import ExactError
 from unsquare.exact.layers.window import ExactLayer
-from unsquare.exact.ops.sliding import WindowPair
+from unsquare.exact.ops.sliding import KEEPS_SIZE, WindowPair
 from unsquare.exact.ops.strips import amid, region_max, region_mean
 from unsquare.exact.regions import Regions
 
@@ -158,6 +164,38 @@ class ExactGlobalContext(ExactLayer):
         logits = self.conv_attn(x).masked_fill(~regions.inside, float("-inf"))
         weights = logits.flatten(2).softmax(dim=2)  # (N, 1, H * W)
         return (x.flatten(2) @ weights.transpose(1, 2))[..., None]
+
+
+class ExactPerImage(ExactLayer):
+    """A layer that keeps the map's size, image by image."""
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Run the stock layer on each region, and lay the results on one canvas, zero outside."""
+        regions = self.regions(x)
+        if regions is None:
+            return super().forward(x, *args, **kwargs)
+        if regions.masked:
+            raise ExactError(
+                f"{self.stock.__name__} runs image by image, but a compiled graph knows no image's size; run the model "
+                "without torch.compile."
+            )
+        outputs = [
+            super(ExactPerImage, self).forward(image[None, :, :height, :width], *args, **kwargs)
+            for image, (height, width) in zip(x, regions.sizes.tolist())
+        ]
+        if outputs[0].ndim == 4:
+            high, wide = regions.canvas
+            outputs = [F.pad(y, (0, wide - y.shape[3], 0, high - y.shape[2])) for y in outputs]
+        return torch.cat(outputs)
+
+
+class ExactAttentionPool2d(ExactPerImage):
+    """timm's pool by attention of the map's mean, or of a token, over all pixels."""
+
+    @staticmethod
+    def windows(module: Any) -> WindowPair | None:
+        """One value per image and channel, unless its tokens stay a map."""
+        return KEEPS_SIZE if module.pool_type == "" else None
 
 
 def _squeeze(x: Tensor, regions: Regions, *, add_max: bool) -> Tensor:

@@ -1,4 +1,8 @@
-"""Norm layers whose statistics know only real pixels. Per-pixel norms (layer norm over channels) need nothing."""
+"""Norm layers whose statistics know only real pixels, and batch norms that keep their running statistics.
+
+The latter are stock layers of our own, which have exact forms as PyTorch's do. Norms of single pixels (layer norm over
+channels) need nothing.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from unsquare.exact.layers.window import ExactLayer
-from unsquare.exact.ops.norms import batch_norm, group_norm
-from unsquare.exact.ops.ranks import group_of
+from unsquare.exact.ops.norms import batch_norm, group_norm, process_group
 from unsquare.exact.ops.strips import blank
+from unsquare.torchvision_guard import import_timm
+
+_BatchNormAct2d: Any = import_timm().layers.BatchNormAct2d
 
 
 class ExactBatchNorm2d(ExactLayer):
@@ -67,7 +73,7 @@ class ExactSyncBatchNorm(ExactBatchNorm2d):
 
     def group(self) -> Any:
         """The layer's own group in training, as in PyTorch."""
-        return group_of(self) if self.training else None
+        return process_group(self) if self.training else None
 
 
 class ExactGroupNorm(ExactLayer):
@@ -115,6 +121,24 @@ class ExactGlobalResponseNorm(ExactLayer):
         if self.spatial_dim == (1, 2):
             return super().forward(blank(x.permute(0, 3, 1, 2), regions).permute(0, 2, 3, 1))
         return super().forward(blank(x, regions))
+
+
+class FrozenBatchNorm2d(nn.BatchNorm2d):
+    """Batch norm that uses its running statistics in training too, and leaves them alone; its affine part learns."""
+
+    def train(self, mode: bool = True) -> FrozenBatchNorm2d:
+        """Stay in evaluation."""
+        return super().train(False)
+
+
+class FrozenBatchNormAct2d(_BatchNormAct2d):
+    """timm's batch norm with activation, frozen likewise."""
+
+    def train(self, mode: bool = True) -> FrozenBatchNormAct2d:
+        """Stay in evaluation, but for dropout."""
+        super().train(mode)
+        self.training = False
+        return self
 
 
 def _activate(layer: nn.Module, y: Tensor) -> Tensor:

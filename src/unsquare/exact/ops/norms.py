@@ -15,6 +15,10 @@ So the kernel's two sums per channel are right, and only the count by which it w
 for the sums alone; with them the input's gradient is one affine map of the input plus one multiple of the gradient. On
 a CPU the fastest affine map per channel that PyTorch has is the kernel that evaluates batch norm.
 
+Synchronized batch norm sends two numbers per channel and a count between ranks, each way. Ranks hold unequal numbers of
+real pixels, so what is sent are moments with their counts. All ranks put them together in the same order, in float64,
+and so agree to the last bit.
+
 On maps of a few megabytes each small operation counts: forty of them cost as much as one pass over the map.
 """
 
@@ -24,11 +28,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch import distributed as dist
 from torch.autograd.function import once_differentiable
 
 from unsquare.errors import ExactError
 from unsquare.exact.ops import masks
-from unsquare.exact.ops.ranks import pooled, summed
 from unsquare.exact.ops.strips import fill, rows
 from unsquare.exact.regions import Regions
 
@@ -75,7 +79,7 @@ class _RegionBatchNorm(torch.autograd.Function):
         mean, variance = batch_moments(x, regions)
         count: Any = x.numel() // x.shape[1] if regions is None else regions.num_pixels
         if group is not None:
-            mean, variance, count = pooled(mean, variance, count, group)
+            mean, variance, count = _moments_over_ranks(mean, variance, count, group)
         scale = torch.ones_like(mean) if weight is None else weight.to(mean.dtype)
         shift = None if bias is None else bias.to(mean.dtype)
         y = torch.native_batch_norm(x, scale, shift, mean, variance, False, 0.0, eps)[0]
@@ -101,7 +105,7 @@ class _RegionBatchNorm(torch.autograd.Function):
             # Parameters' gradients are left to whoever averages over ranks; the input's needs all ranks' sums.
             dot, total = grad_weight, grad_bias
             if ctx.group is not None:
-                dot, total = summed(torch.stack([dot, total]), ctx.group)
+                dot, total = _sum_over_ranks(torch.stack([dot, total]), ctx.group)
             gain = scale * inverse
             each = gain / -ctx.count
             grad_x = torch.native_batch_norm(x, each * dot, each * total, mean, variance, False, 0.0, ctx.eps)[0]
@@ -179,6 +183,35 @@ def group_norm(
     if regions.masked:
         return masks.group_norm(x, weight, bias, num_groups, eps, regions)
     return _RegionGroupNorm.apply(x, weight, bias, num_groups, eps, regions)
+
+
+def process_group(layer: Any) -> Any:
+    """The process group over which a synchronised layer (`nn.SyncBatchNorm`) works; None where it has no other rank."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return None
+    group = layer.process_group or dist.group.WORLD
+    return group if dist.get_world_size(group) > 1 else None
+
+
+def _moments_over_ranks(mean: Tensor, variance: Tensor, count: int, group: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean and biased variance (C,) over the pixels of all ranks, and their number, a float64 scalar."""
+    own = torch.cat([mean.double(), variance.double(), mean.new_tensor([count], dtype=torch.float64)])
+    every = [torch.empty_like(own) for _ in range(dist.get_world_size(group))]
+    dist.all_gather(every, own, group=group)
+    means, variances, counts = torch.stack(every).split([len(mean), len(mean), 1], dim=1)
+    total = counts.sum()
+    middle = (means * counts).sum(dim=0) / total
+    spread = ((variances + (means - middle).square()) * counts).sum(dim=0) / total
+    return middle.to(mean.dtype), spread.to(mean.dtype), total
+
+
+def _sum_over_ranks(values: Tensor, group: Any) -> Tensor:
+    """The sum of all ranks' values."""
+    total = values.double()
+    if total is values:
+        total = values.clone()
+    dist.all_reduce(total, group=group)
+    return total.to(values.dtype)
 
 
 def _guess(x: Tensor, regions: Regions) -> Tensor:

@@ -105,13 +105,13 @@ def verify_exact(
     dtype: Literal["float64", "float32"] = "float64",
     tolerance: Annotated[float, Range(0)] | None = None,
     training: bool = True,
-    pretrained: bool = False,
 ) -> Verification:
-    """Compare a padded batch with lone images, on random images.
+    """Compare a padded batch with each of its images alone, on random images.
 
     Args:
         model: A stock model, or the name of one of timm's. A model is taken with its own weights and is not changed; a
             name is built with random weights, every gain, bias and statistic away from 0 and 1, where errors hide.
+            For trained weights, give `timm.create_model(name, pretrained=True)`.
         sizes: Heights and widths of the images; None draws them.
         num_images: How many sizes are drawn: from 2, since one is never padded, to 1,024, since all are held at once.
         max_side: The largest side drawn, in pixels, from 16, below which few models run, to 4,096, at which few fit;
@@ -120,7 +120,6 @@ def verify_exact(
         dtype: "float64", which leaves rounding no excuse, or "float32".
         tolerance: The largest error that is exact whatever rounding does; None takes 1e-10 or 1e-5.
         training: Whether to measure training as well as evaluation.
-        pretrained: Whether a name is built with timm's pretrained weights, from the hub.
 
     Returns:
         The errors; `refused` says why where the model cannot be made exact.
@@ -131,7 +130,7 @@ def verify_exact(
             each time.
     """
     chosen = None if sizes is None else _checked_sizes(sizes)
-    name, stock = _stock(model, pretrained, seed)
+    name, stock = _stock(model, seed)
     chosen = chosen or _drawn_sizes(num_images, (max_side * 3 // 8, max_side * 5 // 8, max_side), seed)
     tolerance = TOLERANCES[dtype] if tolerance is None else tolerance
     try:
@@ -181,21 +180,28 @@ def _verified(
     return Verification(name, tuple(sizes), dtype, tolerance, evaluation, found, moving=moving)
 
 
-def _stock(model: nn.Module | str, pretrained: bool, seed: int) -> tuple[str, nn.Module]:
+def named_model(name: str, *, pretrained: bool = False) -> nn.Module:
+    """A model of timm's by its name, with random weights or the trained ones, from the hub.
+
+    Raises:
+        ConfigError: there is no such model.
+    """
+    timm = import_timm()
+    if not timm.is_model(name):
+        close = difflib.get_close_matches(name, timm.list_models(), n=3)
+        hint = f"did you mean {' or '.join(close)}?" if close else "give a name of timm's, or package.module:function."
+        raise ConfigError(f"There is no model {name!r}; {hint}")
+    return timm.create_model(name, pretrained=True) if pretrained else timm.create_model(name, num_classes=_NUM_CLASSES)
+
+
+def _stock(model: nn.Module | str, seed: int) -> tuple[str, nn.Module]:
     if isinstance(model, ExactModel):
         raise ConfigError("verify_exact takes a stock model and makes it exact itself; give it undo_exact(model).")
     if isinstance(model, nn.Module):
         return stock_class(model).__name__, model
-    timm = import_timm()
-    if not timm.is_model(model):
-        close = difflib.get_close_matches(model, timm.list_models(), n=3)
-        hint = f"did you mean {' or '.join(close)}?" if close else "give a name of timm's, or package.module:function."
-        raise ConfigError(f"There is no model {model!r}; {hint}")
-    if pretrained:
-        return model, timm.create_model(model, pretrained=True)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return model, randomized(timm.create_model(model, num_classes=_NUM_CLASSES), seed + 1)
+        return model, randomized(named_model(model), seed + 1)
 
 
 def _drawn_sizes(num_images: int, sides: tuple[int, int, int], seed: int) -> list[tuple[int, int]]:
