@@ -15,7 +15,7 @@ timm = import_timm()
 
 
 def stock_model(name: str, dtype: torch.dtype = torch.float64, *, short: bool = False, **options: object) -> nn.Module:
-    """A stock timm model in which no parameter or statistic hides behind a zero or one of its initialisation.
+    """A stock timm model in which no parameter or statistic hides behind a zero or one of its initialization.
 
     A short one has no repeated blocks.
     """

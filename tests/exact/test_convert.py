@@ -251,7 +251,7 @@ def test_an_image_smaller_than_a_window_is_refused(references: SimpleNamespace) 
     """An image that the network cannot take alone is named, though its canvas would do."""
     exact = make_exact(references.stock_model("convnext_atto"))
     pixels, sizes = references.padded(references.lone_images([(64, 64), (3, 64)]))
-    with pytest.raises(ExactError, match="3 x 64 pixels is smaller"):
+    with pytest.raises(ExactError, match="3 x 64 pixels is too small"):
         exact(pixels, sizes)
 
 

@@ -109,7 +109,7 @@ def test_a_part_called_within_another_pass_is_refused(references: SimpleNamespac
     """A map that is not of this batch's canvas is named rather than masked wrongly."""
     exact = make_exact(nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.MaxPool2d(2), nn.Conv2d(3, 3, 3)).double())
     exact[0].register_forward_hook(lambda module, args, output: output[:, :, 1:])
-    with pytest.raises(ExactError, match="was given a map of 63 x 96 where the canvas of this batch makes 64 x 96"):
+    with pytest.raises(ExactError, match="expects a map of 64 x 96 on the canvas of this batch, but got 63 x 96"):
         exact(*references.padded(references.lone_images(SIZES)))
 
 

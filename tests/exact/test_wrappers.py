@@ -66,7 +66,7 @@ def _one_process(name: str) -> dict[str, Tensor]:
 def test_two_processes_give_what_one_gives(name: str, kind: str, tmp_path: Path) -> None:
     """Two ranks with unequal numbers of pixels give one process's loss, gradients and statistics to 1e-10 in float64.
 
-    Through DistributedDataParallel, which on a CPU takes no synchronised batch norm; those are synchronised before or
+    Through DistributedDataParallel, which on a CPU takes no synchronized batch norm; those are synchronized before or
     after the model is made exact.
     """
     actual, expected = _two_processes(name, kind, tmp_path), _one_process(name)
@@ -77,14 +77,14 @@ def test_two_processes_give_what_one_gives(name: str, kind: str, tmp_path: Path)
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_synchronised_batch_norm_alone(references: SimpleNamespace, training: bool) -> None:
-    """Without other ranks, and on a CPU, synchronised batch norm is plain exact batch norm, bit for bit."""
+def test_synchronized_batch_norm_alone(references: SimpleNamespace, training: bool) -> None:
+    """Without other ranks, and on a CPU, synchronized batch norm is plain exact batch norm, bit for bit."""
     plain = make_exact(references.stock_model("test_resnet")).train(training)
-    synchronised = nn.SyncBatchNorm.convert_sync_batchnorm(make_exact(references.stock_model("test_resnet")))
-    synchronised.train(training)
+    synchronized = nn.SyncBatchNorm.convert_sync_batchnorm(make_exact(references.stock_model("test_resnet")))
+    synchronized.train(training)
     batch = references.padded(references.lone_images(SIZES))
-    assert torch.equal(synchronised(*batch), plain(*batch))
-    torch.testing.assert_close(synchronised.state_dict(), plain.state_dict(), rtol=0, atol=0)
+    assert torch.equal(synchronized(*batch), plain(*batch))
+    torch.testing.assert_close(synchronized.state_dict(), plain.state_dict(), rtol=0, atol=0)
 
 
 def test_lost_activations_are_refused(references: SimpleNamespace) -> None:

@@ -52,7 +52,7 @@ class _CallReplacer(TorchFunctionMode):
         if self._next == len(self._calls) or self._calls[self._next].name != name:
             raise ExactError(
                 f"{self._where} must make the same functional calls in each pass, but call {self._next + 1} was "
-                f"{name}, unlike when it was made exact; use a model whose steps do not depend on pixels."
+                f"{name}, unlike at conversion; use a model whose control flow does not depend on pixel values."
             )
         call = self._calls[self._next]
         self._next += 1

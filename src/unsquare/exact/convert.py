@@ -71,8 +71,8 @@ def _copied(model: nn.Module) -> nn.Module:
     except (TypeError, RuntimeError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise ExactError(
-            f"{stock_class(model).__name__} cannot be copied ({reason}); remove what it keeps beside its weights: "
-            "tensors of the last call, locks, files; undo weight norm and pruning by hooks."
+            f"{stock_class(model).__name__} cannot be copied ({reason}); remove what it stores besides its "
+            "weights, such as tensors of the last call, locks and files, and undo weight norm and pruning by hooks."
         ) from error
 
 
@@ -85,7 +85,7 @@ def undo_exact(model: nn.Module) -> nn.Module:
 
 
 def _convert(model: nn.Module) -> None:
-    """Give every layer its exact form in place; layers that have one are given their sites anew."""
+    """Give every layer its exact form in place; layers that have one already are given new sites."""
     passes = model.exact_passes if isinstance(model, ExactModel) else Passes()
     _restore(model)
     found = trace(model)
@@ -100,7 +100,7 @@ def _convert(model: nn.Module) -> None:
             where = within(f"{path} ({stock_class(module).__name__})", model)
             raise ExactError(
                 f"{where} cannot be made padding-exact: its forward, some of whose calls need exact forms, was "
-                "replaced on the object; write a class of its own instead."
+                "replaced on the instance; define it in a class instead."
             )
         module.__class__ = overlaid(ExactCaller, type(module))
         module.exact_passes, module.exact_calls = passes, _calls(passes, found, path)

@@ -92,7 +92,7 @@ class Extent(NamedTuple):
         return Extent(self.height.through(windows[0]), self.width.through(windows[1]))
 
     def grown(self, height: int, width: int) -> Extent:
-        """The extent of a map with so many rows and columns more."""
+        """The extent of a map with this many rows and columns more."""
         return Extent(self.height.then(offset=height), self.width.then(offset=width))
 
     def scaled(self, height: int, width: int) -> Extent:

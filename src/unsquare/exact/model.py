@@ -147,7 +147,7 @@ def run_within(
 ) -> Any:
     """What `run` returns for a batch of pixels (N, 3, H, W), in place of a method of the model that does the same."""
     if not torch.compiler.is_compiling() and any(type(module) in PLAIN_BATCH_NORMS for module in model.modules()):
-        model.exact_renew(model)  # batch norms were synchronised since: PyTorch and timm put new layers in their place
+        model.exact_renew(model)  # batch norms were synchronized since: PyTorch and timm put new layers in their place
     method = known_method(model, name)
     batch = _batch(model, pixels, sizes, method)
     before = model.exact_passes.begin(batch)
@@ -226,8 +226,8 @@ def _checked(sizes: Any, pixels: Tensor, joins: dict[tuple[Extent, Extent], str]
             height, width = every[differs][0].tolist()
             what = "A canvas" if differs[-1] and not differs[:-1].any() else "An image"
             raise ExactError(
-                f"{what} of {height} x {width} pixels makes maps of different sizes meet at {where}, where the stock "
-                f"model fails as well; use heights and widths that are multiples of {_multiple(joins)}."
+                f"{what} of {height} x {width} pixels leads to maps of different sizes that meet at {where}, where the "
+                f"stock model fails as well; use heights and widths that are multiples of {_multiple(joins)}."
             )
     return sizes
 

@@ -128,16 +128,16 @@ class BatchRegions:
         if not fitting:
             made = " or ".join("{} x {}".format(*extent.of_canvas(self.canvas)) for extent in extents)
             raise ExactError(
-                f"A layer was given a map of {shape[0]} x {shape[1]} where the canvas of this batch makes {made}; "
-                "the model was not called as a whole, or the canvas is smaller than its windows; raise min_side."
+                f"A layer expects a map of {made} on the canvas of this batch, but got {shape[0]} x {shape[1]}; call "
+                "the model as a whole, and raise min_side if the canvas is smaller than its windows."
             )
         regions = self.recall(fitting[0], lambda: self._regions(fitting[0]))
         if len(fitting) > 1 and (
             self.by_masks or any(not torch.equal(regions.sizes, extent.of(self.sizes)) for extent in fitting[1:])
         ):
             raise ExactError(
-                f"A layer shared between depths was given a map of {shape[0]} x {shape[1]}, which several depths make "
-                "on this canvas; use one layer for each depth."
+                f"A layer that is used at several depths got a map of {shape[0]} x {shape[1]}, which more than one of "
+                "them makes on this canvas; use a separate layer for each depth."
             )
         return regions
 
@@ -150,8 +150,8 @@ class BatchRegions:
         if too_small.any():
             height, width = self.sizes[too_small][0].tolist()
             raise ExactError(
-                f"An image of {height} x {width} pixels is smaller than the network can take: one of its "
-                "windows does not fit; raise min_side in the geometry."
+                f"An image of {height} x {width} pixels is too small for the network: one of its windows does not fit; "
+                "raise min_side in the geometry."
             )
         return Regions(sizes, extent.of_canvas(self.canvas), self.device)
 
@@ -210,8 +210,8 @@ class Passes:
             return None
         if state.backward is None:
             raise ExactError(
-                "A checkpointed block can be recomputed only for what the model returned, but backward came from "
-                "elsewhere; take the loss from the model's output, or switch checkpointing off."
+                "A checkpointed block can be recomputed only for a loss of what the model returned, but this backward "
+                "pass starts elsewhere; take the loss from the model's output, or switch checkpointing off."
             )
         return state.backward
 

@@ -68,7 +68,7 @@ PLAIN_BATCH_NORMS: dict[type[nn.Module], type[nn.Module]] = {
     nn.SyncBatchNorm: nn.BatchNorm2d,
     _timm.SyncBatchNormAct: _timm.BatchNormAct2d,
 }
-"""For each synchronised batch norm, the layer that computes the same on one rank, on any device."""
+"""For each synchronized batch norm, the layer that computes the same on one rank, on any device."""
 
 PIXELWISE_LAYERS: frozenset[type[nn.Module]] = frozenset({nn.Linear})
 """Layers that treat each position of all axes but the last by itself."""
@@ -114,8 +114,8 @@ def _overlaid(exact: Any, stock: Any) -> type[Any]:
         return _subclass(exact, stock, origin)
     except TypeError as error:
         raise ExactError(
-            f"{origin.__name__} cannot be made padding-exact: its class takes no subclasses as it is ({error}); give "
-            "the arguments of __init_subclass__ defaults."
+            f"{origin.__name__} cannot be made padding-exact: its class cannot be subclassed without arguments "
+            f"({error}); give the parameters of __init_subclass__ default values."
         ) from error
 
 

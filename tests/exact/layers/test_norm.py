@@ -28,7 +28,7 @@ def _train(references: SimpleNamespace, name: str, dtype: torch.dtype) -> tuple[
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "seresnext26d_32x4d"])
 def test_training_agrees_with_ragged_images(references: SimpleNamespace, name: str) -> None:
-    """Outputs, gradients and running statistics are those of lone images normalised together, to 1e-10."""
+    """Outputs, gradients and running statistics are those of lone images normalized together, to 1e-10."""
     exact, reference, outputs = _train(references, name, torch.float64)
     assert outputs < 1e-10
     assert max(references.gradient_errors(exact, reference).values()) < 1e-10
@@ -41,7 +41,7 @@ def test_training_agrees_with_ragged_images(references: SimpleNamespace, name: s
 def test_single_precision_training_is_at_rounding_level(references: SimpleNamespace) -> None:
     """In float32 the outputs agree to 1e-5, and the gradients are as near to float64 as the reference's own.
 
-    Twenty normalisations in a row over a few pixels amplify rounding: the ragged reference itself is about 5e-6 from
+    twenty normalizations in a row over a few pixels amplify rounding: the ragged reference itself is about 5e-6 from
     its float64 gradients, so no comparison between two float32 runs can be finer than a few times that.
     """
     exact, reference, outputs = _train(references, "resnet18", torch.float32)

@@ -24,13 +24,13 @@ def _alone(features: Tensor, kind: PoolKind, power: Tensor | float = 3.0) -> Ten
     """What plain PyTorch pools from a lone map (C, h, w): (1, C) or (1, 2 C)."""
     average = F.adaptive_avg_pool2d(features[None], 1).flatten(1)
     maximum = F.adaptive_max_pool2d(features[None], 1).flatten(1)
-    generalised = features[None].clamp(min=1e-6).pow(power).mean(dim=(2, 3)).pow(1 / power)
+    generalized = features[None].clamp(min=1e-6).pow(power).mean(dim=(2, 3)).pow(1 / power)
     return {
         "avg": average,
         "max": maximum,
         "avgmax": (average + maximum) / 2,
         "catavgmax": torch.cat([average, maximum], dim=1),
-        "gem": generalised,
+        "gem": generalized,
     }[kind]
 
 
@@ -77,7 +77,7 @@ def test_values_and_gradients_are_those_of_the_lone_map(
         torch.testing.assert_close(pool.get_parameter("power").grad, lone_power.grad, rtol=1e-10, atol=1e-10)
 
 
-def test_the_generalised_mean_has_the_gradient_of_its_differences(references: SimpleNamespace) -> None:
+def test_the_generalized_mean_has_the_gradient_of_its_differences(references: SimpleNamespace) -> None:
     """Finite differences agree with the gradients of features and power, outside the regions included."""
     canvas, regions = references.padded([one.exp() for one in references.lone_images([(3, 2), (1, 4)])], garbage=2.0)
     pool = RegionPool("gem").double()
@@ -90,7 +90,7 @@ def test_the_generalised_mean_has_the_gradient_of_its_differences(references: Si
 
 
 @pytest.mark.parametrize("scale", [0.0, 1e-20, 1e20])
-def test_the_generalised_mean_stays_finite(scale: float) -> None:
+def test_the_generalized_mean_stays_finite(scale: float) -> None:
     """In float32, where plain powers overflow or vanish, values are right and gradients finite at any power."""
     features = (scale * torch.tensor([1.0, 2.0]).expand(1, 3, 4, 2)).requires_grad_()
     pool = RegionPool("gem")
@@ -124,7 +124,7 @@ def test_half_precision(references: SimpleNamespace, kind: PoolKind, autocast: b
         torch.testing.assert_close(inside.double(), lone.grad, rtol=2**-6, atol=1e-6)
 
 
-def test_the_generalised_mean_keeps_float32_under_autocast(references: SimpleNamespace) -> None:
+def test_the_generalized_mean_keeps_float32_under_autocast(references: SimpleNamespace) -> None:
     """Autocast to bfloat16 changes no digit where the map is float32."""
     canvas, regions = references.padded(references.lone_images([(9, 12), (5, 3)], torch.float32), garbage=0.0)
     pool = RegionPool("gem")

@@ -278,7 +278,7 @@ class Chancy(nn.Module):
         self.two, self.p = nn.Conv2d(8, 8, 3, padding=1).requires_grad_(False), 3.0
 
     def forward(self, x: Tensor) -> Tensor:
-        """A vector by generalised mean."""
+        """A vector by generalized mean."""
         x = F.dropout(self.two(F.relu(self.norm(self.one(x)))), 0.5, self.training)
         return x.clamp(min=1e-6).pow(self.p).mean((2, 3)).pow(1 / self.p)
 
@@ -323,5 +323,5 @@ def test_mistakes_are_named() -> None:
         verify_exact("test_resnet", dtype="int8")
     with pytest.raises(ConfigError, match="takes a stock model"):
         verify_exact(make_exact(Small()))
-    with pytest.raises(ExactError, match="fails on a lone image of these sizes"):
+    with pytest.raises(ExactError, match="fails on a single image of these sizes"):
         verify_exact(nn.Sequential(nn.Conv2d(3, 4, 9)), sizes=[(5, 5), (9, 9)])

@@ -46,7 +46,7 @@ class ExactAdaptiveMaxPool2d(_GlobalPool):
     @staticmethod
     def refusal(module: Any) -> str | None:
         """Indices would count positions on the canvas."""
-        return "its indices count positions on the canvas" if module.return_indices else None
+        return "it returns indices, which count positions on the padded canvas" if module.return_indices else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Pool over the region."""
@@ -60,7 +60,7 @@ class ExactSelectAdaptivePool2d(ExactLayer):
     def refusal(module: Any) -> str | None:
         """Only pools of channels-first maps to one value are known."""
         if getattr(module.pool, "output_size", 1) not in (1, (1, 1)):
-            return f"an adaptive pool to {module.pool.output_size} bins the canvas; use SpatialPyramidPool"
+            return f"it pools adaptively to {module.pool.output_size}, over the canvas; use SpatialPyramidPool"
         dims = getattr(module.pool, "dim", getattr(module.pool, "dim_reduce", (2, 3)))
         return None if tuple(dims) == (2, 3) else "it pools maps whose channels come last"
 

@@ -27,13 +27,13 @@ class ExactBatchNorm2d(ExactLayer):
 
     @staticmethod
     def refusal(module: Any) -> str | None:
-        """PyTorch's conversion to synchronised norms leaves out the activation of timm's combined layers."""
+        """PyTorch's conversion to synchronized norms leaves out the activation of timm's combined layers."""
         if type(module) is nn.BatchNorm2d and hasattr(module, "act"):
             return "its activation was lost on conversion; use timm.layers.convert_sync_batchnorm"
         return None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise, then apply what the layer brings along."""
+        """Normalize, then apply what the layer brings along."""
         if not self.training and self.running_mean is not None:
             return super().forward(x)
         regions = self.regions(x)
@@ -80,7 +80,7 @@ class ExactGroupNorm(ExactLayer):
     """Group norm over each image's own region."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise, then apply what the layer brings along."""
+        """Normalize, then apply what the layer brings along."""
         regions = self.regions(x)
         if regions is None:
             return super().forward(x)
@@ -94,10 +94,14 @@ class ExactInstanceNorm2d(ExactLayer):
     @staticmethod
     def refusal(module: Any) -> str | None:
         """Running statistics would depend on the order of the images."""
-        return "its running statistics mix images; build it without" if module.track_running_stats else None
+        return (
+            "its running statistics mix images; build it with track_running_stats=False"
+            if module.track_running_stats
+            else None
+        )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise."""
+        """Normalize."""
         regions = self.regions(x)
         if regions is None:
             return super().forward(x)

@@ -155,7 +155,7 @@ class ExactMaxPool2d(ExactLayer):
     @staticmethod
     def refusal(module: Any) -> str | None:
         """Indices would count positions on the canvas."""
-        return "its indices count positions on the canvas" if module.return_indices else None
+        return "it returns indices, which count positions on the padded canvas" if module.return_indices else None
 
     @staticmethod
     def windows(module: Any) -> WindowPair:
@@ -178,7 +178,7 @@ class ExactAvgPool2d(ExactLayer):
         return sliding.window_pair(module.kernel_size, module.stride, module.padding, ceil_mode=module.ceil_mode)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pool over a clean input, and mend the windows that the canvas counts otherwise."""
+        """Pool over a clean input, and correct the windows for which the canvas has another count."""
         return sliding.avg_pooled(
             x,
             self.exact_site,

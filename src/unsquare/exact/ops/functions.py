@@ -83,7 +83,7 @@ def max_pool2d(
     """A max-pool."""
     _channels_first(context.given)
     if return_indices:
-        raise InexactOperation("its indices count positions on the canvas")
+        raise InexactOperation("it returns indices, which count positions on the padded canvas")
     sides = sliding.window_pair(kernel_size, stride or kernel_size, padding, dilation, ceil_mode=ceil_mode)
     return CallHandling(FeatureMap(context.given.extent.through(sides)), _run_max_pool2d)
 
@@ -147,7 +147,7 @@ def _reduction(given: FeatureMap, x: Tensor, dim: Any, replacement: Replacement)
     if not dims & set(given.axes):
         return None
     if dims != set(given.axes) or x.ndim != 4 or 0 in given.axes:
-        raise InexactOperation("it reduces over one side of the map alone, or over more than its two sides")
+        raise InexactOperation("it reduces over height or width alone, or over other axes as well")
     return CallHandling(None, partial(replacement, axes=given.axes))
 
 
@@ -210,7 +210,7 @@ def adaptive_max_pool2d(
 ) -> CallHandling:
     """Maxima over a grid on each image's own region."""
     if return_indices:
-        raise InexactOperation("its indices count positions on the canvas")
+        raise InexactOperation("it returns indices, which count positions on the padded canvas")
     return _grid(context.given, output_size, "max")
 
 
@@ -218,7 +218,7 @@ def _grid(given: FeatureMap, output_size: Any, mode: str) -> CallHandling:
     _channels_first(given)
     level, *other = output_size if isinstance(output_size, Sequence) else (output_size,)
     if level is None or any(one != level for one in other):
-        raise InexactOperation(f"an adaptive pool to {output_size} is not to a square grid")
+        raise InexactOperation(f"it pools adaptively to {output_size}, which is not a square grid")
     return CallHandling(None, partial(_run_grid, level=level, mode=mode))
 
 
@@ -244,7 +244,7 @@ def pad(
     if mode == "constant":
         return CallHandling(after, paddings.constant)
     if mode not in ("reflect", "replicate"):
-        raise InexactOperation(f"{mode} padding takes its values from the far side of the canvas")
+        raise InexactOperation(f"it pads in {mode} mode, which reads the opposite side of the canvas")
     _channels_first(context.given)
     return CallHandling(after, partial(paddings.mirror, pads=(top, bottom, left, right), reflect=mode == "reflect"))
 
@@ -269,18 +269,20 @@ def interpolate(
     _channels_first(context.given)
     if mode not in ("nearest", "bilinear") or antialias:
         raise InexactOperation(
-            f"it interpolates by {mode}{' with antialias' if antialias else ''}; use nearest or bilinear"
+            f"it interpolates in {mode} mode{' with antialias' if antialias else ''}; use nearest or bilinear"
         )
     if size is None:
         factors = scale_factor if isinstance(scale_factor, Sequence) else (scale_factor, scale_factor)
         if any(factor != int(factor) or factor < 1 for factor in factors):
-            raise InexactOperation(f"it interpolates by {scale_factor}, which is no whole factor")
+            raise InexactOperation(f"it interpolates by a factor of {scale_factor}, which is not a whole number")
         after = context.given.extent.scaled(*map(int, factors))
     else:
         shape = tuple(size) if isinstance(size, Sequence) else (size, size)
         found = context.extents_of((int(shape[0]), int(shape[1])))
         if len(found) != 1:
-            raise AmbiguousOperation(f"it interpolates to {shape}, the size of {len(found)} kinds of maps")
+            raise AmbiguousOperation(
+                f"it interpolates to {shape}, the size of {len(found)} kinds of maps on this canvas"
+            )
         (after,) = found
     return CallHandling(
         FeatureMap(after), partial(_run_interpolate, after=after, mode=mode, corners=bool(align_corners))
@@ -342,7 +344,7 @@ def pixel_shuffle(context: CallContext, input: Tensor, upscale_factor: int) -> C
 
 def _channels_first(given: FeatureMap) -> None:
     if given.axes != (2, 3):
-        raise InexactOperation(f"it is given a map with height and width at axes {given.axes}")
+        raise InexactOperation(f"it is given a map with height and width at axes {given.axes}, and not (2, 3)")
 
 
 def _as_channels_first(x: Tensor, axes: tuple[int, int]) -> Tensor:

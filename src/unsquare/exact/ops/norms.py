@@ -1,7 +1,7 @@
 """Batch norm and group norm whose statistics know only real pixels.
 
 Batch norm runs PyTorch's own fused kernels over the whole canvas, about as many passes over memory as the stock
-layer, and mends the result per channel in closed form. Group norm is written out: few backbones use it.
+layer, and corrects the result per channel in closed form. Group norm is written out: few backbones use it.
 
 Forward: the strips outside are filled with a rough guess f of the channel's mean (the mean of some pixels of a row
 that is real in all images, rounded to the map's type), and moments are taken over the canvas. With M pixels computed, n
@@ -69,13 +69,13 @@ def batch_moments(x: Tensor, regions: Regions | None) -> tuple[Tensor, Tensor]:
 
 
 class _RegionBatchNorm(torch.autograd.Function):
-    """Normalise by the moments of the real pixels, of all ranks of a group if one is given."""
+    """Normalize by the moments of the real pixels, of all ranks of a group if one is given."""
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, regions: Regions | None, group: Any
     ) -> tuple[Tensor, Tensor, Tensor, Any]:
-        """The normalised map (N, C, H, W), the mean (C,), the biased variance (C,) and the number of pixels."""
+        """The normalized map (N, C, H, W), the mean (C,), the biased variance (C,) and the number of pixels."""
         mean, variance = batch_moments(x, regions)
         count: Any = x.numel() // x.shape[1] if regions is None else regions.num_pixels
         if group is not None:
@@ -118,7 +118,7 @@ class _RegionBatchNorm(torch.autograd.Function):
 
 
 class _RegionGroupNorm(torch.autograd.Function):
-    """Normalise each image's groups of channels by their moments over its region."""
+    """Normalize each image's groups of channels by their moments over its region."""
 
     @staticmethod
     def forward(
@@ -130,7 +130,7 @@ class _RegionGroupNorm(torch.autograd.Function):
         eps: float,
         regions: Regions,
     ) -> Tensor:
-        """The normalised map (N, C, H, W)."""
+        """The normalized map (N, C, H, W)."""
         mean, variance = _group_moments(x, num_groups, regions)
         inverse = (variance + eps).rsqrt()
         scale = inverse if weight is None else inverse * weight
@@ -146,13 +146,13 @@ class _RegionGroupNorm(torch.autograd.Function):
         x, weight, mean, inverse = ctx.saved_tensors
         regions = ctx.regions
         grad_sum = grad.sum(dim=(2, 3), dtype=mean.dtype)  # (N, C)
-        centred = x - _spatial(mean)
-        grad_dot = (grad * centred).sum(dim=(2, 3), dtype=mean.dtype) * inverse
+        centered = x - _spatial(mean)
+        grad_dot = (grad * centered).sum(dim=(2, 3), dtype=mean.dtype) * inverse
         scale = torch.ones_like(mean) if weight is None else weight.to(mean.dtype).expand_as(mean)
         size = regions.counts[:, None] * (x.shape[1] // ctx.num_groups)
         flat = _over_groups(scale * grad_sum, ctx.num_groups) / size
         slope = _over_groups(scale * grad_dot, ctx.num_groups) / size
-        grad_x = torch.addcmul(_spatial(-inverse * flat), centred, _spatial(-inverse.square() * slope))
+        grad_x = torch.addcmul(_spatial(-inverse * flat), centered, _spatial(-inverse.square() * slope))
         grad_x = torch.addcmul(grad_x, grad, _spatial(inverse * scale)).to(x.dtype)
         fill(grad_x, regions, 0.0)
         grad_weight = None if weight is None else grad_dot.sum(dim=0).to(weight.dtype)
@@ -163,7 +163,7 @@ class _RegionGroupNorm(torch.autograd.Function):
 def batch_norm(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, regions: Regions | None, group: Any = None
 ) -> tuple[Tensor, Tensor, Tensor, Any]:
-    """A channels-last map normalised over all real pixels, their mean and biased variance (C,), and their number.
+    """A channels-last map normalized over all real pixels, their mean and biased variance (C,), and their number.
 
     `group`: a process group over whose ranks' pixels the statistics go.
     """
@@ -171,7 +171,7 @@ def batch_norm(
         return _RegionBatchNorm.apply(x, weight, bias, eps, regions, group)
     if group is not None:
         raise ExactError(
-            "Synchronised batch norm is not exact in a compiled graph; use plain batch norm or no compiler."
+            "Synchronized batch norm is not exact in a compiled graph; use plain batch norm, or do not compile."
         )
     return *masks.batch_norm(x, weight, bias, eps, regions), regions.counts.sum()
 
@@ -179,14 +179,14 @@ def batch_norm(
 def group_norm(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, num_groups: int, eps: float, regions: Regions
 ) -> Tensor:
-    """A map (N, C, H, W) with each image's groups of channels normalised over its region."""
+    """A map (N, C, H, W) with each image's groups of channels normalized over its region."""
     if regions.masked:
         return masks.group_norm(x, weight, bias, num_groups, eps, regions)
     return _RegionGroupNorm.apply(x, weight, bias, num_groups, eps, regions)
 
 
 def process_group(layer: Any) -> Any:
-    """The process group over which a synchronised layer (`nn.SyncBatchNorm`) works; None where it has no other rank."""
+    """The process group over which a synchronized layer (`nn.SyncBatchNorm`) works; None where it has no other rank."""
     if not (dist.is_available() and dist.is_initialized()):
         return None
     group = layer.process_group or dist.group.WORLD
@@ -260,9 +260,9 @@ def _group_moments(x: Tensor, num_groups: int, regions: Regions) -> tuple[Tensor
     count = regions.counts[:, None]
     size = count * (x.shape[1] // num_groups)
     mean = _over_groups(x.sum(dim=(2, 3), dtype=_wide(x)), num_groups) / size
-    centred = x - _spatial(mean)
-    fill(centred, regions, 0.0)
-    squares = centred.square_().sum(dim=(2, 3), dtype=_wide(x))
+    centered = x - _spatial(mean)
+    fill(centered, regions, 0.0)
+    squares = centered.square_().sum(dim=(2, 3), dtype=_wide(x))
     return mean, _over_groups(squares, num_groups) / size
 
 

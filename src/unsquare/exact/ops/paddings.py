@@ -29,7 +29,9 @@ def constant(
     if regions is None:
         return function(input, pad, mode, value)
     if input.ndim != 4:
-        raise ExactError(f"A padding beside images takes maps of 4 axes, but was given {input.ndim}.")
+        raise ExactError(
+            f"Padding takes maps (N, C, H, W), but got a tensor of {input.ndim} axes; add the missing axes."
+        )
     cleaned = clean(input, regions, shared=True)
     if not value:
         return function(cleaned, pad, mode, value)

@@ -21,8 +21,8 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 MAP_BYTES = 1 << 31
-"""From this size of a map on, calls are cut; from so many elements where kernels stay fast longer: in half precision,
-and for narrow depthwise convolutions, which compute so little that copies of bands would show."""
+"""Maps of this size or more are cut; where kernels stay fast longer, maps of this number of elements: in half
+precision, and for narrow depthwise convolutions, which compute so little that copies of bands would show."""
 BAND_BYTES = 1 << 29
 """Of a band's map: what is computed of it takes little memory, which is used again for the next."""
 WIDENED_BYTES = 4 << 20
@@ -58,7 +58,7 @@ def _is_heavy(kernel: Any, groups: int, channels: int) -> bool:
 
 
 def _is_large(num_elements: int, dtype: torch.dtype, kernel: Any, groups: int, channels: int) -> bool:
-    """Whether a map of so many elements is cut."""
+    """Whether a map of this number of elements is cut."""
     is_light = groups == channels > 1 and max(kernel) <= _WIDEST_GOOD_KERNEL
     return num_elements * (1 if is_light or dtype.itemsize < 4 else dtype.itemsize) >= MAP_BYTES
 
@@ -234,7 +234,7 @@ def _gradients(
 
 
 def _rows_within(num_bytes: int, x: Tensor, y: Tensor) -> int:
-    """Output rows for which input and output rows both stay within so many bytes; at least one."""
+    """Output rows for which input and output rows both stay within a number of bytes; at least one."""
     per_row = max(part.shape[1] * part.shape[2] * part.shape[3] * part.element_size() for part in (x, y))
     return max(1, num_bytes * y.shape[2] // per_row)
 

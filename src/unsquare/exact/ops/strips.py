@@ -2,7 +2,7 @@
 
 A fill writes into the map itself, behind autograd's version counters. That is sound here and only here: the
 values written lie outside every region, where the gradient is zero by construction (each operation that looks
-sideways cleans its own input's gradient), and in-place or out-of-place, an elementwise neighbour that saved the
+sideways cleans its own input's gradient), and in-place or out-of-place, an elementwise neighbor that saved the
 map multiplies that zero by a finite number. The alternative, a mask multiplied onto each map, costs a full read
 and write per layer, forward and backward, for a twentieth of the pixels.
 """

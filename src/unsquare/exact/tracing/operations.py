@@ -70,20 +70,20 @@ _LOGARITHMS = frozenset({"log", "log2", "log10"})
 _STEEPEST = 30  # as a power of ten
 _RESHAPES = (
     "it reshapes the map across height and width, together with other axes, as attention over pixels does; mix "
-    "channels by nn.Linear or a 1 x 1 convolution, and make blocks of pixels channels by F.pixel_unshuffle"
+    "channels by nn.Linear or a 1 x 1 convolution, and turn blocks of pixels into channels by F.pixel_unshuffle"
 )
 _REASONS = {
     "native_batch_norm": "it computes batch norm outside a plain nn.BatchNorm2d",
-    "native_group_norm": "it normalises over space by a functional call; use nn.GroupNorm",
+    "native_group_norm": "it normalizes over space by a functional call; use nn.GroupNorm",
     "bmm": "it mixes pixels by attention or a matrix product; mix channels by nn.Linear or a 1 x 1 convolution",
     "mm": "it mixes pixels by a matrix product; mix channels by nn.Linear or a 1 x 1 convolution",
-    "_softmax": "it normalises over pixels by softmax",
+    "_softmax": "it normalizes over pixels by softmax",
     "view": _RESHAPES,
     "_unsafe_view": _RESHAPES,
-    "reflection_pad2d": "it pads by a call that is not F.pad",
-    "constant_pad_nd": "it pads by a call that is not F.pad",
-    "max_pool2d_with_indices": "its indices count positions on the canvas",
-    "select": "it picks single rows, columns or images",
+    "reflection_pad2d": "it pads by a call that is not F.pad; use F.pad",
+    "constant_pad_nd": "it pads by a call that is not F.pad; use F.pad",
+    "max_pool2d_with_indices": "it returns indices, which count positions on the padded canvas",
+    "select": "it selects single rows, columns or images",
 }
 
 
@@ -112,7 +112,7 @@ def follow(
         if divisor is not None and not _stays_finite(divisor.lower, -1.0):
             raise InexactOperation(
                 "it divides by a feature map, which may be zero outside the regions; add a positive constant to "
-                "squares or absolute values, or clamp the map to one, just before"
+                "squares or absolute values, or clamp the map to a positive minimum, just before"
             )
         return _bounded(_joined(name, args, maps), name, args, kwargs, maps)
     if name in _FACTORIES:
@@ -137,7 +137,7 @@ def follow(
         if axes is not None and 0 not in axes and tree_leaves(result)[0].shape[0] == args[0].shape[0]:
             return _bounded(given.moved(axes), name, args, kwargs, maps)
     raise InexactOperation(
-        _REASONS.get(name, f"it uses {name} on a feature map, which is not known to keep pixels apart")
+        _REASONS.get(name, f"it uses {name} on a feature map, which is not known to treat pixels separately")
     )
 
 
@@ -199,7 +199,7 @@ def _joined(name: str, values: Any, maps: TracedTensors) -> FeatureMap:
         first = first or found.moved()
         if found.axes != first.axes or tensor.ndim != num_axes:
             raise InexactOperation(
-                f"it joins ({name}) maps with height and width at axes {first.axes} and {found.axes}"
+                f"it combines ({name}) maps whose height and width are at axes {first.axes} and {found.axes}"
             )
         if found.extent != first.extent:
             maps.join(first.extent, found.extent)
@@ -210,7 +210,7 @@ def _joined(name: str, values: Any, maps: TracedTensors) -> FeatureMap:
         if maps.get(tensor) is None and any(
             axis >= 0 and tensor.shape[axis] != 1 and tensor.stride(axis) for axis in own
         ):
-            raise InexactOperation(f"it joins ({name}) the map with values that differ from place to place")
+            raise InexactOperation(f"it combines ({name}) a map with values that depend on the position")
     return first
 
 
@@ -281,8 +281,8 @@ def _power(given: FeatureMap, exponent: Any) -> FeatureMap:
     if not finite:
         power = "a tensor of powers" if isinstance(exponent, Tensor) else f"the power {exponent}"
         raise InexactOperation(
-            f"it raises a feature map to {power}, which may be infinite or nothing outside the regions; add a positive "
-            "constant to squares, or clamp the map to one, just before"
+            f"it raises a feature map to {power}, which may be infinite or NaN outside the regions; add a positive "
+            "constant to squares, or clamp the map to a positive minimum, just before"
         )
     if isinstance(exponent, Tensor) or exponent < 0:
         return replace(given.moved(), lower=0.0 if lower >= 0 else -inf)
@@ -303,7 +303,7 @@ def _logarithm_or_exponential(name: str, given: FeatureMap) -> FeatureMap:
     if given.lower < 0 or (name != "log1p" and not _stays_finite(given.lower, 0.0)):
         raise InexactOperation(
             "it takes the logarithm of a feature map, which may be infinite outside the regions; add a positive "
-            "constant to squares or absolute values, or clamp the map to one, just before"
+            "constant to squares or absolute values, or clamp the map to a positive minimum, just before"
         )
     return given.moved()
 
@@ -321,7 +321,7 @@ def _picked(given: FeatureMap, x: Tensor, places: dict[int, Tensor], maps: Trace
         raise InexactOperation("it picks images or pixels by index")
     (indices,) = places.values()
     if indices.ndim != 1 or indices.dtype not in (torch.int32, torch.int64) or maps.of_images(indices):
-        raise InexactOperation("it picks channels otherwise than by a fixed list of them, the same for all images")
+        raise InexactOperation("it picks channels by something other than a fixed list that is the same for all images")
     return given.moved()
 
 
@@ -331,7 +331,7 @@ def _of_axis(name: str, first: FeatureMap, x: Tensor, parts: Any, axis: int) -> 
     if name == "stack":
         first = first.moved(axes_after(first.axes, (axis,), +1))
     if axis == 0 or axis in first.axes:
-        raise InexactOperation(f"it lays maps side by side along axis {axis}")
+        raise InexactOperation(f"it concatenates maps along axis {axis}")
     return first
 
 
@@ -343,10 +343,10 @@ def _slice(
     whole = end is None or end >= x.shape[axis]
     if axis not in given.axes:
         if axis == 0 and not (whole and start == 0 and step == 1):
-            raise InexactOperation("it picks some of the images")
+            raise InexactOperation("it selects some of the images")
         return given.moved()
     if start < 0 or not (whole or end < 0):
-        raise InexactOperation("it cuts at a place of the canvas")
+        raise InexactOperation("it crops at a fixed position of the canvas")
     formulas = list(given.extent)
     place = given.axes.index(axis)
     formulas[place] = formulas[place].then(offset=step - 1 - start + (0 if whole else end), divisor=step)

@@ -32,7 +32,7 @@ _SIZED_BY_ANOTHER = frozenset(["expand_as", "view_as", "reshape_as", "broadcast_
 # Functions that tell where the values of a tensor lie.
 _OF_MEMORY = frozenset(["untyped_storage", "storage", "typed_storage", "storage_offset", "data_ptr"])
 # What a model's code does that asks a length for its value.
-_ASKING = {"branch": "decides by", "number": "takes a plain number from", "text": "makes a text of"}
+_ASKING = {"branch": "branches on", "number": "takes a plain number from", "text": "makes a string from"}
 # Sides of images for which a branch for small maps is judged: far above the windows of any network.
 _LARGEST_SIDE = 8192
 
@@ -75,7 +75,7 @@ class SizeTracker:
             return reader(*args[:1], *(arg for arg in args[1:] if not isinstance(arg, type)), **kwargs)
         name = func.__name__
         if name in _OF_MEMORY and self._tensors.of_images(args[0]):
-            self._refuse(f"it asks for the {name} of a map, which tells the canvas's size")
+            self._refuse(f"it reads the {name} of a map, which reveals the canvas's size")
         if is_size_arithmetic(func):  # arithmetic of such numbers, which stay what they are
             return func(*args, **kwargs)
         met: list[SymbolicLength] = []
@@ -88,7 +88,7 @@ class SizeTracker:
         symbols = frozenset().union(*(length.symbols for length in met))
         takes_images = any(self._tensors.of_images(leaf) for leaf in tree_leaves((args, kwargs)))
         if symbols and takes_images and name not in _LAYING_OUT | _FACTORIES:
-            self._refuse(f"it gives {name} a number taken from {_told(symbols)}")
+            self._refuse(f"it passes {name} a number taken from {_told(symbols)}")
         if takes_images and symbols:
             self._check_layout(name, args, kwargs)
         result = self._call(func, plain_args, plain_kwargs)
@@ -173,7 +173,7 @@ class SizeTracker:
         met: list[SymbolicLength] = []
         plain(fixed, met)
         if any(length.symbols for length in met):
-            self._refuse(f"it gives {name} a number taken from the canvas's size")
+            self._refuse(f"it passes {name} a number taken from the canvas's size")
 
     def _sized_by_another(self, result: Any) -> None:
         for tensor in tree_leaves(result):

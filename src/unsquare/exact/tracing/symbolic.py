@@ -290,7 +290,7 @@ def place_asked(*, for_text: bool = False) -> str | None:
 
 
 def _caught(frame: FrameType | None) -> bool:
-    """Whether an error raised here may be caught by the model's code, which then goes on by another way."""
+    """Whether an error raised here may be caught by the model's code, which then takes another path."""
     while frame is not None and not frame.f_code.co_filename.startswith(_OWN):
         name = frame.f_code.co_filename
         if not name.startswith(_TORCH) and frame.f_lineno in _lines(name).catching:

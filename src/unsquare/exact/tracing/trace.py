@@ -83,7 +83,7 @@ def trace(model: nn.Module, method: str = "forward") -> TracedModel:
 
 
 def _compare(found: TracedModel, other: TracedModel, model: nn.Module) -> None:
-    """Raise ExactError where the model's steps depend on the batch or its canvas, of which no lone image knows."""
+    """Raise ExactError where the model's steps depend on the batch or its canvas, unknown to an image alone."""
     nothing = TracedStep("", "nothing", ())
     for training in other.outputs:
         for one, another in zip_longest(found.steps[training], other.steps[training], fillvalue=nothing):
@@ -93,12 +93,12 @@ def _compare(found: TracedModel, other: TracedModel, model: nn.Module) -> None:
             if "_local_scalar_dense" in (one.step, another.step):
                 raise ExactError(
                     f"{within(where, model)} cannot be made padding-exact: it reads a tensor's value as a plain "
-                    "number, which differs from call to call; calculate with the tensor instead."
+                    "number, which differs from call to call; compute with the tensor instead."
                 )
             raise ExactError(
                 f"{within(where, model)} cannot be made padding-exact: its steps depend on the canvas's size, or on "
                 f"the number of images ({one.difference(another)}). Take means over space instead of dividing by the "
-                "map's sides, and pool to a fixed grid instead of by windows as large as the map."
+                "map's sides, and pool to a fixed grid instead of with windows as large as the map."
             )
 
 
@@ -132,17 +132,17 @@ def _followed(
         leaves = tree_leaves(output)
         if not all(isinstance(leaf, Tensor) for leaf in leaves):
             raise ExactError(
-                f"{type(shadow).__name__} returns a {type(output).__name__} of other things than tensors; use a model "
-                "that returns logits or feature maps."
+                f"{type(shadow).__name__} returns a {type(output).__name__} with values that are not tensors; use a "
+                "model that returns logits or feature maps."
             )
         if any(tracer.maps.of_sizes(leaf) for leaf in leaves):
             raise ExactError(
-                f"{type(shadow).__name__} cannot be made padding-exact: it returns values made of the canvas's size; "
-                "return what comes from pixels alone."
+                f"{type(shadow).__name__} cannot be made padding-exact: it returns values derived from the canvas's "
+                "size; return only what is computed from pixels."
             )
         if any(not leaf.ndim or len(leaf) != num_images for leaf in leaves):
             raise ExactError(
-                f"{type(shadow).__name__} returns a tensor that has not one row for each image; use a model that "
+                f"{type(shadow).__name__} returns a tensor without one row for each image; use a model that "
                 "returns logits or feature maps, and leave out what mixes images."
             )
         found.outputs[training] = tuple(tracer.maps.get(leaf) for leaf in leaves)

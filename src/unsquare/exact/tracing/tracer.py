@@ -140,17 +140,19 @@ class Tracer:
                 step for step in steps if "site-packages" not in step.filename and not step.filename.startswith(_HERE)
             ]
             place = "" if not own else f" ({Path(own[-1].filename).name}, line {own[-1].lineno})"
-            advice = "it must take images of any size, and its steps must not depend on pixels' values"
+            advice = "it must take images of any size, and its control flow must not depend on pixel values"
             if isinstance(error, AssertionError):
-                advice = "take a network for images of every size, if this one is for one size alone"
+                advice = "if it takes images of one size only, use a network that takes every size"
             elif "meta" in str(error):
-                advice = "register its tensors as buffers and its layers as submodules, so that a copy takes them along"
+                advice = "register its tensors as buffers and its layers as submodules, so that a copy includes them"
             elif "channel" in str(error):
-                advice = f"if its images have not {images.shape[1]} channels, set in_chans on it to their number"
+                advice = (
+                    f"if its images do not have {images.shape[1]} channels, set its attribute in_chans to their number"
+                )
             raise StockTraceError(
-                f"{within(self._where(), self._model)} fails on a canvas of {self.canvas[0]} x {self.canvas[1]} "
-                f"without data: {type(error).__name__}: {str(error).rstrip('.')}{place}. Check that the stock model "
-                f"runs by itself; {advice}."
+                f"{within(self._where(), self._model)} fails on a canvas of {self.canvas[0]} x {self.canvas[1]}, "
+                f"traced without data: {type(error).__name__}: {str(error).rstrip('.')}{place}. Check that the stock "
+                f"model runs on its own; {advice}."
             ) from error
 
     @contextmanager
@@ -167,8 +169,9 @@ class Tracer:
         for leaf in tree_leaves(values):
             if isinstance(leaf, nn.Parameter) and id(leaf) not in self._own:
                 self._refuse(
-                    "it uses a parameter that is not registered with it, or that a function kept on it reaches, and "
-                    "a copy of the network has another; keep layers as submodules, and make functions methods"
+                    "it uses a parameter that is not registered with it, or that it reaches through a function stored "
+                    "on it, so that a copy would use the original's; register layers as submodules, and make "
+                    "functions methods"
                 )
 
     def operated(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
@@ -192,7 +195,7 @@ class Tracer:
                 if isinstance(tensor, Tensor) and after is not None:
                     self.maps.set(tensor, after)
         if of_sizes and (of_images or not any(isinstance(leaf, Tensor) for leaf in tree_leaves(result))):
-            self._refuse("it calculates with values made of the canvas's size")
+            self._refuse("it computes with values derived from the canvas's size")
 
     def called(self, func: Any, args: Any, kwargs: Any) -> Any:
         """What one of PyTorch's functions returns to the model's code."""
@@ -201,7 +204,7 @@ class Tracer:
         if type(self._path[-1][1]) in SAME_PADDED:  # its rule knows how its padding follows from the map's size
             return self._by_rule(func, args, kwargs)
         if func is Tensor.register_hook and self.maps.of_images(args[0]):
-            self._refuse("it registers a hook on a gradient, which may mix pixels unseen")
+            self._refuse("it registers a hook on a gradient, which may mix pixels where tracing does not see it")
         return self._sizes.called(func, args, kwargs)
 
     def _by_rule(self, func: Any, args: Any, kwargs: Any) -> Any:
@@ -221,12 +224,12 @@ class Tracer:
         if handling.replacement is not None:
             if self._recomputed and self._recomputed[-1] == len(self._path):
                 self._refuse(
-                    f"it calls {name} in a checkpointed block that is no module, so that the call is not seen when the "
-                    "block is computed again; make a module of the block"
+                    f"it calls {name} in a checkpointed function, where the call is not seen when the function runs "
+                    "again in backward; checkpoint a module instead"
                 )
             self._use(args[0] if args else kwargs["input"], "sideways")
         if any(self.maps.of_sizes(leaf) for leaf in tree_leaves((args, kwargs))):
-            self._refuse("it calculates with values made of the canvas's size")
+            self._refuse("it computes with values derived from the canvas's size")
         self._note(name, (str(handling.after), *_settings(handling.replacement), *handling.whole))
         self._inside_known += 1
         try:
@@ -244,8 +247,8 @@ class Tracer:
         uses.add(use)
         if len(uses) > 1:
             self._refuse(
-                "it takes a root of a map, or divides by it, that another step reads sideways, with zeros beside it; "
-                "compute the map once for each"
+                "it takes a root of a feature map, or divides by one, that a convolution, pool or the like reads with "
+                "zeros outside the region; compute the map separately for each"
             )
 
     def _note(self, step: str, values: tuple[Any, ...]) -> None:
@@ -261,7 +264,7 @@ class Tracer:
         except InexactOperation as unknown:
             self._refuse(str(unknown), AmbiguousCanvasError if isinstance(unknown, AmbiguousOperation) else ExactError)
         except TypeError as error:
-            self._refuse(f"it calls {rule.__name__} in an unusual way ({error})")
+            self._refuse(f"it calls {rule.__name__} with arguments that have no rule ({error})")
         if handling is not None:
             self._whole(given.extent, handling.whole)
         return handling
@@ -281,7 +284,7 @@ class Tracer:
             self._calls.append([])
             if self._inside_known or (is_known(module) and self._given(args) is not None):
                 if not self._inside_known and any(self.maps.of_sizes(leaf) for leaf in tree_leaves(args)):
-                    self._refuse("it is given values made of the canvas's size")
+                    self._refuse("it is given values derived from the canvas's size")
                 self._inside_known += 1
 
         return hook
@@ -305,7 +308,7 @@ class Tracer:
             return
         before = self._found.calls.setdefault(name, {}).setdefault(self._training, calls)
         if [_replacement(one) for one in before] != [_replacement(other) for other in calls]:
-            self._refuse("it makes other functional calls at one use than at another; use one module for each")
+            self._refuse("it makes different functional calls at different uses; use a separate module for each")
         for one, other in zip(before, calls):
             for given, after in zip(other.site.given, other.site.after):
                 one.site.add(given, after)
@@ -327,7 +330,7 @@ class Tracer:
             return
         reason = exact.refusal(module)
         if reason is None and given.axes != exact.axes(module):
-            reason = f"it is given a map with height and width at axes {given.axes}"
+            reason = f"it is given a map with height and width at axes {given.axes}, and not {exact.axes(module)}"
         if reason is not None:
             self._refuse(reason)
         self._whole(given.extent, exact.whole(module))
@@ -346,7 +349,7 @@ class Tracer:
     def _refuse(self, reason: str, error: type[ExactError] = ExactError) -> NoReturn:
         self._refusal = error(
             f"{within(self._where(), self._model)} cannot be made padding-exact: {reason}. "
-            "Use a variant without it, or another backbone; docs/exactness.md says what serves instead."
+            "Use a variant without it, or another backbone; docs/exactness.md lists replacements."
         )
         raise self._refusal
 

@@ -1,4 +1,4 @@
-"""A padded batch against lone images: how far an exact network's outputs and gradients are from the stock network's.
+"""A padded batch against the reference, each image alone: how far outputs and gradients of an exact network are off.
 
 The padding is filled with NaN, so that the smallest leak shows. Gradients are those of parameters and pixels: a
 step whose way back alone mixes pixels may have no parameter before it.
@@ -30,13 +30,13 @@ from unsquare.exact.verify.reference import (
 )
 from unsquare.torch_private import NormBase, tree_leaves
 
-# Two runs of lone images on the same pixels differ by less, in spacings of their numbers: threads add in any order.
+# Two runs of the reference on the same pixels differ by less, in spacings of their numbers: threads add in any order.
 _REPEAT_SPACINGS = 100
 _NUM_REPEATS = 3
 
 
 class StockRunError(ExactError):
-    """The stock network fails on lone images of these sizes."""
+    """The stock network fails on single images of these sizes."""
 
 
 class NondeterministicError(ExactError):
@@ -45,7 +45,7 @@ class NondeterministicError(ExactError):
 
 @dataclass(frozen=True)
 class ExactnessErrors:
-    """How far a padded batch is from lone images, in one mode: largest difference / largest reference value."""
+    """How far a padded batch is from the reference, in one mode: largest difference / largest reference value."""
 
     outputs: float
     gradients: float
@@ -54,7 +54,7 @@ class ExactnessErrors:
     """The stock model on the same batch, padded with zeros."""
     naive_gradients: float
     own_outputs: float
-    """How far the lone images' own outputs move when each pixel changes by its rounding."""
+    """How far the reference's own outputs move when each pixel changes by its rounding."""
     own_gradients: float
 
 
@@ -99,7 +99,7 @@ class Tolerance:
     outputs: float
     gradients: float
     allowance: float
-    """How many times the lone images' own rounding an error may be; 0 does not ask for it."""
+    """How many times the reference's own rounding an error may be; 0 ignores rounding."""
 
 
 def output_leak(exact: nn.Module, reference: Reference, order: Sequence[int], tolerance: Tolerance) -> float | None:
@@ -107,7 +107,7 @@ def output_leak(exact: nn.Module, reference: Reference, order: Sequence[int], to
 
     Args:
         exact: The exact model.
-        reference: What lone images give.
+        reference: What the stock model gives each image alone.
         order: The batch, as places of these images, each as often as it comes.
         tolerance: Errors that are no leak.
 
@@ -130,7 +130,7 @@ def leak(exact: nn.Module, reference: Reference, tolerance: Tolerance) -> tuple[
 
     Args:
         exact: The exact model.
-        reference: What lone images give.
+        reference: What the stock model gives each image alone.
         tolerance: Errors that are no leak.
 
     Raises:
@@ -181,7 +181,7 @@ def padded(images: Sequence[Tensor], value: float, canvas: tuple[int, int]) -> t
 
 @dataclass(frozen=True)
 class Reference:
-    """What lone images give."""
+    """What a stock model gives each image alone."""
 
     stock: nn.Module
     images: list[Tensor]
@@ -197,7 +197,7 @@ class Reference:
             outputs = _alone(stock, leaves)
         except Exception as error:  # the model's code may raise anything
             raise StockRunError(
-                f"The stock {type(stock).__name__} fails on a lone image of these sizes ({error}); choose other sizes."
+                f"The stock {type(stock).__name__} fails on a single image of these sizes ({error}); choose others."
             ) from error
         return cls(stock, leaves, outputs)
 
@@ -208,7 +208,8 @@ class Reference:
             return _gradients(self.stock, self.outputs, self.images)
         except Exception as error:  # the model's code may raise anything
             raise StockRunError(
-                f"The stock {type(self.stock).__name__} fails in its backward pass ({str(error).rstrip('.')})."
+                f"The stock {type(self.stock).__name__} fails in its backward pass ({str(error).rstrip('.')}); check "
+                "that it trains on its own."
             ) from error
 
     @property
@@ -287,7 +288,7 @@ def _returned(exact: nn.Module) -> tuple[FeatureMap | None, ...]:
 
 
 def _alone(stock: nn.Module, images: list[Tensor]) -> list[Tensor]:
-    """Each tensor that lone images give, image by image; the model's running statistics stay what they are."""
+    """Each tensor that each image alone gives; the model's running statistics stay as they are."""
     before = [buffer.clone() for buffer in stock.buffers()] if stock.training else []
     try:
         return [leaf[0] for output in reference_outputs(stock, images) for leaf in tree_leaves(output)]
@@ -310,7 +311,7 @@ def _rounded(image: Tensor) -> Tensor:
 
 
 def _by_image(output: Any, returned: Sequence[FeatureMap | None], sizes: Tensor) -> list[Tensor]:
-    """Each image's part of each tensor, as its lone image gives it."""
+    """Each image's part of each tensor, as the image alone gives it."""
     parts = []
     leaves = tree_leaves(output)
     if any(len(leaf) != len(sizes) for leaf in leaves):

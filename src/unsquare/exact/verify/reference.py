@@ -38,7 +38,7 @@ def alone(model: nn.Module, images: Sequence[Tensor]) -> list[Tensor]:
 
 
 def ragged(model: nn.Module, images: Sequence[Tensor]) -> list[Tensor]:
-    """Outputs (1, ...) of a stock model on lone images whose batch norms share all images' real pixels.
+    """Outputs (1, ...) of a stock model on unpadded images whose batch norms share all images' pixels.
 
     Of the model's state its running statistics alone move.
     """
@@ -147,7 +147,7 @@ def largest_error(errors: Iterable[float]) -> float:
 
 
 def randomized(model: nn.Module, seed: int = 1) -> nn.Module:
-    """A copy of a model in which no gain, bias or statistic hides behind a zero or one of its initialisation."""
+    """A copy of a model in which no gain, bias or statistic hides behind a zero or one of its initialization."""
     model = copy.deepcopy(model)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

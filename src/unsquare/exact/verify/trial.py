@@ -46,7 +46,7 @@ _SIZES = (
     ((264, 232), (225, 256), (225, 232)),
     ((384, 320), (320, 448), (320, 320)),
 )
-# The batch in evaluation, by place: so many that no step over images, by two or by four say, comes round to itself.
+# The batch in evaluation, by place: a number of images that no stride over them, of two or of four say, divides.
 _ORDER = (0, 1, 2, 0, 2, 1, 1)
 # What float32 leaves in doubt is tried again in float64, where depthwise convolutions take ten times as long.
 _TOLERANCES = {torch.float32: Tolerance(1e-4, 1e-3, allowance=0), torch.float64: Tolerance(1e-9, 1e-9, allowance=100)}
@@ -63,7 +63,7 @@ def check_modules(model: nn.Module) -> None:
 
 def _unseen(module: nn.Module, *, is_root: bool) -> str | None:
     if isinstance(module, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):
-        return "it is compiled by TorchScript, whose steps cannot be seen; give the Python module that it was made of"
+        return "it is compiled by TorchScript, whose steps cannot be traced; give the Python module it was made from"
     if is_compiled(module):
         return "it is compiled; give the module itself, and compile the exact network"
     if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
@@ -71,15 +71,15 @@ def _unseen(module: nn.Module, *, is_root: bool) -> str | None:
     if any(is_lazy(tensor) for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False))):
         return "it has no weights yet; run it once, so that its lazy layers take their shape"
     if "forward" in vars(module) and (is_root or is_known(module)):
-        return "its forward was replaced on the object; write a class of its own instead"
+        return "its forward was replaced on the instance; define it in a class instead"
     if has_gradient_hook(module):
-        return "it has a hook on its gradients, which may mix pixels unseen; register it on the exact network instead"
+        return "it has a hook on its gradients, where tracing sees nothing; register it on the exact network instead"
     if any(map(has_tensor_hook, module.parameters(recurse=False))):
         return (
             "a parameter has a hook on its gradient, which a copy would lose; register it on the exact network instead"
         )
     if is_root and type(module).__call__ is not nn.Module.__call__:
-        return "it is called by a __call__ of its own, which its exact form would pass over; move that into forward"
+        return "its class overrides __call__, which the exact network would bypass; move that code into forward"
     if is_root and has_forward_hook(module):
         return "the network itself has a hook, which would see padding; register it on the exact network instead"
     return None
@@ -88,8 +88,8 @@ def _unseen(module: nn.Module, *, is_root: bool) -> str | None:
 def try_out(exact: nn.Module, stock: nn.Module) -> None:
     """Raise ExactError where an exact model gives small images something else than the stock model each alone.
 
-    Weights and statistics are drawn anew, away from 0 and 1, where leaks hide; layers draw no random numbers. Call it
-    within `aside`.
+    Weights and statistics are drawn at random, away from 0 and 1, where leaks hide; layers draw no random numbers. Call
+    it within `aside`.
     """
     stock = _prepared(stock)
     exact = _with_weights_of(stock, exact)
@@ -152,15 +152,15 @@ def _leak_in_training(exact: nn.Module, stock: nn.Module, images: list[Tensor]) 
 
 def _leaking(stock: nn.Module, what: str, distance: float) -> ExactError:
     if isinf(distance):
-        differ = f"a padded batch gives {what} of other shapes than lone images"
+        differ = f"a padded batch gives {what} of other shapes than each image alone"
     elif isnan(distance):
-        differ = f"the {what} are not numbers (NaN), of a padded batch or of lone images"
+        differ = f"the {what} of a padded batch, or of an image alone, are not numbers (NaN)"
     else:
-        differ = f"the {what} of a padded batch differ from those of lone images by {distance:.1e} of the largest"
+        differ = f"the {what} of a padded batch differ from those of each image alone by {distance:.1e} of the largest"
     return _refused(
         stock,
-        f"in {_mode(stock)} {differ}, so it has steps that cannot be followed. Look for functions with a backward pass "
-        "of their own, values that mix the images of a batch, and numbers taken from sizes",
+        f"in {_mode(stock)} {differ}, so it has operations that tracing does not see. Look for custom backward "
+        "passes, values that mix the images of a batch, and numbers taken from sizes",
     )
 
 

@@ -1,4 +1,4 @@
-"""Measures how far a padded batch is from lone images: for the exact model, and for naive padding beside it."""
+"""Measures how far a padded batch is from each image alone: for the exact model, and for naive padding beside it."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Verification:
 
     @property
     def exact(self) -> bool:
-        """Whether all errors are within the tolerance, or within what rounding does to lone images."""
+        """Whether all errors are within the tolerance, or within what rounding does to the reference."""
         return self.status == "exact"
 
     @property
@@ -138,7 +138,7 @@ def verify_exact(
     except ExactError as error:
         if isinstance(error, StockTraceError) and isinstance(
             model, nn.Module
-        ):  # a mistake in it is for its author to mend
+        ):  # a mistake of its author, who must see it
             raise
         return Verification(name, tuple(chosen), dtype, tolerance, None, None, refused=str(error))
     stock, exact = (without_chance(each).to(getattr(torch, dtype)) for each in (stock, exact))
@@ -156,7 +156,9 @@ def verify_exact(
 def _checked_sizes(sizes: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     found = [(int(height), int(width)) for height, width in checked_sizes(sizes).reshape(-1, 2)]
     if len(found) < 2:
-        raise ConfigError(f"Verifying needs two or more images, since one is never padded, but got {len(found)}.")
+        raise ConfigError(
+            f"Verifying needs two or more images, since one is never padded, but got {len(found)}; give more sizes."
+        )
     return found
 
 
