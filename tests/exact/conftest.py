@@ -1,4 +1,4 @@
-"""References for exactness: stock models on lone, unpadded images, and comparisons with them."""
+"""References for exactness: stock models on unpadded images, and comparisons with them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,9 @@ def without_repeats(model: nn.Module) -> nn.Module:
     return model
 
 
-def lone_images(sizes: list[tuple[int, int]], dtype: torch.dtype = torch.float64, channels: int = 3) -> list[Tensor]:
+def unpadded_images(
+    sizes: list[tuple[int, int]], dtype: torch.dtype = torch.float64, channels: int = 3
+) -> list[Tensor]:
     """Images (C, h, w) of these sizes, the same for every dtype."""
     generator = torch.Generator().manual_seed(2)
     return [torch.randn(channels, *size, generator=generator, dtype=torch.float64).to(dtype) for size in sizes]
@@ -88,7 +90,7 @@ def references() -> SimpleNamespace:
     return SimpleNamespace(
         stock_model=stock_model,
         without_repeats=without_repeats,
-        lone_images=lone_images,
+        unpadded_images=unpadded_images,
         padded=padded,
         error=reference.relative_error,
         gradient_errors=gradient_errors,

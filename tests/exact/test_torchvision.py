@@ -33,7 +33,7 @@ NETWORKS = [
 
 
 @pytest.mark.parametrize(("name", "training"), NETWORKS)
-def test_torchvision_agrees_with_lone_images(references: SimpleNamespace, name: str, training: bool) -> None:
+def test_torchvision_agrees_with_unpadded_images(references: SimpleNamespace, name: str, training: bool) -> None:
     """All outputs and gradients agree to 1e-10 in float64; in training batch norms share all images' real pixels."""
     torch.manual_seed(0)
     options = {"init_weights": False} if "ception" in name or name == "googlenet" else {}
@@ -42,7 +42,7 @@ def test_torchvision_agrees_with_lone_images(references: SimpleNamespace, name: 
     stock = references.without_repeats(torchvision.models.get_model(name, num_classes=7, **options))
     stock = reference.without_chance(reference.randomized(stock)).double().train(training)
     exact = make_exact(stock)
-    images = references.lone_images([(83, 97), (97, 80)])
+    images = references.unpadded_images([(83, 97), (97, 80)])
     expected = [torch.cat(parts) for parts in zip(*map(_tensors, reference.reference_outputs(stock, images)))]
     with reference.WithoutNoise():  # SqueezeNet's dropout stays out of this
         outputs = _tensors(exact(*references.padded(images, extra=(3, 5))))

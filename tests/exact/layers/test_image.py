@@ -46,7 +46,7 @@ def test_agrees_with_the_stock_layer_alone(references: SimpleNamespace, layer: n
     """Outputs, and gradients of pixels and parameters, agree to 1e-10 in float64; a map is zero outside."""
     stock = _network(layer).train(training)
     exact = make_exact(stock)
-    images = references.lone_images(SIZES)
+    images = references.unpadded_images(SIZES)
     pixels, sizes = references.padded(images, extra=(4, 3))
     pixels.requires_grad_()
     with reference.WithoutNoise():
@@ -74,4 +74,4 @@ def test_a_compiled_graph_cannot_run_image_by_image(references: SimpleNamespace)
     exact = make_exact(_network(layers.FilterResponseNormAct2d(8)))
     exact.exact_passes.by_masks = True
     with pytest.raises(ExactError, match="FilterResponseNormAct2d runs image by image"):
-        exact(*references.padded(references.lone_images(SIZES)))
+        exact(*references.padded(references.unpadded_images(SIZES)))

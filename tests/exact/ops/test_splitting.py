@@ -174,7 +174,7 @@ def test_an_exact_network_with_cut_convolutions(
 ) -> None:
     """A padded batch gives the same outputs and gradients whether its convolutions are cut or not."""
     model = make_exact(references.stock_model(name))
-    pixels, sizes = references.padded(references.lone_images([(65, 50), (40, 71)]))
+    pixels, sizes = references.padded(references.unpadded_images([(65, 50), (40, 71)]))
     one_call = splitting.conv2d
     cut: list[tuple[int, ...]] = []
 

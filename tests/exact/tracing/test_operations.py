@@ -35,10 +35,10 @@ class _Net(nn.Module):
 
 
 def _check(step: Step, references: SimpleNamespace) -> None:
-    """Values and gradients of a batch padded with NaN equal those of lone images."""
+    """Values and gradients of a batch padded with NaN equal those of unpadded images."""
     torch.manual_seed(0)
     stock = _Net(step, nn.LazyConv2d(3, 3, padding=1)).double()
-    images = references.lone_images(SIZES, channels=2)
+    images = references.unpadded_images(SIZES, channels=2)
     with torch.no_grad():
         stock(images[0][None])  # the lazy layer takes shape
     exact = make_exact(stock)
@@ -47,12 +47,12 @@ def _check(step: Step, references: SimpleNamespace) -> None:
     output = exact(pixels, sizes)
     output.sum().backward()
     for index, image in enumerate(images):
-        lone = image[None].clone().requires_grad_()
-        expected = stock(lone)
+        unpadded = image[None].clone().requires_grad_()
+        expected = stock(unpadded)
         expected.sum().backward()
         torch.testing.assert_close(output[index], expected[0], rtol=1e-10, atol=1e-12)
         inside = pixels.grad[index, :, : image.shape[1], : image.shape[2]]
-        torch.testing.assert_close(inside, lone.grad[0], rtol=1e-9, atol=1e-11)
+        torch.testing.assert_close(inside, unpadded.grad[0], rtol=1e-9, atol=1e-11)
     for one, other in zip(exact.parameters(), stock.parameters()):
         torch.testing.assert_close(one.grad, other.grad, rtol=1e-9, atol=1e-11)
 

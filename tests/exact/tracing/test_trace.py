@@ -140,7 +140,7 @@ class _OfCanvas(nn.Module):
     ],
 )
 def test_numbers_taken_from_the_canvas_are_seen(function: object) -> None:
-    """A step that counts or cuts by the canvas is not what a lone image gets, and is refused."""
+    """A step that counts or cuts by the canvas is not what an unpadded image gets, and is refused."""
     with pytest.raises(ExactError, match="the canvas"):
         make_exact(_OfCanvas(function))
 

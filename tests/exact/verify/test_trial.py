@@ -164,7 +164,7 @@ def test_networks_that_refuse_small_images_are_tried_with_others(vectors: Callab
 
 
 def test_a_network_that_cannot_be_tried_is_refused() -> None:
-    """Where no lone image runs through the stock network, nothing shows that its exact form is right."""
+    """Where no unpadded image runs through the stock network, nothing shows that its exact form is right."""
 
     class UnlikeError(Exception):
         pass
@@ -322,10 +322,10 @@ def test_torchscript_is_refused() -> None:
 def test_hooks_that_keep_pixels_apart_are_part_of_the_network(
     change: Callable[[nn.Sequential], Any], references: Any
 ) -> None:
-    """A hook is followed as the code around its layer is, and the exact network agrees with lone images."""
+    """A hook is followed as the code around its layer is, and the exact network agrees with unpadded images."""
     net = _chain().double()
     change(net)
-    images = references.lone_images([(40, 30), (20, 33)])
+    images = references.unpadded_images([(40, 30), (20, 33)])
     pixels, sizes = references.padded(images, extra=(3, 5))
     expected = torch.cat([net(image[None]) for image in images])
     assert references.error(make_exact(net)(pixels, sizes), expected) < 1e-12

@@ -116,7 +116,7 @@ class Chaotic(nn.Module):
 
 
 def test_rounding_is_told_from_leaks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An error as large as rounding makes lone images differ is no leak; the same network with a leak is inexact."""
+    """An error no larger than the reference's own rounding is no leak; the same network with a leak is inexact."""
     found = verify_exact(Chaotic(), sizes=SIZES)
     assert found.evaluation is not None
     assert found.evaluation.gradients > found.tolerance

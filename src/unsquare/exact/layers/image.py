@@ -65,7 +65,7 @@ class ExactSelectAdaptivePool2d(ExactLayer):
         return None if tuple(dims) == (2, 3) else "it pools maps whose channels come last"
 
     @staticmethod
-    def sideways(module: Any) -> bool:
+    def mixes_pixels(module: Any) -> bool:
         """Without a pool type it passes the map through."""
         return not module.is_identity()
 

@@ -42,7 +42,7 @@ class ExactLayer(nn.Module):
         return None
 
     @staticmethod
-    def sideways(module: Any) -> bool:
+    def mixes_pixels(module: Any) -> bool:
         """Whether the layer looks beyond one pixel; if not, the stock layer stays."""
         return True
 
@@ -57,7 +57,7 @@ class ExactLayer(nn.Module):
         return 2, 3
 
     @staticmethod
-    def whole(module: Any) -> tuple[int, int]:
+    def divisors(module: Any) -> tuple[int, int]:
         """Numbers of pixels that must divide the map's height and width, as the stock layer demands."""
         return 1, 1
 
@@ -76,7 +76,7 @@ class ExactConv2d(ExactLayer):
         return module.padding_mode == "zeros" and not lopsided
 
     @staticmethod
-    def sideways(module: nn.Conv2d) -> bool:
+    def mixes_pixels(module: nn.Conv2d) -> bool:
         """A kernel of one pixel without padding reads one pixel, whatever its stride."""
         beyond = any(window.kernel > 1 or window.padding > 0 for window in ExactConv2d.windows(module))
         return beyond or _overruns(module)
@@ -134,7 +134,7 @@ class ExactSpaceToDepth(ExactLayer):
     """Blocks of pixels become channels, for images of whole blocks."""
 
     @staticmethod
-    def sideways(module: Any) -> bool:
+    def mixes_pixels(module: Any) -> bool:
         """Within whole blocks nothing is mixed."""
         return False
 
@@ -144,7 +144,7 @@ class ExactSpaceToDepth(ExactLayer):
         return sliding.window_pair(module.bs, module.bs, 0)
 
     @staticmethod
-    def whole(module: Any) -> tuple[int, int]:
+    def divisors(module: Any) -> tuple[int, int]:
         """The stock layer takes no part of a block."""
         return module.bs, module.bs
 

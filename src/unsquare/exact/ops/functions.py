@@ -53,7 +53,7 @@ class CallHandling:
     """The map returned; None where it is one vector or grid per image."""
     replacement: Replacement | None
     """What takes its place; None where the stock function is right as it is."""
-    whole: tuple[int, int] = (1, 1)
+    divisors: tuple[int, int] = (1, 1)
     """Numbers of pixels that must divide the map's height and width, as the stock function demands."""
 
 
@@ -333,7 +333,7 @@ def pixel_unshuffle(context: CallContext, input: Tensor, downscale_factor: int) 
     _channels_first(context.given)
     factor = downscale_factor
     after = context.given.extent.through(sliding.window_pair(factor, factor, 0))
-    return CallHandling(FeatureMap(after), None, whole=(factor, factor))
+    return CallHandling(FeatureMap(after), None, divisors=(factor, factor))
 
 
 def pixel_shuffle(context: CallContext, input: Tensor, upscale_factor: int) -> CallHandling:

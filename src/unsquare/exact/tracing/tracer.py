@@ -227,10 +227,10 @@ class Tracer:
                     f"it calls {name} in a checkpointed function, where the call is not seen when the function runs "
                     "again in backward; checkpoint a module instead"
                 )
-            self._use(args[0] if args else kwargs["input"], "sideways")
+            self._use(args[0] if args else kwargs["input"], "mixes pixels")
         if any(self.maps.of_sizes(leaf) for leaf in tree_leaves((args, kwargs))):
             self._refuse("it computes with values derived from the canvas's size")
-        self._note(name, (str(handling.after), *_settings(handling.replacement), *handling.whole))
+        self._note(name, (str(handling.after), *_settings(handling.replacement), *handling.divisors))
         self._inside_known += 1
         try:
             result = func(*args, **kwargs)
@@ -266,10 +266,10 @@ class Tracer:
         except TypeError as error:
             self._refuse(f"it calls {rule.__name__} with arguments that have no rule ({error})")
         if handling is not None:
-            self._whole(given.extent, handling.whole)
+            self._require_multiples(given.extent, handling.divisors)
         return handling
 
-    def _whole(self, extent: Extent, divisors: tuple[int, int]) -> None:
+    def _require_multiples(self, extent: Extent, divisors: tuple[int, int]) -> None:
         """Note that the sides of a map must be multiples of some lengths: rounding down and up must agree."""
         if max(divisors) > 1:
             down, up = (
@@ -333,11 +333,11 @@ class Tracer:
             reason = f"it is given a map with height and width at axes {given.axes}, and not {exact.axes(module)}"
         if reason is not None:
             self._refuse(reason)
-        self._whole(given.extent, exact.whole(module))
+        self._require_multiples(given.extent, exact.divisors(module))
         windows = exact.windows(module)
         after = None if windows is None else FeatureMap(given.extent.through(windows), given.axes)
-        if exact.sideways(module):
-            self._use(args[0], "sideways")
+        if exact.mixes_pixels(module):
+            self._use(args[0], "mixes pixels")
             self._found.layers.setdefault(name, TracedSite()).add(given, after)
         if after is not None:
             self.maps.set(output, after)

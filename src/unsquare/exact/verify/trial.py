@@ -110,7 +110,7 @@ def _over_sizes(
     multiple = side_multiple(exact)
     failure: ExactError | None = None
     for sides in _SIZES:
-        sizes = [(_whole(height, multiple), _whole(width, multiple)) for height, width in sides]
+        sizes = [(_rounded_up(height, multiple), _rounded_up(width, multiple)) for height, width in sides]
         try:
             return find(exact, stock, drawn_images(sizes, stock, seed=0))
         except NondeterministicError:
@@ -216,5 +216,5 @@ def aside(model: nn.Module) -> Iterator[None]:
         np.random.set_state(of_numpy)  # noqa: NPY002
 
 
-def _whole(side: int, multiple: int) -> int:
+def _rounded_up(side: int, multiple: int) -> int:
     return -(-side // multiple) * multiple

@@ -173,7 +173,7 @@ def _verified(
     seed: int,
 ) -> Verification:
     multiple = side_multiple(exact)
-    sizes = [(_whole(height, multiple), _whole(width, multiple)) for height, width in sizes]
+    sizes = [(_rounded_to_multiple(height, multiple), _rounded_to_multiple(width, multiple)) for height, width in sizes]
     images = drawn_images(sizes, stock, seed)
     canvas = (max(height for height, _ in sizes), max(width for _, width in sizes) + multiple)
     evaluation = compare(exact.eval(), stock.eval(), images, canvas)
@@ -225,5 +225,5 @@ def _drawn_sizes(num_images: int, sides: tuple[int, int, int], seed: int) -> lis
     return [*kinds, *more][:num_images]
 
 
-def _whole(side: int, multiple: int) -> int:
+def _rounded_to_multiple(side: int, multiple: int) -> int:
     return max(1, round(side / multiple)) * multiple
