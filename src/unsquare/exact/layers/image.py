@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from unsquare.errors import ExactError
 from unsquare.exact.layers.window import ExactLayer
 from unsquare.exact.ops.sliding import KEEPS_SIZE, WindowPair
-from unsquare.exact.ops.strips import amid, region_max, region_mean
+from unsquare.exact.ops.strips import applied_with_outside, region_max, region_mean
 from unsquare.exact.regions import Regions
 
 
@@ -207,4 +207,4 @@ def _squeeze(x: Tensor, regions: Regions, *, add_max: bool) -> Tensor:
 
 def _first_max(x: Tensor, regions: Regions | None) -> Tensor:
     """The maximum over each region, (N, C); of tied pixels the first has the gradient, as in PyTorch's pool."""
-    return amid(x, regions, float("-inf"), lambda map: F.adaptive_max_pool2d(map, 1))[:, :, 0, 0]
+    return applied_with_outside(x, regions, float("-inf"), lambda map: F.adaptive_max_pool2d(map, 1))[:, :, 0, 0]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from unsquare.exact.layers.window import ExactLayer
 from unsquare.exact.ops.norms import batch_norm, group_norm, process_group
-from unsquare.exact.ops.strips import blank
+from unsquare.exact.ops.strips import zero_outside
 from unsquare.torchvision_guard import import_timm
 
 _BatchNormAct2d: Any = import_timm().layers.BatchNormAct2d
@@ -123,8 +123,8 @@ class ExactGlobalResponseNorm(ExactLayer):
         """Zero the outside, then run the stock layer."""
         regions = self.regions(x)
         if self.spatial_dim == (1, 2):
-            return super().forward(blank(x.permute(0, 3, 1, 2), regions).permute(0, 2, 3, 1))
-        return super().forward(blank(x, regions))
+            return super().forward(zero_outside(x.permute(0, 3, 1, 2), regions).permute(0, 2, 3, 1))
+        return super().forward(zero_outside(x, regions))
 
 
 class FrozenBatchNorm2d(nn.BatchNorm2d):

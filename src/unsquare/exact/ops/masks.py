@@ -13,23 +13,23 @@ from torch import Tensor
 from unsquare.exact.regions import Regions
 
 
-def filled(x: Tensor, regions: Regions, value: float) -> Tensor:
+def filled_outside(x: Tensor, regions: Regions, value: float) -> Tensor:
     """A map (N, C, H, W) with a value outside the regions."""
     return torch.where(regions.inside, x, value)
 
 
-def sunk(x: Tensor, regions: Regions) -> Tensor:
+def lowest_outside(x: Tensor, regions: Regions) -> Tensor:
     """A map (N, C, H, W) with the lowest finite value outside the regions, for maxima.
 
     Minus infinity would do but for windows that see nothing else: a compiled max-pool takes the maximum of such a
     window to be in the padding, and its backward pass fails on that place.
     """
-    return filled(x, regions, torch.finfo(x.dtype).min)
+    return filled_outside(x, regions, torch.finfo(x.dtype).min)
 
 
 def mean(x: Tensor, regions: Regions) -> Tensor:
     """The mean over each image's region, (N, C)."""
-    sums = filled(x, regions, 0.0).sum(dim=(2, 3), dtype=_wide(x))
+    sums = filled_outside(x, regions, 0.0).sum(dim=(2, 3), dtype=_wide(x))
     return (sums / regions.counts[:, None]).to(x.dtype)
 
 
@@ -38,9 +38,9 @@ def batch_norm(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The map normalized over all real pixels, their mean and their biased variance, (C,)."""
     count = regions.counts.sum()
-    wide = filled(x, regions, 0.0).to(_wide(x))
+    wide = filled_outside(x, regions, 0.0).to(_wide(x))
     mean = wide.sum(dim=(0, 2, 3)) / count
-    centered = filled(wide - mean[:, None, None], regions, 0.0)
+    centered = filled_outside(wide - mean[:, None, None], regions, 0.0)
     variance = centered.square().sum(dim=(0, 2, 3)) / count
     y = _affine(centered * (variance + eps).rsqrt()[:, None, None], weight, bias)
     return y.to(x.dtype), mean.detach(), variance.detach()

@@ -14,7 +14,7 @@ from torch import Tensor
 from unsquare.errors import ExactError
 from unsquare.exact.ops.relocation import Mirror, Shift, gathered, mirror_places, mirrored, shifted, source_places
 from unsquare.exact.ops.sliding import WindowPair
-from unsquare.exact.ops.strips import amid, clean
+from unsquare.exact.ops.strips import applied_with_outside, clean
 from unsquare.exact.regions import Site
 
 StockFunction = Callable[..., Tensor]
@@ -35,7 +35,7 @@ def constant(
     cleaned = clean(input, regions, shared=True)
     if not value:
         return function(cleaned, pad, mode, value)
-    return amid(cleaned, regions, value, lambda x: function(x, pad, mode, value))
+    return applied_with_outside(cleaned, regions, value, lambda x: function(x, pad, mode, value))
 
 
 def mirror(

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unsquare.exact.ops.strips import amid, blank, clean
+from unsquare.exact.ops.strips import applied_with_outside, clean, zero_outside
 from unsquare.exact.regions import Regions, Site
 from unsquare.shapes import Window
 
@@ -46,8 +46,8 @@ def max_pooled(x: Tensor, site: Site, operation: MapOperation) -> Tensor:
 
     It needs no cleaning of its gradient: that goes to the maximum of each real window, a real pixel.
     """
-    y = amid(x, site.regions(x), float("-inf"), operation)
-    return blank(y, site.regions_after(y))
+    y = applied_with_outside(x, site.regions(x), float("-inf"), operation)
+    return zero_outside(y, site.regions_after(y))
 
 
 def avg_pooled(

@@ -124,7 +124,7 @@ def clean(x: Tensor, regions: Regions | None, *, shared: bool = False) -> Tensor
     if regions is None:
         return x
     if regions.masked:
-        return masks.filled(x, regions, 0.0)
+        return masks.filled_outside(x, regions, 0.0)
     return (_CleanCopy if shared else _Clean).apply(x, regions)
 
 
@@ -139,25 +139,29 @@ def region_max(x: Tensor, regions: Regions | None) -> Tensor:
     """The maximum over each image's region, (N, C)."""
     if regions is None:
         return x.amax(dim=(2, 3))
-    return masks.sunk(x, regions).amax(dim=(2, 3)) if regions.masked else _Max.apply(x, regions)
+    return masks.lowest_outside(x, regions).amax(dim=(2, 3)) if regions.masked else _Max.apply(x, regions)
 
 
-def blank(x: Tensor, regions: Regions | None) -> Tensor:
+def zero_outside(x: Tensor, regions: Regions | None) -> Tensor:
     """A map with zeros outside the regions, whose gradient is zero there as it is."""
     if regions is None:
         return x
     if regions.masked:
-        return masks.filled(x, regions, 0.0)
+        return masks.filled_outside(x, regions, 0.0)
     fill(x, regions, 0.0)
     return x
 
 
-def amid(x: Tensor, regions: Regions | None, value: float, operation: Callable[[Tensor], Tensor]) -> Tensor:
+def applied_with_outside(
+    x: Tensor, regions: Regions | None, value: float, operation: Callable[[Tensor], Tensor]
+) -> Tensor:
     """What an operation makes of a map with a value outside the regions, whose gradient is zero there as it is."""
     if regions is None:
         return operation(x)
     if regions.masked:
-        return operation(masks.sunk(x, regions) if value == float("-inf") else masks.filled(x, regions, value))
+        return operation(
+            masks.lowest_outside(x, regions) if value == float("-inf") else masks.filled_outside(x, regions, value)
+        )
     fill(x, regions, value)
     y = operation(x)
     fill(x, regions, 0.0)
