@@ -16,7 +16,7 @@ from unsquare.errors import ConfigError, ExactError
 from unsquare.exact import make_exact
 from unsquare.exact.ops import strips
 from unsquare.exact.verify import reference
-from unsquare.exact.verify.verification import ExactnessErrors, Verification, verify_exact
+from unsquare.exact.verify.verification import ExactnessErrors, Verification, named_model, verify_exact
 from unsquare.torchvision_guard import import_timm
 
 timm = import_timm()
@@ -317,6 +317,8 @@ def test_mistakes_are_named() -> None:
     """Unknown names, single images, other arithmetic, exact models and sizes that do not fit are named."""
     with pytest.raises(ConfigError, match=r"no model 'resnet5O'; did you mean .*resnet50"):
         verify_exact("resnet5O")
+    with pytest.raises(ConfigError, match=r"no model 'resnet5O'; did you mean .*resnet50"):
+        named_model("resnet5O", pretrained=True)
     with pytest.raises(ConfigError, match="two or more images"):
         verify_exact("test_resnet", sizes=[(64, 64)])
     with pytest.raises(ConfigError, match="dtype must be"):

@@ -159,9 +159,8 @@ def applied_with_outside(
     if regions is None:
         return operation(x)
     if regions.masked:
-        return operation(
-            masks.lowest_outside(x, regions) if value == float("-inf") else masks.filled_outside(x, regions, value)
-        )
+        lowest = value == float("-inf")
+        return operation(masks.lowest_outside(x, regions) if lowest else masks.filled_outside(x, regions, value))
     fill(x, regions, value)
     y = operation(x)
     fill(x, regions, 0.0)

@@ -127,7 +127,7 @@ def _followed(
         dtype = next((parameter.dtype for parameter in shadow.parameters()), torch.float32)
         images = torch.empty((num_images, num_channels(shadow), *canvas), dtype=dtype, device="meta")
         tracer.maps.set(images, FeatureMap(Extent(), clean=True))
-        with torch.set_grad_enabled(training), tracer.watched():  # code may ask, and do other things with gradients
+        with torch.set_grad_enabled(training), tracer.observing():  # code may ask, and do other things with gradients
             output = tracer.call(method, images)
         leaves = tree_leaves(output)
         if not all(isinstance(leaf, Tensor) for leaf in leaves):

@@ -107,7 +107,7 @@ class Tracer:
         self._sizes = SizeTracker(self.maps, num_images, self._refuse, self._by_rule, tell=tell)
 
     @contextmanager
-    def watched(self) -> Iterator[None]:
+    def observing(self) -> Iterator[None]:
         """See what the model does inside."""
         handles = []
         for name, module in self._model.named_modules():
