@@ -625,7 +625,6 @@ def network_cases(stage: Stage) -> Iterator[Case]:
                 "dtype": {**CHOICE, "a dtype": torch.float64, "None": None},
                 "tolerance": {**NUMBER, "negative": -1},
                 "training": SWITCH,
-                "pretrained": SWITCH,
             },
         )
     )[1:]

@@ -25,7 +25,7 @@ from matplotlib.patches import Rectangle
 from torch import Tensor, nn
 
 from unsquare.exact import make_exact
-from unsquare.exact.verify import references as lone
+from unsquare.exact.verify import reference
 from unsquare.torchvision_guard import import_timm
 
 timm = import_timm()
@@ -94,7 +94,7 @@ def edge_values() -> dict[str, Tensor]:
     """What the second layer's windows find around a region's right edge after convolution, batch norm and ReLU."""
     torch.manual_seed(4)
     first = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU()).double().eval()
-    first = lone.shaken(first, 3)
+    first = reference.randomized(first, 3)
     image = normalised(12, 9, 1)
     canvas = torch.zeros(1, 3, 12, 14, dtype=torch.float64)
     canvas[0, :, :, :9] = image
@@ -148,7 +148,7 @@ def draw_windows(axes: list[Axes]) -> None:
 def draw_errors(axes: np.ndarray[Any, Any]) -> Any:
     """Maps of the error against the lone image, stage by stage: naive above, exact below."""
     torch.manual_seed(0)
-    model = lone.shaken(timm.create_model("resnet18")).double().eval()
+    model = reference.randomized(timm.create_model("resnet18")).double().eval()
     images = [normalised(*size, seed) for seed, size in enumerate(SIZES)]
     canvas = torch.zeros(2, 3, *CANVAS, dtype=torch.float64)
     for place, image in zip(canvas, images):

@@ -1,4 +1,4 @@
-"""References for exactness: stock models on lone, unpadded images, and comparisons with them."""
+"""References for exactness: stock models on unpadded images, and comparisons with them."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from unsquare.exact.verify import references as lone
+from unsquare.exact.verify import reference
 from unsquare.torchvision_guard import import_timm
 
 timm = import_timm()
 
 
 def stock_model(name: str, dtype: torch.dtype = torch.float64, *, short: bool = False, **options: object) -> nn.Module:
-    """A stock timm model in which no parameter or statistic hides behind a zero or one of its initialisation.
+    """A stock timm model in which no parameter or statistic hides behind a zero or one of its initialization.
 
     A short one has no repeated blocks.
     """
     torch.manual_seed(0)
     model = timm.create_model(name, **{"num_classes": 7, **options})
-    model = lone.shaken(without_repeats(model) if short else model)
+    model = reference.randomized(without_repeats(model) if short else model)
     return model.to(dtype).eval()
 
 
@@ -41,7 +41,9 @@ def without_repeats(model: nn.Module) -> nn.Module:
     return model
 
 
-def lone_images(sizes: list[tuple[int, int]], dtype: torch.dtype = torch.float64, channels: int = 3) -> list[Tensor]:
+def unpadded_images(
+    sizes: list[tuple[int, int]], dtype: torch.dtype = torch.float64, channels: int = 3
+) -> list[Tensor]:
     """Images (C, h, w) of these sizes, the same for every dtype."""
     generator = torch.Generator().manual_seed(2)
     return [torch.randn(channels, *size, generator=generator, dtype=torch.float64).to(dtype) for size in sizes]
@@ -65,19 +67,19 @@ def gradient_errors(actual: nn.Module, expected: nn.Module) -> dict[str, float]:
         {name: parameter.grad for name, parameter in model.named_parameters()} for model in (actual, expected)
     )
     assert None not in actual_grads.values()
-    return lone.gradient_errors(actual_grads, {name: grad for name, grad in grads.items() if grad is not None})
+    return reference.gradient_errors(actual_grads, {name: grad for name, grad in grads.items() if grad is not None})
 
 
 def run_alone(model: nn.Module, images: list[Tensor], weights: Tensor) -> Tensor:
     """Outputs (N, ...) of a stock model on each image alone; gradients of their weighted sum are left in it."""
-    outputs = torch.cat(lone.alone(model, images))
+    outputs = torch.cat(reference.alone(model, images))
     (outputs * weights).sum().backward()
     return outputs.detach()
 
 
 def run_ragged(model: nn.Module, images: list[Tensor], weights: Tensor) -> Tensor:
     """The same of a model in training whose batch norms share all images' real pixels."""
-    outputs = torch.cat(lone.ragged(model, images))
+    outputs = torch.cat(reference.ragged(model, images))
     (outputs * weights).sum().backward()
     return outputs.detach()
 
@@ -88,9 +90,9 @@ def references() -> SimpleNamespace:
     return SimpleNamespace(
         stock_model=stock_model,
         without_repeats=without_repeats,
-        lone_images=lone_images,
+        unpadded_images=unpadded_images,
         padded=padded,
-        error=lone.error,
+        error=reference.relative_error,
         gradient_errors=gradient_errors,
         run_alone=run_alone,
         run_ragged=run_ragged,

@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 from torch import distributed, nn
 
 from unsquare.exact import make_exact
-from unsquare.exact.verify import references as lone
+from unsquare.exact.verify import reference
 from unsquare.torchvision_guard import import_timm
 
 SHARES = [[(33, 47), (64, 96)], [(50, 61)]]
@@ -21,7 +21,7 @@ def images(generator: torch.Generator) -> list[list[torch.Tensor]]:
 def model(name: str) -> nn.Module:
     """The stock model, the same in all processes."""
     torch.manual_seed(0)
-    return lone.shaken(import_timm().create_model(name, num_classes=7)).double().train()
+    return reference.randomized(import_timm().create_model(name, num_classes=7)).double().train()
 
 
 def loss(exact: nn.Module, share: list[torch.Tensor]) -> torch.Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from unsquare.exact import make_exact, output_regions
-from unsquare.exact.verify import references as lone
+from unsquare.exact.verify import reference
 from unsquare.torchvision_guard import import_timm
 
 import_timm()  # a torchvision built for another torch can be imported after it
@@ -43,9 +43,9 @@ def test_draws_per_image_do_not_see_the_canvas(
     Numbers are drawn per image, so one seed gives both the same: outputs and gradients agree to 1e-10.
     """
     torch.manual_seed(0)
-    stock = lone.shaken(build()).double().train()
+    stock = reference.randomized(build()).double().train()
     exact = make_exact(stock)
-    images = references.lone_images([(65, 90)] * num_images)
+    images = references.unpadded_images([(65, 90)] * num_images)
     weights = torch.linspace(-1, 1, num_images * 7, dtype=torch.float64).view(num_images, 7)
     torch.manual_seed(3)
     expected = stock(torch.stack(images))
@@ -59,7 +59,7 @@ def test_draws_per_image_do_not_see_the_canvas(
 
 
 class _Replayed:
-    """Notes which values dropout has kept in a padded batch, and lets a lone image's dropout keep the same."""
+    """Notes which values dropout has kept in a padded batch, and lets an unpadded image's dropout keep the same."""
 
     def __init__(self, exact: nn.Sequential, stock: nn.Sequential) -> None:
         self.kept: dict[int, Tensor] = {}
@@ -84,13 +84,13 @@ class _Replayed:
 
 
 def test_dropped_values_are_dropped_alone(references: SimpleNamespace) -> None:
-    """Dropout draws per place of the canvas; a lone image that loses the same values has the same map and gradients."""
+    """Dropout draws per place of the canvas; an unpadded image that loses the same has the same map and gradients."""
     torch.manual_seed(0)
     layers = [nn.Conv2d(3, 8, 3, 2, 1), nn.Dropout(0.4), nn.GroupNorm(2, 8), nn.ReLU()]
     stock = nn.Sequential(*layers, nn.Conv2d(8, 8, 3, padding=1), nn.Dropout(0.2), nn.Conv2d(8, 4, 3, padding=1))
     stock = stock.double().train()
     exact = make_exact(stock)
-    images = references.lone_images([(33, 47), (20, 25)])
+    images = references.unpadded_images([(33, 47), (20, 25)])
     pixels, sizes = references.padded(images, extra=(9, 6))
     replayed = _Replayed(exact, stock)
     pixels.requires_grad_()

@@ -78,7 +78,7 @@ def test_one_graph_gives_what_eager_gives(
     model = copy.deepcopy(eager)
     run, counter = _compiled(model)
     for sizes in (SIZES, OTHER_SIZES):
-        batch = references.padded(references.lone_images(sizes))
+        batch = references.padded(references.unpadded_images(sizes))
         assert references.error(_step(run, model, batch), _step(eager, eager, batch)) < 1e-10
         _assert_same(references, model, eager, 1e-10)
     assert counter.frame_count == 1
@@ -104,16 +104,16 @@ def test_checkpointed_blocks_compile(references: SimpleNamespace) -> None:
     eager, model = make_exact(stock).train(), make_exact(stock).train()
     model.set_grad_checkpointing(True)
     run, _ = _compiled(model)
-    batch = references.padded(references.lone_images(SIZES))
+    batch = references.padded(references.unpadded_images(SIZES))
     assert references.error(_step(run, model, batch), _step(eager, eager, batch)) < 1e-10
     _assert_same(references, model, eager, 1e-10)
 
 
-def test_lone_images_compile(references: SimpleNamespace) -> None:
+def test_unpadded_images_compile(references: SimpleNamespace) -> None:
     """Without sizes, in training, the compiled model is the stock model."""
     stock, model = _small().double(), make_exact(_small().double())
     run, _ = _compiled(model)
-    image = references.lone_images(SIZES[:1])[0][None]
+    image = references.unpadded_images(SIZES[:1])[0][None]
     assert references.error(_step(run, model, (image,)), _step(stock, stock, (image,))) < 1e-10
     _assert_same(references, model, stock, 1e-10)
 
@@ -122,12 +122,12 @@ def test_eager_and_compiled_calls_mix(references: SimpleNamespace) -> None:
     """The same model may be called eagerly between a compiled forward and its backward."""
     exact = make_exact(references.stock_model("test_resnet"))
     run, _ = _compiled(exact)
-    batch = references.padded(references.lone_images(SIZES))
+    batch = references.padded(references.unpadded_images(SIZES))
     _step(exact, exact, batch)
     expected = [parameter.grad.clone() for parameter in exact.parameters()]
     exact.zero_grad()
     output = run(*batch)
-    exact(*references.padded(references.lone_images(OTHER_SIZES)))
+    exact(*references.padded(references.unpadded_images(OTHER_SIZES)))
     (output * torch.linspace(-1, 1, output.numel(), dtype=output.dtype).view_as(output)).sum().backward()
     for parameter, gradient in zip(exact.parameters(), expected):
         torch.testing.assert_close(parameter.grad, gradient, rtol=1e-10, atol=1e-12)
@@ -137,7 +137,7 @@ def test_inductor(references: SimpleNamespace) -> None:
     """The default backend trains as eager does, to float32's rounding."""
     eager, model = make_exact(_small()), make_exact(_small())
     run, _ = _compiled(model, "inductor")
-    batch = references.padded(references.lone_images(SIZES, torch.float32))
+    batch = references.padded(references.unpadded_images(SIZES, torch.float32))
     assert references.error(_step(run, model, batch), _step(eager, eager, batch)) < 1e-4
     _assert_same(references, model, eager, 1e-4)
 
@@ -148,11 +148,11 @@ def _exported(model: nn.Module, image: Tensor) -> torch.export.ExportedProgram:
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_convnext", "test_efficientnet"])
-def test_exports_for_lone_images_of_any_size(references: SimpleNamespace, name: str) -> None:
-    """The exact model exports without sizes; the program gives every lone image what the stock model gives it."""
+def test_exports_for_unpadded_images_of_any_size(references: SimpleNamespace, name: str) -> None:
+    """The exact model exports without sizes; the program gives every unpadded image what the stock model gives it."""
     stock = references.stock_model(name)
-    program = _exported(make_exact(stock).eval(), references.lone_images([(96, 128)])[0][None]).module()
-    for image in references.lone_images([(64, 96), (97, 131), (200, 75)]):
+    program = _exported(make_exact(stock).eval(), references.unpadded_images([(96, 128)])[0][None]).module()
+    for image in references.unpadded_images([(64, 96), (97, 131), (200, 75)]):
         assert references.error(program(image[None]).detach(), stock(image[None]).detach()) < 1e-12
 
 

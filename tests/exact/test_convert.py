@@ -19,8 +19,8 @@ SIZES = [(33, 47), (64, 96), (50, 61)]
 
 
 def _compare(references: SimpleNamespace, stock: nn.Module, dtype: torch.dtype) -> tuple[float, float]:
-    """Error of the outputs and worst error of a parameter's gradient, padded batch against lone images."""
-    images = references.lone_images(SIZES, dtype)
+    """Error of the outputs and worst error of a parameter's gradient, padded batch against unpadded images."""
+    images = references.unpadded_images(SIZES, dtype)
     weights = torch.linspace(-1, 1, len(SIZES) * 7, dtype=dtype).view(len(SIZES), 7)
     exact = make_exact(stock)
     expected = references.run_alone(stock, images, weights)
@@ -32,7 +32,7 @@ def _compare(references: SimpleNamespace, stock: nn.Module, dtype: torch.dtype) 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "convnext_atto", "convnextv2_atto"])
 def test_double_precision_agrees_to_ten_digits(references: SimpleNamespace, name: str) -> None:
-    """Outputs and gradients of lone images and of a batch padded with NaN agree to 1e-10 in float64."""
+    """Outputs and gradients of unpadded images and of a batch padded with NaN agree to 1e-10 in float64."""
     outputs, gradients = _compare(references, references.stock_model(name), torch.float64)
     assert outputs < 1e-10
     assert gradients < 1e-10
@@ -51,7 +51,7 @@ def test_double_precision_agrees_to_ten_digits(references: SimpleNamespace, name
 def test_single_precision_agrees_to_five_digits(
     references: SimpleNamespace, name: str, options: dict[str, str]
 ) -> None:
-    """Outputs and gradients of lone images and of a batch padded with NaN agree to 1e-5 in float32."""
+    """Outputs and gradients of unpadded images and of a batch padded with NaN agree to 1e-5 in float32."""
     stock = references.stock_model(name, torch.float32, **options)
     outputs, gradients = _compare(references, stock, torch.float32)
     assert outputs < 1e-5
@@ -76,7 +76,7 @@ def test_resnet50_outputs_agree_in_single_precision(references: SimpleNamespace)
 
 @pytest.mark.parametrize("name", ["convnext_atto", "convnextv2_atto"])
 def test_training_convnext_agrees(references: SimpleNamespace, name: str) -> None:
-    """In training a ConvNeXt, whose norms do not cross images, agrees with lone images to 1e-5 in float32."""
+    """In training a ConvNeXt, whose norms do not cross images, agrees with unpadded images to 1e-5 in float32."""
     outputs, gradients = _compare(references, references.stock_model(name, torch.float32).train(), torch.float32)
     assert outputs < 1e-5
     assert gradients < 1e-5
@@ -138,7 +138,7 @@ def test_weights_go_both_ways(references: SimpleNamespace) -> None:
     stock.load_state_dict(exact.state_dict())
     fresh = make_exact(references.stock_model("test_resnet"))
     fresh.load_state_dict(stock.state_dict())
-    pixels, sizes = references.padded(references.lone_images(SIZES))
+    pixels, sizes = references.padded(references.unpadded_images(SIZES))
     torch.testing.assert_close(fresh(pixels, sizes), exact(pixels, sizes), rtol=0, atol=0)
 
 
@@ -148,7 +148,7 @@ def test_a_copy_works_by_itself(references: SimpleNamespace) -> None:
     copied = copy.deepcopy(exact)
     assert copied.exact_passes is not exact.exact_passes
     assert all(layer.exact_passes is copied.exact_passes for layer in copied.modules() if hasattr(layer, "extent"))
-    pixels, sizes = references.padded(references.lone_images(SIZES))
+    pixels, sizes = references.padded(references.unpadded_images(SIZES))
     torch.testing.assert_close(copied(pixels, sizes), exact(pixels, sizes), rtol=0, atol=0)
 
 
@@ -156,7 +156,7 @@ def test_without_sizes_the_whole_canvas_is_real(references: SimpleNamespace) -> 
     """Without sizes, and with sizes that fill the canvas, the stock model's answer comes out."""
     stock = references.stock_model("test_resnet")
     exact = make_exact(stock)
-    images = torch.stack(references.lone_images([(64, 80)] * 2))
+    images = torch.stack(references.unpadded_images([(64, 80)] * 2))
     expected = stock(images)
     torch.testing.assert_close(exact(images), expected)
     torch.testing.assert_close(exact(images, torch.tensor([[64, 80]] * 2)), expected)
@@ -165,7 +165,7 @@ def test_without_sizes_the_whole_canvas_is_real(references: SimpleNamespace) -> 
 def test_the_callers_pixels_are_not_written_to(references: SimpleNamespace) -> None:
     """The batch handed in is unchanged afterwards, in either memory format."""
     exact = make_exact(references.stock_model("test_resnet"))
-    pixels, sizes = references.padded(references.lone_images(SIZES), garbage=3.0)
+    pixels, sizes = references.padded(references.unpadded_images(SIZES), garbage=3.0)
     for memory_format in (torch.contiguous_format, torch.channels_last):
         given = pixels.contiguous(memory_format=memory_format)
         before = given.clone()
@@ -174,26 +174,26 @@ def test_the_callers_pixels_are_not_written_to(references: SimpleNamespace) -> N
 
 
 def test_gradients_reach_real_pixels_only(references: SimpleNamespace) -> None:
-    """The gradient by the input is the lone image's inside its region, and zero outside."""
+    """The gradient by the input is the unpadded image's inside its region, and zero outside."""
     stock = references.stock_model("test_resnet")
-    images = references.lone_images(SIZES)
+    images = references.unpadded_images(SIZES)
     pixels, sizes = references.padded(images)
     pixels.requires_grad_()
     make_exact(stock)(pixels, sizes).sum().backward()
     for index, image in enumerate(images):
-        lone = image[None].requires_grad_()
-        stock(lone).sum().backward()
+        unpadded = image[None].requires_grad_()
+        stock(unpadded).sum().backward()
         inside = pixels.grad[index, :, : image.shape[1], : image.shape[2]]
-        assert references.error(inside, lone.grad[0]) < 1e-10
+        assert references.error(inside, unpadded.grad[0]) < 1e-10
         assert pixels.grad[index].abs().sum() == pytest.approx(float(inside.abs().sum()))
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "convnext_atto"])
-def test_feature_maps_are_those_of_lone_images(references: SimpleNamespace, name: str) -> None:
-    """Without a head the feature map is the lone one inside each output region, and zero outside."""
+def test_feature_maps_are_those_of_unpadded_images(references: SimpleNamespace, name: str) -> None:
+    """Without a head the feature map is the unpadded one inside each output region, and zero outside."""
     stock = references.stock_model(name, num_classes=0, global_pool="")
     exact = make_exact(stock)
-    images = references.lone_images(SIZES)
+    images = references.unpadded_images(SIZES)
     pixels, sizes = references.padded(images, extra=(40, 70))
     regions = output_regions(exact, sizes)
     _assert_maps(exact(pixels, sizes), regions, [stock(image[None])[0] for image in images])
@@ -214,7 +214,7 @@ def test_a_new_head_is_exact_too(references: SimpleNamespace) -> None:
     exact = make_exact(references.stock_model("test_resnet", num_classes=0, global_pool=""))
     exact.reset_classifier(5, "avg")
     assert exact.get_classifier().out_features == 5
-    images = references.lone_images(SIZES)
+    images = references.unpadded_images(SIZES)
     pixels, sizes = references.padded(images)
     alone = torch.cat([exact(image[None]) for image in images])
     assert references.error(exact(pixels, sizes), alone) < 1e-10
@@ -242,7 +242,7 @@ def test_output_regions_needs_a_feature_map(references: SimpleNamespace) -> None
 def test_wrong_sizes_are_refused(references: SimpleNamespace, sizes: Tensor, message: str) -> None:
     """Sizes of another count, type, or beyond the canvas are named."""
     exact = make_exact(references.stock_model("test_resnet"))
-    pixels, _ = references.padded(references.lone_images(SIZES))
+    pixels, _ = references.padded(references.unpadded_images(SIZES))
     with pytest.raises(ExactError, match=message):
         exact(pixels, sizes)
 
@@ -250,8 +250,8 @@ def test_wrong_sizes_are_refused(references: SimpleNamespace, sizes: Tensor, mes
 def test_an_image_smaller_than_a_window_is_refused(references: SimpleNamespace) -> None:
     """An image that the network cannot take alone is named, though its canvas would do."""
     exact = make_exact(references.stock_model("convnext_atto"))
-    pixels, sizes = references.padded(references.lone_images([(64, 64), (3, 64)]))
-    with pytest.raises(ExactError, match="3 x 64 pixels is smaller"):
+    pixels, sizes = references.padded(references.unpadded_images([(64, 64), (3, 64)]))
+    with pytest.raises(ExactError, match="3 x 64 pixels is too small"):
         exact(pixels, sizes)
 
 
@@ -271,10 +271,10 @@ class _WithAid(nn.Module):
 
 @pytest.mark.parametrize("training", [True, False])
 def test_several_outputs(references: SimpleNamespace, training: bool) -> None:
-    """Each tensor of a tuple is that of the lone image, with gradients; a mode may return other things than another."""
+    """Each tensor of a tuple is that of the unpadded image, with gradients; modes may return different things."""
     stock = _WithAid().double().train(training)
     exact = make_exact(stock)
-    images = references.lone_images(SIZES)
+    images = references.unpadded_images(SIZES)
     output = exact(*references.padded(images, extra=(3, 5)))
     assert isinstance(output, tuple) == training
     alone = [stock(image[None]) for image in images]
@@ -291,7 +291,7 @@ def test_maps_of_several_depths(references: SimpleNamespace) -> None:
     """timm's `features_only` networks return a map of each depth, each with regions of its own and zeros outside."""
     stock = references.stock_model("resnet18", num_classes=0, features_only=True)
     exact = make_exact(stock)
-    images = references.lone_images(SIZES)
+    images = references.unpadded_images(SIZES)
     pixels, sizes = references.padded(images, extra=(3, 5))
     maps, regions = exact(pixels, sizes), output_regions(exact, sizes)
     assert len(maps) == len(regions) == 5

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from unsquare.exact import make_exact, output_regions
-from unsquare.exact.verify import references as lone
+from unsquare.exact.verify import reference
 from unsquare.torchvision_guard import import_timm
 
 VGG = import_timm().models.vgg.VGG
@@ -48,26 +48,26 @@ def _sizes(name: str) -> list[tuple[int, int]]:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_every_family_agrees_with_lone_images(references: SimpleNamespace, name: str) -> None:
-    """Outputs and gradients of lone images and of a batch padded with NaN agree to 1e-10 in float64."""
+def test_every_family_agrees_with_unpadded_images(references: SimpleNamespace, name: str) -> None:
+    """Outputs and gradients of unpadded images and of a batch padded with NaN agree to 1e-10 in float64."""
     stock = references.stock_model(name, short=True, **OPTIONS.get(name, {}))
     _check(references, stock, _sizes(name), (32, 0) if name in MULTIPLES_OF_32 else (3, 5))
 
 
-def test_a_narrow_vgg_agrees_with_lone_images(references: SimpleNamespace) -> None:
+def test_a_narrow_vgg_agrees_with_unpadded_images(references: SimpleNamespace) -> None:
     """VGG, whose head is a convolution over seven by seven pixels and needs images of 224, with few channels."""
     torch.manual_seed(0)
     vgg = VGG([8, "M", 8, "M", 8, "M", 8, "M", 8, "M"], num_classes=7, mlp_ratio=0.01, norm_layer=nn.BatchNorm2d)
-    _check(references, lone.shaken(vgg).double().eval(), [(224, 260), (257, 231)], (3, 5))
+    _check(references, reference.randomized(vgg).double().eval(), [(224, 260), (257, 231)], (3, 5))
 
 
 def _check(references: SimpleNamespace, stock: nn.Module, sizes: list[tuple[int, int]], extra: tuple[int, int]) -> None:
     exact = make_exact(stock)
     assert list(exact.state_dict()) == list(stock.state_dict())
-    images = references.lone_images(sizes)
+    images = references.unpadded_images(sizes)
     weights = torch.linspace(-1, 1, len(sizes) * 7, dtype=torch.float64).view(len(sizes), 7)
     expected = references.run_alone(stock, images, weights)
-    with lone.Undisturbed():  # EvoNorm computes in float32 otherwise
+    with reference.WithoutNoise():  # EvoNorm computes in float32 otherwise
         output = exact(*references.padded(images, extra=extra))
     (output * weights).sum().backward()
     assert references.error(output, expected) < 1e-10
@@ -79,9 +79,9 @@ def _check(references: SimpleNamespace, stock: nn.Module, sizes: list[tuple[int,
 )
 def test_training_agrees_with_ragged_images(references: SimpleNamespace, name: str) -> None:
     """In training, batch norms over the real pixels of all images, to 1e-10 in float64."""
-    stock = lone.without_chance(references.stock_model(name, short=True, **OPTIONS.get(name, {}))).train()
+    stock = reference.without_chance(references.stock_model(name, short=True, **OPTIONS.get(name, {}))).train()
     exact = make_exact(stock)
-    images = references.lone_images([(65, 90), (81, 70)])
+    images = references.unpadded_images([(65, 90), (81, 70)])
     weights = torch.linspace(-1, 1, 14, dtype=torch.float64).view(2, 7)
     expected = references.run_ragged(stock, images, weights)
     output = exact(*references.padded(images, extra=(3, 5)))
@@ -94,7 +94,7 @@ def test_feature_maps_are_clean_and_of_the_size_foretold(references: SimpleNames
     """A headless network's map is each image's own inside its region, and zero outside."""
     stock = references.stock_model("tf_efficientnet_b0", num_classes=0, global_pool="")
     exact = make_exact(stock)
-    images = references.lone_images([(65, 90), (81, 70)])
+    images = references.unpadded_images([(65, 90), (81, 70)])
     pixels, sizes = references.padded(images, extra=(3, 5))
     maps = exact(pixels, sizes)
     for image, found, (height, width) in zip(images, maps, output_regions(exact, sizes).tolist()):

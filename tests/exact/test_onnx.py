@@ -92,7 +92,7 @@ def _assert_same(found: Any, expected: Tensor) -> None:
     assert torch.equal(actual.argmax(-1), expected.argmax(-1))
 
 
-def test_lone_pictures_of_any_size(tmp_path: Path) -> None:
+def test_unpadded_pictures_of_any_size(tmp_path: Path) -> None:
     """Exported for one picture at a time, without sizes: logits of all pools are PyTorch's at twenty sizes."""
     model = _EveryPool()
     session = _session(model, (_picture(96, 128),), {"pixels": {2: FREE, 3: FREE}}, tmp_path)

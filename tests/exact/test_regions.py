@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unsquare.exact.extent import Extent, Reach
-from unsquare.exact.regions import Batch, Regions
+from unsquare.exact.extent import Extent, LengthFormula
+from unsquare.exact.regions import BatchRegions, Regions
 from unsquare.shapes import Window
 
 _WINDOWS = st.integers(1, 7).flatmap(
@@ -24,15 +24,15 @@ _WINDOWS = st.integers(1, 7).flatmap(
 
 @settings(max_examples=300)
 @given(windows=st.lists(_WINDOWS, max_size=6), length=st.integers(1, 500))
-def test_reach_equals_window_after_window(windows: list[Window], length: int) -> None:
+def test_a_formula_equals_window_after_window(windows: list[Window], length: int) -> None:
     """The composed form gives the length that PyTorch's rule gives step by step, as long as each window fits."""
-    reach, expected = Reach(), length
+    formula, expected = LengthFormula(), length
     for window in windows:
-        reach, expected = reach.through(window), window.output(expected)
+        formula, expected = formula.through(window), window.output(expected)
         if expected < 1:
-            assert reach.of(length) < 1
+            assert formula.of(length) < 1
             return
-        assert reach.of(length) == expected
+        assert formula.of(length) == expected
 
 
 @settings(max_examples=60, deadline=None)
@@ -53,6 +53,6 @@ def test_outside(sizes: list[tuple[int, int]], extra: tuple[int, int]) -> None:
 
 def test_a_full_canvas_has_no_regions() -> None:
     """Where all images fill the canvas, layers are told that there is nothing to do."""
-    batch = Batch(torch.tensor([[8, 9], [8, 9]]), (8, 9), torch.device("cpu"))
+    batch = BatchRegions(torch.tensor([[8, 9], [8, 9]]), (8, 9), torch.device("cpu"))
     assert batch.regions((Extent(),), (8, 9)).full
-    assert Batch(None, (8, 9), torch.device("cpu")).regions((Extent(),), (8, 9)) is None
+    assert BatchRegions(None, (8, 9), torch.device("cpu")).regions((Extent(),), (8, 9)) is None

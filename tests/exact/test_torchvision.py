@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from unsquare.exact import make_exact
-from unsquare.exact.verify import references as lone
+from unsquare.exact.verify import reference
 from unsquare.torchvision_guard import import_timm
 
 import_timm()  # a torchvision built for another torch can be imported after it
@@ -33,29 +33,29 @@ NETWORKS = [
 
 
 @pytest.mark.parametrize(("name", "training"), NETWORKS)
-def test_torchvision_agrees_with_lone_images(references: SimpleNamespace, name: str, training: bool) -> None:
+def test_torchvision_agrees_with_unpadded_images(references: SimpleNamespace, name: str, training: bool) -> None:
     """All outputs and gradients agree to 1e-10 in float64; in training batch norms share all images' real pixels."""
     torch.manual_seed(0)
     options = {"init_weights": False} if "ception" in name or name == "googlenet" else {}
     if name == "inception_v3":
         options["aux_logits"] = False  # which needs images above 280 pixels in training; GoogLeNet has one, too
     stock = references.without_repeats(torchvision.models.get_model(name, num_classes=7, **options))
-    stock = lone.without_chance(lone.shaken(stock)).double().train(training)
+    stock = reference.without_chance(reference.randomized(stock)).double().train(training)
     exact = make_exact(stock)
-    images = references.lone_images([(83, 97), (97, 80)])
-    expected = [torch.cat(parts) for parts in zip(*map(_tensors, lone.outputs(stock, images)))]
-    with lone.Undisturbed():  # SqueezeNet's dropout stays out of this
+    images = references.unpadded_images([(83, 97), (97, 80)])
+    expected = [torch.cat(parts) for parts in zip(*map(_tensors, reference.reference_outputs(stock, images)))]
+    with reference.WithoutNoise():  # SqueezeNet's dropout stays out of this
         outputs = _tensors(exact(*references.padded(images, extra=(3, 5))))
     assert len(outputs) == len(expected) == (3 if name == "googlenet" and training else 1)
     for found in (outputs, expected):
         torch.stack([output.square().sum() for output in found]).sum().backward()
-    for output, reference in zip(outputs, expected):
-        assert references.error(output, reference) < 1e-10
+    for output, wanted in zip(outputs, expected):
+        assert references.error(output, wanted) < 1e-10
     actual, grads = (
         {path: parameter.grad for path, parameter in model.named_parameters() if parameter.grad is not None}
         for model in (exact, stock)
     )
-    assert lone.worst(lone.gradient_errors(actual, grads).values()) < 1e-10
+    assert reference.largest_error(reference.gradient_errors(actual, grads).values()) < 1e-10
 
 
 def _tensors(output: Any) -> list[Tensor]:

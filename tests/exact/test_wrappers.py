@@ -66,7 +66,7 @@ def _one_process(name: str) -> dict[str, Tensor]:
 def test_two_processes_give_what_one_gives(name: str, kind: str, tmp_path: Path) -> None:
     """Two ranks with unequal numbers of pixels give one process's loss, gradients and statistics to 1e-10 in float64.
 
-    Through DistributedDataParallel, which on a CPU takes no synchronised batch norm; those are synchronised before or
+    Through DistributedDataParallel, which on a CPU takes no synchronized batch norm; those are synchronized before or
     after the model is made exact.
     """
     actual, expected = _two_processes(name, kind, tmp_path), _one_process(name)
@@ -77,22 +77,22 @@ def test_two_processes_give_what_one_gives(name: str, kind: str, tmp_path: Path)
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_synchronised_batch_norm_alone(references: SimpleNamespace, training: bool) -> None:
-    """Without other ranks, and on a CPU, synchronised batch norm is plain exact batch norm, bit for bit."""
+def test_synchronized_batch_norm_alone(references: SimpleNamespace, training: bool) -> None:
+    """Without other ranks, and on a CPU, synchronized batch norm is plain exact batch norm, bit for bit."""
     plain = make_exact(references.stock_model("test_resnet")).train(training)
-    synchronised = nn.SyncBatchNorm.convert_sync_batchnorm(make_exact(references.stock_model("test_resnet")))
-    synchronised.train(training)
-    batch = references.padded(references.lone_images(SIZES))
-    assert torch.equal(synchronised(*batch), plain(*batch))
-    torch.testing.assert_close(synchronised.state_dict(), plain.state_dict(), rtol=0, atol=0)
+    synchronized = nn.SyncBatchNorm.convert_sync_batchnorm(make_exact(references.stock_model("test_resnet")))
+    synchronized.train(training)
+    batch = references.padded(references.unpadded_images(SIZES))
+    assert torch.equal(synchronized(*batch), plain(*batch))
+    torch.testing.assert_close(synchronized.state_dict(), plain.state_dict(), rtol=0, atol=0)
 
 
 def test_lost_activations_are_refused(references: SimpleNamespace) -> None:
     """PyTorch's conversion loses the activation of timm's combined norms, which is said; timm's own keeps it."""
     stock = references.stock_model("test_efficientnet")
-    expected = make_exact(stock)(*references.padded(references.lone_images(SIZES)))
+    expected = make_exact(stock)(*references.padded(references.unpadded_images(SIZES)))
     kept = make_exact(timm.layers.convert_sync_batchnorm(copy.deepcopy(stock)))
-    assert torch.equal(kept(*references.padded(references.lone_images(SIZES))), expected)
+    assert torch.equal(kept(*references.padded(references.unpadded_images(SIZES))), expected)
     with pytest.raises(ExactError, match=r"use timm\.layers\.convert_sync_batchnorm"):
         make_exact(nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(stock)))
 
@@ -101,7 +101,7 @@ def test_a_deep_copy_is_a_model_of_its_own(references: SimpleNamespace) -> None:
     """A copy gives the same, trains alone, and passes of one leave the other untouched."""
     exact = make_exact(references.stock_model("test_resnet")).train()
     copied = copy.deepcopy(exact)
-    batch = references.padded(references.lone_images(SIZES))
+    batch = references.padded(references.unpadded_images(SIZES))
     before = copy.deepcopy(copied.state_dict())
     expected = exact(*batch)
     torch.testing.assert_close(copied.state_dict(), before, rtol=0, atol=0)
@@ -121,7 +121,7 @@ def test_timms_moving_average(references: SimpleNamespace) -> None:
         for parameter in exact.parameters():
             parameter.add_(0.01)
     average.update(exact, step=2)
-    images = references.lone_images(SIZES)
+    images = references.unpadded_images(SIZES)
     alone = torch.cat([undo_exact(average.module)(image[None]) for image in images])
     assert references.error(average.module(*references.padded(images)).detach(), alone.detach()) < 1e-10
     assert not torch.equal(next(average.module.parameters()), next(exact.parameters()))
@@ -130,10 +130,10 @@ def test_timms_moving_average(references: SimpleNamespace) -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("name", ["test_resnet", "test_convnext", "test_efficientnet"])
 def test_autocast(references: SimpleNamespace, name: str, dtype: torch.dtype) -> None:
-    """Under autocast a padded batch is as near to float32 as lone images are, and gradients are finite."""
+    """Under autocast a padded batch is as near to float32 as unpadded images are, and gradients are finite."""
     stock = references.stock_model(name, torch.float32)
     exact = make_exact(stock)
-    images = references.lone_images(SIZES, torch.float32)
+    images = references.unpadded_images(SIZES, torch.float32)
     truth = torch.cat([stock(image[None]) for image in images]).detach()
     with torch.autocast("cpu", dtype):
         alone = torch.cat([stock(image[None]) for image in images])
@@ -165,7 +165,7 @@ def test_maps_stay_channels_last(references: SimpleNamespace, name: str, trainin
 
     for path, module in exact.named_modules():
         module.register_forward_hook(watch(path))
-    output = exact(*references.padded(references.lone_images(SIZES, torch.float32)))
+    output = exact(*references.padded(references.unpadded_images(SIZES, torch.float32)))
     assert output.is_contiguous(memory_format=torch.channels_last)
     assert [path for path in wrong if path] == []
 
@@ -175,7 +175,7 @@ def test_weights_go_both_ways_through_files(references: SimpleNamespace, tmp_pat
     stock = references.stock_model("test_resnet")
     exact = make_exact(stock)
     assert list(exact.state_dict()) == list(stock.state_dict())
-    batch = references.padded(references.lone_images(SIZES))
+    batch = references.padded(references.unpadded_images(SIZES))
     expected = exact(*batch)
     other = timm.create_model("test_resnet", num_classes=7).double().eval()
     save_file(exact.state_dict(), tmp_path / "exact.safetensors")
@@ -196,7 +196,7 @@ def test_undone_is_as_never_made(references: SimpleNamespace, name: str) -> None
     for one, other in zip(undone.modules(), stock.modules(), strict=True):
         assert type(one) is type(other)
         assert one.__dict__.keys() == other.__dict__.keys()
-    image = references.lone_images(SIZES[:1])[0][None]
+    image = references.unpadded_images(SIZES[:1])[0][None]
     assert torch.equal(undone(image), stock(image))
-    batch = references.padded(references.lone_images(SIZES))
+    batch = references.padded(references.unpadded_images(SIZES))
     assert torch.equal(make_exact(undone)(*batch), exact(*batch))

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from unsquare.exact import make_exact
-from unsquare.exact.verify import references as lone
+from unsquare.exact.verify import reference
 from unsquare.network.norms import freeze_batch_norms, group_norms_instead
 
 SIZES = [(33, 47), (64, 96), (50, 61)]
@@ -18,12 +18,12 @@ SIZES = [(33, 47), (64, 96), (50, 61)]
 
 @pytest.mark.parametrize("swap", [freeze_batch_norms, group_norms_instead])
 @pytest.mark.parametrize("name", ["resnet18", "resnetv2_50", "mobilenetv3_small_050"])
-def test_training_agrees_with_lone_images(
+def test_training_agrees_with_unpadded_images(
     references: SimpleNamespace, swap: Callable[[nn.Module], nn.Module], name: str
 ) -> None:
-    """With either norm a padded batch in training is what lone images are, to 1e-10: no image knows another."""
-    stock = lone.without_chance(swap(references.stock_model(name))).train()
-    images = references.lone_images(SIZES)
+    """With either norm a padded batch in training is what unpadded images are, to 1e-10: no image knows another."""
+    stock = reference.without_chance(swap(references.stock_model(name))).train()
+    images = references.unpadded_images(SIZES)
     weights = torch.linspace(-1, 1, 21, dtype=torch.float64).view(3, 7)
     exact = make_exact(stock)
     expected = references.run_alone(stock, images, weights)
@@ -38,7 +38,7 @@ def test_freezing_keeps_function_and_keys(references: SimpleNamespace) -> None:
     stock = references.stock_model("resnet18")
     frozen = make_exact(freeze_batch_norms(stock)).train()
     assert list(frozen.state_dict()) == list(stock.state_dict())
-    images = torch.stack(references.lone_images([(64, 64)] * 2))
+    images = torch.stack(references.unpadded_images([(64, 64)] * 2))
     torch.testing.assert_close(frozen(images), stock(images))
     frozen(images).sum().backward()
     assert torch.equal(frozen.bn1.running_mean, stock.bn1.running_mean)

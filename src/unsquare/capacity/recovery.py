@@ -22,9 +22,9 @@ import torch
 from unsquare.capacity.guard import MemoryGuard, computed_pixels, run_in_parts
 from unsquare.data.loader import PaddedBatch
 from unsquare.errors import ExactError
-from unsquare.exact.random_state import RandomState
 from unsquare.execution.cuts import checkpointed, smallest_tiled
 from unsquare.execution.offload import can_offload
+from unsquare.execution.random_state import RandomState
 from unsquare.execution.strategy import STRATEGY_NAMES, Strategy, StrategyName
 from unsquare.memory.budget import format_bytes
 from unsquare.memory.heap import release_unused

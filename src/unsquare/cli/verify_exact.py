@@ -21,7 +21,7 @@ from torch import nn
 
 from unsquare.cli.parsing import parse, print_json
 from unsquare.errors import ConfigError, UnsquareError, UsageError
-from unsquare.exact.verify.verification import ROUNDING_LIMITS, Errors, Verification, verify_exact
+from unsquare.exact.verify.verification import ROUNDING_LIMITS, ExactnessErrors, Verification, named_model, verify_exact
 from unsquare.settings import Range, Seed
 
 _WIDTH = 110  # where the output goes to a file, or the terminal is narrower than the table
@@ -77,7 +77,7 @@ def run(arguments: Sequence[str]) -> int:
         with console.status(f"{name}: alone, exact, naive"):
             try:
                 measured = verify_exact(
-                    _resolved(name, given.seed),
+                    _resolved(name, given.seed, pretrained=given.pretrained),
                     sizes=sizes,
                     num_images=given.images,
                     max_side=given.max_side,
@@ -85,7 +85,6 @@ def run(arguments: Sequence[str]) -> int:
                     dtype=given.dtype,
                     tolerance=given.tolerance,
                     training=given.training,
-                    pretrained=given.pretrained,
                 )
                 found.append(replace(measured, model=name))
             except UnsquareError as error:
@@ -107,11 +106,11 @@ def _parsed_sizes(text: str) -> list[tuple[int, int]]:
     return [(int(height), int(width)) for height, width in (word.split("x") for word in words)]
 
 
-def _resolved(name: str, seed: int) -> nn.Module | str:
-    """A name of timm's as it is; package.module:function called, with random weights of this seed."""
+def _resolved(name: str, seed: int, *, pretrained: bool) -> nn.Module | str:
+    """A name of timm's, built where trained weights are asked for; package.module:function called, with this seed."""
     module_name, colon, attribute = name.partition(":")
     if not colon:
-        return name
+        return named_model(name, pretrained=True) if pretrained else name
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     torch.manual_seed(seed)
@@ -179,7 +178,7 @@ def _print(found: list[Verification]) -> None:
             )
 
 
-def _numbers(errors: Errors | None) -> list[Any]:
+def _numbers(errors: ExactnessErrors | None) -> list[Any]:
     if errors is None:
         return ["", "", "", ""]
     rounding = max(errors.own_outputs, errors.own_gradients)

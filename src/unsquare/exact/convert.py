@@ -16,13 +16,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from unsquare.errors import ExactError
-from unsquare.exact.calls import Call, Calls, Watched
-from unsquare.exact.model import ExactModel, Method, require_network
+from unsquare.exact.calls import ExactCall, ExactCaller, ExactCalls
+from unsquare.exact.model import ExactMethod, ExactModel, require_network
 from unsquare.exact.regions import Passes, Site
 from unsquare.exact.registry import exact_class, overlaid, stock_class
-from unsquare.exact.tracing.findings import Place, Seen, Trace
-from unsquare.exact.tracing.following import within
 from unsquare.exact.tracing.trace import trace, uncollected
+from unsquare.exact.tracing.traced import TracedCall, TracedModel, TracedSite
+from unsquare.exact.tracing.tracer import within
 from unsquare.exact.verify.trial import aside, check_modules, try_out
 
 # A compiler keeps most functions whole and shows them to the function mode of `calls`, as it should; this one it would
@@ -71,8 +71,8 @@ def _copied(model: nn.Module) -> nn.Module:
     except (TypeError, RuntimeError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise ExactError(
-            f"{stock_class(model).__name__} cannot be copied ({reason}); remove what it keeps beside its weights: "
-            "tensors of the last call, locks, files; undo weight norm and pruning by hooks."
+            f"{stock_class(model).__name__} cannot be copied ({reason}); remove what it stores besides its "
+            "weights, such as tensors of the last call, locks and files, and undo weight norm and pruning by hooks."
         ) from error
 
 
@@ -85,26 +85,26 @@ def undo_exact(model: nn.Module) -> nn.Module:
 
 
 def _convert(model: nn.Module) -> None:
-    """Give every layer its exact form in place; layers that have one are given their sites anew."""
+    """Give every layer its exact form in place; layers that have one already are given new sites."""
     passes = model.exact_passes if isinstance(model, ExactModel) else Passes()
     _restore(model)
     found = trace(model)
     modules: dict[str, Any] = dict(model.named_modules())
-    for path, place in found.layers.items():
+    for path, traced in found.layers.items():
         layer = modules[path]
         layer.__class__ = overlaid(exact_class(layer), stock_class(layer))
-        layer.exact_site = _site(passes, place)
-    for path in _watched(found, modules):
+        layer.exact_site = _site(passes, traced)
+    for path in _callers(found, modules):
         module = modules[path]
         if "forward" in vars(module):
             where = within(f"{path} ({stock_class(module).__name__})", model)
             raise ExactError(
                 f"{where} cannot be made padding-exact: its forward, some of whose calls need exact forms, was "
-                "replaced on the object; write a class of its own instead."
+                "replaced on the instance; define it in a class instead."
             )
-        module.__class__ = overlaid(Watched, type(module))
+        module.__class__ = overlaid(ExactCaller, type(module))
         module.exact_passes, module.exact_calls = passes, _calls(passes, found, path)
-    methods: dict[str, Method | ExactError] = {"forward": _method(passes, found)}
+    methods: dict[str, ExactMethod | ExactError] = {"forward": _method(passes, found)}
     if hasattr(model, "forward_features"):
         try:
             methods["forward_features"] = _method(passes, trace(model, "forward_features"))
@@ -124,35 +124,37 @@ def _restore(model: nn.Module) -> None:
                 module.__dict__.pop(name, None)
 
 
-def _method(passes: Passes, found: Trace) -> Method:
-    return Method(found.outputs, found.joins, _calls(passes, found, ""))
+def _method(passes: Passes, found: TracedModel) -> ExactMethod:
+    return ExactMethod(found.outputs, found.joins, _calls(passes, found, ""))
 
 
-def _watched(found: Trace, modules: dict[str, nn.Module]) -> list[str]:
+def _callers(found: TracedModel, modules: dict[str, nn.Module]) -> list[str]:
     """Paths of modules some of whose calls are replaced, and of those below them whose calls must not be."""
-    callers = {path for path in found.calls if any(call.run for seen in found.calls[path].values() for call in seen)}
+    callers = {
+        path for path in found.calls if any(call.replacement for calls in found.calls[path].values() for call in calls)
+    }
     # By identity, since a module may stand below several others, and has a path below one of them only.
     below = {id(module) for path in callers for module in modules[path].modules()}
     others = {path for path in {*found.calls, *found.known} if id(modules[path]) in below}
     return sorted({*callers, *others} - {""})
 
 
-def _calls(passes: Passes, found: Trace, path: str) -> dict[bool, Calls]:
+def _calls(passes: Passes, found: TracedModel, path: str) -> dict[bool, ExactCalls]:
     """The calls of a module's code by `training`; none where the stock functions are right in all of them."""
     seen = {training: found.calls.get(path, {}).get(training, ()) for training in (True, False)}
-    if not any(call.run for calls in seen.values() for call in calls):
+    if not any(call.replacement for calls in seen.values() for call in calls):
         return {True: (), False: ()}
     return {training: tuple(_call(passes, call) for call in calls) for training, calls in seen.items()}
 
 
-def _call(passes: Passes, seen: Seen) -> Call:
-    return Call(seen.name, seen.run, _site(passes, seen.place) if seen.run else None)
+def _call(passes: Passes, call: TracedCall) -> ExactCall:
+    return ExactCall(call.name, call.replacement, _site(passes, call.site) if call.replacement else None)
 
 
-def _site(passes: Passes, place: Place) -> Site:
+def _site(passes: Passes, traced: TracedSite) -> Site:
     return Site(
         passes,
-        extents=tuple(given.extent for given in place.given),
-        after=tuple(after.extent for after in place.after if after is not None),
-        clean=all(given.clean for given in place.given),
+        extents=tuple(given.extent for given in traced.given),
+        after=tuple(after.extent for after in traced.after if after is not None),
+        clean=all(given.clean for given in traced.given),
     )

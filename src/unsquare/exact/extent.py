@@ -31,13 +31,13 @@ class Floor(NamedTuple):
         return Floor(self.factor // common, self.offset // common, self.divisor // common)
 
 
-class Reach(NamedTuple):
+class LengthFormula(NamedTuple):
     """How a length along one axis follows from the image's: one `Floor` after another."""
 
     floors: tuple[Floor, ...] = ()
 
-    def then(self, factor: int = 1, offset: int = 0, divisor: int = 1) -> Reach:
-        """The reach after one more function of this form; see `Floor`."""
+    def then(self, factor: int = 1, offset: int = 0, divisor: int = 1) -> LengthFormula:
+        """The formula after one more function of this form; see `Floor`."""
         floors, new = self.floors, Floor(factor, offset, divisor).reduced()
         # A floor of a floor is one floor if nothing multiplies, or nothing was rounded, between them.
         while floors and (new.factor == 1 or floors[-1].divisor == 1):
@@ -48,10 +48,10 @@ class Reach(NamedTuple):
                 last.divisor * new.divisor,
             ).reduced()
             floors = floors[:-1]
-        return Reach(floors if new == Floor() else (*floors, new))
+        return LengthFormula(floors if new == Floor() else (*floors, new))
 
-    def through(self, window: Window) -> Reach:
-        """The reach after one more sliding window."""
+    def through(self, window: Window) -> LengthFormula:
+        """The formula after one more sliding window."""
         shift = 2 * window.padding - window.dilation * (window.kernel - 1) - 1 + window.stride
         if window.ceil_mode:
             # The second bound is PyTorch's rule that no last window starts in the right padding.
@@ -84,15 +84,15 @@ class Reach(NamedTuple):
 class Extent(NamedTuple):
     """How a feature map's region follows from the image's size, along both axes."""
 
-    height: Reach = Reach()
-    width: Reach = Reach()
+    height: LengthFormula = LengthFormula()
+    width: LengthFormula = LengthFormula()
 
     def through(self, windows: tuple[Window, Window]) -> Extent:
         """The extent after a sliding window, given as (along the height, along the width)."""
         return Extent(self.height.through(windows[0]), self.width.through(windows[1]))
 
     def grown(self, height: int, width: int) -> Extent:
-        """The extent of a map with so many rows and columns more."""
+        """The extent of a map with this many rows and columns more."""
         return Extent(self.height.then(offset=height), self.width.then(offset=width))
 
     def scaled(self, height: int, width: int) -> Extent:

@@ -11,16 +11,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from unsquare.errors import ExactError
-from unsquare.exact.calls import Calls, watching
+from unsquare.exact.calls import ExactCalls, replacing_calls
 from unsquare.exact.extent import Extent
 from unsquare.exact.ops.strips import clean
-from unsquare.exact.regions import Batch, Passes, Regions
+from unsquare.exact.regions import BatchRegions, Passes, Regions
 from unsquare.exact.registry import PLAIN_BATCH_NORMS, stock_class
-from unsquare.exact.tracing.operations import FeatureMap
+from unsquare.exact.tracing.feature_maps import FeatureMap
 from unsquare.settings import received
+from unsquare.torch_private import tree_flatten, tree_unflatten
 
 
 def output_regions(model: nn.Module, sizes: Tensor, method: str = "forward") -> Any:
@@ -56,7 +56,7 @@ def side_multiple(model: nn.Module) -> int:
     return _multiple(known_method(model).joins)
 
 
-def known_method(model: nn.Module, name: str = "forward") -> Method:
+def known_method(model: nn.Module, name: str = "forward") -> ExactMethod:
     """What is known of a method of an exact model; raises ExactError where it cannot be exact."""
     if not isinstance(model, ExactModel):
         raise ExactError(f"{type(model).__name__} is not exact; pass it to make_exact first.")
@@ -90,7 +90,7 @@ class ExactModel(nn.Module):
     """Laid over a model's own class: opens a pass around each call."""
 
     exact_passes: Passes
-    exact_methods: dict[str, Method | ExactError]
+    exact_methods: dict[str, ExactMethod | ExactError]
     """What is known of each method that opens a pass, or why it cannot be exact."""
     exact_renew: Callable[[nn.Module], None]
     """Gives layers that were put in since their exact forms."""
@@ -142,15 +142,17 @@ class ExactModel(nn.Module):
         return kept
 
 
-def run_within(model: ExactModel, name: str, run: Callable[[Batch], Any], pixels: Tensor, sizes: Tensor | None) -> Any:
+def run_within(
+    model: ExactModel, name: str, run: Callable[[BatchRegions], Any], pixels: Tensor, sizes: Tensor | None
+) -> Any:
     """What `run` returns for a batch of pixels (N, 3, H, W), in place of a method of the model that does the same."""
     if not torch.compiler.is_compiling() and any(type(module) in PLAIN_BATCH_NORMS for module in model.modules()):
-        model.exact_renew(model)  # batch norms were synchronised since: PyTorch and timm put new layers in their place
+        model.exact_renew(model)  # batch norms were synchronized since: PyTorch and timm put new layers in their place
     method = known_method(model, name)
     batch = _batch(model, pixels, sizes, method)
     before = model.exact_passes.begin(batch)
     try:
-        with watching(model.exact_passes, method.calls[model.training], type(model).__name__):
+        with replacing_calls(model.exact_passes, method.calls[model.training], type(model).__name__):
             output = run(batch)
         leaves, structure = tree_flatten(output)
         leaves = [_left(leaf, batch, found) for leaf, found in zip(leaves, method.outputs[model.training])]
@@ -163,28 +165,28 @@ def run_within(model: ExactModel, name: str, run: Callable[[Batch], Any], pixels
     return tree_unflatten(leaves, structure)
 
 
-def _batch(model: ExactModel, pixels: Tensor, sizes: Any, method: Method) -> Batch:
+def _batch(model: ExactModel, pixels: Tensor, sizes: Any, method: ExactMethod) -> BatchRegions:
     if not isinstance(pixels, Tensor) or pixels.ndim != 4:
         given = f"have shape {tuple(pixels.shape)}" if isinstance(pixels, Tensor) else f"are {received(pixels)}"
         raise ExactError(f"pixels must be a tensor (N, 3, height, width), but {given}.")
     canvas = (pixels.shape[2], pixels.shape[3])
     if torch.compiler.is_compiling() and sizes is not None:
-        return Batch(sizes.to(pixels.device, torch.int64), canvas, pixels.device, by_masks=True)
+        return BatchRegions(sizes.to(pixels.device, torch.int64), canvas, pixels.device, by_masks=True)
     checked = _checked(sizes, pixels, method.joins)
     if model.exact_passes.by_masks and checked is not None:
-        return Batch(checked.to(pixels.device), canvas, pixels.device, by_masks=True)
-    return Batch(checked, canvas, pixels.device)
+        return BatchRegions(checked.to(pixels.device), canvas, pixels.device, by_masks=True)
+    return BatchRegions(checked, canvas, pixels.device)
 
 
 @dataclass(frozen=True)
-class Method:
+class ExactMethod:
     """What is known of one of a model's methods."""
 
     outputs: dict[bool, tuple[FeatureMap | None, ...]]
     """What it returns, tensor by tensor, by `training`: a map, or None for one vector per image."""
     joins: dict[tuple[Extent, Extent], str]
     """Extents that must come to the same for each image, and where."""
-    calls: dict[bool, Calls]
+    calls: dict[bool, ExactCalls]
     """Functional calls in the model's own code, by `training`."""
 
     @property
@@ -194,7 +196,7 @@ class Method:
         return returned[0] if len(returned) == 1 else None
 
 
-def _map_regions(batch: Batch, extent: Extent) -> Regions | None:
+def _map_regions(batch: BatchRegions, extent: Extent) -> Regions | None:
     regions = batch.regions((extent,), extent.of_canvas(batch.canvas))
     return None if regions is None or regions.full else regions
 
@@ -224,8 +226,8 @@ def _checked(sizes: Any, pixels: Tensor, joins: dict[tuple[Extent, Extent], str]
             height, width = every[differs][0].tolist()
             what = "A canvas" if differs[-1] and not differs[:-1].any() else "An image"
             raise ExactError(
-                f"{what} of {height} x {width} pixels makes maps of different sizes meet at {where}, where the stock "
-                f"model fails as well; use heights and widths that are multiples of {_multiple(joins)}."
+                f"{what} of {height} x {width} pixels leads to maps of different sizes that meet at {where}, where the "
+                f"stock model fails as well; use heights and widths that are multiples of {_multiple(joins)}."
             )
     return sizes
 
@@ -239,7 +241,7 @@ def _multiple(joins: dict[tuple[Extent, Extent], str]) -> int:
     return 1024
 
 
-def _left(output: Tensor, batch: Batch, found: FeatureMap | None) -> Tensor:
+def _left(output: Tensor, batch: BatchRegions, found: FeatureMap | None) -> Tensor:
     """What the model returns, with zeros outside the regions if it is a map."""
     regions = None if found is None else _map_regions(batch, found.extent)
     if found is None or regions is None:
@@ -250,7 +252,7 @@ def _left(output: Tensor, batch: Batch, found: FeatureMap | None) -> Tensor:
     return torch.where(regions.inside.reshape(shape), output, 0.0)
 
 
-def entered(pixels: Tensor, batch: Batch) -> Tensor:
+def entered(pixels: Tensor, batch: BatchRegions) -> Tensor:
     """The pixels, channels-last, with zeros outside the images; never the caller's own memory if it changes."""
     entered = pixels.contiguous(memory_format=torch.channels_last)
     if batch.by_masks:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from unsquare.errors import ExactError
 from unsquare.exact.extent import Extent
+from unsquare.torch_private import in_backward, when_backward_ends
 
 _Value = TypeVar("_Value")
 
@@ -91,7 +92,7 @@ class MaskedRegions(Regions):
         self.inside = rows[:, None, :, None] & columns[:, None, None, :]
 
 
-class Batch:
+class BatchRegions:
     """The images of one forward pass: their sizes and canvas, and every region worked out so far."""
 
     def __init__(
@@ -127,16 +128,16 @@ class Batch:
         if not fitting:
             made = " or ".join("{} x {}".format(*extent.of_canvas(self.canvas)) for extent in extents)
             raise ExactError(
-                f"A layer was given a map of {shape[0]} x {shape[1]} where the canvas of this batch makes {made}; "
-                "the model was not called as a whole, or the canvas is smaller than its windows; raise min_side."
+                f"A layer expects a map of {made} on the canvas of this batch, but got {shape[0]} x {shape[1]}; call "
+                "the model as a whole, and raise min_side if the canvas is smaller than its windows."
             )
         regions = self.recall(fitting[0], lambda: self._regions(fitting[0]))
         if len(fitting) > 1 and (
             self.by_masks or any(not torch.equal(regions.sizes, extent.of(self.sizes)) for extent in fitting[1:])
         ):
             raise ExactError(
-                f"A layer shared between depths was given a map of {shape[0]} x {shape[1]}, which several depths make "
-                "on this canvas; use one layer for each depth."
+                f"A layer that is used at several depths got a map of {shape[0]} x {shape[1]}, which more than one of "
+                "them makes on this canvas; use a separate layer for each depth."
             )
         return regions
 
@@ -149,22 +150,22 @@ class Batch:
         if too_small.any():
             height, width = self.sizes[too_small][0].tolist()
             raise ExactError(
-                f"An image of {height} x {width} pixels is smaller than the network can take: one of its "
-                "windows does not fit; raise min_side in the geometry."
+                f"An image of {height} x {width} pixels is too small for the network: one of its windows does not fit; "
+                "raise min_side in the geometry."
             )
         return Regions(sizes, extent.of_canvas(self.canvas), self.device)
 
 
-class _State:
+class _PassState:
     """What a pass notes: the batch on its way forward, the one on its way back, and the calls now replaced."""
 
     def __init__(self) -> None:
-        self.forward: Batch | None = None
-        self.backward: Batch | None = None
-        self.frame: Any = None
+        self.forward: BatchRegions | None = None
+        self.backward: BatchRegions | None = None
+        self.replacer: Any = None
 
 
-class _ThreadState(threading.local, _State):
+class _ThreadState(threading.local, _PassState):
     """The same for each thread by itself."""
 
 
@@ -180,23 +181,23 @@ class Passes:
         self.by_masks = False
         """Whether regions are kept by masks where nothing is compiled: for comparison."""
         self._threads = _ThreadState()
-        self._compiled = _State()  # compilers do not follow what belongs to a thread
+        self._compiled = _PassState()  # compilers do not follow what belongs to a thread
 
     @property
-    def _now(self) -> _State:
+    def _now(self) -> _PassState:
         return self._compiled if torch.compiler.is_compiling() else self._threads
 
     @property
-    def frame(self) -> Any:
+    def replacer(self) -> Any:
         """The functional calls of the module whose code runs now, where any of them is replaced; see `calls`."""
-        return self._now.frame
+        return self._now.replacer
 
-    @frame.setter
-    def frame(self, frame: Any) -> None:
-        self._now.frame = frame
+    @replacer.setter
+    def replacer(self, replacer: Any) -> None:
+        self._now.replacer = replacer
 
     @property
-    def batch(self) -> Batch | None:
+    def batch(self) -> BatchRegions | None:
         """The batch of the pass in progress; None outside any, where the whole canvas counts as real.
 
         Raises:
@@ -209,36 +210,35 @@ class Passes:
             return None
         if state.backward is None:
             raise ExactError(
-                "A checkpointed block can be recomputed only for what the model returned, but backward came from "
-                "elsewhere; take the loss from the model's output, or switch checkpointing off."
+                "A checkpointed block can be recomputed only for a loss of what the model returned, but this backward "
+                "pass starts elsewhere; take the loss from the model's output, or switch checkpointing off."
             )
         return state.backward
 
     @property
     def recomputing(self) -> bool:
         """Whether this is the second run of a checkpointed block, inside backward."""
-        # The same question, asked the same way, decides in torch.utils.checkpoint what to keep.
-        return self._now.forward is None and torch._C._current_graph_task_id() != -1
+        return self._now.forward is None and in_backward()
 
     @property
     def in_progress(self) -> bool:
         """Whether a forward pass is under way."""
         return self._now.forward is not None
 
-    def begin(self, batch: Batch | None) -> Batch | None:
+    def begin(self, batch: BatchRegions | None) -> BatchRegions | None:
         """Make this batch the one in progress; returns the one before, to be given back to `begin`."""
         state = self._now
         before, state.forward = state.forward, batch
         return before
 
-    def mark(self, output: Tensor, batch: Batch) -> None:
+    def mark(self, output: Tensor, batch: BatchRegions) -> None:
         """Have an output name its batch when backward enters its graph, until that backward pass ends."""
         if output.requires_grad and not torch.compiler.is_compiling():
             output.register_hook(lambda grad: self._rewind(batch))
 
-    def _rewind(self, batch: Batch) -> None:
+    def _rewind(self, batch: BatchRegions) -> None:
         self._now.backward = batch
-        torch.autograd.Variable._execution_engine.queue_callback(self._forget)
+        when_backward_ends(self._forget)
 
     def _forget(self) -> None:
         self._now.backward = None

@@ -13,8 +13,6 @@ from typing import Any
 from torch import nn
 
 from unsquare.errors import ExactError
-from unsquare.exact.layers import alone as alone_layers
-from unsquare.exact.layers import frozen
 from unsquare.exact.layers import image as image_layers
 from unsquare.exact.layers import norm as norm_layers
 from unsquare.exact.layers import window as layers
@@ -34,8 +32,8 @@ EXACT_LAYERS: dict[type[nn.Module], type[ExactLayer]] = {
     nn.AvgPool2d: layers.ExactAvgPool2d,
     nn.BatchNorm2d: norm_layers.ExactBatchNorm2d,
     _timm.BatchNormAct2d: norm_layers.ExactBatchNorm2d,
-    frozen.FrozenBatchNorm2d: norm_layers.ExactBatchNorm2d,
-    frozen.FrozenBatchNormAct2d: norm_layers.ExactBatchNorm2d,
+    norm_layers.FrozenBatchNorm2d: norm_layers.ExactBatchNorm2d,
+    norm_layers.FrozenBatchNormAct2d: norm_layers.ExactBatchNorm2d,
     nn.SyncBatchNorm: norm_layers.ExactSyncBatchNorm,
     _timm.SyncBatchNormAct: norm_layers.ExactSyncBatchNorm,
     nn.GroupNorm: norm_layers.ExactGroupNorm,
@@ -54,15 +52,15 @@ EXACT_LAYERS: dict[type[nn.Module], type[ExactLayer]] = {
     _timm.EcaModule: image_layers.ExactEcaModule,
     _timm.CecaModule: image_layers.ExactCecaModule,
     _timm.GlobalContext: image_layers.ExactGlobalContext,
-    _timm.AttentionPool2d: alone_layers.ExactAttentionPool2d,
-    _timm.RotAttentionPool2d: alone_layers.ExactAttentionPool2d,
+    _timm.AttentionPool2d: image_layers.ExactAttentionPool2d,
+    _timm.RotAttentionPool2d: image_layers.ExactAttentionPool2d,
     **dict.fromkeys(
         (
             *(_timm.EvoNorm2dS0, _timm.EvoNorm2dS0a, _timm.EvoNorm2dS1, _timm.EvoNorm2dS1a),
             *(_timm.EvoNorm2dS2, _timm.EvoNorm2dS2a),
             *(_timm.FilterResponseNormAct2d, _timm.FilterResponseNormTlu2d),
         ),
-        alone_layers.ExactAlone,
+        image_layers.ExactPerImage,
     ),
 }
 
@@ -70,7 +68,7 @@ PLAIN_BATCH_NORMS: dict[type[nn.Module], type[nn.Module]] = {
     nn.SyncBatchNorm: nn.BatchNorm2d,
     _timm.SyncBatchNormAct: _timm.BatchNormAct2d,
 }
-"""For each synchronised batch norm, the layer that computes the same on one rank, on any device."""
+"""For each synchronized batch norm, the layer that computes the same on one rank, on any device."""
 
 PIXELWISE_LAYERS: frozenset[type[nn.Module]] = frozenset({nn.Linear})
 """Layers that treat each position of all axes but the last by itself."""
@@ -116,8 +114,8 @@ def _overlaid(exact: Any, stock: Any) -> type[Any]:
         return _subclass(exact, stock, origin)
     except TypeError as error:
         raise ExactError(
-            f"{origin.__name__} cannot be made padding-exact: its class takes no subclasses as it is ({error}); give "
-            "the arguments of __init_subclass__ defaults."
+            f"{origin.__name__} cannot be made padding-exact: its class cannot be subclassed without arguments "
+            f"({error}); give the parameters of __init_subclass__ default values."
         ) from error
 
 

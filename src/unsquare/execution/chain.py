@@ -16,21 +16,20 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
 
 from unsquare.errors import ExactError
 from unsquare.exact.model import entered, run_within
-from unsquare.exact.random_state import undrawn
-from unsquare.exact.regions import Batch
+from unsquare.exact.regions import BatchRegions
 from unsquare.exact.registry import stock_class
 from unsquare.exact.tracing.trace import num_channels, on_meta
 from unsquare.execution.cuts import StepWeight
 from unsquare.execution.offload import kept_elsewhere
+from unsquare.execution.random_state import undrawn
 from unsquare.execution.receptive_field import NotLocalError, ReceptiveFields, find_receptive_field
 from unsquare.execution.strategy import Segment, Strategy
 from unsquare.execution.tiling import Part, Run, TiledPart
+from unsquare.torch_private import TorchDispatchMode, num_writes, tree_leaves
 
 _LARGE_SIDE = 4096
 """Side of an image beside whose maps weights are small; nothing of it is computed."""
@@ -60,7 +59,7 @@ class _MapPassed(NamedTuple):
     @property
     def is_unchanged(self) -> bool:
         """Whether nothing was written into it since."""
-        return self.version == self.tensor._version
+        return self.version == num_writes(self.tensor)
 
     def is_same(self, other: _MapPassed | None) -> bool:
         """Whether nothing was done in between."""
@@ -122,7 +121,7 @@ def find_steps(model: nn.Module, method: str = "forward") -> tuple[ChainStep, ..
 
 
 def _seen(value: Any) -> _MapPassed | None:
-    return _MapPassed(value, value._version) if isinstance(value, Tensor) else None
+    return _MapPassed(value, num_writes(value)) if isinstance(value, Tensor) else None
 
 
 def _is_chain(call: _ModuleCall) -> bool:
@@ -216,7 +215,7 @@ class Chain:
             folder: where activations go that a CPU keeps elsewhere.
         """
 
-        def through(batch: Batch) -> Tensor:
+        def through(batch: BatchRegions) -> Tensor:
             x, place = pixels, sizes
             for segment in strategy.segments:
                 moved = strategy.offload and segment.how != "keep"
@@ -228,7 +227,7 @@ class Chain:
 
         return run_within(self._model, self._method, through, pixels, sizes)
 
-    def _run_segment(self, segment: Segment, x: Tensor, sizes: Tensor, batch: Batch) -> Tensor:
+    def _run_segment(self, segment: Segment, x: Tensor, sizes: Tensor, batch: BatchRegions) -> Tensor:
         modules = [self.module(step) for step in range(segment.start, segment.stop)]
         copied = segment.start > 0 and self.steps[segment.start].in_place
         if segment.how == "tile":
@@ -289,7 +288,7 @@ class Chain:
         pixels = torch.randint(0, 256, shape, dtype=torch.uint8, device=device)
         found: list[tuple[int, int, float]] = []
 
-        def through(batch: Batch) -> Tensor:
+        def through(batch: BatchRegions) -> Tensor:
             seen = {part.data_ptr() for part in [*self._model.parameters(), *self._model.buffers(), pixels]}
             x, given_bytes = pixels, pixels.numel()
             for step in range(len(self.steps)):

@@ -20,9 +20,10 @@ from unsquare.errors import ExactError
 from unsquare.exact.convert import undo_exact
 from unsquare.exact.layers import norm as norm_layers
 from unsquare.exact.layers import window as layers
-from unsquare.exact.random_state import undrawn
 from unsquare.exact.registry import exact_class, stock_class
 from unsquare.exact.tracing.trace import on_meta
+from unsquare.execution.random_state import undrawn
+from unsquare.torch_private import DropoutBase
 
 _LENGTHS = (48, 256)
 """Lengths of the maps looked at, one after another while all is spoilt; whole stages look far."""
@@ -102,7 +103,7 @@ def _require_local(module: nn.Module, where: str) -> None:
         raise NotLocalError(f"{name} looks at whole images")
     if exact is norm_layers.ExactBatchNorm2d and (module.training or module.running_mean is None):
         raise NotLocalError(f"{name} takes its statistics over all pixels; with --norm frozen it keeps those it has")
-    if isinstance(module, nn.modules.dropout._DropoutNd) and module.training and module.p > 0:
+    if isinstance(module, DropoutBase) and module.training and module.p > 0:
         raise NotLocalError(f"{name} draws random numbers for each pixel")
 
 

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from unsquare.exact.random_state import RandomState
-from unsquare.exact.regions import Batch, Passes
+from unsquare.exact.regions import BatchRegions, Passes
+from unsquare.execution.random_state import RandomState
 from unsquare.execution.receptive_field import ReceptiveField, ReceptiveFields
 
 Run = Callable[[Tensor], Tensor]
@@ -144,7 +144,7 @@ class TiledPart:
 
     def run(self, piece: Tensor) -> Tensor:
         """What the steps make of a piece (1, C, h, w), as if it were an image."""
-        before = self._passes.begin(Batch(None, (piece.shape[2], piece.shape[3]), piece.device))
+        before = self._passes.begin(BatchRegions(None, (piece.shape[2], piece.shape[3]), piece.device))
         try:
             if self._enter is not None:
                 piece = self._enter(piece)

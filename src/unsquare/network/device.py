@@ -16,6 +16,7 @@ from unsquare.memory.heap import return_freed
 from unsquare.network.ranks import meet_again, processes_here, together
 from unsquare.plan.config import MOST_BUDGET_PIXELS, MOST_LAUNCH_PIXELS
 from unsquare.settings import MOST_WORKERS, Range, check_settings
+from unsquare.torch_private import cpu_multiplies_bf16
 
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # the run says itself what it uses
 
@@ -101,5 +102,5 @@ def _precision(config: DeviceConfig, device: torch.device) -> Precision:
     if device.type == "cuda":
         return "bf16-mixed" if torch.cuda.get_device_capability(device)[0] >= 8 else "32-true"
     # On a CPU without matrix units or AVX-512 for it, bf16 is emulated and slower than fp32.
-    native = device.type == "cpu" and (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
+    native = device.type == "cpu" and cpu_multiplies_bf16()
     return "bf16-mixed" if native else "32-true"

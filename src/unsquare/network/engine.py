@@ -25,6 +25,7 @@ from unsquare.memory.watch import Phase
 from unsquare.network.classifier import Classifier
 from unsquare.network.optimizer import OptimizerConfig, create_optimizer
 from unsquare.network.ranks import all_reduce, processes_here
+from unsquare.torch_private import add_each
 
 
 class Engine:
@@ -185,7 +186,7 @@ def rollback_on_error(model: torch.nn.Module) -> Iterator[None]:
     both = [(old, parameter) for old, parameter in zip(gradients, model.parameters()) if old is not None]
     new = [(old, parameter.grad) for old, parameter in both if parameter.grad is not None]
     if new:
-        torch._foreach_add_([old for old, _ in new], [grad for _, grad in new])
+        add_each([old for old, _ in new], [grad for _, grad in new])
     for old, parameter in both:
         parameter.grad = old
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from unsquare.exact.layers.frozen import FrozenBatchNorm2d, FrozenBatchNormAct2d
+from unsquare.exact.layers.norm import FrozenBatchNorm2d, FrozenBatchNormAct2d
 from unsquare.torchvision_guard import import_timm
 
 _layers = import_timm().layers

@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from unsquare.capacity.probes import held_bytes, synthetic_batch
 from unsquare.execution.strategy import Strategy
@@ -26,6 +24,7 @@ from unsquare.memory.watch import Phase
 from unsquare.network.engine import Engine
 from unsquare.runs.memory_profile import READ_AHEAD
 from unsquare.shapes import Shape
+from unsquare.torch_private import TorchDispatchMode, storage_id, tree_leaves
 
 KINDS = ("process", "weights", "gradients", "optimizer", "activations", "workspace", "loader")
 
@@ -42,7 +41,7 @@ class LayerBytes:
 
 
 @dataclass(frozen=True)
-class Attribution:
+class PeakAttribution:
     """The peak of a micro-batch, taken apart."""
 
     images: int
@@ -70,7 +69,7 @@ class Attribution:
         }
 
 
-def attribute(engine: Engine, images: int, canvas: Shape, strategy: Strategy, name: str) -> Attribution:
+def attribute(engine: Engine, images: int, canvas: Shape, strategy: Strategy, name: str) -> PeakAttribution:
     """Take the peak of a micro-batch apart.
 
     The peak itself is measured without looking, since looking keeps small objects alive.
@@ -91,9 +90,9 @@ def attribute(engine: Engine, images: int, canvas: Shape, strategy: Strategy, na
     engine.accumulate(batches[0], 1 / images, strategy)
     peak = meter.stop()
     engine.update(0.0)
-    with _running(engine) as ledger:
+    with _recording(engine) as recorder:
         engine.accumulate(batches[0], 1 / images, strategy)
-    moment = ledger.moment
+    peak_allocations = recorder.peak_allocations
     engine.update(0.0)
     weights = sum(map(_num_bytes, [*engine.model.parameters(), *engine.model.buffers()]))
     moments = sum(_num_bytes(part) for part in tree_leaves(list(engine.optimizer.state.values())) if _is_large(part))
@@ -102,23 +101,23 @@ def attribute(engine: Engine, images: int, canvas: Shape, strategy: Strategy, na
         loader, held = batches[0].pixels.numel(), weights + moments
     kinds = dict.fromkeys(KINDS, 0) | {"weights": weights, "optimizer": moments, "loader": loader}
     kinds["process"] = max(0, held - weights - moments - (loader if engine.device.type == "cpu" else 0))
-    for entry in moment.entries:
-        kinds["gradients" if entry.is_gradient else "activations"] += entry.num_bytes
+    for allocation in peak_allocations.allocations:
+        kinds["gradients" if allocation.is_gradient else "activations"] += allocation.num_bytes
     kinds["workspace"] = max(0, peak - sum(kinds.values()))
-    return Attribution(
+    return PeakAttribution(
         images=images,
         canvas=canvas,
         strategy=name,
         peak_bytes=peak,
-        phase=moment.phase,
-        at=moment.module,
+        phase=peak_allocations.phase,
+        at=peak_allocations.module,
         kinds=tuple(kinds.items()),
-        layers=_layers(engine.model, moment.entries),
+        layers=_layers(engine.model, peak_allocations.allocations),
     )
 
 
 @dataclass(frozen=True)
-class _Entry:
+class _Allocation:
     """Memory that an operation took."""
 
     module: str
@@ -127,16 +126,16 @@ class _Entry:
 
 
 @dataclass(frozen=True)
-class _Moment:
+class _PeakAllocations:
     """When most was held, and all that was."""
 
     phase: Phase = ""
     module: str = ""
     total: int = 0
-    entries: tuple[_Entry, ...] = ()
+    allocations: tuple[_Allocation, ...] = ()
 
 
-class _Ledger(TorchDispatchMode):
+class _AllocationRecorder(TorchDispatchMode):
     """Notes what operations take, until it is freed.
 
     A copy of the whole list at each new maximum would take longer than the step; so copies are taken when memory first
@@ -147,7 +146,7 @@ class _Ledger(TorchDispatchMode):
         super().__init__()
         self._engine = engine
         self._known = known
-        self._live: dict[int, _Entry] = {}
+        self._live: dict[int, _Allocation] = {}
         self._total = 0
         self._rising = False
         self._last = ""
@@ -155,7 +154,7 @@ class _Ledger(TorchDispatchMode):
         """Modules whose forward code runs, the innermost last; in backward, too, where that computes again."""
         self.passed = ""
         """The module whose backward pass began last."""
-        self.moment = _Moment()
+        self.peak_allocations = _PeakAllocations()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
@@ -166,62 +165,68 @@ class _Ledger(TorchDispatchMode):
 
     def _note(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
-        key = storage._cdata
+        key = storage_id(storage)
         if key in self._live or storage.data_ptr() in self._known or not storage.nbytes():
             return
         is_gradient = self._engine.phase == "backward" and not self.running
         self._last = self.running[-1] if self.running else self.passed if is_gradient else ""
-        self._live[key] = _Entry(self._last, is_gradient, storage.nbytes())
+        self._live[key] = _Allocation(self._last, is_gradient, storage.nbytes())
         weakref.finalize(storage, self._free, key).atexit = False
         self._total += storage.nbytes()
         self._rising = True
 
     def _free(self, key: int) -> None:
-        entry = self._live.get(key)
-        if entry is None:
+        allocation = self._live.get(key)
+        if allocation is None:
             return
         self.close()
-        self._total -= entry.num_bytes
+        self._total -= allocation.num_bytes
         del self._live[key]
 
     def close(self) -> None:
         """Memory falls, or the step is over: keep the list if this was the most so far."""
-        if self._rising and self._total > self.moment.total:
-            self.moment = _Moment(self._engine.phase, self._last, self._total, tuple(self._live.values()))
+        if self._rising and self._total > self.peak_allocations.total:
+            self.peak_allocations = _PeakAllocations(
+                self._engine.phase, self._last, self._total, tuple(self._live.values())
+            )
         self._rising = False
 
 
 @contextmanager
-def _running(engine: Engine) -> Iterator[_Ledger]:
-    """A ledger of what runs in the block, which knows the module at work in forward and in backward."""
+def _recording(engine: Engine) -> Iterator[_AllocationRecorder]:
+    """A recorder of what runs in the block, which knows the module at work in forward and in backward.
+
+    By hooks of its own: `torch.utils.module_tracker` gives a set of modules without an order, and loses its place where
+    a segment is recomputed (docs/experiments.md).
+    """
     known = {part.untyped_storage().data_ptr() for part in [*engine.model.parameters(), *engine.model.buffers()]}
-    ledger = _Ledger(engine, known)
+    recorder = _AllocationRecorder(engine, known)
     handles = []
     for name, module in engine.model.named_modules():
 
         def enter(*_: Any, name: str = name) -> None:
-            ledger.running.append(name)
+            recorder.running.append(name)
 
         def leave(module: nn.Module, given: Any, output: Any, name: str = name) -> None:
-            ledger.running.pop()
+            recorder.running.pop()
             if isinstance(output, Tensor) and output.grad_fn is not None:
-                output.grad_fn.register_prehook(lambda *_: setattr(ledger, "passed", name))
+                output.grad_fn.register_prehook(lambda *_: setattr(recorder, "passed", name))
 
         handles += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
     try:
-        with ledger:
-            yield ledger
-        ledger.close()
+        with recorder:
+            yield recorder
+        recorder.close()
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _layers(model: nn.Module, entries: tuple[_Entry, ...]) -> tuple[LayerBytes, ...]:
+def _layers(model: nn.Module, allocations: tuple[_Allocation, ...]) -> tuple[LayerBytes, ...]:
     """What each module holds."""
     activations: dict[str, int] = defaultdict(int)
-    for entry in entries:
-        activations[entry.module] += entry.num_bytes
+    for allocation in allocations:
+        activations[allocation.module] += allocation.num_bytes
     layers = []
     for name, module in model.named_modules():
         weights = sum(map(_num_bytes, module.parameters(recurse=False)))

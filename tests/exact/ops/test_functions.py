@@ -41,7 +41,7 @@ def _check(
 ) -> None:
     """Values and gradients of a padded batch equal those of each image alone, whatever comes out."""
     stock = stock.double()
-    images = references.lone_images(sizes, channels=2)
+    images = references.unpadded_images(sizes, channels=2)
     with torch.no_grad():
         stock(images[0][None])  # lazy layers take shape
     exact = make_exact(stock)
@@ -50,8 +50,8 @@ def _check(
     output = exact(pixels, regions)
     output.square().sum().backward()
     for index, image in enumerate(images):
-        lone = image[None].clone().requires_grad_()
-        expected = stock(lone)
+        unpadded = image[None].clone().requires_grad_()
+        expected = stock(unpadded)
         expected.square().sum().backward()
         actual = output[index]
         if expected.ndim == 4 and expected.shape[2:] != output.shape[2:]:
@@ -62,7 +62,7 @@ def _check(
             actual = actual[:, :height, :width]
         torch.testing.assert_close(actual, expected[0], rtol=1e-10, atol=1e-12)
         inside = pixels.grad[index, :, : image.shape[1], : image.shape[2]]
-        torch.testing.assert_close(inside, lone.grad[0], rtol=1e-9, atol=1e-11)
+        torch.testing.assert_close(inside, unpadded.grad[0], rtol=1e-9, atol=1e-11)
     for one, other in zip(exact.parameters(), stock.parameters()):
         torch.testing.assert_close(one.grad, other.grad, rtol=1e-9, atol=1e-11)
 
@@ -127,7 +127,7 @@ def test_steps_of_a_module(references: SimpleNamespace, function: Callable[[Tens
 def test_a_mean_has_the_type_asked_for(references: SimpleNamespace) -> None:
     """A mean in float64 of a float32 map has float64's digits, with sizes and without."""
     exact = make_exact(nn.Sequential(_Mean()))
-    images = [image + 1000 for image in references.lone_images(SIZES, torch.float32)]
+    images = [image + 1000 for image in references.unpadded_images(SIZES, torch.float32)]
     output = exact(*references.padded(images))
     expected = torch.stack([image.double().mean((1, 2)) for image in images])
     torch.testing.assert_close(output, expected, rtol=1e-12, atol=0)
@@ -144,7 +144,7 @@ def test_pixels_to_channels_and_back(references: SimpleNamespace, size: tuple[in
     """Blocks of pixels become channels, and channels blocks, for sizes that the stock call takes."""
     step = _Step(lambda x: F.pixel_shuffle(F.avg_pool2d(F.pixel_unshuffle(x, 4), 3, 1, 1), 2))
     stock = nn.Sequential(step).double()
-    images = references.lone_images([size, (12, 12)], channels=2)
+    images = references.unpadded_images([size, (12, 12)], channels=2)
     stock(images[0][None])
     pixels, sizes = references.padded(images, extra=(4, 4))
     output = make_exact(stock)(pixels, sizes)
@@ -193,7 +193,7 @@ def test_reflect_padding_wider_than_the_image_is_refused(references: SimpleNames
     """An image that the stock layer could not pad alone is named, though the canvas would do."""
     exact = make_exact(nn.Sequential(nn.Conv2d(2, 2, 5, padding=4, padding_mode="reflect")).double())
     with pytest.raises(ExactError, match="Reflect padding by 4 pixels needs larger maps"):
-        exact(*references.padded(references.lone_images([(3, 9), (12, 12)], channels=2)))
+        exact(*references.padded(references.unpadded_images([(3, 9), (12, 12)], channels=2)))
 
 
 @pytest.mark.parametrize("mode", ["reflect", "replicate"])
@@ -247,7 +247,7 @@ def test_another_number_of_calls_is_refused(references: SimpleNamespace) -> None
         return x
 
     stock = nn.Sequential(_Step(pools)).double()
-    images = references.lone_images(SIZES, channels=2)
+    images = references.unpadded_images(SIZES, channels=2)
     stock(images[0][None])
     exact = make_exact(stock)
     times[0] = 2
@@ -344,14 +344,14 @@ def test_calls_are_matched_where_they_are_made(references: SimpleNamespace, netw
 def test_maps_of_any_layout_are_returned_clean(
     references: SimpleNamespace, function: Callable[[Tensor], Tensor]
 ) -> None:
-    """A returned map is the lone image's inside its region and zero outside, wherever height and width stand."""
+    """A returned map is the unpadded image's inside its region and zero outside, wherever height and width stand."""
 
     class Net(_Root):
         def forward(self, x: Tensor) -> Tensor:
             return function(self.body(x)[:, :3])
 
     stock = Net().double()
-    images = references.lone_images(SIZES, channels=2)
+    images = references.unpadded_images(SIZES, channels=2)
     pixels, sizes = references.padded(images, extra=(3, 2))
     exact = make_exact(stock)
     output = exact(pixels, sizes)

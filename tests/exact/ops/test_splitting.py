@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from unsquare.exact import make_exact
 from unsquare.exact.ops import splitting
-from unsquare.exact.verify import references as lone
+from unsquare.exact.verify import reference
 
 _SMALL_BYTES = 20_000
 
@@ -115,7 +115,8 @@ def test_wide_depthwise_weights_in_bfloat16(monkeypatch: pytest.MonkeyPatch, ker
         assert one.dtype == torch.bfloat16
         scale = float(expected.abs().max())
         torch.testing.assert_close(one.double(), expected, rtol=2**-8, atol=1e-5 * scale)
-        assert lone.error(one.double(), expected) <= lone.error(other.double(), expected) * 1.001
+        errors = [reference.relative_error(values.double(), expected) for values in (one, other)]
+        assert errors[0] <= errors[1] * 1.001
 
 
 def test_autocast_is_that_of_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,7 +135,7 @@ def test_autocast_is_that_of_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
     actual = _gradients(run(splitting.conv2d), x, weight, bias)
     for one, other in zip(actual, _gradients(run(F.conv2d), x, weight, bias)):
         assert one.dtype == other.dtype
-        assert lone.error(one.double(), other.double()) < 2**-6
+        assert reference.relative_error(one.double(), other.double()) < 2**-6
 
 
 def test_gradients_of_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,7 +174,7 @@ def test_an_exact_network_with_cut_convolutions(
 ) -> None:
     """A padded batch gives the same outputs and gradients whether its convolutions are cut or not."""
     model = make_exact(references.stock_model(name))
-    pixels, sizes = references.padded(references.lone_images([(65, 50), (40, 71)]))
+    pixels, sizes = references.padded(references.unpadded_images([(65, 50), (40, 71)]))
     one_call = splitting.conv2d
     cut: list[tuple[int, ...]] = []
 
@@ -194,4 +195,4 @@ def test_an_exact_network_with_cut_convolutions(
     (expected, expected_gradients, _), (output, gradients, num_cut) = found
     assert num_cut > 3
     assert references.error(output, expected) < 1e-12
-    assert max(lone.gradient_errors(gradients, expected_gradients).values()) < 1e-11
+    assert max(reference.gradient_errors(gradients, expected_gradients).values()) < 1e-11

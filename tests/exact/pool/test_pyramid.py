@@ -1,4 +1,4 @@
-"""Spatial pyramid pooling bins each image's own region, as PyTorch's adaptive pools do on the lone feature map."""
+"""Spatial pyramid pooling bins each image's own region, as PyTorch's adaptive pools do on the unpadded feature map."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _alone(features: Tensor, mode: Mode, levels: tuple[int, ...] = LEVELS) -> Te
     channels_last=st.booleans(),
     garbage=st.sampled_from([100.0, -1e30, 1e30]),
 )
-def test_values_and_gradients_are_those_of_the_lone_map(
+def test_values_and_gradients_are_those_of_the_unpadded_map(
     references: SimpleNamespace,
     mode: Mode,
     sizes: list[tuple[int, int]],
@@ -44,7 +44,7 @@ def test_values_and_gradients_are_those_of_the_lone_map(
     garbage: float,
 ) -> None:
     """Values and gradients equal the adaptive pools' on each cropped map, with ties and regions below the level."""
-    maps = references.lone_images(sizes, channels=3)
+    maps = references.unpadded_images(sizes, channels=3)
     if ties:  # as after a ReLU: many zeros, few values
         maps = [one.round().clamp(min=0) for one in maps]
     canvas, regions = references.padded(maps, extra=(2, 3), garbage=garbage)
@@ -55,19 +55,19 @@ def test_values_and_gradients_are_those_of_the_lone_map(
     weights = torch.randn(output.shape, dtype=output.dtype, generator=torch.Generator().manual_seed(0))
     (output * weights).sum().backward()
     for index, one in enumerate(maps):
-        lone = one.clone().requires_grad_()
-        expected = _alone(lone, mode, levels)
+        unpadded = one.clone().requires_grad_()
+        expected = _alone(unpadded, mode, levels)
         (expected * weights[index]).sum().backward()
         torch.testing.assert_close(output[index : index + 1], expected, rtol=1e-12, atol=1e-12)
         inside = canvas.grad[index, :, : one.shape[1], : one.shape[2]]
-        torch.testing.assert_close(inside, lone.grad, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(inside, unpadded.grad, rtol=1e-12, atol=1e-12)
         assert canvas.grad[index].count_nonzero() == inside.count_nonzero()
 
 
 @pytest.mark.parametrize("mode", ["max", "mean"])
 def test_levels_of_any_number(references: SimpleNamespace, mode: Mode) -> None:
     """Levels that do not divide one another work, and num_bins gives the length of the vector."""
-    (features,) = references.lone_images([(7, 10)], channels=5)
+    (features,) = references.unpadded_images([(7, 10)], channels=5)
     pool = SpatialPyramidPool((3, 5), mode)
     output = pool(features[None], torch.tensor([[7, 10]]))
     assert pool.num_bins == 34
@@ -78,7 +78,7 @@ def test_levels_of_any_number(references: SimpleNamespace, mode: Mode) -> None:
 @pytest.mark.parametrize("mode", ["max", "mean"])
 def test_half_precision(references: SimpleNamespace, mode: Mode) -> None:
     """In bfloat16 the vector is bfloat16, and right to its rounding."""
-    maps = references.lone_images([(9, 12), (5, 3)], torch.bfloat16, channels=4)
+    maps = references.unpadded_images([(9, 12), (5, 3)], torch.bfloat16, channels=4)
     canvas, regions = references.padded(maps, garbage=0.0)
     output = SpatialPyramidPool(LEVELS, mode)(canvas, regions)
     expected = torch.cat([_alone(one.float(), mode) for one in maps])
@@ -88,7 +88,7 @@ def test_half_precision(references: SimpleNamespace, mode: Mode) -> None:
 
 def test_means_are_summed_in_float32_under_autocast(references: SimpleNamespace) -> None:
     """Autocast to bfloat16 changes no digit of the means of a float32 map."""
-    canvas, regions = references.padded(references.lone_images([(9, 12), (5, 3)], torch.float32), garbage=0.0)
+    canvas, regions = references.padded(references.unpadded_images([(9, 12), (5, 3)], torch.float32), garbage=0.0)
     pool = SpatialPyramidPool(LEVELS, "mean")
     with torch.autocast("cpu", torch.bfloat16):
         output = pool(canvas, regions)
@@ -97,7 +97,7 @@ def test_means_are_summed_in_float32_under_autocast(references: SimpleNamespace)
 
 def test_max_passes_nan_on_and_sees_none_outside(references: SimpleNamespace) -> None:
     """A feature inside that is no number shows in its bins; those outside are not looked at."""
-    maps = references.lone_images([(6, 5), (4, 7)], channels=1)
+    maps = references.unpadded_images([(6, 5), (4, 7)], channels=1)
     maps[1][0, 3, 6] = float("nan")
     output = SpatialPyramidPool((1, 2))(*references.padded(maps, garbage=float("nan")))
     assert output.isnan().tolist() == [[False] * 5, [True, False, False, False, True]]
@@ -105,7 +105,7 @@ def test_max_passes_nan_on_and_sees_none_outside(references: SimpleNamespace) ->
 
 def test_max_keeps_positions_not_copies(references: SimpleNamespace) -> None:
     """For backward, max pooling saves one position per bin and channel, and no copy of the map."""
-    maps = references.lone_images([(40, 50), (38, 44)], channels=4)
+    maps = references.unpadded_images([(40, 50), (38, 44)], channels=4)
     canvas, regions = references.padded(maps, garbage=0.0)
     saved: list[int] = []
 

@@ -1,4 +1,4 @@
-"""Region pools see each image's own region, as plain PyTorch does on the lone feature map."""
+"""Region pools see each image's own region, as plain PyTorch does on the unpadded feature map."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ _SIZES = st.lists(st.tuples(st.integers(1, 11), st.integers(1, 11)), min_size=1,
 
 
 def _alone(features: Tensor, kind: PoolKind, power: Tensor | float = 3.0) -> Tensor:
-    """What plain PyTorch pools from a lone map (C, h, w): (1, C) or (1, 2 C)."""
+    """What plain PyTorch pools from an unpadded map (C, h, w): (1, C) or (1, 2 C)."""
     average = F.adaptive_avg_pool2d(features[None], 1).flatten(1)
     maximum = F.adaptive_max_pool2d(features[None], 1).flatten(1)
-    generalised = features[None].clamp(min=1e-6).pow(power).mean(dim=(2, 3)).pow(1 / power)
+    generalized = features[None].clamp(min=1e-6).pow(power).mean(dim=(2, 3)).pow(1 / power)
     return {
         "avg": average,
         "max": maximum,
         "avgmax": (average + maximum) / 2,
         "catavgmax": torch.cat([average, maximum], dim=1),
-        "gem": generalised,
+        "gem": generalized,
     }[kind]
 
 
@@ -43,7 +43,7 @@ def _alone(features: Tensor, kind: PoolKind, power: Tensor | float = 3.0) -> Ten
     garbage=st.sampled_from([100.0, -1e30, 1e30]),
     power=st.sampled_from([1.0, 3.0, 4.7]),
 )
-def test_values_and_gradients_are_those_of_the_lone_map(
+def test_values_and_gradients_are_those_of_the_unpadded_map(
     references: SimpleNamespace,
     kind: PoolKind,
     sizes: list[tuple[int, int]],
@@ -53,33 +53,35 @@ def test_values_and_gradients_are_those_of_the_lone_map(
     power: float,
 ) -> None:
     """Values and all gradients equal those of each cropped map, whatever lies outside, regions of a pixel included."""
-    maps = [one.relu() if relu else one.abs() for one in references.lone_images(sizes)]
+    maps = [one.relu() if relu else one.abs() for one in references.unpadded_images(sizes)]
     canvas, regions = references.padded(maps, extra=(2, 3), garbage=garbage)
     if channels_last:
         canvas = canvas.contiguous(memory_format=torch.channels_last)
     canvas.requires_grad_()
     pool = RegionPool(kind).double()
-    lone_power = torch.tensor([power], dtype=torch.float64, requires_grad=True)
+    unpadded_power = torch.tensor([power], dtype=torch.float64, requires_grad=True)
     if kind == "gem":
-        pool.load_state_dict({"power": lone_power})
+        pool.load_state_dict({"power": unpadded_power})
     output = pool(canvas, regions)
     weights = torch.randn(output.shape, dtype=output.dtype, generator=torch.Generator().manual_seed(0))
     (output * weights).sum().backward()
     for index, one in enumerate(maps):
-        lone = one.clone().requires_grad_()
-        expected = _alone(lone, kind, lone_power)
+        unpadded = one.clone().requires_grad_()
+        expected = _alone(unpadded, kind, unpadded_power)
         (expected * weights[index]).sum().backward()
         torch.testing.assert_close(output[index : index + 1], expected, rtol=1e-10, atol=1e-10)
         inside = canvas.grad[index, :, : one.shape[1], : one.shape[2]]
-        torch.testing.assert_close(inside, lone.grad, rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(inside, unpadded.grad, rtol=1e-10, atol=1e-10)
         assert canvas.grad[index].count_nonzero() == inside.count_nonzero()
     if kind == "gem":
-        torch.testing.assert_close(pool.get_parameter("power").grad, lone_power.grad, rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(pool.get_parameter("power").grad, unpadded_power.grad, rtol=1e-10, atol=1e-10)
 
 
-def test_the_generalised_mean_has_the_gradient_of_its_differences(references: SimpleNamespace) -> None:
+def test_the_generalized_mean_has_the_gradient_of_its_differences(references: SimpleNamespace) -> None:
     """Finite differences agree with the gradients of features and power, outside the regions included."""
-    canvas, regions = references.padded([one.exp() for one in references.lone_images([(3, 2), (1, 4)])], garbage=2.0)
+    canvas, regions = references.padded(
+        [one.exp() for one in references.unpadded_images([(3, 2), (1, 4)])], garbage=2.0
+    )
     pool = RegionPool("gem").double()
 
     def pooled(features: Tensor, power: Tensor) -> Tensor:
@@ -90,7 +92,7 @@ def test_the_generalised_mean_has_the_gradient_of_its_differences(references: Si
 
 
 @pytest.mark.parametrize("scale", [0.0, 1e-20, 1e20])
-def test_the_generalised_mean_stays_finite(scale: float) -> None:
+def test_the_generalized_mean_stays_finite(scale: float) -> None:
     """In float32, where plain powers overflow or vanish, values are right and gradients finite at any power."""
     features = (scale * torch.tensor([1.0, 2.0]).expand(1, 3, 4, 2)).requires_grad_()
     pool = RegionPool("gem")
@@ -108,7 +110,7 @@ def test_the_generalised_mean_stays_finite(scale: float) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_half_precision(references: SimpleNamespace, kind: PoolKind, autocast: bool) -> None:
     """A bfloat16 map, in autocast or out, gives a bfloat16 vector that errs by its own rounding, gradients too."""
-    maps = [1000 * one.abs() for one in references.lone_images([(19, 32), (1, 1)], torch.bfloat16, channels=16)]
+    maps = [1000 * one.abs() for one in references.unpadded_images([(19, 32), (1, 1)], torch.bfloat16, channels=16)]
     canvas, regions = references.padded(maps, garbage=1e30)
     canvas.requires_grad_()
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
@@ -116,17 +118,17 @@ def test_half_precision(references: SimpleNamespace, kind: PoolKind, autocast: b
     output.sum().backward()
     assert output.dtype == canvas.grad.dtype == torch.bfloat16
     for index, one in enumerate(maps):
-        lone = one.double().requires_grad_()
-        expected = _alone(lone, kind)
+        unpadded = one.double().requires_grad_()
+        expected = _alone(unpadded, kind)
         expected.sum().backward()
         torch.testing.assert_close(output[index : index + 1].double(), expected, rtol=2**-7, atol=0.0)
         inside = canvas.grad[index, :, : one.shape[1], : one.shape[2]]
-        torch.testing.assert_close(inside.double(), lone.grad, rtol=2**-6, atol=1e-6)
+        torch.testing.assert_close(inside.double(), unpadded.grad, rtol=2**-6, atol=1e-6)
 
 
-def test_the_generalised_mean_keeps_float32_under_autocast(references: SimpleNamespace) -> None:
+def test_the_generalized_mean_keeps_float32_under_autocast(references: SimpleNamespace) -> None:
     """Autocast to bfloat16 changes no digit where the map is float32."""
-    canvas, regions = references.padded(references.lone_images([(9, 12), (5, 3)], torch.float32), garbage=0.0)
+    canvas, regions = references.padded(references.unpadded_images([(9, 12), (5, 3)], torch.float32), garbage=0.0)
     pool = RegionPool("gem")
     with torch.autocast("cpu", torch.bfloat16):
         output = pool(canvas, regions)

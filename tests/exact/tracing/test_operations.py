@@ -35,10 +35,10 @@ class _Net(nn.Module):
 
 
 def _check(step: Step, references: SimpleNamespace) -> None:
-    """Values and gradients of a batch padded with NaN equal those of lone images."""
+    """Values and gradients of a batch padded with NaN equal those of unpadded images."""
     torch.manual_seed(0)
     stock = _Net(step, nn.LazyConv2d(3, 3, padding=1)).double()
-    images = references.lone_images(SIZES, channels=2)
+    images = references.unpadded_images(SIZES, channels=2)
     with torch.no_grad():
         stock(images[0][None])  # the lazy layer takes shape
     exact = make_exact(stock)
@@ -47,12 +47,12 @@ def _check(step: Step, references: SimpleNamespace) -> None:
     output = exact(pixels, sizes)
     output.sum().backward()
     for index, image in enumerate(images):
-        lone = image[None].clone().requires_grad_()
-        expected = stock(lone)
+        unpadded = image[None].clone().requires_grad_()
+        expected = stock(unpadded)
         expected.sum().backward()
         torch.testing.assert_close(output[index], expected[0], rtol=1e-10, atol=1e-12)
         inside = pixels.grad[index, :, : image.shape[1], : image.shape[2]]
-        torch.testing.assert_close(inside, lone.grad[0], rtol=1e-9, atol=1e-11)
+        torch.testing.assert_close(inside, unpadded.grad[0], rtol=1e-9, atol=1e-11)
     for one, other in zip(exact.parameters(), stock.parameters()):
         torch.testing.assert_close(one.grad, other.grad, rtol=1e-9, atol=1e-11)
 
@@ -83,15 +83,15 @@ def test_vectors_may_be_expanded_over_a_map(step: Step, references: SimpleNamesp
     ("step", "message"),
     [
         (lambda net, x, v: x * v.repeat(1, 1, *x.shape[2:]), "canvas's size"),
-        (lambda net, x, v: x * (v.expand_as(x) + 1), "values that differ from place to place"),
+        (lambda net, x, v: x * (v.expand_as(x) + 1), "values that depend on the position"),
         (lambda net, x, v: x * net.plane.expand_as(x), "canvas's size"),
-        (lambda net, x, v: x * x.new_zeros(x.shape), "values that differ from place to place"),
-        (lambda net, x, v: x * v.new_zeros(x.shape[2], 1).expand(x.shape[2:]), "values that differ from place"),
-        (lambda net, x, v: torch.cat([x, x.new_zeros(x.shape)], 1), "values that differ from place to place"),
+        (lambda net, x, v: x * x.new_zeros(x.shape), "values that depend on the position"),
+        (lambda net, x, v: x * v.new_zeros(x.shape[2], 1).expand(x.shape[2:]), "values that depend on the position"),
+        (lambda net, x, v: torch.cat([x, x.new_zeros(x.shape)], 1), "values that depend on the position"),
     ],
 )
 def test_other_planes_join_no_map(step: Step, message: str) -> None:
-    """What is written out over the canvas, or along one side alone, may differ from place to place."""
+    """What is written out over the canvas, or along one side alone, may depend on the position."""
     _refused(step, message)
 
 
@@ -132,9 +132,9 @@ def test_pixelwise_steps_agree(step: Step, references: SimpleNamespace) -> None:
     [
         (
             lambda net, x, v: x.masked_fill(torch.ones(x.shape[2:], device=x.device) > 0, 0),
-            "canvas's size|place to place",
+            "canvas's size|on the position",
         ),
-        (lambda net, x, v: x.masked_fill(x.new_ones(x.shape) > 0, 0.0), "differ from place to place"),
+        (lambda net, x, v: x.masked_fill(x.new_ones(x.shape) > 0, 0.0), "depend on the position"),
         (lambda net, x, v: x.masked_fill(x > 0, float("-inf")), "with infinity or with a tensor"),
         (lambda net, x, v: x.masked_fill(x > 0, net.plane[0, 0, 0]), "with infinity or with a tensor"),
         (lambda net, x, v: x.cumsum(2), "uses cumsum"),
@@ -177,9 +177,9 @@ def test_channels_may_change_places(step: Step, references: SimpleNamespace) -> 
         (lambda net, x, v: x[net.order[:2] // 2], "picks images or pixels by index"),
         (lambda net, x, v: x[:, net.order, net.order], "picks images or pixels by index"),
         (lambda net, x, v: x.index_select(3, net.order), "picks images or pixels by index"),
-        (lambda net, x, v: x[:, v.argmax(1).flatten()], "otherwise than by a fixed list"),
-        (lambda net, x, v: x.index_select(1, v.argmax(1).flatten()), "otherwise than by a fixed list"),
-        (lambda net, x, v: x[:, net.order[None]].flatten(1, 2), "otherwise than by a fixed list"),
+        (lambda net, x, v: x[:, v.argmax(1).flatten()], "something other than a fixed list"),
+        (lambda net, x, v: x.index_select(1, v.argmax(1).flatten()), "something other than a fixed list"),
+        (lambda net, x, v: x[:, net.order[None]].flatten(1, 2), "something other than a fixed list"),
         (lambda net, x, v: x.flip((1, 3)), "uses flip"),
         (lambda net, x, v: x.flip(0), "uses flip"),
         (lambda net, x, v: torch.roll(x, 1, 2), "uses roll"),
@@ -285,7 +285,10 @@ def test_logarithms_and_exponentials_within_bounds_agree(step: Step, references:
         (lambda net, x, v: (2 * x).log(), "the logarithm of a feature map"),
         (lambda net, x, v: x.abs().log(), "the logarithm of a feature map"),
         (lambda net, x, v: x.log1p(), "the logarithm of a feature map"),
-        (lambda net, x, v: (lambda y: y.log() + F.max_pool2d(y, 3, 1, 1))(x.abs() + 1), "takes a root of a map"),
+        (
+            lambda net, x, v: (lambda y: y.log() + F.max_pool2d(y, 3, 1, 1))(x.abs() + 1),
+            "takes a root of a feature map",
+        ),
     ],
 )
 def test_logarithms_and_exponentials_without_bounds_are_refused(step: Step, message: str) -> None:
@@ -300,7 +303,7 @@ def test_logarithms_and_exponentials_without_bounds_are_refused(step: Step, mess
         (lambda net, x, v: torch.einsum("nchw,dc->ndhw", x, net.plane[:, 0].t()), "mix channels by nn.Linear"),
         (
             lambda net, x, v: (lambda n, c, h, w: x.view(n, c, h // 2, 2, w // 2, 2).amax((3, 5)))(*x.shape),
-            "blocks of pixels channels by F.pixel_unshuffle",
+            "blocks of pixels into channels by F.pixel_unshuffle",
         ),
     ],
 )

@@ -22,7 +22,7 @@ timm = import_timm()
     [
         ("resnet10t", {"drop_block_rate": 0.1}, r"layer3\.0\.drop_block \(DropBlock2d\)"),
         ("test_vit", {"dynamic_img_size": True}, r"VisionTransformer"),
-        ("bat_resnext26ts", {}, r"BilinearAttnTransform\) .* not to a square grid"),
+        ("bat_resnext26ts", {}, r"BilinearAttnTransform\) .* not a square grid"),
         ("coatnet_nano_rw_224", {}, r"CoAtNet|MaxxVit"),
     ],
 )
@@ -46,37 +46,40 @@ class _Step(nn.Module):
 @pytest.mark.parametrize(
     ("step", "message"),
     [
-        (lambda x: x.mean(3), "reduces over one side"),
-        (lambda x: x.mean((0, 2, 3)), "reduces over one side of the map alone, or over more"),
+        (lambda x: x.mean(3), "reduces over height or width alone"),
+        (lambda x: x.mean((0, 2, 3)), "reduces over height or width alone, or over other"),
         (lambda x: x.mean(0, keepdim=True), "uses mean on a feature map"),
-        (lambda x: F.max_pool2d(x, 2, return_indices=True)[0], "indices count positions"),
-        (lambda x: F.pad(x, (1, 1, 1, 1), mode="circular"), "circular padding takes"),
-        (lambda x: F.interpolate(x, scale_factor=2, mode="bicubic"), "interpolates by bicubic"),
-        (lambda x: F.interpolate(x, scale_factor=1.5), "no whole factor"),
+        (lambda x: F.max_pool2d(x, 2, return_indices=True)[0], "indices, which count positions"),
+        (lambda x: F.pad(x, (1, 1, 1, 1), mode="circular"), "pads in circular mode"),
+        (lambda x: F.interpolate(x, scale_factor=2, mode="bicubic"), "interpolates in bicubic mode"),
+        (lambda x: F.interpolate(x, scale_factor=1.5), "not a whole number"),
         (lambda x: F.interpolate(x, size=(64, 64)), "the size of 0 kinds of maps"),
         (lambda x: F.conv_transpose2d(x, x.new_zeros(4, 4, 3, 3)), "uses convolution on a feature map"),
-        (lambda x: F.adaptive_avg_pool2d(x, (2, 3)), "not to a square grid"),
+        (lambda x: F.adaptive_avg_pool2d(x, (2, 3)), "not a square grid"),
         (lambda x: x.flip(3), "uses flip on a feature map"),
         (lambda x: torch.roll(x, 1, 2), "uses roll on a feature map"),
         (lambda x: x.flatten(2), "reshapes the map"),
-        (lambda x: x + torch.zeros(x.shape[2:], device=x.device), "values that differ from place to place"),
+        (lambda x: x + torch.zeros(x.shape[2:], device=x.device), "values that depend on the position"),
         (lambda x: x / x, "divides by a feature map"),
         (lambda x: F.layer_norm(x, x.shape[2:]), "number taken from the canvas"),
-        (lambda x: x[:, :, : x.shape[2] // 2], "cuts at a place of the canvas"),
-        (lambda x: x[:1], "picks some of the images"),
-        (lambda x: torch.cat([x, x], dim=2), "side by side along axis 2"),
+        (lambda x: x[:, :, : x.shape[2] // 2], "crops at a fixed position of the canvas"),
+        (lambda x: x[:1], "selects some of the images"),
+        (lambda x: torch.cat([x, x], dim=2), "concatenates maps along axis 2"),
         (lambda x: x.transpose(0, 1), "uses transpose"),
-        (lambda x: x.amax(3, keepdim=True), "reduces over one side"),
-        (lambda x: x if bool(x.sum() > 0) else -x, "reduces over one side"),
-        (lambda x: (lambda y: F.avg_pool2d(y, 3, 1, 1) * y.rsqrt())(x.square() + 1e-3), "takes a root of a map"),
-        (lambda x: (lambda y: y.sqrt() * F.max_pool2d(y, 3, 1, 1))(x.square() + 1e-3), "takes a root of a map"),
+        (lambda x: x.amax(3, keepdim=True), "reduces over height or width alone"),
+        (lambda x: x if bool(x.sum() > 0) else -x, "reduces over height or width alone"),
+        (
+            lambda x: (lambda y: F.avg_pool2d(y, 3, 1, 1) * y.rsqrt())(x.square() + 1e-3),
+            "takes a root of a feature map",
+        ),
+        (lambda x: (lambda y: y.sqrt() * F.max_pool2d(y, 3, 1, 1))(x.square() + 1e-3), "takes a root of a feature map"),
         (lambda x: x.pow(-1), "to the power -1, which may be infinite .*; add a positive constant"),
         (lambda x: x.relu().pow(0.5), "to the power 0.5"),
         (lambda x: x.pow(1.5), "to the power 1.5"),
         (lambda x: x.relu().pow(x.new_ones(1)), "to a tensor of powers"),
         (
             lambda x: x.clamp(min=1e-3).pow(torch.ones(x.shape[2:], device=x.device)),
-            "values that differ from place to place",
+            "values that depend on the position",
         ),
         (lambda x: x.square().sum(1, keepdim=True).rsqrt(), "to the power -0.5"),
         (lambda x: (x.mean(1, keepdim=True) + 1e-6).rsqrt(), "to the power -0.5"),
@@ -96,9 +99,9 @@ def test_functional_steps_are_seen(step: object, message: str) -> None:
 @pytest.mark.parametrize(
     ("layer", "message"),
     [
-        (nn.Conv2d(3, 4, 3, padding=1, padding_mode="circular"), "circular padding"),
-        (nn.MaxPool2d(2, return_indices=True), "indices count positions"),
-        (nn.AdaptiveAvgPool2d((7, 5)), "not to a square grid"),
+        (nn.Conv2d(3, 4, 3, padding=1, padding_mode="circular"), "pads in circular mode"),
+        (nn.MaxPool2d(2, return_indices=True), "indices, which count positions"),
+        (nn.AdaptiveAvgPool2d((7, 5)), "not a square grid"),
         (nn.ConvTranspose2d(3, 4, 3), r"0 \(ConvTranspose2d\)"),
         (nn.InstanceNorm2d(3, track_running_stats=True), "running statistics mix images"),
         (nn.Linear(576, 4), "mixes positions along the width"),
@@ -137,7 +140,7 @@ class _OfCanvas(nn.Module):
     ],
 )
 def test_numbers_taken_from_the_canvas_are_seen(function: object) -> None:
-    """A step that counts or cuts by the canvas is not what a lone image gets, and is refused."""
+    """A step that counts or cuts by the canvas is not what an unpadded image gets, and is refused."""
     with pytest.raises(ExactError, match="the canvas"):
         make_exact(_OfCanvas(function))
 
@@ -163,7 +166,7 @@ def test_a_mistake_of_the_stock_model_is_told_as_such() -> None:
 
 def test_a_network_for_images_of_one_size_is_told_as_such() -> None:
     """The error of its own assertion is given, with what to take instead and no line of this package."""
-    with torch.device("meta"), pytest.raises(ExactError, match="take a network for images of every size") as error:
+    with torch.device("meta"), pytest.raises(ExactError, match="use a network that takes every size") as error:
         make_exact(timm.create_model("vit_tiny_patch16_224"))
     assert "following.py" not in str(error.value)
 
@@ -224,7 +227,7 @@ def test_what_has_not_one_row_for_each_image_is_refused(pool: Callable[[Tensor],
         def forward(self, x: Tensor) -> Tensor:
             return pool(self.conv(x).mean((2, 3)))
 
-    with pytest.raises(ExactError, match="not one row for each image"):
+    with pytest.raises(ExactError, match="without one row for each image"):
         make_exact(Net())
 
 

@@ -164,7 +164,7 @@ def test_networks_that_refuse_small_images_are_tried_with_others(vectors: Callab
 
 
 def test_a_network_that_cannot_be_tried_is_refused() -> None:
-    """Where no lone image runs through the stock network, nothing shows that its exact form is right."""
+    """Where no unpadded image runs through the stock network, nothing shows that its exact form is right."""
 
     class UnlikeError(Exception):
         pass
@@ -239,7 +239,7 @@ def test_calls_in_checkpointed_functions_are_refused(reentrant: bool) -> None:
     def step(net: Any, x: Tensor) -> Tensor:
         return net.head(checkpoint(stem, net, x, use_reentrant=reentrant).mean((2, 3)))
 
-    with pytest.raises(ExactError, match="calls max_pool2d in a checkpointed block that is no module"):
+    with pytest.raises(ExactError, match="calls max_pool2d in a checkpointed function"):
         make_exact(_Net(step))
     make_exact(_Net(lambda net, x: net.head(checkpoint(net.conv, x, use_reentrant=reentrant).mean((2, 3)))))
 
@@ -248,7 +248,7 @@ def test_a_function_that_reaches_the_original_is_refused() -> None:
     """A copy of a lambda kept on the network uses the layers of the network that was copied."""
     net = _Net(lambda net, x: net.head(net.stem(x).mean((2, 3))))
     net.stem = lambda x: F.relu(net.conv(x))
-    with pytest.raises(ExactError, match="that a function kept on it reaches"):
+    with pytest.raises(ExactError, match="that it reaches through a function stored on it"):
         make_exact(net)
 
 
@@ -259,7 +259,7 @@ def test_a_call_of_its_own_is_refused() -> None:
         def __call__(self, x: Tensor) -> Tensor:
             return super().__call__(x * 2)
 
-    with pytest.raises(ExactError, match="__call__ of its own"):
+    with pytest.raises(ExactError, match="overrides __call__"):
         make_exact(Called(nn.Conv2d(3, 4, 3)))
 
 
@@ -273,7 +273,7 @@ def test_what_is_above_zero_stays_so() -> None:
 def test_a_leak_of_our_own_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """The trial can fail: without zeros outside the regions nothing passes it."""
     monkeypatch.setattr(strips, "fill", lambda x, regions, value: None)
-    with pytest.raises(ExactError, match="differ from those of lone images"):
+    with pytest.raises(ExactError, match="differ from those of each image alone"):
         make_exact(_chain())
 
 
@@ -322,10 +322,10 @@ def test_torchscript_is_refused() -> None:
 def test_hooks_that_keep_pixels_apart_are_part_of_the_network(
     change: Callable[[nn.Sequential], Any], references: Any
 ) -> None:
-    """A hook is followed as the code around its layer is, and the exact network agrees with lone images."""
+    """A hook is followed as the code around its layer is, and the exact network agrees with unpadded images."""
     net = _chain().double()
     change(net)
-    images = references.lone_images([(40, 30), (20, 33)])
+    images = references.unpadded_images([(40, 30), (20, 33)])
     pixels, sizes = references.padded(images, extra=(3, 5))
     expected = torch.cat([net(image[None]) for image in images])
     assert references.error(make_exact(net)(pixels, sizes), expected) < 1e-12

@@ -15,8 +15,8 @@ from torch.utils.checkpoint import checkpoint
 from unsquare.errors import ConfigError, ExactError
 from unsquare.exact import make_exact
 from unsquare.exact.ops import strips
-from unsquare.exact.verify import references as lone
-from unsquare.exact.verify.verification import Errors, Verification, verify_exact
+from unsquare.exact.verify import reference
+from unsquare.exact.verify.verification import ExactnessErrors, Verification, named_model, verify_exact
 from unsquare.torchvision_guard import import_timm
 
 timm = import_timm()
@@ -92,10 +92,10 @@ def test_a_leak_of_gradients_alone_is_found(monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize("errors", [(math.nan, 0.0), (0.0, math.nan)])
 def test_what_is_not_a_number_is_not_exact(errors: tuple[float, float]) -> None:
     """Padding that reaches an output or a gradient shows as not-a-number, which no maximum may pass over."""
-    found = Verification("net", ((8, 8),), "float64", 1e-10, Errors(*errors, 0.0, 0.0, 0.0, 0.0), None)
+    found = Verification("net", ((8, 8),), "float64", 1e-10, ExactnessErrors(*errors, 0.0, 0.0, 0.0, 0.0), None)
     assert found.status == "inexact"
     assert None in found.to_dict()["evaluation"].values()
-    assert math.isnan(lone.worst([0.0, math.nan, 1.0]))
+    assert math.isnan(reference.largest_error([0.0, math.nan, 1.0]))
 
 
 class Chaotic(nn.Module):
@@ -116,7 +116,7 @@ class Chaotic(nn.Module):
 
 
 def test_rounding_is_told_from_leaks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An error as large as rounding makes lone images differ is no leak; the same network with a leak is inexact."""
+    """An error no larger than the reference's own rounding is no leak; the same network with a leak is inexact."""
     found = verify_exact(Chaotic(), sizes=SIZES)
     assert found.evaluation is not None
     assert found.evaluation.gradients > found.tolerance
@@ -147,9 +147,9 @@ def test_rounding_excuses_no_large_error() -> None:
 def test_the_status_follows_error_and_rounding(error: float, own: float, dtype: str, status: str) -> None:
     """Errors above ten times the rounding are inexact; those below are excused up to a limit."""
     tolerance = {"float64": 1e-10, "float32": 1e-5}[dtype]
-    errors = Errors(0.0, error, 1.0, 1.0, 0.0, own)
+    errors = ExactnessErrors(0.0, error, 1.0, 1.0, 0.0, own)
     assert Verification("net", ((8, 8),), dtype, tolerance, errors, None).status == status
-    worse = Errors(0.5, error, 1.0, 1.0, 0.0, own)
+    worse = ExactnessErrors(0.5, error, 1.0, 1.0, 0.0, own)
     assert Verification("net", ((8, 8),), dtype, tolerance, errors, worse).status == "inexact"
 
 
@@ -263,7 +263,7 @@ def test_checkpointing_is_off_for_the_reference_alone(monkeypatch: pytest.Monkey
     """Lone images run a checkpointed block once, and after them it runs twice again, forward and backward."""
     model, runs = Checkpointed(use_reentrant=False), []
     monkeypatch.setattr(nn.ReLU, "forward", lambda self, x: runs.append(1) or F.relu(x))
-    sum(output.sum() for output in lone.outputs(model, [torch.randn(3, 16, 16)] * 3)).backward()
+    sum(output.sum() for output in reference.reference_outputs(model, [torch.randn(3, 16, 16)] * 3)).backward()
     assert len(runs) == 3
     model(torch.randn(2, 3, 16, 16)).sum().backward()
     assert len(runs) == 5
@@ -278,7 +278,7 @@ class Chancy(nn.Module):
         self.two, self.p = nn.Conv2d(8, 8, 3, padding=1).requires_grad_(False), 3.0
 
     def forward(self, x: Tensor) -> Tensor:
-        """A vector by generalised mean."""
+        """A vector by generalized mean."""
         x = F.dropout(self.two(F.relu(self.norm(self.one(x)))), 0.5, self.training)
         return x.clamp(min=1e-6).pow(self.p).mean((2, 3)).pow(1 / self.p)
 
@@ -317,11 +317,13 @@ def test_mistakes_are_named() -> None:
     """Unknown names, single images, other arithmetic, exact models and sizes that do not fit are named."""
     with pytest.raises(ConfigError, match=r"no model 'resnet5O'; did you mean .*resnet50"):
         verify_exact("resnet5O")
+    with pytest.raises(ConfigError, match=r"no model 'resnet5O'; did you mean .*resnet50"):
+        named_model("resnet5O", pretrained=True)
     with pytest.raises(ConfigError, match="two or more images"):
         verify_exact("test_resnet", sizes=[(64, 64)])
     with pytest.raises(ConfigError, match="dtype must be"):
         verify_exact("test_resnet", dtype="int8")
     with pytest.raises(ConfigError, match="takes a stock model"):
         verify_exact(make_exact(Small()))
-    with pytest.raises(ExactError, match="fails on a lone image of these sizes"):
+    with pytest.raises(ExactError, match="fails on a single image of these sizes"):
         verify_exact(nn.Sequential(nn.Conv2d(3, 4, 9)), sizes=[(5, 5), (9, 9)])

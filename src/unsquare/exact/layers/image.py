@@ -1,4 +1,9 @@
-"""Layers that look at a whole image at once: global pools, and attention over channels from pooled values."""
+"""Layers that look at a whole image at once: global pools, and attention over channels from pooled values.
+
+Rare norms, and attention that pools a network's last and smallest map, run on each image's own region in turn
+(`ExactPerImage`): exact by construction, at the price of one call per image, where a vectorized form is not worth its
+code. Layers that share statistics between images cannot be served so.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from unsquare.errors import ExactError
 from unsquare.exact.layers.window import ExactLayer
-from unsquare.exact.ops.sliding import Windows
-from unsquare.exact.ops.strips import amid, region_max, region_mean
+from unsquare.exact.ops.sliding import KEEPS_SIZE, WindowPair
+from unsquare.exact.ops.strips import applied_with_outside, region_max, region_mean
 from unsquare.exact.regions import Regions
 
 
@@ -21,7 +27,7 @@ class _GlobalPool(ExactLayer):
         return module.output_size in (1, (1, 1))
 
     @staticmethod
-    def windows(module: Any) -> Windows | None:
+    def windows(module: Any) -> WindowPair | None:
         """One value per image and channel."""
         return None
 
@@ -40,7 +46,7 @@ class ExactAdaptiveMaxPool2d(_GlobalPool):
     @staticmethod
     def refusal(module: Any) -> str | None:
         """Indices would count positions on the canvas."""
-        return "its indices count positions on the canvas" if module.return_indices else None
+        return "it returns indices, which count positions on the padded canvas" if module.return_indices else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Pool over the region."""
@@ -54,17 +60,17 @@ class ExactSelectAdaptivePool2d(ExactLayer):
     def refusal(module: Any) -> str | None:
         """Only pools of channels-first maps to one value are known."""
         if getattr(module.pool, "output_size", 1) not in (1, (1, 1)):
-            return f"an adaptive pool to {module.pool.output_size} bins the canvas; use SpatialPyramidPool"
+            return f"it pools adaptively to {module.pool.output_size}, over the canvas; use SpatialPyramidPool"
         dims = getattr(module.pool, "dim", getattr(module.pool, "dim_reduce", (2, 3)))
         return None if tuple(dims) == (2, 3) else "it pools maps whose channels come last"
 
     @staticmethod
-    def sideways(module: Any) -> bool:
+    def mixes_pixels(module: Any) -> bool:
         """Without a pool type it passes the map through."""
         return not module.is_identity()
 
     @staticmethod
-    def windows(module: Any) -> Windows | None:
+    def windows(module: Any) -> WindowPair | None:
         """One value per image and channel, unless it passes the map through."""
         return ExactLayer.windows(module) if module.is_identity() else None
 
@@ -160,6 +166,38 @@ class ExactGlobalContext(ExactLayer):
         return (x.flatten(2) @ weights.transpose(1, 2))[..., None]
 
 
+class ExactPerImage(ExactLayer):
+    """A layer that keeps the map's size, image by image."""
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Run the stock layer on each region, and lay the results on one canvas, zero outside."""
+        regions = self.regions(x)
+        if regions is None:
+            return super().forward(x, *args, **kwargs)
+        if regions.masked:
+            raise ExactError(
+                f"{self.stock.__name__} runs image by image, but a compiled graph knows no image's size; run the model "
+                "without torch.compile."
+            )
+        outputs = [
+            super(ExactPerImage, self).forward(image[None, :, :height, :width], *args, **kwargs)
+            for image, (height, width) in zip(x, regions.sizes.tolist())
+        ]
+        if outputs[0].ndim == 4:
+            high, wide = regions.canvas
+            outputs = [F.pad(y, (0, wide - y.shape[3], 0, high - y.shape[2])) for y in outputs]
+        return torch.cat(outputs)
+
+
+class ExactAttentionPool2d(ExactPerImage):
+    """timm's pool by attention of the map's mean, or of a token, over all pixels."""
+
+    @staticmethod
+    def windows(module: Any) -> WindowPair | None:
+        """One value per image and channel, unless its tokens stay a map."""
+        return KEEPS_SIZE if module.pool_type == "" else None
+
+
 def _squeeze(x: Tensor, regions: Regions, *, add_max: bool) -> Tensor:
     squeezed = region_mean(x, regions)
     if add_max:
@@ -169,4 +207,4 @@ def _squeeze(x: Tensor, regions: Regions, *, add_max: bool) -> Tensor:
 
 def _first_max(x: Tensor, regions: Regions | None) -> Tensor:
     """The maximum over each region, (N, C); of tied pixels the first has the gradient, as in PyTorch's pool."""
-    return amid(x, regions, float("-inf"), lambda map: F.adaptive_max_pool2d(map, 1))[:, :, 0, 0]
+    return applied_with_outside(x, regions, float("-inf"), lambda map: F.adaptive_max_pool2d(map, 1))[:, :, 0, 0]

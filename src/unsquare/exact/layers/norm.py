@@ -1,4 +1,8 @@
-"""Norm layers whose statistics know only real pixels. Per-pixel norms (layer norm over channels) need nothing."""
+"""Norm layers whose statistics know only real pixels, and batch norms that keep their running statistics.
+
+The latter are stock layers of our own, which have exact forms as PyTorch's do. Norms of single pixels (layer norm over
+channels) need nothing.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from unsquare.exact.layers.window import ExactLayer
-from unsquare.exact.ops.norms import batch_norm, group_norm
-from unsquare.exact.ops.ranks import group_of
-from unsquare.exact.ops.strips import blank
+from unsquare.exact.ops.norms import batch_norm, group_norm, process_group
+from unsquare.exact.ops.strips import zero_outside
+from unsquare.torchvision_guard import import_timm
+
+_BatchNormAct2d: Any = import_timm().layers.BatchNormAct2d
 
 
 class ExactBatchNorm2d(ExactLayer):
@@ -21,13 +27,13 @@ class ExactBatchNorm2d(ExactLayer):
 
     @staticmethod
     def refusal(module: Any) -> str | None:
-        """PyTorch's conversion to synchronised norms leaves out the activation of timm's combined layers."""
+        """PyTorch's conversion to synchronized norms leaves out the activation of timm's combined layers."""
         if type(module) is nn.BatchNorm2d and hasattr(module, "act"):
             return "its activation was lost on conversion; use timm.layers.convert_sync_batchnorm"
         return None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise, then apply what the layer brings along."""
+        """Normalize, then apply what the layer brings along."""
         if not self.training and self.running_mean is not None:
             return super().forward(x)
         regions = self.regions(x)
@@ -67,14 +73,14 @@ class ExactSyncBatchNorm(ExactBatchNorm2d):
 
     def group(self) -> Any:
         """The layer's own group in training, as in PyTorch."""
-        return group_of(self) if self.training else None
+        return process_group(self) if self.training else None
 
 
 class ExactGroupNorm(ExactLayer):
     """Group norm over each image's own region."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise, then apply what the layer brings along."""
+        """Normalize, then apply what the layer brings along."""
         regions = self.regions(x)
         if regions is None:
             return super().forward(x)
@@ -88,10 +94,14 @@ class ExactInstanceNorm2d(ExactLayer):
     @staticmethod
     def refusal(module: Any) -> str | None:
         """Running statistics would depend on the order of the images."""
-        return "its running statistics mix images; build it without" if module.track_running_stats else None
+        return (
+            "its running statistics mix images; build it with track_running_stats=False"
+            if module.track_running_stats
+            else None
+        )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise."""
+        """Normalize."""
         regions = self.regions(x)
         if regions is None:
             return super().forward(x)
@@ -113,8 +123,26 @@ class ExactGlobalResponseNorm(ExactLayer):
         """Zero the outside, then run the stock layer."""
         regions = self.regions(x)
         if self.spatial_dim == (1, 2):
-            return super().forward(blank(x.permute(0, 3, 1, 2), regions).permute(0, 2, 3, 1))
-        return super().forward(blank(x, regions))
+            return super().forward(zero_outside(x.permute(0, 3, 1, 2), regions).permute(0, 2, 3, 1))
+        return super().forward(zero_outside(x, regions))
+
+
+class FrozenBatchNorm2d(nn.BatchNorm2d):
+    """Batch norm that uses its running statistics in training too, and leaves them alone; its affine part learns."""
+
+    def train(self, mode: bool = True) -> FrozenBatchNorm2d:
+        """Stay in evaluation."""
+        return super().train(False)
+
+
+class FrozenBatchNormAct2d(_BatchNormAct2d):
+    """timm's batch norm with activation, frozen likewise."""
+
+    def train(self, mode: bool = True) -> FrozenBatchNormAct2d:
+        """Stay in evaluation, but for dropout."""
+        super().train(mode)
+        self.training = False
+        return self
 
 
 def _activate(layer: nn.Module, y: Tensor) -> Tensor:

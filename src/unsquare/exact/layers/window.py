@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unsquare.exact.ops import paddings, sliding, splitting
-from unsquare.exact.ops.sliding import SAME, Windows
+from unsquare.exact.ops.sliding import KEEPS_SIZE, WindowPair
 from unsquare.exact.regions import Regions, Site
 
 # Channels below which oneDNN's widest vectors are not full.
@@ -42,14 +42,14 @@ class ExactLayer(nn.Module):
         return None
 
     @staticmethod
-    def sideways(module: Any) -> bool:
+    def mixes_pixels(module: Any) -> bool:
         """Whether the layer looks beyond one pixel; if not, the stock layer stays."""
         return True
 
     @staticmethod
-    def windows(module: Any) -> Windows | None:
+    def windows(module: Any) -> WindowPair | None:
         """How the layer slides; None where it leaves one value per image and channel."""
-        return SAME
+        return KEEPS_SIZE
 
     @staticmethod
     def axes(module: Any) -> tuple[int, int]:
@@ -57,7 +57,7 @@ class ExactLayer(nn.Module):
         return 2, 3
 
     @staticmethod
-    def whole(module: Any) -> tuple[int, int]:
+    def divisors(module: Any) -> tuple[int, int]:
         """Numbers of pixels that must divide the map's height and width, as the stock layer demands."""
         return 1, 1
 
@@ -76,20 +76,20 @@ class ExactConv2d(ExactLayer):
         return module.padding_mode == "zeros" and not lopsided
 
     @staticmethod
-    def sideways(module: nn.Conv2d) -> bool:
+    def mixes_pixels(module: nn.Conv2d) -> bool:
         """A kernel of one pixel without padding reads one pixel, whatever its stride."""
         beyond = any(window.kernel > 1 or window.padding > 0 for window in ExactConv2d.windows(module))
         return beyond or _overruns(module)
 
     @staticmethod
-    def windows(module: nn.Conv2d) -> Windows:
+    def windows(module: nn.Conv2d) -> WindowPair:
         """The kernel along each axis."""
         padding: Any = module.padding
         if padding == "same":
             padding = tuple(_same_padding(module, axis) // 2 for axis in (0, 1))
         elif padding == "valid":
             padding = 0
-        return sliding.windows(module.kernel_size, module.stride, padding, module.dilation)
+        return sliding.window_pair(module.kernel_size, module.stride, padding, module.dilation)
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve over a clean input."""
@@ -107,11 +107,11 @@ class ExactCondConv2d(ExactLayer):
     """timm's convolution whose weights each image chooses."""
 
     @staticmethod
-    def windows(module: Any) -> Windows:
+    def windows(module: Any) -> WindowPair:
         """The kernel along each axis; with 'same' padding, what picks ceil(n / stride) outputs."""
         if module.dynamic_padding:
-            return sliding.windows(1, module.stride, 0)
-        return sliding.windows(module.kernel_size, module.stride, module.padding, module.dilation)
+            return sliding.window_pair(1, module.stride, 0)
+        return sliding.window_pair(module.kernel_size, module.stride, module.padding, module.dilation)
 
     def forward(self, x: Tensor, routing_weights: Tensor) -> Tensor:
         """Convolve over a clean input."""
@@ -121,7 +121,7 @@ class ExactCondConv2d(ExactLayer):
             )
         if self.exact_site.lengths(x) is None:
             return super().forward(x, routing_weights)
-        sides = sliding.windows(self.kernel_size, self.stride, 0, self.dilation)
+        sides = sliding.window_pair(self.kernel_size, self.stride, 0, self.dilation)
         x = paddings.same(self.exact_site, F.pad, x, None, sides=sides)
         weight = (routing_weights @ self.weight).view(-1, *self.weight_shape[1:])  # (N * out, in / groups, k, k)
         bias = None if self.bias is None else (routing_weights @ self.bias).flatten()
@@ -134,17 +134,17 @@ class ExactSpaceToDepth(ExactLayer):
     """Blocks of pixels become channels, for images of whole blocks."""
 
     @staticmethod
-    def sideways(module: Any) -> bool:
+    def mixes_pixels(module: Any) -> bool:
         """Within whole blocks nothing is mixed."""
         return False
 
     @staticmethod
-    def windows(module: Any) -> Windows:
+    def windows(module: Any) -> WindowPair:
         """The blocks."""
-        return sliding.windows(module.bs, module.bs, 0)
+        return sliding.window_pair(module.bs, module.bs, 0)
 
     @staticmethod
-    def whole(module: Any) -> tuple[int, int]:
+    def divisors(module: Any) -> tuple[int, int]:
         """The stock layer takes no part of a block."""
         return module.bs, module.bs
 
@@ -155,12 +155,12 @@ class ExactMaxPool2d(ExactLayer):
     @staticmethod
     def refusal(module: Any) -> str | None:
         """Indices would count positions on the canvas."""
-        return "its indices count positions on the canvas" if module.return_indices else None
+        return "it returns indices, which count positions on the padded canvas" if module.return_indices else None
 
     @staticmethod
-    def windows(module: Any) -> Windows:
+    def windows(module: Any) -> WindowPair:
         """The pool's kernel."""
-        return sliding.windows(
+        return sliding.window_pair(
             module.kernel_size, module.stride, module.padding, module.dilation, ceil_mode=module.ceil_mode
         )
 
@@ -173,12 +173,12 @@ class ExactAvgPool2d(ExactLayer):
     """An average pool that divides by the count the image alone would have had."""
 
     @staticmethod
-    def windows(module: Any) -> Windows:
+    def windows(module: Any) -> WindowPair:
         """The pool's kernel."""
-        return sliding.windows(module.kernel_size, module.stride, module.padding, ceil_mode=module.ceil_mode)
+        return sliding.window_pair(module.kernel_size, module.stride, module.padding, ceil_mode=module.ceil_mode)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pool over a clean input, and mend the windows that the canvas counts otherwise."""
+        """Pool over a clean input, and correct the windows for which the canvas has another count."""
         return sliding.avg_pooled(
             x,
             self.exact_site,

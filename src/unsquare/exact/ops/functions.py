@@ -1,8 +1,9 @@
 """Functional calls that look sideways, made exact: what `layers` does for modules, for calls within a module's code.
 
-Each rule has two halves. While a model is followed, `plan` decides from the arguments what the call does to the
-map's region, or refuses; where it returns None the call is no concern of the rule, and `tracing.operations` judges it.
-In each pass, `run` takes the place of the call (see `calls`).
+While a model is followed, a rule decides from a call's context and arguments what the call does to the map's region, or
+refuses; where it returns None the call is no concern of the rule, and `tracing.operations` judges it. In each pass the
+replacement that the rule names takes the place of the call (see `calls`). Rules have the parameters of PyTorch's
+functions, under the same names, since models pass them by position and by name.
 """
 
 from __future__ import annotations
@@ -18,140 +19,161 @@ from torch.nn import functional as F
 
 from unsquare.exact.extent import Extent
 from unsquare.exact.ops import norms, paddings, sliding
+from unsquare.exact.ops.paddings import StockFunction
 from unsquare.exact.ops.relocation import picked_along
 from unsquare.exact.ops.strips import clean, region_max, region_mean
 from unsquare.exact.pool.pyramid import SpatialPyramidPool
 from unsquare.exact.regions import Site
 from unsquare.exact.registry import SAME_PADDED
-from unsquare.exact.tracing.operations import Ambiguous, FeatureMap, Unknown
+from unsquare.exact.tracing.feature_maps import FeatureMap
+from unsquare.exact.tracing.operations import AmbiguousOperation, InexactOperation
 
-Run = Callable[..., Tensor]
-"""Takes the site, the stock function and the call's own arguments; returns what the stock function would alone."""
+Replacement = Callable[..., Tensor]
+"""Takes the site, the stock function and the call's own arguments; returns for each image what the stock function gives
+it alone."""
 
 
 @dataclass(frozen=True)
-class Scene:
-    """What surrounds a call while a model is followed."""
+class CallContext:
+    """What is known of a call while a model is followed."""
 
     owner: nn.Module
     """The module whose code makes the call."""
+    given: FeatureMap
+    """The map that it is given."""
     extents_of: Callable[[tuple[int, int]], frozenset[Extent]]
     """The extents of all maps of a (height, width) so far."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What a call comes to."""
+class CallHandling:
+    """What becomes of a call."""
 
     after: FeatureMap | None
     """The map returned; None where it is one vector or grid per image."""
-    run: Run | None
+    replacement: Replacement | None
     """What takes its place; None where the stock function is right as it is."""
-    whole: tuple[int, int] = (1, 1)
+    divisors: tuple[int, int] = (1, 1)
     """Numbers of pixels that must divide the map's height and width, as the stock function demands."""
 
 
 def conv2d(
-    scene: Scene, given: FeatureMap, input: Tensor, weight: Tensor, bias: Tensor | None = None,
+    context: CallContext, input: Tensor, weight: Tensor, bias: Tensor | None = None,
     stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1,
-) -> Plan:  # fmt: skip
+) -> CallHandling:  # fmt: skip
     """A convolution with any weight."""
-    _channels_first(given)
+    _channels_first(context.given)
     kernel = tuple(weight.shape[2:])
-    extent = given.extent
+    extent = context.given.extent
     if padding == "same":
-        step = sliding.windows(kernel, 1, 0, dilation)
+        step = sliding.window_pair(kernel, 1, 0, dilation)
         extent = extent.grown(*(window.dilation * (window.kernel - 1) for window in step))
-    sides = sliding.windows(kernel, stride, 0 if isinstance(padding, str) else padding, dilation)
-    return Plan(FeatureMap(extent.through(sides)), _run_conv2d)
+    sides = sliding.window_pair(kernel, stride, 0 if isinstance(padding, str) else padding, dilation)
+    return CallHandling(FeatureMap(extent.through(sides)), _run_conv2d)
 
 
-def _run_conv2d(site: Site, function: Run, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+def _run_conv2d(site: Site, function: StockFunction, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     return sliding.convolved(input, site, lambda x: function(x, *args, **kwargs))
 
 
 def max_pool2d(
-    scene: Scene, given: FeatureMap, input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0,
+    context: CallContext, input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0,
     dilation: Any = 1, ceil_mode: bool = False, return_indices: bool = False,
-) -> Plan:  # fmt: skip
+) -> CallHandling:  # fmt: skip
     """A max-pool."""
-    _channels_first(given)
+    _channels_first(context.given)
     if return_indices:
-        raise Unknown("its indices count positions on the canvas")
-    sides = sliding.windows(kernel_size, stride or kernel_size, padding, dilation, ceil_mode=ceil_mode)
-    return Plan(FeatureMap(given.extent.through(sides)), _run_max_pool2d)
+        raise InexactOperation("it returns indices, which count positions on the padded canvas")
+    sides = sliding.window_pair(kernel_size, stride or kernel_size, padding, dilation, ceil_mode=ceil_mode)
+    return CallHandling(FeatureMap(context.given.extent.through(sides)), _run_max_pool2d)
 
 
-def _run_max_pool2d(site: Site, function: Run, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+def _run_max_pool2d(site: Site, function: StockFunction, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     return sliding.max_pooled(input, site, lambda x: function(x, *args, **kwargs))
 
 
 def avg_pool2d(
-    scene: Scene, given: FeatureMap, input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0,
+    context: CallContext, input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0,
     ceil_mode: bool = False, count_include_pad: bool = True, divisor_override: int | None = None,
-) -> Plan:  # fmt: skip
+) -> CallHandling:  # fmt: skip
     """An average pool."""
-    _channels_first(given)
-    sides = sliding.windows(kernel_size, stride or kernel_size, padding, ceil_mode=ceil_mode)
+    _channels_first(context.given)
+    sides = sliding.window_pair(kernel_size, stride or kernel_size, padding, ceil_mode=ceil_mode)
     options = {"include_padding": count_include_pad, "own_divisor": bool(divisor_override)}
-    return Plan(FeatureMap(given.extent.through(sides)), partial(_run_avg_pool2d, sides=sides, options=options))
+    return CallHandling(
+        FeatureMap(context.given.extent.through(sides)), partial(_run_avg_pool2d, sides=sides, options=options)
+    )
 
 
 def _run_avg_pool2d(
-    site: Site, function: Run, input: Tensor, *args: Any, sides: sliding.Windows, options: Any, **kwargs: Any
+    site: Site,
+    function: StockFunction,
+    input: Tensor,
+    *args: Any,
+    sides: sliding.WindowPair,
+    options: Any,
+    **kwargs: Any,
 ) -> Tensor:
     return sliding.avg_pooled(input, site, lambda x: function(x, *args, **kwargs), sides, **options)
 
 
 def mean(
-    scene: Scene, given: FeatureMap, input: Tensor, dim: Any = None, keepdim: bool = False, axis: Any = None,
+    context: CallContext, input: Tensor, dim: Any = None, keepdim: bool = False, axis: Any = None,
     **kwargs: Any,
-) -> Plan | None:  # fmt: skip
+) -> CallHandling | None:  # fmt: skip
     """A mean over space."""
-    return _reduction(given, input, axis if dim is None else dim, partial(_run_reduction, reduce=region_mean))
+    return _reduction(context.given, input, axis if dim is None else dim, partial(_run_reduction, reduce=region_mean))
 
 
 def amax(
-    scene: Scene, given: FeatureMap, input: Tensor, dim: Any = None, keepdim: bool = False, axis: Any = None,
+    context: CallContext, input: Tensor, dim: Any = None, keepdim: bool = False, axis: Any = None,
     **kwargs: Any,
-) -> Plan | None:  # fmt: skip
+) -> CallHandling | None:  # fmt: skip
     """A maximum over space."""
-    return _reduction(given, input, axis if dim is None else dim, partial(_run_reduction, reduce=region_max))
+    return _reduction(context.given, input, axis if dim is None else dim, partial(_run_reduction, reduce=region_max))
 
 
 def total(
-    scene: Scene, given: FeatureMap, input: Tensor, dim: Any = None, keepdim: bool = False, axis: Any = None,
+    context: CallContext, input: Tensor, dim: Any = None, keepdim: bool = False, axis: Any = None,
     **kwargs: Any,
-) -> Plan | None:  # fmt: skip
+) -> CallHandling | None:  # fmt: skip
     """A sum over space."""
-    return _reduction(given, input, axis if dim is None else dim, _run_sum)
+    return _reduction(context.given, input, axis if dim is None else dim, _run_sum)
 
 
-def _reduction(given: FeatureMap, x: Tensor, dim: Any, run: Run) -> Plan | None:
+def _reduction(given: FeatureMap, x: Tensor, dim: Any, replacement: Replacement) -> CallHandling | None:
     dims = range(x.ndim) if dim is None or dim == () else [dim] if isinstance(dim, int) else dim
     dims = {one % x.ndim for one in dims}
     if not dims & set(given.axes):
         return None
     if dims != set(given.axes) or x.ndim != 4 or 0 in given.axes:
-        raise Unknown("it reduces over one side of the map alone, or over more than its two sides")
-    return Plan(None, partial(run, axes=given.axes))
+        raise InexactOperation("it reduces over height or width alone, or over other axes as well")
+    return CallHandling(None, partial(replacement, axes=given.axes))
 
 
 def _run_reduction(
-    site: Site, function: Run, input: Tensor, dim: Any = None, keepdim: bool = False, *, reduce: Any, axes: Any,
-    axis: Any = None, keepdims: bool = False, dtype: torch.dtype | None = None,
-) -> Tensor:  # fmt: skip
+    site: Site, function: StockFunction, input: Tensor, *args: Any, reduce: Any, axes: Any, **kwargs: Any
+) -> Tensor:
+    dim, keepdim, dtype = _reduction_arguments(*args, **kwargs)
     regions = site.regions(input, axes)
     input = input.to(dtype or input.dtype)
     if regions is None:
-        return function(input, axis if dim is None else dim, keepdim or keepdims)
+        return function(input, dim, keepdim)
     reduced = reduce(_as_channels_first(input, axes), regions)
-    for side in sorted(axes) if keepdim or keepdims else ():
+    for side in sorted(axes) if keepdim else ():
         reduced = reduced.unsqueeze(side)
     return reduced
 
 
-def _run_sum(site: Site, function: Run, input: Tensor, *args: Any, axes: Any, **kwargs: Any) -> Tensor:
+def _reduction_arguments(
+    dim: Any = None, keepdim: bool = False, *, axis: Any = None, keepdims: bool = False,
+    dtype: torch.dtype | None = None,
+) -> tuple[Any, bool, torch.dtype | None]:  # fmt: skip
+    """The arguments of a reduction, two of which PyTorch takes under NumPy's names as well."""
+    return axis if dim is None else dim, keepdim or keepdims, dtype
+
+
+def _run_sum(site: Site, function: StockFunction, input: Tensor, *args: Any, axes: Any, **kwargs: Any) -> Tensor:
     regions = site.regions(input, axes)
     if regions is not None:
         cleaned = clean(_as_channels_first(input, axes), regions, shared=True)
@@ -160,16 +182,16 @@ def _run_sum(site: Site, function: Run, input: Tensor, *args: Any, axes: Any, **
 
 
 def group_norm(
-    scene: Scene, given: FeatureMap, input: Tensor, num_groups: int, weight: Tensor | None = None,
+    context: CallContext, input: Tensor, num_groups: int, weight: Tensor | None = None,
     bias: Tensor | None = None, eps: float = 1e-5,
-) -> Plan:  # fmt: skip
+) -> CallHandling:  # fmt: skip
     """A group norm."""
-    _channels_first(given)
-    return Plan(given.moved(), _run_group_norm)
+    _channels_first(context.given)
+    return CallHandling(context.given.moved(), _run_group_norm)
 
 
 def _run_group_norm(
-    site: Site, function: Run, input: Tensor, num_groups: int, weight: Tensor | None = None,
+    site: Site, function: StockFunction, input: Tensor, num_groups: int, weight: Tensor | None = None,
     bias: Tensor | None = None, eps: float = 1e-5,
 ) -> Tensor:  # fmt: skip
     regions = site.regions(input)
@@ -178,29 +200,31 @@ def _run_group_norm(
     return norms.group_norm(input, weight, bias, num_groups, eps, regions)
 
 
-def adaptive_avg_pool2d(scene: Scene, given: FeatureMap, input: Tensor, output_size: Any) -> Plan:
+def adaptive_avg_pool2d(context: CallContext, input: Tensor, output_size: Any) -> CallHandling:
     """Means over a grid on each image's own region."""
-    return _grid(given, output_size, "mean")
+    return _grid(context.given, output_size, "mean")
 
 
 def adaptive_max_pool2d(
-    scene: Scene, given: FeatureMap, input: Tensor, output_size: Any, return_indices: bool = False
-) -> Plan:
+    context: CallContext, input: Tensor, output_size: Any, return_indices: bool = False
+) -> CallHandling:
     """Maxima over a grid on each image's own region."""
     if return_indices:
-        raise Unknown("its indices count positions on the canvas")
-    return _grid(given, output_size, "max")
+        raise InexactOperation("it returns indices, which count positions on the padded canvas")
+    return _grid(context.given, output_size, "max")
 
 
-def _grid(given: FeatureMap, output_size: Any, mode: str) -> Plan:
+def _grid(given: FeatureMap, output_size: Any, mode: str) -> CallHandling:
     _channels_first(given)
     level, *other = output_size if isinstance(output_size, Sequence) else (output_size,)
     if level is None or any(one != level for one in other):
-        raise Unknown(f"an adaptive pool to {output_size} is not to a square grid")
-    return Plan(None, partial(_run_grid, level=level, mode=mode))
+        raise InexactOperation(f"it pools adaptively to {output_size}, which is not a square grid")
+    return CallHandling(None, partial(_run_grid, level=level, mode=mode))
 
 
-def _run_grid(site: Site, function: Run, input: Tensor, *args: Any, level: int, mode: Any, **kwargs: Any) -> Tensor:
+def _run_grid(
+    site: Site, function: StockFunction, input: Tensor, *args: Any, level: int, mode: Any, **kwargs: Any
+) -> Tensor:
     regions = site.regions(input)
     if regions is None:
         return function(input, *args, **kwargs)
@@ -208,59 +232,72 @@ def _run_grid(site: Site, function: Run, input: Tensor, *args: Any, level: int, 
 
 
 def pad(
-    scene: Scene, given: FeatureMap, input: Tensor, pad: Any, mode: str = "constant", value: float | None = None
-) -> Plan | None:
+    context: CallContext, input: Tensor, pad: Any, mode: str = "constant", value: float | None = None
+) -> CallHandling | None:
     """A padding by a step of its own: of a constant, or of what the image has at its edge."""
-    if given.axes != (input.ndim - 2, input.ndim - 1):
+    if context.given.axes != (input.ndim - 2, input.ndim - 1):
         return None
-    if type(scene.owner) in SAME_PADDED:
-        return _same_pad(scene.owner, given)
+    if type(context.owner) in SAME_PADDED:
+        return _same_pad(context.owner, context.given)
     left, right, top, bottom = [*pad, 0, 0, 0, 0][:4]
-    after = FeatureMap(given.extent.grown(top + bottom, left + right), given.axes)
+    after = FeatureMap(context.given.extent.grown(top + bottom, left + right), context.given.axes)
     if mode == "constant":
-        return Plan(after, paddings.constant)
+        return CallHandling(after, paddings.constant)
     if mode not in ("reflect", "replicate"):
-        raise Unknown(f"{mode} padding takes its values from the far side of the canvas")
-    _channels_first(given)
-    return Plan(after, partial(paddings.mirror, pads=(top, bottom, left, right), reflect=mode == "reflect"))
+        raise InexactOperation(f"it pads in {mode} mode, which reads the opposite side of the canvas")
+    _channels_first(context.given)
+    return CallHandling(after, partial(paddings.mirror, pads=(top, bottom, left, right), reflect=mode == "reflect"))
 
 
-def _same_pad(owner: Any, given: FeatureMap) -> Plan:
+def _same_pad(owner: Any, given: FeatureMap) -> CallHandling:
     """TensorFlow's 'same': as much padding as makes ceil(n / stride) outputs, the smaller half on the left."""
     _channels_first(given)
-    sides = sliding.windows(owner.kernel_size, owner.stride, 0, getattr(owner, "dilation", 1))
-    reaches = []
-    for reach, window in zip(given.extent, sides):
+    sides = sliding.window_pair(owner.kernel_size, owner.stride, 0, getattr(owner, "dilation", 1))
+    formulas = []
+    for formula, window in zip(given.extent, sides):
         span = window.dilation * (window.kernel - 1) + 1
-        whole = reach.then(offset=window.stride - 1, divisor=window.stride)
-        reaches.append(whole.then(factor=window.stride, offset=span - window.stride))
-    return Plan(FeatureMap(Extent(*reaches)), partial(paddings.same, sides=sides))
+        whole = formula.then(offset=window.stride - 1, divisor=window.stride)
+        formulas.append(whole.then(factor=window.stride, offset=span - window.stride))
+    return CallHandling(FeatureMap(Extent(*formulas)), partial(paddings.same, sides=sides))
 
 
 def interpolate(
-    scene: Scene, given: FeatureMap, input: Tensor, size: Any = None, scale_factor: Any = None, mode: str = "nearest",
+    context: CallContext, input: Tensor, size: Any = None, scale_factor: Any = None, mode: str = "nearest",
     align_corners: bool | None = None, recompute_scale_factor: bool | None = None, antialias: bool = False,
-) -> Plan:  # fmt: skip
+) -> CallHandling:  # fmt: skip
     """An enlargement, nearest or bilinear, to another map's size or by whole factors."""
-    _channels_first(given)
+    _channels_first(context.given)
     if mode not in ("nearest", "bilinear") or antialias:
-        raise Unknown(f"it interpolates by {mode}{' with antialias' if antialias else ''}; use nearest or bilinear")
+        raise InexactOperation(
+            f"it interpolates in {mode} mode{' with antialias' if antialias else ''}; use nearest or bilinear"
+        )
     if size is None:
         factors = scale_factor if isinstance(scale_factor, Sequence) else (scale_factor, scale_factor)
         if any(factor != int(factor) or factor < 1 for factor in factors):
-            raise Unknown(f"it interpolates by {scale_factor}, which is no whole factor")
-        after = given.extent.scaled(*map(int, factors))
+            raise InexactOperation(f"it interpolates by a factor of {scale_factor}, which is not a whole number")
+        after = context.given.extent.scaled(*map(int, factors))
     else:
         shape = tuple(size) if isinstance(size, Sequence) else (size, size)
-        found = scene.extents_of((int(shape[0]), int(shape[1])))
+        found = context.extents_of((int(shape[0]), int(shape[1])))
         if len(found) != 1:
-            raise Ambiguous(f"it interpolates to {shape}, the size of {len(found)} kinds of maps")
+            raise AmbiguousOperation(
+                f"it interpolates to {shape}, the size of {len(found)} kinds of maps on this canvas"
+            )
         (after,) = found
-    return Plan(FeatureMap(after), partial(_run_interpolate, after=after, mode=mode, corners=bool(align_corners)))
+    return CallHandling(
+        FeatureMap(after), partial(_run_interpolate, after=after, mode=mode, corners=bool(align_corners))
+    )
 
 
 def _run_interpolate(
-    site: Site, function: Run, input: Tensor, *args: Any, after: Extent, mode: str, corners: bool, **kwargs: Any
+    site: Site,
+    function: StockFunction,
+    input: Tensor,
+    *args: Any,
+    after: Extent,
+    mode: str,
+    corners: bool,
+    **kwargs: Any,
 ) -> Tensor:
     before = site.lengths(input)
     if before is None:
@@ -291,30 +328,30 @@ def _resampled(x: Tensor, axis: int, before: Tensor, goal: Tensor, length: int, 
     return torch.lerp(picked_along(x, axis, low), picked_along(x, axis, high), part)
 
 
-def pixel_unshuffle(scene: Scene, given: FeatureMap, input: Tensor, downscale_factor: int) -> Plan:
+def pixel_unshuffle(context: CallContext, input: Tensor, downscale_factor: int) -> CallHandling:
     """Blocks of pixels become channels."""
-    _channels_first(given)
+    _channels_first(context.given)
     factor = downscale_factor
-    after = given.extent.through(sliding.windows(factor, factor, 0))
-    return Plan(FeatureMap(after), None, whole=(factor, factor))
+    after = context.given.extent.through(sliding.window_pair(factor, factor, 0))
+    return CallHandling(FeatureMap(after), None, divisors=(factor, factor))
 
 
-def pixel_shuffle(scene: Scene, given: FeatureMap, input: Tensor, upscale_factor: int) -> Plan:
+def pixel_shuffle(context: CallContext, input: Tensor, upscale_factor: int) -> CallHandling:
     """Channels become blocks of pixels."""
-    _channels_first(given)
-    return Plan(FeatureMap(given.extent.scaled(upscale_factor, upscale_factor)), None)
+    _channels_first(context.given)
+    return CallHandling(FeatureMap(context.given.extent.scaled(upscale_factor, upscale_factor)), None)
 
 
 def _channels_first(given: FeatureMap) -> None:
     if given.axes != (2, 3):
-        raise Unknown(f"it is given a map with height and width at axes {given.axes}")
+        raise InexactOperation(f"it is given a map with height and width at axes {given.axes}, and not (2, 3)")
 
 
 def _as_channels_first(x: Tensor, axes: tuple[int, int]) -> Tensor:
     return x.permute(0, 3, 1, 2) if axes == (1, 2) else x
 
 
-RULES: dict[Any, Callable[..., Plan | None]] = {
+RULES: dict[Any, Callable[..., CallHandling | None]] = {
     F.conv2d: conv2d,
     F.max_pool2d: max_pool2d,
     torch.max_pool2d: max_pool2d,

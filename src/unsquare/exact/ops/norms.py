@@ -1,7 +1,7 @@
 """Batch norm and group norm whose statistics know only real pixels.
 
 Batch norm runs PyTorch's own fused kernels over the whole canvas, about as many passes over memory as the stock
-layer, and mends the result per channel in closed form. Group norm is written out: few backbones use it.
+layer, and corrects the result per channel in closed form. Group norm is written out: few backbones use it.
 
 Forward: the strips outside are filled with a rough guess f of the channel's mean (the mean of some pixels of a row
 that is real in all images, rounded to the map's type), and moments are taken over the canvas. With M pixels computed, n
@@ -15,6 +15,10 @@ So the kernel's two sums per channel are right, and only the count by which it w
 for the sums alone; with them the input's gradient is one affine map of the input plus one multiple of the gradient. On
 a CPU the fastest affine map per channel that PyTorch has is the kernel that evaluates batch norm.
 
+Synchronized batch norm sends two numbers per channel and a count between ranks, each way. Ranks hold unequal numbers of
+real pixels, so what is sent are moments with their counts. All ranks put them together in the same order, in float64,
+and so agree to the last bit.
+
 On maps of a few megabytes each small operation counts: forty of them cost as much as one pass over the map.
 """
 
@@ -24,11 +28,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch import distributed as dist
 from torch.autograd.function import once_differentiable
 
 from unsquare.errors import ExactError
 from unsquare.exact.ops import masks
-from unsquare.exact.ops.ranks import pooled, summed
 from unsquare.exact.ops.strips import fill, rows
 from unsquare.exact.regions import Regions
 
@@ -64,18 +68,18 @@ def batch_moments(x: Tensor, regions: Regions | None) -> tuple[Tensor, Tensor]:
     return guess + step, variance.clamp_(min=0)
 
 
-class BatchNorm(torch.autograd.Function):
-    """Normalise by the moments of the real pixels, of all ranks of a group if one is given."""
+class _RegionBatchNorm(torch.autograd.Function):
+    """Normalize by the moments of the real pixels, of all ranks of a group if one is given."""
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, regions: Regions | None, group: Any
     ) -> tuple[Tensor, Tensor, Tensor, Any]:
-        """The normalised map (N, C, H, W), the mean (C,), the biased variance (C,) and the number of pixels."""
+        """The normalized map (N, C, H, W), the mean (C,), the biased variance (C,) and the number of pixels."""
         mean, variance = batch_moments(x, regions)
         count: Any = x.numel() // x.shape[1] if regions is None else regions.num_pixels
         if group is not None:
-            mean, variance, count = pooled(mean, variance, count, group)
+            mean, variance, count = _moments_over_ranks(mean, variance, count, group)
         scale = torch.ones_like(mean) if weight is None else weight.to(mean.dtype)
         shift = None if bias is None else bias.to(mean.dtype)
         y = torch.native_batch_norm(x, scale, shift, mean, variance, False, 0.0, eps)[0]
@@ -101,7 +105,7 @@ class BatchNorm(torch.autograd.Function):
             # Parameters' gradients are left to whoever averages over ranks; the input's needs all ranks' sums.
             dot, total = grad_weight, grad_bias
             if ctx.group is not None:
-                dot, total = summed(torch.stack([dot, total]), ctx.group)
+                dot, total = _sum_over_ranks(torch.stack([dot, total]), ctx.group)
             gain = scale * inverse
             each = gain / -ctx.count
             grad_x = torch.native_batch_norm(x, each * dot, each * total, mean, variance, False, 0.0, ctx.eps)[0]
@@ -113,8 +117,8 @@ class BatchNorm(torch.autograd.Function):
         return grad_x, grad_weight, grad_bias, None, None, None
 
 
-class GroupNorm(torch.autograd.Function):
-    """Normalise each image's groups of channels by their moments over its region."""
+class _RegionGroupNorm(torch.autograd.Function):
+    """Normalize each image's groups of channels by their moments over its region."""
 
     @staticmethod
     def forward(
@@ -126,7 +130,7 @@ class GroupNorm(torch.autograd.Function):
         eps: float,
         regions: Regions,
     ) -> Tensor:
-        """The normalised map (N, C, H, W)."""
+        """The normalized map (N, C, H, W)."""
         mean, variance = _group_moments(x, num_groups, regions)
         inverse = (variance + eps).rsqrt()
         scale = inverse if weight is None else inverse * weight
@@ -142,13 +146,13 @@ class GroupNorm(torch.autograd.Function):
         x, weight, mean, inverse = ctx.saved_tensors
         regions = ctx.regions
         grad_sum = grad.sum(dim=(2, 3), dtype=mean.dtype)  # (N, C)
-        centred = x - _spatial(mean)
-        grad_dot = (grad * centred).sum(dim=(2, 3), dtype=mean.dtype) * inverse
+        centered = x - _spatial(mean)
+        grad_dot = (grad * centered).sum(dim=(2, 3), dtype=mean.dtype) * inverse
         scale = torch.ones_like(mean) if weight is None else weight.to(mean.dtype).expand_as(mean)
         size = regions.counts[:, None] * (x.shape[1] // ctx.num_groups)
         flat = _over_groups(scale * grad_sum, ctx.num_groups) / size
         slope = _over_groups(scale * grad_dot, ctx.num_groups) / size
-        grad_x = torch.addcmul(_spatial(-inverse * flat), centred, _spatial(-inverse.square() * slope))
+        grad_x = torch.addcmul(_spatial(-inverse * flat), centered, _spatial(-inverse.square() * slope))
         grad_x = torch.addcmul(grad_x, grad, _spatial(inverse * scale)).to(x.dtype)
         fill(grad_x, regions, 0.0)
         grad_weight = None if weight is None else grad_dot.sum(dim=0).to(weight.dtype)
@@ -159,15 +163,15 @@ class GroupNorm(torch.autograd.Function):
 def batch_norm(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, regions: Regions | None, group: Any = None
 ) -> tuple[Tensor, Tensor, Tensor, Any]:
-    """A channels-last map normalised over all real pixels, their mean and biased variance (C,), and their number.
+    """A channels-last map normalized over all real pixels, their mean and biased variance (C,), and their number.
 
     `group`: a process group over whose ranks' pixels the statistics go.
     """
     if regions is None or not regions.masked:
-        return BatchNorm.apply(x, weight, bias, eps, regions, group)
+        return _RegionBatchNorm.apply(x, weight, bias, eps, regions, group)
     if group is not None:
         raise ExactError(
-            "Synchronised batch norm is not exact in a compiled graph; use plain batch norm or no compiler."
+            "Synchronized batch norm is not exact in a compiled graph; use plain batch norm, or do not compile."
         )
     return *masks.batch_norm(x, weight, bias, eps, regions), regions.counts.sum()
 
@@ -175,10 +179,39 @@ def batch_norm(
 def group_norm(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, num_groups: int, eps: float, regions: Regions
 ) -> Tensor:
-    """A map (N, C, H, W) with each image's groups of channels normalised over its region."""
+    """A map (N, C, H, W) with each image's groups of channels normalized over its region."""
     if regions.masked:
         return masks.group_norm(x, weight, bias, num_groups, eps, regions)
-    return GroupNorm.apply(x, weight, bias, num_groups, eps, regions)
+    return _RegionGroupNorm.apply(x, weight, bias, num_groups, eps, regions)
+
+
+def process_group(layer: Any) -> Any:
+    """The process group over which a synchronized layer (`nn.SyncBatchNorm`) works; None where it has no other rank."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return None
+    group = layer.process_group or dist.group.WORLD
+    return group if dist.get_world_size(group) > 1 else None
+
+
+def _moments_over_ranks(mean: Tensor, variance: Tensor, count: int, group: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean and biased variance (C,) over the pixels of all ranks, and their number, a float64 scalar."""
+    own = torch.cat([mean.double(), variance.double(), mean.new_tensor([count], dtype=torch.float64)])
+    every = [torch.empty_like(own) for _ in range(dist.get_world_size(group))]
+    dist.all_gather(every, own, group=group)
+    means, variances, counts = torch.stack(every).split([len(mean), len(mean), 1], dim=1)
+    total = counts.sum()
+    middle = (means * counts).sum(dim=0) / total
+    spread = ((variances + (means - middle).square()) * counts).sum(dim=0) / total
+    return middle.to(mean.dtype), spread.to(mean.dtype), total
+
+
+def _sum_over_ranks(values: Tensor, group: Any) -> Tensor:
+    """The sum of all ranks' values."""
+    total = values.double()
+    if total is values:
+        total = values.clone()
+    dist.all_reduce(total, group=group)
+    return total.to(values.dtype)
 
 
 def _guess(x: Tensor, regions: Regions) -> Tensor:
@@ -227,9 +260,9 @@ def _group_moments(x: Tensor, num_groups: int, regions: Regions) -> tuple[Tensor
     count = regions.counts[:, None]
     size = count * (x.shape[1] // num_groups)
     mean = _over_groups(x.sum(dim=(2, 3), dtype=_wide(x)), num_groups) / size
-    centred = x - _spatial(mean)
-    fill(centred, regions, 0.0)
-    squares = centred.square_().sum(dim=(2, 3), dtype=_wide(x))
+    centered = x - _spatial(mean)
+    fill(centered, regions, 0.0)
+    squares = centered.square_().sum(dim=(2, 3), dtype=_wide(x))
     return mean, _over_groups(squares, num_groups) / size
 
 

@@ -12,31 +12,34 @@ import torch
 from torch import Tensor
 
 from unsquare.errors import ExactError
-from unsquare.exact.ops.relocation import Mirror, Shift, gathered, mirror_places, mirrored, moved, shifted
-from unsquare.exact.ops.sliding import Windows
-from unsquare.exact.ops.strips import amid, clean
+from unsquare.exact.ops.relocation import Mirror, Shift, gathered, mirror_places, mirrored, shifted, source_places
+from unsquare.exact.ops.sliding import WindowPair
+from unsquare.exact.ops.strips import applied_with_outside, clean
 from unsquare.exact.regions import Site
 
-Operation = Callable[..., Tensor]
+StockFunction = Callable[..., Tensor]
+"""A function of PyTorch's, as a model's code calls it."""
 
 
 def constant(
-    site: Site, function: Operation, input: Tensor, pad: Any, mode: str = "constant", value: float | None = None
+    site: Site, function: StockFunction, input: Tensor, pad: Any, mode: str = "constant", value: float | None = None
 ) -> Tensor:
     """A value beside each image."""
     regions = site.regions(input, (input.ndim - 2, input.ndim - 1))
     if regions is None:
         return function(input, pad, mode, value)
     if input.ndim != 4:
-        raise ExactError(f"A padding beside images takes maps of 4 axes, but was given {input.ndim}.")
+        raise ExactError(
+            f"Padding takes maps (N, C, H, W), but got a tensor of {input.ndim} axes; add the missing axes."
+        )
     cleaned = clean(input, regions, shared=True)
     if not value:
         return function(cleaned, pad, mode, value)
-    return amid(cleaned, regions, value, lambda x: function(x, pad, mode, value))
+    return applied_with_outside(cleaned, regions, value, lambda x: function(x, pad, mode, value))
 
 
 def mirror(
-    site: Site, function: Operation, input: Tensor, pad: Any, *args: Any, pads: Any, reflect: bool, **kwargs: Any
+    site: Site, function: StockFunction, input: Tensor, pad: Any, *args: Any, pads: Any, reflect: bool, **kwargs: Any
 ) -> Tensor:
     """What each image has at its edge, reflected or repeated beside it."""
     regions = site.regions(input)
@@ -59,8 +62,8 @@ def mirror(
 
 
 def same(
-    site: Site, function: Operation, input: Tensor, pad: Any, mode: str = "constant", value: float | None = None,
-    *, sides: Windows,
+    site: Site, function: StockFunction, input: Tensor, pad: Any, mode: str = "constant", value: float | None = None,
+    *, sides: WindowPair,
 ) -> Tensor:  # fmt: skip
     """As much beside each image as makes ceil(n / stride) outputs of its own size, the smaller half on the left."""
     lengths = site.lengths(input)
@@ -86,7 +89,7 @@ def same(
     return shifted(input, shift, value or 0.0)
 
 
-def _same_padded_by_masks(x: Tensor, lengths: Tensor, sides: Windows, value: float) -> Tensor:
+def _same_padded_by_masks(x: Tensor, lengths: Tensor, sides: WindowPair, value: float) -> Tensor:
     places = []
     for axis, window in enumerate(sides):
         span = window.dilation * (window.kernel - 1) + 1
@@ -94,5 +97,5 @@ def _same_padded_by_masks(x: Tensor, lengths: Tensor, sides: Windows, value: flo
         # Sums before the division, since ONNX rounds a negative quotient towards zero.
         padded = ((length + window.stride - 1) // window.stride - 1) * window.stride + span
         after = ((before + window.stride - 1) // window.stride - 1) * window.stride + span
-        places.append(moved(length, (padded - length).clamp(min=0) // 2, before, after))
+        places.append(source_places(length, (padded - length).clamp(min=0) // 2, before, after))
     return gathered(x, places[0], places[1], value)

@@ -27,8 +27,8 @@ class Shift:
 
     def __init__(self, lengths: Tensor, starts: Tensor, before: tuple[int, int], after: tuple[int, int]) -> None:
         self.before, self.after = before, after
-        self.forth = _rows_of([moved(lengths[:, i], starts[:, i], before[i], after[i]) for i in (0, 1)], before)
-        self.back = _rows_of([_moved_back(lengths[:, i], starts[:, i], before[i], after[i]) for i in (0, 1)], after)
+        self.forth = _rows_of([source_places(lengths[:, i], starts[:, i], before[i], after[i]) for i in (0, 1)], before)
+        self.back = _rows_of([_target_places(lengths[:, i], starts[:, i], before[i], after[i]) for i in (0, 1)], after)
 
 
 class _Shifted(torch.autograd.Function):
@@ -153,17 +153,17 @@ def _both(along: list[Tensor]) -> Tensor:
     return along[0][:, :, None] & along[1][:, None]
 
 
-def moved(lengths: Tensor, starts: Tensor, before: int, after: int) -> Tensor:
+def source_places(lengths: Tensor, starts: Tensor, before: int, after: int) -> Tensor:
     """For each place after, the place before (N, after), or -1."""
     places = torch.arange(after, device=lengths.device)[None] - starts[:, None]
     return places.masked_fill_((places < 0) | (places >= lengths[:, None]) | (places >= before), -1)
 
 
-def _moved_back(lengths: Tensor, starts: Tensor, before: int, after: int) -> Tensor:
+def _target_places(lengths: Tensor, starts: Tensor, before: int, after: int) -> Tensor:
     """For each place before, the place after (N, before), or -1."""
     places = torch.arange(before, device=lengths.device)[None]
-    moved = places + starts[:, None]
-    return moved.masked_fill_((places >= lengths[:, None]) | (moved >= after), -1)
+    targets = places + starts[:, None]
+    return targets.masked_fill_((places >= lengths[:, None]) | (targets >= after), -1)
 
 
 def _rows_of(places: list[Tensor], canvas: tuple[int, int]) -> tuple[Tensor, Tensor]:

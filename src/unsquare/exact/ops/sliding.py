@@ -12,20 +12,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unsquare.exact.ops.strips import amid, blank, clean
+from unsquare.exact.ops.strips import applied_with_outside, clean, zero_outside
 from unsquare.exact.regions import Regions, Site
 from unsquare.shapes import Window
 
-Windows = tuple[Window, Window]
+WindowPair = tuple[Window, Window]
 """A sliding operation along the height and along the width."""
 
-SAME: Windows = (Window(1), Window(1))
+KEEPS_SIZE: WindowPair = (Window(1), Window(1))
 """The windows of a layer that keeps every region."""
 
-Operation = Callable[[Tensor], Tensor]
+MapOperation = Callable[[Tensor], Tensor]
+"""A stock operation as a function of the map alone."""
 
 
-def windows(kernel: Any, stride: Any, padding: Any, dilation: Any = 1, *, ceil_mode: bool = False) -> Windows:
+def window_pair(kernel: Any, stride: Any, padding: Any, dilation: Any = 1, *, ceil_mode: bool = False) -> WindowPair:
     """Windows from PyTorch's arguments, each a number or a pair."""
     pairs = [
         value if isinstance(value, (tuple, list)) else (value, value) for value in (kernel, stride, padding, dilation)
@@ -35,22 +36,22 @@ def windows(kernel: Any, stride: Any, padding: Any, dilation: Any = 1, *, ceil_m
     return first, second
 
 
-def convolved(x: Tensor, site: Site, operation: Operation) -> Tensor:
+def convolved(x: Tensor, site: Site, operation: MapOperation) -> Tensor:
     """A convolution (N, C, H, W), which finds zeros outside each region."""
     return operation(x if site.clean else clean(x, site.regions(x)))
 
 
-def max_pooled(x: Tensor, site: Site, operation: Operation) -> Tensor:
+def max_pooled(x: Tensor, site: Site, operation: MapOperation) -> Tensor:
     """A max-pool, which finds minus infinity outside each region.
 
     It needs no cleaning of its gradient: that goes to the maximum of each real window, a real pixel.
     """
-    y = amid(x, site.regions(x), float("-inf"), operation)
-    return blank(y, site.regions_after(y))
+    y = applied_with_outside(x, site.regions(x), float("-inf"), operation)
+    return zero_outside(y, site.regions_after(y))
 
 
 def avg_pooled(
-    x: Tensor, site: Site, operation: Operation, sides: Windows, *, include_padding: bool, own_divisor: bool
+    x: Tensor, site: Site, operation: MapOperation, sides: WindowPair, *, include_padding: bool, own_divisor: bool
 ) -> Tensor:
     """An average pool, which divides by the count that the image alone would have had.
 
@@ -74,7 +75,7 @@ def avg_pooled(
     return y * site.recall(x, key, lambda: _count_ratio(regions, shape, sides, include_padding).to(y.dtype))
 
 
-def _count_ratio(regions: Regions, shape: tuple[int, int], sides: Windows, include_padding: bool) -> Tensor:
+def _count_ratio(regions: Regions, shape: tuple[int, int], sides: WindowPair, include_padding: bool) -> Tensor:
     """Pixels counted on the canvas / pixels counted alone, (N, 1, H, W) of the output."""
     ratios = []
     for axis, window in enumerate(sides):

@@ -21,8 +21,8 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 MAP_BYTES = 1 << 31
-"""From this size of a map on, calls are cut; from so many elements where kernels stay fast longer: in half precision,
-and for narrow depthwise convolutions, which compute so little that copies of bands would show."""
+"""Maps of this size or more are cut; where kernels stay fast longer, maps of this number of elements: in half
+precision, and for narrow depthwise convolutions, which compute so little that copies of bands would show."""
 BAND_BYTES = 1 << 29
 """Of a band's map: what is computed of it takes little memory, which is used again for the next."""
 WIDENED_BYTES = 4 << 20
@@ -33,7 +33,7 @@ _WIDEST_GOOD_KERNEL = 3
 _backward = torch.ops.aten.convolution_backward
 
 
-class Windows(NamedTuple):
+class ConvOptions(NamedTuple):
     """What a convolution slides by: pairs along height and width."""
 
     stride: tuple[int, int]
@@ -58,7 +58,7 @@ def _is_heavy(kernel: Any, groups: int, channels: int) -> bool:
 
 
 def _is_large(num_elements: int, dtype: torch.dtype, kernel: Any, groups: int, channels: int) -> bool:
-    """Whether a map of so many elements is cut."""
+    """Whether a map of this number of elements is cut."""
     is_light = groups == channels > 1 and max(kernel) <= _WIDEST_GOOD_KERNEL
     return num_elements * (1 if is_light or dtype.itemsize < 4 else dtype.itemsize) >= MAP_BYTES
 
@@ -89,30 +89,30 @@ def conv2d(
         dtype = torch.get_autocast_dtype(kind)
         input, weight = input.to(dtype), weight.to(dtype)
         bias = None if bias is None else bias.to(dtype)
-    windows = Windows(_pair(stride), _pair(padding), _pair(dilation), groups)
+    options = ConvOptions(_pair(stride), _pair(padding), _pair(dilation), groups)
     with torch.autocast(kind, enabled=False):
-        return _Convolution.apply(input, weight, bias, windows)
+        return _Convolution.apply(input, weight, bias, options)
 
 
 class _Convolution(torch.autograd.Function):
     """A convolution, band by band."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, options: ConvOptions) -> Tensor:
         """The convolved map (N, C', H', W')."""
         ctx.save_for_backward(x, weight)
-        ctx.windows, ctx.has_bias = windows, bias is not None
-        height = _out_length(x.shape[2], weight.shape[2], windows, 0)
-        width = _out_length(x.shape[3], weight.shape[3], windows, 1)
+        ctx.options, ctx.has_bias = options, bias is not None
+        height = _out_length(x.shape[2], weight.shape[2], options, 0)
+        width = _out_length(x.shape[3], weight.shape[3], options, 1)
         most = max(x.numel(), len(x) * len(weight) * height * width)
-        if not _is_large(most, x.dtype, weight.shape[2:], windows.groups, x.shape[1]):
-            return F.conv2d(x, weight, bias, *windows)
+        if not _is_large(most, x.dtype, weight.shape[2:], options.groups, x.shape[1]):
+            return F.conv2d(x, weight, bias, *options)
         shape = (len(x), len(weight), height, width)
         y = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
         rows = _rows_within(min(BAND_BYTES, MAP_BYTES // 2), x, y)
-        for band in _bands(x, y, weight, windows, rows):
+        for band in _bands(x, y, weight, options, rows):
             y[band.images, :, band.rows] = F.conv2d(
-                band.given(x), weight, bias, *windows._replace(padding=band.padding)
+                band.given(x), weight, bias, *options._replace(padding=band.padding)
             )
         return y
 
@@ -122,18 +122,18 @@ class _Convolution(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         wanted = [ctx.needs_input_grad[0], ctx.needs_input_grad[1], ctx.has_bias and ctx.needs_input_grad[2]]
         if torch.is_grad_enabled():  # a graph of this backward is wanted
-            return *_gradients(grad, x, weight, ctx.windows, wanted), None
+            return *_gradients(grad, x, weight, ctx.options, wanted), None
         grad = grad.contiguous(memory_format=torch.channels_last)
-        kind = (weight.shape[2:], ctx.windows.groups, x.shape[1])
+        kind = (weight.shape[2:], ctx.options.groups, x.shape[1])
         if _is_large(max(x.numel(), grad.numel()), x.dtype, *kind):
             return *_banded(
-                grad, x, weight, ctx.windows, wanted, _rows_within(min(BAND_BYTES, MAP_BYTES // 2), x, grad)
+                grad, x, weight, ctx.options, wanted, _rows_within(min(BAND_BYTES, MAP_BYTES // 2), x, grad)
             ), None
         if x.dtype != torch.bfloat16 or not _is_heavy(*kind):
-            return *_gradients(grad, x, weight, ctx.windows, wanted), None
-        grad_x = _gradients(grad, x, weight, ctx.windows, [wanted[0], False, False])[0]
+            return *_gradients(grad, x, weight, ctx.options, wanted), None
+        grad_x = _gradients(grad, x, weight, ctx.options, [wanted[0], False, False])[0]
         rows = _rows_within(WIDENED_BYTES, x, grad)
-        return grad_x, *_banded(grad, x, weight.float(), ctx.windows, [False, *wanted[1:]], rows)[1:], None
+        return grad_x, *_banded(grad, x, weight.float(), ctx.options, [False, *wanted[1:]], rows)[1:], None
 
 
 class _Band(NamedTuple):
@@ -152,18 +152,18 @@ class _Band(NamedTuple):
         return F.pad(piece, (0, 0, self.above, self.below)) if self.above or self.below else piece
 
 
-def _bands(x: Tensor, y: Tensor, weight: Tensor, windows: Windows, rows: int) -> Iterator[_Band]:
+def _bands(x: Tensor, y: Tensor, weight: Tensor, options: ConvOptions, rows: int) -> Iterator[_Band]:
     """Bands of about `rows` output rows, counted over images: whole images together, or parts of one."""
     num_images, _, out_height, _ = y.shape
-    height, reach = x.shape[2], windows.dilation[0] * (weight.shape[2] - 1)
+    height, span = x.shape[2], options.dilation[0] * (weight.shape[2] - 1) + 1
     together = max(1, rows // out_height)
     for first in range(0, num_images, together):
         images = slice(first, min(first + together, num_images))
         step = out_height if together > 1 else min(rows, out_height)
         for top in range(0, out_height, step):
             bottom = min(top + step, out_height)
-            start = top * windows.stride[0] - windows.padding[0]
-            end = (bottom - 1) * windows.stride[0] - windows.padding[0] + reach + 1
+            start = top * options.stride[0] - options.padding[0]
+            end = (bottom - 1) * options.stride[0] - options.padding[0] + span
             first_row, last_row = min(max(start, 0), height), max(min(end, height), 0)
             inside = max(last_row - first_row, 0)
             above = min(max(-start, 0), end - start)
@@ -173,12 +173,12 @@ def _bands(x: Tensor, y: Tensor, weight: Tensor, windows: Windows, rows: int) ->
                 given_rows=slice(first_row, first_row + inside),
                 above=above,
                 below=end - start - inside - above,
-                padding=(0, windows.padding[1]),
+                padding=(0, options.padding[1]),
             )
 
 
 def _banded(
-    grad: Tensor, x: Tensor, weight: Tensor, windows: Windows, wanted: list[bool], rows: int
+    grad: Tensor, x: Tensor, weight: Tensor, options: ConvOptions, wanted: list[bool], rows: int
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """Gradients summed over bands, in the weights' type; those of the weights in float32 at least."""
     wide = torch.promote_types(weight.dtype, torch.float32)
@@ -186,10 +186,10 @@ def _banded(
     written = 0
     grad_weight = torch.zeros_like(weight, dtype=wide) if wanted[1] else None
     grad_bias = weight.new_zeros(len(weight), dtype=wide) if wanted[2] else None
-    for band in _bands(x, grad, weight, windows, rows):
+    for band in _bands(x, grad, weight, options, rows):
         piece = band.given(x).to(weight.dtype)
         own = grad[band.images, :, band.rows].to(weight.dtype)
-        parts = _gradients(own, piece, weight, windows._replace(padding=band.padding), wanted)
+        parts = _gradients(own, piece, weight, options._replace(padding=band.padding), wanted)
         if grad_x is not None and parts[0] is not None:
             own_x = parts[0][:, :, band.above : piece.shape[2] - band.below]
             written = _lay(own_x, grad_x[band.images], band.given_rows.start, 0 if band.rows.start == 0 else written)
@@ -222,26 +222,26 @@ def _lay(rows: Tensor, whole: Tensor, start: int, written: int) -> int:
 
 
 def _gradients(
-    grad: Tensor, x: Tensor, weight: Tensor, windows: Windows, wanted: list[bool]
+    grad: Tensor, x: Tensor, weight: Tensor, options: ConvOptions, wanted: list[bool]
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """The stock gradients of map, weights and bias, those that are wanted."""
     if not any(wanted):
         return None, None, None
     x_grad, weight_grad, bias_grad = _backward(
-        grad, x, weight, [len(weight)], *windows[:3], False, (0, 0), windows.groups, wanted
+        grad, x, weight, [len(weight)], *options[:3], False, (0, 0), options.groups, wanted
     )
     return x_grad if wanted[0] else None, weight_grad if wanted[1] else None, bias_grad if wanted[2] else None
 
 
 def _rows_within(num_bytes: int, x: Tensor, y: Tensor) -> int:
-    """Output rows for which input and output rows both stay within so many bytes; at least one."""
+    """Output rows for which input and output rows both stay within a number of bytes; at least one."""
     per_row = max(part.shape[1] * part.shape[2] * part.shape[3] * part.element_size() for part in (x, y))
     return max(1, num_bytes * y.shape[2] // per_row)
 
 
-def _out_length(length: int, kernel: int, windows: Windows, axis: int) -> int:
-    span = windows.dilation[axis] * (kernel - 1) + 1
-    return (length + 2 * windows.padding[axis] - span) // windows.stride[axis] + 1
+def _out_length(length: int, kernel: int, options: ConvOptions, axis: int) -> int:
+    span = options.dilation[axis] * (kernel - 1) + 1
+    return (length + 2 * options.padding[axis] - span) // options.stride[axis] + 1
 
 
 def _pair(value: Any) -> tuple[int, int]:

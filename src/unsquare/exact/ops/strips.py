@@ -2,7 +2,7 @@
 
 A fill writes into the map itself, behind autograd's version counters. That is sound here and only here: the
 values written lie outside every region, where the gradient is zero by construction (each operation that looks
-sideways cleans its own input's gradient), and in-place or out-of-place, an elementwise neighbour that saved the
+sideways cleans its own input's gradient), and in-place or out-of-place, an elementwise neighbor that saved the
 map multiplies that zero by a finite number. The alternative, a mask multiplied onto each map, costs a full read
 and write per layer, forward and backward, for a twentieth of the pixels.
 """
@@ -124,7 +124,7 @@ def clean(x: Tensor, regions: Regions | None, *, shared: bool = False) -> Tensor
     if regions is None:
         return x
     if regions.masked:
-        return masks.filled(x, regions, 0.0)
+        return masks.filled_outside(x, regions, 0.0)
     return (_CleanCopy if shared else _Clean).apply(x, regions)
 
 
@@ -139,25 +139,28 @@ def region_max(x: Tensor, regions: Regions | None) -> Tensor:
     """The maximum over each image's region, (N, C)."""
     if regions is None:
         return x.amax(dim=(2, 3))
-    return masks.sunk(x, regions).amax(dim=(2, 3)) if regions.masked else _Max.apply(x, regions)
+    return masks.lowest_outside(x, regions).amax(dim=(2, 3)) if regions.masked else _Max.apply(x, regions)
 
 
-def blank(x: Tensor, regions: Regions | None) -> Tensor:
+def zero_outside(x: Tensor, regions: Regions | None) -> Tensor:
     """A map with zeros outside the regions, whose gradient is zero there as it is."""
     if regions is None:
         return x
     if regions.masked:
-        return masks.filled(x, regions, 0.0)
+        return masks.filled_outside(x, regions, 0.0)
     fill(x, regions, 0.0)
     return x
 
 
-def amid(x: Tensor, regions: Regions | None, value: float, operation: Callable[[Tensor], Tensor]) -> Tensor:
+def applied_with_outside(
+    x: Tensor, regions: Regions | None, value: float, operation: Callable[[Tensor], Tensor]
+) -> Tensor:
     """What an operation makes of a map with a value outside the regions, whose gradient is zero there as it is."""
     if regions is None:
         return operation(x)
     if regions.masked:
-        return operation(masks.sunk(x, regions) if value == float("-inf") else masks.filled(x, regions, value))
+        lowest = value == float("-inf")
+        return operation(masks.lowest_outside(x, regions) if lowest else masks.filled_outside(x, regions, value))
     fill(x, regions, value)
     y = operation(x)
     fill(x, regions, 0.0)

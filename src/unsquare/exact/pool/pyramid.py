@@ -54,7 +54,7 @@ class SpatialPyramidPool(nn.Module):
         """Pool a map (N, C, H, W), finite outside its regions (N, 2), to (N, C * num_bins).
 
         Levels follow one another; within a level the order is channel, row, column, as if PyTorch's adaptive
-        pool of each lone image were flattened.
+        pool of each image alone were flattened.
 
         Raises:
             ExactError: a region is empty or larger than the map.
@@ -105,8 +105,8 @@ def _require_map(features: Any, regions: Any) -> None:
     if tensors:
         given = f"shapes {tuple(features.shape)} and {tuple(regions.shape)} of {regions.dtype}"
     raise ExactError(
-        f"A pool takes a map (N, C, height, width) and whole regions (N, 2), but got {given}; take both from one "
-        "network."
+        f"A pool takes a map (N, C, height, width) and integer regions (N, 2), but got {given}; take both from the "
+        "same network."
     )
 
 
@@ -123,7 +123,7 @@ def checked_regions(features: Tensor, regions: Tensor) -> Tensor:
     wrong = ((sizes < 1) | (sizes > torch.tensor(features.shape[2:]))).any(dim=1)
     if wrong.any():
         raise ExactError(
-            "A region must have from 1 x 1 pixels to those of its map, {} x {}, but one has {} x {}; "
+            "A region must have at least 1 x 1 pixels and at most those of its map, {} x {}, but one has {} x {}; "
             "take the regions from output_regions.".format(*features.shape[2:], *sizes[wrong][0].tolist())
         )
     return regions.to(features.device)

@@ -1,6 +1,6 @@
 """Pooling each image's region of a feature map to one vector, without bins.
 
-Average and maximum are those of a spatial pyramid of one bin. The generalised mean lies between them: at power 1 it
+Average and maximum are those of a spatial pyramid of one bin. The generalized mean lies between them: at power 1 it
 is the average (of positive features), and it nears the maximum as the power grows.
 """
 
@@ -26,7 +26,7 @@ class RegionPool(nn.Module):
 
     Args:
         kind: "avg", "max", "avgmax" (the mean of both), "catavgmax" (the average, then the maximum) or "gem", the
-            generalised mean with one learnt power (Radenovic et al., Fine-tuning CNN Image Retrieval with No Human
+            generalized mean with one learned power (Radenovic et al., Fine-tuning CNN Image Retrieval with No Human
             Annotation, 2018, section 3.2).
     """
 
@@ -50,7 +50,7 @@ class RegionPool(nn.Module):
             ExactError: a region is empty or larger than the map.
         """
         if self.power is not None:
-            return _generalised_mean(features, checked_regions(features, regions), self.power)
+            return _generalized_mean(features, checked_regions(features, regions), self.power)
         if self.kind == "avg":
             return self.average(features, regions)
         if self.kind == "max":
@@ -63,7 +63,7 @@ class RegionPool(nn.Module):
         return f"kind={self.kind!r}"
 
 
-def _generalised_mean(features: Tensor, regions: Tensor, power: Tensor) -> Tensor:
+def _generalized_mean(features: Tensor, regions: Tensor, power: Tensor) -> Tensor:
     """The root of the mean of the region's powers, (N, C).
 
     By logarithms, in fp32 at least: powers of large features overflow, and those of a channel that is all zeros

@@ -10,13 +10,14 @@ from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
+
+from unsquare.torch_private import tree_leaves
 
 Axes = tuple[int, int]
 """Height's place among the axes of a tensor, and width's."""
 
 
-def shifted(axes: Axes, places: tuple[int, ...], by: int) -> Axes:
+def axes_after(axes: Axes, places: tuple[int, ...], by: int) -> Axes:
     """Axes after one was put in at a place (by = 1), or some were taken out (by = -1)."""
     down, across = (axis + by * sum(place < axis + (by > 0) for place in places) for axis in axes)
     return down, across
@@ -89,12 +90,12 @@ def _split(axes: Axes, x: Tensor, args: Any, kwargs: Any, result: Any) -> Axes |
 
 def _pick(axes: Axes, x: Tensor, args: Any, kwargs: Any, result: Any) -> Axes | None:
     axis = (args[1] if len(args) > 1 else 0) % x.ndim
-    return shifted(axes, (axis,), -1) if axis not in (0, *axes) else None
+    return axes_after(axes, (axis,), -1) if axis not in (0, *axes) else None
 
 
 def _unsqueeze(axes: Axes, x: Tensor, args: Any, kwargs: Any, result: Any) -> Axes | None:
     axis = args[1] % (x.ndim + 1)
-    return shifted(axes, (axis,), +1) if axis else None
+    return axes_after(axes, (axis,), +1) if axis else None
 
 
 def _squeeze(axes: Axes, x: Tensor, args: Any, kwargs: Any, result: Any) -> Axes | None:
@@ -110,7 +111,7 @@ def _reduce(axes: Axes, x: Tensor, args: Any, kwargs: Any, result: Any) -> Axes 
     if reduced & {0, *axes} or not reduced:
         return None
     kept = tree_leaves(result)[0].ndim == x.ndim
-    return axes if kept else shifted(axes, tuple(reduced), -1)
+    return axes if kept else axes_after(axes, tuple(reduced), -1)
 
 
 _Move = Callable[[Axes, Tensor, Any, Any, Any], "Axes | None"]

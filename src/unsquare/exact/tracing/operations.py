@@ -8,57 +8,24 @@ plus a constant do, and exponentials only of maps that are known to stay below a
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from math import e, inf, isfinite, log10
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 from unsquare.exact.extent import Extent
-from unsquare.exact.tracing.moves import MOVES, Axes, shifted
+from unsquare.exact.tracing.feature_maps import FeatureMap, TracedTensors
+from unsquare.exact.tracing.moves import MOVES, axes_after
+from unsquare.torch_private import tree_leaves
 
 
-@dataclass(frozen=True)
-class FeatureMap:
-    """What is known of a tensor whose first axis counts images, and two of whose axes are height and width."""
-
-    extent: Extent
-    axes: Axes = (2, 3)
-    clean: bool = False
-    """Whether it is the model's own input, which is zero outside the regions already."""
-    floor: float = field(default=-inf, compare=False)
-    """What no value is below, outside the regions too, as the operation that made the map left it."""
-    ceiling: float = field(default=inf, compare=False)
-    """What no value is above, in the same way; never below zero, which may be written outside the regions."""
-
-    def __str__(self) -> str:
-        return str(self.extent)
-
-    def moved(self, axes: Axes | None = None) -> FeatureMap:
-        """The same after an operation that may write outside the regions, and may move height and width."""
-        return replace(self, clean=False, floor=-inf, ceiling=inf, axes=self.axes if axes is None else axes)
-
-
-class Maps(Protocol):
-    """The feature maps of one run of a model."""
-
-    def get(self, value: Any) -> FeatureMap | None:
-        """The map that a value is; None where it is none."""
-
-    def of_images(self, value: Any) -> bool:
-        """Whether a tensor's values come from the images'."""
-
-    def join(self, one: Extent, other: Extent) -> None:
-        """Note that maps of these extents must be of one size for each image."""
-
-
-class Unknown(Exception):
+class InexactOperation(Exception):
     """An operation that is not known to be exact; the message completes 'cannot be made exact: '."""
 
 
-class Ambiguous(Unknown):
+class AmbiguousOperation(InexactOperation):
     """What happens cannot be told on the canvas on which the model is followed; on another it may."""
 
 
@@ -85,7 +52,7 @@ _FILLING = frozenset({"masked_fill", "masked_fill_", "threshold", "threshold_"})
 _NONNEGATIVE_NAMES = "sigmoid sigmoid_ hardsigmoid hardsigmoid_ softplus _softmax var linalg_vector_norm"
 _NONNEGATIVE = frozenset(_NONNEGATIVE_NAMES.split())
 # What results are never above.
-_CEILINGS = {
+_UPPER_BOUNDS = {
     **dict.fromkeys(("sigmoid", "sigmoid_", "hardsigmoid", "hardsigmoid_", "tanh", "tanh_", "_softmax"), 1.0),
     **dict.fromkeys(("log_sigmoid_forward", "_log_softmax"), 0.0),
 }
@@ -98,29 +65,31 @@ _POWERS = {"square": 2.0, "sqrt": 0.5, "rsqrt": -0.5, "rsqrt_": -0.5, "reciproca
 _LOGARITHMS = frozenset({"log", "log2", "log10"})
 # A slope that any gradient outside the regions, zero as it is, can be multiplied by in single precision. A quotient's
 # is the dividend over the divisor's square: divisors must be above 1e-15, and dividends up to 1e8 leave it finite even
-# there. Slopes do not add up from step to step, since each is multiplied by the zero that the one before left. Floors
+# there. Slopes do not add up from step to step, since each is multiplied by the zero that the one before left. Bounds
 # below 1e-30 count as zero, which single precision may take them for.
 _STEEPEST = 30  # as a power of ten
 _RESHAPES = (
     "it reshapes the map across height and width, together with other axes, as attention over pixels does; mix "
-    "channels by nn.Linear or a 1 x 1 convolution, and make blocks of pixels channels by F.pixel_unshuffle"
+    "channels by nn.Linear or a 1 x 1 convolution, and turn blocks of pixels into channels by F.pixel_unshuffle"
 )
 _REASONS = {
     "native_batch_norm": "it computes batch norm outside a plain nn.BatchNorm2d",
-    "native_group_norm": "it normalises over space by a functional call; use nn.GroupNorm",
+    "native_group_norm": "it normalizes over space by a functional call; use nn.GroupNorm",
     "bmm": "it mixes pixels by attention or a matrix product; mix channels by nn.Linear or a 1 x 1 convolution",
     "mm": "it mixes pixels by a matrix product; mix channels by nn.Linear or a 1 x 1 convolution",
-    "_softmax": "it normalises over pixels by softmax",
+    "_softmax": "it normalizes over pixels by softmax",
     "view": _RESHAPES,
     "_unsafe_view": _RESHAPES,
-    "reflection_pad2d": "it pads by a call that is not F.pad",
-    "constant_pad_nd": "it pads by a call that is not F.pad",
-    "max_pool2d_with_indices": "its indices count positions on the canvas",
-    "select": "it picks single rows, columns or images",
+    "reflection_pad2d": "it pads by a call that is not F.pad; use F.pad",
+    "constant_pad_nd": "it pads by a call that is not F.pad; use F.pad",
+    "max_pool2d_with_indices": "it returns indices, which count positions on the padded canvas",
+    "select": "it selects single rows, columns or images",
 }
 
 
-def follow(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any, maps: Maps) -> FeatureMap | None:
+def follow(
+    func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any, maps: TracedTensors
+) -> FeatureMap | None:
     """The feature map that an operation returns, from those it is given.
 
     Args:
@@ -131,19 +100,19 @@ def follow(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
         maps: The feature maps so far.
 
     Returns:
-        The map, or None where no map comes out. Raises Unknown where the operation may mix pixels.
+        The map, or None where no map comes out. Raises InexactOperation where the operation may mix pixels.
     """
-    name = func._schema.name.removeprefix("aten::")
+    name = name_of(func)
     if name in _FILLING and not (isinstance(args[2], (int, float)) and isfinite(args[2])):
-        raise Unknown("it fills parts of a feature map with infinity or with a tensor; use a finite number")
+        raise InexactOperation("it fills parts of a feature map with infinity or with a tensor; use a finite number")
     if name in _ELEMENTWISE:
         return _bounded(_joined(name, (args, kwargs), maps), name, args, kwargs, maps)
     if name in _DIVISION:
         divisor = maps.get(args[1])
-        if divisor is not None and not _stays_finite(divisor.floor, -1.0):
-            raise Unknown(
+        if divisor is not None and not _stays_finite(divisor.lower, -1.0):
+            raise InexactOperation(
                 "it divides by a feature map, which may be zero outside the regions; add a positive constant to "
-                "squares or absolute values, or clamp the map to one, just before"
+                "squares or absolute values, or clamp the map to a positive minimum, just before"
             )
         return _bounded(_joined(name, args, maps), name, args, kwargs, maps)
     if name in _FACTORIES:
@@ -156,7 +125,7 @@ def follow(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
         if name in _POWERS:
             return _power(given, _POWERS[name])
         if name == "pow":
-            return replace(_joined(name, args, maps), floor=_power(given, args[1]).floor)
+            return replace(_joined(name, args, maps), lower=_power(given, args[1]).lower)
         if name in _LOGARITHMS or name in ("log1p", "exp"):
             return _logarithm_or_exponential(name, given)
         if name == "slice":
@@ -167,26 +136,33 @@ def follow(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
         axes = None if move is None else move(given.axes, args[0], args, kwargs, result)
         if axes is not None and 0 not in axes and tree_leaves(result)[0].shape[0] == args[0].shape[0]:
             return _bounded(given.moved(axes), name, args, kwargs, maps)
-    raise Unknown(_REASONS.get(name, f"it uses {name} on a feature map, which is not known to keep pixels apart"))
+    raise InexactOperation(
+        _REASONS.get(name, f"it uses {name} on a feature map, which is not known to treat pixels separately")
+    )
+
+
+def name_of(func: Any) -> str:
+    """The name of an ATen operation, the same for all its overloads; operations of others have their namespace."""
+    return func.name().partition(".")[0].removeprefix("aten::")
 
 
 def makes_new(func: Any) -> bool:
     """Whether an operation takes only type and device from the tensor that it is given."""
-    return func._schema.name.removeprefix("aten::") in _FACTORIES
+    return name_of(func) in _FACTORIES
 
 
 def takes_root(func: Any, args: tuple[Any, ...]) -> bool:
     """Whether an operation is a power, or logarithm, whose slope is infinite at zero."""
-    name = func._schema.name.removeprefix("aten::")
+    name = name_of(func)
     if name in _LOGARITHMS:
         return True
     exponent = args[1] if name == "pow" else _POWERS.get(name, 1.0)
     return isinstance(exponent, Tensor) or exponent < 1
 
 
-def above_zero(func: Any, args: tuple[Any, ...], result: Any, maps: Maps) -> list[Tensor]:
+def above_zero(func: Any, args: tuple[Any, ...], result: Any, maps: TracedTensors) -> list[Tensor]:
     """The maps of an operation into which no zeros may be written: its value, or its slope, is infinite there."""
-    name = func._schema.name.removeprefix("aten::")
+    name = name_of(func)
     if name in _DIVISION:
         return [args[1]] if maps.get(args[1]) is not None else []
     if name in ("sqrt", "amax", "amin"):  # their slopes are calculated from their results
@@ -206,13 +182,13 @@ def numbers(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[A
     """The numbers given to an operation that may change what it computes, and not just the shape of its result."""
     leaves = tree_leaves((args, kwargs))
     found = [leaf for leaf in leaves if isinstance(leaf, (int, float)) and not isinstance(leaf, bool)]
-    if func._schema.name.removeprefix("aten::") in _SHAPING:
+    if name_of(func) in _SHAPING:
         found = [leaf for leaf in found if isinstance(leaf, float)]
     held = (leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.device.type == "cpu" and leaf.numel() == 1)
     return (*found, *(float(leaf) for leaf in held))
 
 
-def _joined(name: str, values: Any, maps: Maps) -> FeatureMap:
+def _joined(name: str, values: Any, maps: TracedTensors) -> FeatureMap:
     """The map that comes of maps, and of values that are the same in all places."""
     tensors = [value for value in tree_leaves(values) if isinstance(value, Tensor)]
     num_axes = max(tensor.ndim for tensor in tensors)
@@ -222,7 +198,9 @@ def _joined(name: str, values: Any, maps: Maps) -> FeatureMap:
             continue
         first = first or found.moved()
         if found.axes != first.axes or tensor.ndim != num_axes:
-            raise Unknown(f"it joins ({name}) maps with height and width at axes {first.axes} and {found.axes}")
+            raise InexactOperation(
+                f"it combines ({name}) maps whose height and width are at axes {first.axes} and {found.axes}"
+            )
         if found.extent != first.extent:
             maps.join(first.extent, found.extent)
     assert first is not None
@@ -232,14 +210,14 @@ def _joined(name: str, values: Any, maps: Maps) -> FeatureMap:
         if maps.get(tensor) is None and any(
             axis >= 0 and tensor.shape[axis] != 1 and tensor.stride(axis) for axis in own
         ):
-            raise Unknown(f"it joins ({name}) the map with values that differ from place to place")
+            raise InexactOperation(f"it combines ({name}) a map with values that depend on the position")
     return first
 
 
-def _bounded(found: FeatureMap, name: str, args: Any, kwargs: Any, maps: Maps) -> FeatureMap:
+def _bounded(found: FeatureMap, name: str, args: Any, kwargs: Any, maps: TracedTensors) -> FeatureMap:
     """A map with what is known of its values."""
-    ceiling = max(_ceiling(name, args, kwargs, maps), 0.0)
-    return replace(found, floor=_floor(name, args, kwargs, maps), ceiling=ceiling)
+    upper = max(_upper_bound(name, args, kwargs, maps), 0.0)
+    return replace(found, lower=_lower_bound(name, args, kwargs, maps), upper=upper)
 
 
 def _constant(args: Any, kwargs: Any) -> float | None:
@@ -247,27 +225,27 @@ def _constant(args: Any, kwargs: Any) -> float | None:
     return args[1] if not kwargs and len(args) == 2 and isinstance(args[1], (int, float)) else None
 
 
-def _ceiling(name: str, args: Any, kwargs: Any, maps: Maps) -> float:
-    """What no value of a result is above: known for what is held, squashed, or minus what has a floor."""
+def _upper_bound(name: str, args: Any, kwargs: Any, maps: TracedTensors) -> float:
+    """What no value of a result is above: known for what is held, squashed, or minus what has a lower bound."""
     given = maps.get(args[0])
     constant = _constant(args, kwargs)
-    if given is None or name in _CEILINGS:
-        return _CEILINGS.get(name, inf)
+    if given is None or name in _UPPER_BOUNDS:
+        return _UPPER_BOUNDS.get(name, inf)
     if name in ("neg", "neg_"):
-        return -given.floor
+        return -given.lower
     if name in ("mul", "mul_", "div", "div_") and constant:
         factor = constant if name.startswith("mul") else 1 / constant
-        return factor * (given.ceiling if factor > 0 else given.floor)
+        return factor * (given.upper if factor > 0 else given.lower)
     if name in ("add", "add_", "sub", "sub_") and constant is not None:
-        return given.ceiling + (constant if name.startswith("add") else -constant)
+        return given.upper + (constant if name.startswith("add") else -constant)
     if name in ("clamp_max", "clamp_max_") and constant is not None:
-        return min(given.ceiling, constant)
+        return min(given.upper, constant)
     if name in ("clamp", "clamp_", "hardtanh", "hardtanh_") and len(args) == 3 and isinstance(args[2], (int, float)):
         return args[2]
-    return given.ceiling if name in _WITHIN else inf
+    return given.upper if name in _WITHIN else inf
 
 
-def _floor(name: str, args: Any, kwargs: Any, maps: Maps) -> float:
+def _lower_bound(name: str, args: Any, kwargs: Any, maps: TracedTensors) -> float:
     """What no value of a result is below: known for squares, sums of them, and constants added or held to."""
     given = maps.get(args[0])
     if given is None:
@@ -275,57 +253,57 @@ def _floor(name: str, args: Any, kwargs: Any, maps: Maps) -> float:
     constant = _constant(args, kwargs)
     if name in ("add", "add_") and not kwargs:
         other = maps.get(args[1])
-        added = other.floor if other is not None else -inf if constant is None else constant
+        added = other.lower if other is not None else -inf if constant is None else constant
         # Zeros may have been written where it was above zero, from which a negative constant takes more.
-        return (given.floor if added >= 0 else min(given.floor, 0.0)) + added
+        return (given.lower if added >= 0 else min(given.lower, 0.0)) + added
     if name in ("clamp", "clamp_", "clamp_min", "clamp_min_") and constant is not None:
-        return max(given.floor, constant)
+        return max(given.lower, constant)
     if name in ("relu", "relu_", "abs", "abs_"):
-        return max(given.floor, 0.0)
+        return max(given.lower, 0.0)
     if name in _NONNEGATIVE or (name == "mul" and args[0] is args[1]):
         return 0.0
-    if name in _WITHIN or (name == "sum" and given.floor >= 0):
-        return given.floor
+    if name in _WITHIN or (name == "sum" and given.lower >= 0):
+        return given.lower
     return -inf
 
 
-def _stays_finite(floor: float, exponent: float) -> bool:
-    """Whether a power of values that are not below a floor, and its slope, are finite."""
+def _stays_finite(lower: float, exponent: float) -> bool:
+    """Whether a power of values that are not below a lower bound, and its slope, are finite."""
     if exponent >= 1:
-        return floor >= 0 or float(exponent).is_integer()
-    return floor > 10.0**-_STEEPEST and (exponent - 1) * log10(floor) < _STEEPEST
+        return lower >= 0 or float(exponent).is_integer()
+    return lower > 10.0**-_STEEPEST and (exponent - 1) * log10(lower) < _STEEPEST
 
 
 def _power(given: FeatureMap, exponent: Any) -> FeatureMap:
     """A map to a power, if value and slope stay finite for all that it may hold outside the regions."""
-    floor = given.floor
-    finite = floor > 0 if isinstance(exponent, Tensor) else _stays_finite(floor, exponent)
+    lower = given.lower
+    finite = lower > 0 if isinstance(exponent, Tensor) else _stays_finite(lower, exponent)
     if not finite:
         power = "a tensor of powers" if isinstance(exponent, Tensor) else f"the power {exponent}"
-        raise Unknown(
-            f"it raises a feature map to {power}, which may be infinite or nothing outside the regions; add a positive "
-            "constant to squares, or clamp the map to one, just before"
+        raise InexactOperation(
+            f"it raises a feature map to {power}, which may be infinite or NaN outside the regions; add a positive "
+            "constant to squares, or clamp the map to a positive minimum, just before"
         )
     if isinstance(exponent, Tensor) or exponent < 0:
-        return replace(given.moved(), floor=0.0 if floor >= 0 else -inf)
-    if floor >= 0:  # a floor above one counts as one, lest its power be too large for a number
-        return replace(given.moved(), floor=min(floor, 1.0) ** exponent)
-    return replace(given.moved(), floor=0.0 if exponent % 2 == 0 else -inf)
+        return replace(given.moved(), lower=0.0 if lower >= 0 else -inf)
+    if lower >= 0:  # a bound above one counts as one, lest its power be too large for a number
+        return replace(given.moved(), lower=min(lower, 1.0) ** exponent)
+    return replace(given.moved(), lower=0.0 if exponent % 2 == 0 else -inf)
 
 
 def _logarithm_or_exponential(name: str, given: FeatureMap) -> FeatureMap:
     """A map's logarithm or exponential, if value and slope stay finite for all that it may hold outside the regions."""
     if name == "exp":
-        if not given.ceiling * log10(e) < _STEEPEST:
-            raise Unknown(
+        if not given.upper * log10(e) < _STEEPEST:
+            raise InexactOperation(
                 "it takes the exponential of a feature map, which may be infinite outside the regions; clamp the map "
                 "from above, just before, or use softmax"
             )
-        return replace(given.moved(), floor=0.0)
-    if given.floor < 0 or (name != "log1p" and not _stays_finite(given.floor, 0.0)):
-        raise Unknown(
+        return replace(given.moved(), lower=0.0)
+    if given.lower < 0 or (name != "log1p" and not _stays_finite(given.lower, 0.0)):
+        raise InexactOperation(
             "it takes the logarithm of a feature map, which may be infinite outside the regions; add a positive "
-            "constant to squares or absolute values, or clamp the map to one, just before"
+            "constant to squares or absolute values, or clamp the map to a positive minimum, just before"
         )
     return given.moved()
 
@@ -337,13 +315,13 @@ def _places(name: str, args: Any) -> dict[int, Tensor]:
     return {axis: places for axis, places in enumerate(args[1]) if places is not None}
 
 
-def _picked(given: FeatureMap, x: Tensor, places: dict[int, Tensor], maps: Maps) -> FeatureMap:
+def _picked(given: FeatureMap, x: Tensor, places: dict[int, Tensor], maps: TracedTensors) -> FeatureMap:
     """Places on an axis that is not images, height or width, by a list of them that no image has a part in."""
     if len(places) != 1 or not places.keys().isdisjoint((0, *given.axes)):
-        raise Unknown("it picks images or pixels by index")
+        raise InexactOperation("it picks images or pixels by index")
     (indices,) = places.values()
     if indices.ndim != 1 or indices.dtype not in (torch.int32, torch.int64) or maps.of_images(indices):
-        raise Unknown("it picks channels otherwise than by a fixed list of them, the same for all images")
+        raise InexactOperation("it picks channels by something other than a fixed list that is the same for all images")
     return given.moved()
 
 
@@ -351,9 +329,9 @@ def _of_axis(name: str, first: FeatureMap, x: Tensor, parts: Any, axis: int) -> 
     """Maps laid side by side along another axis than height, width and images."""
     axis %= x.ndim + (name == "stack")
     if name == "stack":
-        first = first.moved(shifted(first.axes, (axis,), +1))
+        first = first.moved(axes_after(first.axes, (axis,), +1))
     if axis == 0 or axis in first.axes:
-        raise Unknown(f"it lays maps side by side along axis {axis}")
+        raise InexactOperation(f"it concatenates maps along axis {axis}")
     return first
 
 
@@ -365,11 +343,11 @@ def _slice(
     whole = end is None or end >= x.shape[axis]
     if axis not in given.axes:
         if axis == 0 and not (whole and start == 0 and step == 1):
-            raise Unknown("it picks some of the images")
+            raise InexactOperation("it selects some of the images")
         return given.moved()
     if start < 0 or not (whole or end < 0):
-        raise Unknown("it cuts at a place of the canvas")
-    reaches = list(given.extent)
+        raise InexactOperation("it crops at a fixed position of the canvas")
+    formulas = list(given.extent)
     place = given.axes.index(axis)
-    reaches[place] = reaches[place].then(offset=step - 1 - start + (0 if whole else end), divisor=step)
-    return replace(given.moved(), extent=Extent(*reaches))
+    formulas[place] = formulas[place].then(offset=step - 1 - start + (0 if whole else end), divisor=step)
+    return replace(given.moved(), extent=Extent(*formulas))

@@ -20,14 +20,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from unsquare.errors import ExactError
 from unsquare.exact.extent import Extent
 from unsquare.exact.registry import PLAIN_BATCH_NORMS, stock_class
-from unsquare.exact.tracing.findings import AmbiguousError, Numbers, StockError, Trace
-from unsquare.exact.tracing.following import Run, within
-from unsquare.exact.tracing.operations import FeatureMap
+from unsquare.exact.tracing.feature_maps import FeatureMap
+from unsquare.exact.tracing.traced import AmbiguousCanvasError, StockTraceError, TracedModel, TracedStep
+from unsquare.exact.tracing.tracer import Tracer, within
+from unsquare.torch_private import NormBase, tree_leaves
 
 # Unequal sides, so that no axis is taken for another, and large enough that no map shrinks to one pixel. The first
 # suits models that need multiples of 64; one pixel more tells apart lengths that are rounded up and down.
@@ -57,7 +57,7 @@ def uncollected() -> Iterator[None]:
 
 
 @uncollected()
-def trace(model: nn.Module, method: str = "forward") -> Trace:
+def trace(model: nn.Module, method: str = "forward") -> TracedModel:
     """Follow the feature maps through a model, in training and in evaluation.
 
     Args:
@@ -76,39 +76,39 @@ def trace(model: nn.Module, method: str = "forward") -> Trace:
     for canvas, modes, tell in [*others, (_LARGE_CANVAS, (True, False), False)]:
         try:
             other = _followed(shadow, method, canvas, modes, tell=tell)
-        except (StockError, AmbiguousError):
+        except (StockTraceError, AmbiguousCanvasError):
             continue
         _compare(found, other, model)
     return found
 
 
-def _compare(found: Trace, other: Trace, model: nn.Module) -> None:
-    """Raise ExactError where the model's steps depend on the batch or its canvas, of which no lone image knows."""
-    nothing = Numbers("", "nothing", ())
+def _compare(found: TracedModel, other: TracedModel, model: nn.Module) -> None:
+    """Raise ExactError where the model's steps depend on the batch or its canvas, unknown to an image alone."""
+    nothing = TracedStep("", "nothing", ())
     for training in other.outputs:
-        for one, another in zip_longest(found.numbers[training], other.numbers[training], fillvalue=nothing):
+        for one, another in zip_longest(found.steps[training], other.steps[training], fillvalue=nothing):
             if one == another:
                 continue
             where = one.where or another.where
             if "_local_scalar_dense" in (one.step, another.step):
                 raise ExactError(
                     f"{within(where, model)} cannot be made padding-exact: it reads a tensor's value as a plain "
-                    "number, which differs from call to call; calculate with the tensor instead."
+                    "number, which differs from call to call; compute with the tensor instead."
                 )
             raise ExactError(
                 f"{within(where, model)} cannot be made padding-exact: its steps depend on the canvas's size, or on "
-                f"the number of images ({one.told(another)}). Take means over space instead of dividing by the map's "
-                "sides, and pool to a fixed grid instead of by windows as large as the map."
+                f"the number of images ({one.difference(another)}). Take means over space instead of dividing by the "
+                "map's sides, and pool to a fixed grid instead of with windows as large as the map."
             )
 
 
 def _told_apart(
     shadow: nn.Module, method: str, canvases: tuple[tuple[int, int], tuple[int, int]], num_images: int = 2
-) -> Trace:
+) -> TracedModel:
     """Followed on the first canvas, or on the second where maps of several kinds have one size on the first."""
     try:
         return _followed(shadow, method, canvases[0], num_images=num_images)
-    except AmbiguousError:
+    except AmbiguousCanvasError:
         return _followed(shadow, method, canvases[1], num_images=num_images)
 
 
@@ -120,32 +120,32 @@ def _followed(
     *,
     num_images: int = 2,
     tell: bool = True,
-) -> Trace:
-    found = Trace()
+) -> TracedModel:
+    found = TracedModel()
     for training in modes:
-        run = Run(shadow.train(training), found, training, canvas, num_images, tell=tell)
+        tracer = Tracer(shadow.train(training), found, training, canvas, num_images, tell=tell)
         dtype = next((parameter.dtype for parameter in shadow.parameters()), torch.float32)
         images = torch.empty((num_images, num_channels(shadow), *canvas), dtype=dtype, device="meta")
-        run.maps.set(images, FeatureMap(Extent(), clean=True))
-        with torch.set_grad_enabled(training), run.watched():  # code may ask, and do other things with gradients
-            output = run.call(method, images)
+        tracer.maps.set(images, FeatureMap(Extent(), clean=True))
+        with torch.set_grad_enabled(training), tracer.observing():  # code may ask, and do other things with gradients
+            output = tracer.call(method, images)
         leaves = tree_leaves(output)
         if not all(isinstance(leaf, Tensor) for leaf in leaves):
             raise ExactError(
-                f"{type(shadow).__name__} returns a {type(output).__name__} of other things than tensors; use a model "
-                "that returns logits or feature maps."
+                f"{type(shadow).__name__} returns a {type(output).__name__} with values that are not tensors; use a "
+                "model that returns logits or feature maps."
             )
-        if any(run.maps.of_sizes(leaf) for leaf in leaves):
+        if any(tracer.maps.of_sizes(leaf) for leaf in leaves):
             raise ExactError(
-                f"{type(shadow).__name__} cannot be made padding-exact: it returns values made of the canvas's size; "
-                "return what comes from pixels alone."
+                f"{type(shadow).__name__} cannot be made padding-exact: it returns values derived from the canvas's "
+                "size; return only what is computed from pixels."
             )
         if any(not leaf.ndim or len(leaf) != num_images for leaf in leaves):
             raise ExactError(
-                f"{type(shadow).__name__} returns a tensor that has not one row for each image; use a model that "
+                f"{type(shadow).__name__} returns a tensor without one row for each image; use a model that "
                 "returns logits or feature maps, and leave out what mixes images."
             )
-        found.outputs[training] = tuple(run.maps.get(leaf) for leaf in leaves)
+        found.outputs[training] = tuple(tracer.maps.get(leaf) for leaf in leaves)
     return found
 
 
@@ -160,7 +160,7 @@ def on_meta(model: nn.Module) -> nn.Module:
     for module in shadow.modules():
         stock = stock_class(module)
         module.__class__ = PLAIN_BATCH_NORMS.get(stock, stock)
-        if isinstance(module, nn.modules.batchnorm._NormBase):
+        if isinstance(module, NormBase):
             module.momentum = 0.1  # a momentum of None asks for the value of a counter, which meta does not hold
     return shadow
 

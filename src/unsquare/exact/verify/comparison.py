@@ -1,4 +1,4 @@
-"""A padded batch against lone images: how far an exact network's outputs and gradients are from the stock network's.
+"""A padded batch against the reference, each image alone: how far outputs and gradients of an exact network are off.
 
 The padding is filled with NaN, so that the smallest leak shows. Gradients are those of parameters and pixels: a
 step whose way back alone mixes pixels may have no parameter before it.
@@ -14,31 +14,38 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from unsquare.errors import ExactError
 from unsquare.exact.model import known_method
 from unsquare.exact.registry import stock_class
-from unsquare.exact.tracing.operations import FeatureMap
+from unsquare.exact.tracing.feature_maps import FeatureMap
 from unsquare.exact.tracing.trace import num_channels
-from unsquare.exact.verify import references as lone
+from unsquare.exact.verify.reference import (
+    WithoutNoise,
+    gradient_errors,
+    largest_error,
+    reference_outputs,
+    relative_error,
+    replica,
+)
+from unsquare.torch_private import NormBase, tree_leaves
 
-# Two runs of lone images on the same pixels differ by less, in spacings of their numbers: threads add in any order.
+# Two runs of the reference on the same pixels differ by less, in spacings of their numbers: threads add in any order.
 _REPEAT_SPACINGS = 100
 _NUM_REPEATS = 3
 
 
-class StockFailsError(ExactError):
-    """The stock network fails on lone images of these sizes."""
+class StockRunError(ExactError):
+    """The stock network fails on single images of these sizes."""
 
 
-class RandomError(ExactError):
+class NondeterministicError(ExactError):
     """The stock network gives the same pixels another output each time."""
 
 
 @dataclass(frozen=True)
-class Errors:
-    """How far a padded batch is from lone images, in one mode: largest difference / largest reference value."""
+class ExactnessErrors:
+    """How far a padded batch is from the reference, in one mode: largest difference / largest reference value."""
 
     outputs: float
     gradients: float
@@ -47,7 +54,7 @@ class Errors:
     """The stock model on the same batch, padded with zeros."""
     naive_gradients: float
     own_outputs: float
-    """How far the lone images' own outputs move when each pixel changes by its rounding."""
+    """How far the reference's own outputs move when each pixel changes by its rounding."""
     own_gradients: float
 
 
@@ -61,7 +68,7 @@ def drawn_images(sizes: Sequence[tuple[int, int]], model: nn.Module, seed: int) 
     ]
 
 
-def compare(exact: nn.Module, stock: nn.Module, images: Sequence[Tensor], canvas: tuple[int, int]) -> Errors:
+def compare(exact: nn.Module, stock: nn.Module, images: Sequence[Tensor], canvas: tuple[int, int]) -> ExactnessErrors:
     """Measure a padded batch, and naive padding beside it, in the mode that both models are in.
 
     Args:
@@ -71,8 +78,8 @@ def compare(exact: nn.Module, stock: nn.Module, images: Sequence[Tensor], canvas
         canvas: (height, width), no smaller than any image.
 
     Raises:
-        StockFailsError: The stock model fails on one of the images.
-        RandomError: It gives other outputs each time.
+        StockRunError: The stock model fails on one of the images.
+        NondeterministicError: It gives other outputs each time.
     """
     reference = Reference.of(stock, images)
     reference.check_repeats()
@@ -80,7 +87,9 @@ def compare(exact: nn.Module, stock: nn.Module, images: Sequence[Tensor], canvas
     found = reference.errors(exact, _run_exact(exact, reference.images, canvas), rounded)
     pixels, sizes = padded(reference.images, 0.0, canvas)
     naive = reference.errors(stock, _by_image(_run(stock, pixels), _returned(exact), sizes), rounded)
-    return Errors(*found, *naive, reference.output_error(rounded.outputs), reference.gradients_off(rounded.gradients))
+    return ExactnessErrors(
+        *found, *naive, reference.output_error(rounded.outputs), reference.gradients_off(rounded.gradients)
+    )
 
 
 @dataclass(frozen=True)
@@ -90,7 +99,7 @@ class Tolerance:
     outputs: float
     gradients: float
     allowance: float
-    """How many times the lone images' own rounding an error may be; 0 does not ask for it."""
+    """How many times the reference's own rounding an error may be; 0 ignores rounding."""
 
 
 def output_leak(exact: nn.Module, reference: Reference, order: Sequence[int], tolerance: Tolerance) -> float | None:
@@ -98,12 +107,12 @@ def output_leak(exact: nn.Module, reference: Reference, order: Sequence[int], to
 
     Args:
         exact: The exact model.
-        reference: What lone images give.
+        reference: What the stock model gives each image alone.
         order: The batch, as places of these images, each as often as it comes.
         tolerance: Errors that are no leak.
 
     Raises:
-        RandomError: The stock model gives other outputs each time.
+        NondeterministicError: The stock model gives other outputs each time.
     """
     with torch.no_grad():
         error = reference.output_error(_run_exact(exact, [reference.images[place] for place in order]), order)
@@ -121,11 +130,11 @@ def leak(exact: nn.Module, reference: Reference, tolerance: Tolerance) -> tuple[
 
     Args:
         exact: The exact model.
-        reference: What lone images give.
+        reference: What the stock model gives each image alone.
         tolerance: Errors that are no leak.
 
     Raises:
-        RandomError: The stock model gives other outputs each time.
+        NondeterministicError: The stock model gives other outputs each time.
     """
     bounds = (tolerance.outputs, tolerance.gradients)
     found = reference.errors(exact, _run_exact(exact, reference.images))
@@ -149,11 +158,11 @@ def moving_state(stock: nn.Module, image: Tensor) -> tuple[str, ...]:
     statistics = {
         f"{path}.{name}".lstrip(".")
         for path, module in stock.named_modules()
-        if isinstance(module, nn.modules.batchnorm._NormBase)
+        if isinstance(module, NormBase)
         for name, _ in module.named_buffers(recurse=False)
     }
-    moved = lone.replica(stock)
-    with torch.no_grad(), lone.Undisturbed():
+    moved = replica(stock)
+    with torch.no_grad(), WithoutNoise():
         moved(image.detach().expand(2, *image.shape))
     before = dict(stock.named_buffers())
     return tuple(
@@ -172,7 +181,7 @@ def padded(images: Sequence[Tensor], value: float, canvas: tuple[int, int]) -> t
 
 @dataclass(frozen=True)
 class Reference:
-    """What lone images give."""
+    """What a stock model gives each image alone."""
 
     stock: nn.Module
     images: list[Tensor]
@@ -187,8 +196,8 @@ class Reference:
         try:
             outputs = _alone(stock, leaves)
         except Exception as error:  # the model's code may raise anything
-            raise StockFailsError(
-                f"The stock {type(stock).__name__} fails on a lone image of these sizes ({error}); choose other sizes."
+            raise StockRunError(
+                f"The stock {type(stock).__name__} fails on a single image of these sizes ({error}); choose others."
             ) from error
         return cls(stock, leaves, outputs)
 
@@ -198,8 +207,9 @@ class Reference:
         try:
             return _gradients(self.stock, self.outputs, self.images)
         except Exception as error:  # the model's code may raise anything
-            raise StockFailsError(
-                f"The stock {type(self.stock).__name__} fails in its backward pass ({str(error).rstrip('.')})."
+            raise StockRunError(
+                f"The stock {type(self.stock).__name__} fails in its backward pass ({str(error).rstrip('.')}); check "
+                "that it trains on its own."
             ) from error
 
     @property
@@ -233,14 +243,14 @@ class Reference:
     def gradients_off(self, gradients: dict[str, Tensor], rounded: Reference | None = None) -> float:
         """How far gradients are from the reference's; see `references.gradient_errors`."""
         noise = None if rounded is None else rounded.gradients
-        return lone.worst(lone.gradient_errors(gradients, self.gradients, noise).values())
+        return largest_error(gradient_errors(gradients, self.gradients, noise).values())
 
     def rounded(self) -> Reference:
         """The reference for images each of whose pixels is off by up to the spacing of its numbers."""
         return Reference.of(self.stock, [_rounded(image.detach()) for image in self.images])
 
     def check_repeats(self, errors: Sequence[float] = (), allowance: float = inf) -> None:
-        """Raise RandomError where the same images give other outputs, so that nothing can be said of a model.
+        """Raise NondeterministicError where the same images give other outputs, so that nothing can be said of a model.
 
         Args:
             errors: Of a model's outputs and gradients; where any is above what chance explains, it says enough.
@@ -252,7 +262,7 @@ class Reference:
             return
         if not errors or _within(errors, [allowance * noise for noise in self._noise()]):
             mode = "training" if self.stock.training else "evaluation"
-            raise RandomError(
+            raise NondeterministicError(
                 "A network can be compared only if it gives the same pixels the same output each time, but in "
                 f"{mode} two runs of the stock {stock_class(self.stock).__name__} differ by {differs:.1e}: it draws "
                 "random numbers, or keeps state outside its modules; pass one that does not"
@@ -278,10 +288,10 @@ def _returned(exact: nn.Module) -> tuple[FeatureMap | None, ...]:
 
 
 def _alone(stock: nn.Module, images: list[Tensor]) -> list[Tensor]:
-    """Each tensor that lone images give, image by image; the model's running statistics stay what they are."""
+    """Each tensor that each image alone gives; the model's running statistics stay as they are."""
     before = [buffer.clone() for buffer in stock.buffers()] if stock.training else []
     try:
-        return [leaf[0] for output in lone.outputs(stock, images) for leaf in tree_leaves(output)]
+        return [leaf[0] for output in reference_outputs(stock, images) for leaf in tree_leaves(output)]
     finally:
         with torch.no_grad():
             for buffer, value in zip(stock.buffers(), before):
@@ -289,8 +299,8 @@ def _alone(stock: nn.Module, images: list[Tensor]) -> list[Tensor]:
 
 
 def _run(model: nn.Module, *inputs: Tensor) -> Any:
-    with lone.Undisturbed():
-        return lone.replica(model)(*inputs)
+    with WithoutNoise():
+        return replica(model)(*inputs)
 
 
 def _rounded(image: Tensor) -> Tensor:
@@ -301,7 +311,7 @@ def _rounded(image: Tensor) -> Tensor:
 
 
 def _by_image(output: Any, returned: Sequence[FeatureMap | None], sizes: Tensor) -> list[Tensor]:
-    """Each image's part of each tensor, as its lone image gives it."""
+    """Each image's part of each tensor, as the image alone gives it."""
     parts = []
     leaves = tree_leaves(output)
     if any(len(leaf) != len(sizes) for leaf in leaves):
@@ -322,7 +332,7 @@ def _gradients(model: nn.Module, outputs: list[Tensor], images: Sequence[Tensor]
     for weight, output in enumerate(outputs, start=1):
         total = total + weight * (output * torch.linspace(-1, 1, output.numel()).to(output).view_as(output)).sum()
     if total.requires_grad:  # there are networks without parameters
-        with lone.Undisturbed():  # checkpointed blocks run again
+        with WithoutNoise():  # checkpointed blocks run again
             total.backward()
     leaves = {**dict(model.named_parameters()), **{f"image {place}": image for place, image in enumerate(images)}}
     gradients = {name: leaf.grad for name, leaf in leaves.items() if leaf.grad is not None}
@@ -334,4 +344,4 @@ def _gradients(model: nn.Module, outputs: list[Tensor], images: Sequence[Tensor]
 def _worst(actual: list[Tensor], expected: list[Tensor]) -> float:
     if any(one.shape != other.shape for one, other in zip(actual, expected)):
         return inf
-    return lone.error(torch.cat([one.flatten() for one in actual]), torch.cat([one.flatten() for one in expected]))
+    return relative_error(torch.cat([one.flatten() for one in actual]), torch.cat([one.flatten() for one in expected]))

@@ -24,16 +24,17 @@ from torch.nn.parameter import is_lazy
 from unsquare.errors import ExactError
 from unsquare.exact.model import side_multiple
 from unsquare.exact.registry import is_known, stock_class
-from unsquare.exact.verify import references as lone
 from unsquare.exact.verify.comparison import (
-    RandomError,
+    NondeterministicError,
     Reference,
-    StockFailsError,
+    StockRunError,
     Tolerance,
     drawn_images,
     leak,
     output_leak,
 )
+from unsquare.exact.verify.reference import randomized, shared_norms, without_chance
+from unsquare.torch_private import has_forward_hook, has_gradient_hook, has_tensor_hook, is_compiled
 
 # Portrait, landscape and a small one, of odd sides and even ones; the first is as high as the canvas, the second as
 # wide. Sides that stay odd while they are halved show windows that reach one pixel over an edge. Models that refuse
@@ -45,7 +46,7 @@ _SIZES = (
     ((264, 232), (225, 256), (225, 232)),
     ((384, 320), (320, 448), (320, 320)),
 )
-# The batch in evaluation, by place: so many that no step over images, by two or by four say, comes round to itself.
+# The batch in evaluation, by place: a number of images that no stride over them, of two or of four say, divides.
 _ORDER = (0, 1, 2, 0, 2, 1, 1)
 # What float32 leaves in doubt is tried again in float64, where depthwise convolutions take ten times as long.
 _TOLERANCES = {torch.float32: Tolerance(1e-4, 1e-3, allowance=0), torch.float64: Tolerance(1e-9, 1e-9, allowance=100)}
@@ -62,37 +63,33 @@ def check_modules(model: nn.Module) -> None:
 
 def _unseen(module: nn.Module, *, is_root: bool) -> str | None:
     if isinstance(module, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):
-        return "it is compiled by TorchScript, whose steps cannot be seen; give the Python module that it was made of"
-    if "_orig_mod" in module._modules:
+        return "it is compiled by TorchScript, whose steps cannot be traced; give the Python module it was made from"
+    if is_compiled(module):
         return "it is compiled; give the module itself, and compile the exact network"
     if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
         return "it is wrapped for several devices; give the module itself, and wrap the exact network"
     if any(is_lazy(tensor) for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False))):
         return "it has no weights yet; run it once, so that its lazy layers take their shape"
     if "forward" in vars(module) and (is_root or is_known(module)):
-        return "its forward was replaced on the object; write a class of its own instead"
-    if module._backward_hooks or module._backward_pre_hooks:
-        return "it has a hook on its gradients, which may mix pixels unseen; register it on the exact network instead"
-    if any(map(_has_hook, module.parameters(recurse=False))):
+        return "its forward was replaced on the instance; define it in a class instead"
+    if has_gradient_hook(module):
+        return "it has a hook on its gradients, where tracing sees nothing; register it on the exact network instead"
+    if any(map(has_tensor_hook, module.parameters(recurse=False))):
         return (
             "a parameter has a hook on its gradient, which a copy would lose; register it on the exact network instead"
         )
     if is_root and type(module).__call__ is not nn.Module.__call__:
-        return "it is called by a __call__ of its own, which its exact form would pass over; move that into forward"
-    if is_root and (module._forward_hooks or module._forward_pre_hooks):
+        return "its class overrides __call__, which the exact network would bypass; move that code into forward"
+    if is_root and has_forward_hook(module):
         return "the network itself has a hook, which would see padding; register it on the exact network instead"
     return None
-
-
-def _has_hook(parameter: nn.Parameter) -> bool:
-    return bool(parameter._backward_hooks or getattr(parameter, "_post_accumulate_grad_hooks", None))
 
 
 def try_out(exact: nn.Module, stock: nn.Module) -> None:
     """Raise ExactError where an exact model gives small images something else than the stock model each alone.
 
-    Weights and statistics are drawn anew, away from 0 and 1, where leaks hide; layers draw no random numbers. Call it
-    within `aside`.
+    Weights and statistics are drawn at random, away from 0 and 1, where leaks hide; layers draw no random numbers. Call
+    it within `aside`.
     """
     stock = _prepared(stock)
     exact = _with_weights_of(stock, exact)
@@ -113,12 +110,12 @@ def _over_sizes(
     multiple = side_multiple(exact)
     failure: ExactError | None = None
     for sides in _SIZES:
-        sizes = [(_whole(height, multiple), _whole(width, multiple)) for height, width in sides]
+        sizes = [(_rounded_up(height, multiple), _rounded_up(width, multiple)) for height, width in sides]
         try:
             return find(exact, stock, drawn_images(sizes, stock, seed=0))
-        except RandomError:
+        except NondeterministicError:
             raise
-        except StockFailsError as error:
+        except StockRunError as error:
             failure = failure or _refused(
                 stock,
                 f"it cannot be tried out, because in {_mode(stock)} the stock network fails, forward or backward, on "
@@ -135,7 +132,7 @@ def _leak_in_evaluation(exact: nn.Module, stock: nn.Module, images: list[Tensor]
     """A leak of outputs, and of gradients where a step has a backward pass of its own."""
     tolerance = _TOLERANCES[images[0].dtype]
     reference = Reference.of(stock, images)
-    order = range(len(images)) if lone.shared_norms(stock) else _ORDER
+    order = range(len(images)) if shared_norms(stock) else _ORDER
     error = output_leak(exact, reference, order, tolerance)
     if error is not None:
         return _leaking(stock, "outputs", error)
@@ -148,22 +145,22 @@ def _leak_in_training(exact: nn.Module, stock: nn.Module, images: list[Tensor]) 
     tolerance = _TOLERANCES[images[0].dtype]
     try:
         found = leak(exact, Reference.of(stock, images), tolerance)
-    except RandomError:
+    except NondeterministicError:
         found = leak(exact.eval(), Reference.of(stock.eval(), images), tolerance)
     return None if found is None else _leaking(stock, *found)
 
 
 def _leaking(stock: nn.Module, what: str, distance: float) -> ExactError:
     if isinf(distance):
-        differ = f"a padded batch gives {what} of other shapes than lone images"
+        differ = f"a padded batch gives {what} of other shapes than each image alone"
     elif isnan(distance):
-        differ = f"the {what} are not numbers (NaN), of a padded batch or of lone images"
+        differ = f"the {what} of a padded batch, or of an image alone, are not numbers (NaN)"
     else:
-        differ = f"the {what} of a padded batch differ from those of lone images by {distance:.1e} of the largest"
+        differ = f"the {what} of a padded batch differ from those of each image alone by {distance:.1e} of the largest"
     return _refused(
         stock,
-        f"in {_mode(stock)} {differ}, so it has steps that cannot be followed. Look for functions with a backward pass "
-        "of their own, values that mix the images of a batch, and numbers taken from sizes",
+        f"in {_mode(stock)} {differ}, so it has operations that tracing does not see. Look for custom backward "
+        "passes, values that mix the images of a batch, and numbers taken from sizes",
     )
 
 
@@ -177,7 +174,7 @@ def _mode(stock: nn.Module) -> str:
 
 def _prepared(model: nn.Module) -> nn.Module:
     """A copy whose small parameters take gradients, frozen ones too; large ones cost time and show no more."""
-    model = lone.without_chance(lone.shaken(model), in_place=True).float()
+    model = without_chance(randomized(model), in_place=True).float()
     for parameter in model.parameters():
         parameter.requires_grad_(parameter.is_floating_point() and parameter.numel() <= _LARGEST_PARAMETER)
     return model
@@ -188,7 +185,7 @@ def _with_weights_of(stock: nn.Module, exact: nn.Module) -> nn.Module:
     tensors = {**dict(stock.named_parameters()), **dict(stock.named_buffers())}
     own = (*exact.named_parameters(), *exact.named_buffers())
     copied = copy.deepcopy(exact, {id(tensor): tensors[name] for name, tensor in own})
-    return lone.without_chance(copied, in_place=True)
+    return without_chance(copied, in_place=True)
 
 
 @contextmanager
@@ -219,5 +216,5 @@ def aside(model: nn.Module) -> Iterator[None]:
         np.random.set_state(of_numpy)  # noqa: NPY002
 
 
-def _whole(side: int, multiple: int) -> int:
+def _rounded_up(side: int, multiple: int) -> int:
     return -(-side // multiple) * multiple

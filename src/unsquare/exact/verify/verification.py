@@ -1,4 +1,4 @@
-"""Measures how far a padded batch is from lone images: for the exact model, and for naive padding beside it."""
+"""Measures how far a padded batch is from each image alone: for the exact model, and for naive padding beside it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from unsquare.errors import ConfigError, ExactError
 from unsquare.exact.convert import converted
 from unsquare.exact.model import ExactModel, side_multiple
 from unsquare.exact.registry import stock_class
-from unsquare.exact.tracing.findings import StockError
-from unsquare.exact.verify import references as lone
-from unsquare.exact.verify.comparison import Errors, StockFailsError, compare, drawn_images, moving_state
+from unsquare.exact.tracing.traced import StockTraceError
+from unsquare.exact.verify.comparison import ExactnessErrors, StockRunError, compare, drawn_images, moving_state
+from unsquare.exact.verify.reference import randomized, without_chance
 from unsquare.settings import Range, Seed, checks_arguments
 from unsquare.shapes import checked_sizes
 from unsquare.torchvision_guard import import_timm
@@ -48,8 +48,8 @@ class Verification:
     """Heights and widths of the images, in pixels."""
     dtype: str
     tolerance: float
-    evaluation: Errors | None
-    training: Errors | None
+    evaluation: ExactnessErrors | None
+    training: ExactnessErrors | None
     """With batch norms over the real pixels of all images, dropout and stochastic depth switched off."""
     refused: str | None = None
     """Why the model cannot be made exact."""
@@ -59,7 +59,7 @@ class Verification:
 
     @property
     def exact(self) -> bool:
-        """Whether all errors are within the tolerance, or within what rounding does to lone images."""
+        """Whether all errors are within the tolerance, or within what rounding does to the reference."""
         return self.status == "exact"
 
     @property
@@ -105,13 +105,13 @@ def verify_exact(
     dtype: Literal["float64", "float32"] = "float64",
     tolerance: Annotated[float, Range(0)] | None = None,
     training: bool = True,
-    pretrained: bool = False,
 ) -> Verification:
-    """Compare a padded batch with lone images, on random images.
+    """Compare a padded batch with each of its images alone, on random images.
 
     Args:
         model: A stock model, or the name of one of timm's. A model is taken with its own weights and is not changed; a
             name is built with random weights, every gain, bias and statistic away from 0 and 1, where errors hide.
+            For trained weights, give `timm.create_model(name, pretrained=True)`.
         sizes: Heights and widths of the images; None draws them.
         num_images: How many sizes are drawn: from 2, since one is never padded, to 1,024, since all are held at once.
         max_side: The largest side drawn, in pixels, from 16, below which few models run, to 4,096, at which few fit;
@@ -120,7 +120,6 @@ def verify_exact(
         dtype: "float64", which leaves rounding no excuse, or "float32".
         tolerance: The largest error that is exact whatever rounding does; None takes 1e-10 or 1e-5.
         training: Whether to measure training as well as evaluation.
-        pretrained: Whether a name is built with timm's pretrained weights, from the hub.
 
     Returns:
         The errors; `refused` says why where the model cannot be made exact.
@@ -131,21 +130,23 @@ def verify_exact(
             each time.
     """
     chosen = None if sizes is None else _checked_sizes(sizes)
-    name, stock = _stock(model, pretrained, seed)
+    name, stock = _stock(model, seed)
     chosen = chosen or _drawn_sizes(num_images, (max_side * 3 // 8, max_side * 5 // 8, max_side), seed)
     tolerance = TOLERANCES[dtype] if tolerance is None else tolerance
     try:
         exact = converted(stock)  # as it is: a dropout that cannot be exact is refused, not switched off
     except ExactError as error:
-        if isinstance(error, StockError) and isinstance(model, nn.Module):  # a mistake in it is for its author to mend
+        if isinstance(error, StockTraceError) and isinstance(
+            model, nn.Module
+        ):  # a mistake of its author, who must see it
             raise
         return Verification(name, tuple(chosen), dtype, tolerance, None, None, refused=str(error))
-    stock, exact = (lone.without_chance(each).to(getattr(torch, dtype)) for each in (stock, exact))
+    stock, exact = (without_chance(each).to(getattr(torch, dtype)) for each in (stock, exact))
     for parameter in (*stock.parameters(), *exact.parameters()):  # frozen ones are measured too
         parameter.requires_grad_(parameter.is_floating_point())
     try:
         return _verified(name, stock, exact, chosen, dtype, tolerance, training, seed)
-    except StockFailsError:
+    except StockRunError:
         if sizes is not None or max_side >= _LARGER_SIDES[-1]:
             raise
         chosen = _drawn_sizes(num_images, _LARGER_SIDES, seed)
@@ -155,7 +156,9 @@ def verify_exact(
 def _checked_sizes(sizes: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     found = [(int(height), int(width)) for height, width in checked_sizes(sizes).reshape(-1, 2)]
     if len(found) < 2:
-        raise ConfigError(f"Verifying needs two or more images, since one is never padded, but got {len(found)}.")
+        raise ConfigError(
+            f"Verifying needs two or more images, since one is never padded, but got {len(found)}; give more sizes."
+        )
     return found
 
 
@@ -170,7 +173,7 @@ def _verified(
     seed: int,
 ) -> Verification:
     multiple = side_multiple(exact)
-    sizes = [(_whole(height, multiple), _whole(width, multiple)) for height, width in sizes]
+    sizes = [(_rounded_to_multiple(height, multiple), _rounded_to_multiple(width, multiple)) for height, width in sizes]
     images = drawn_images(sizes, stock, seed)
     canvas = (max(height for height, _ in sizes), max(width for _, width in sizes) + multiple)
     evaluation = compare(exact.eval(), stock.eval(), images, canvas)
@@ -179,21 +182,28 @@ def _verified(
     return Verification(name, tuple(sizes), dtype, tolerance, evaluation, found, moving=moving)
 
 
-def _stock(model: nn.Module | str, pretrained: bool, seed: int) -> tuple[str, nn.Module]:
+def named_model(name: str, *, pretrained: bool = False) -> nn.Module:
+    """A model of timm's by its name, with random weights or the trained ones, from the hub.
+
+    Raises:
+        ConfigError: there is no such model.
+    """
+    timm = import_timm()
+    if not timm.is_model(name):
+        close = difflib.get_close_matches(name, timm.list_models(), n=3)
+        hint = f"did you mean {' or '.join(close)}?" if close else "give a name of timm's, or package.module:function."
+        raise ConfigError(f"There is no model {name!r}; {hint}")
+    return timm.create_model(name, pretrained=True) if pretrained else timm.create_model(name, num_classes=_NUM_CLASSES)
+
+
+def _stock(model: nn.Module | str, seed: int) -> tuple[str, nn.Module]:
     if isinstance(model, ExactModel):
         raise ConfigError("verify_exact takes a stock model and makes it exact itself; give it undo_exact(model).")
     if isinstance(model, nn.Module):
         return stock_class(model).__name__, model
-    timm = import_timm()
-    if not timm.is_model(model):
-        close = difflib.get_close_matches(model, timm.list_models(), n=3)
-        hint = f"did you mean {' or '.join(close)}?" if close else "give a name of timm's, or package.module:function."
-        raise ConfigError(f"There is no model {model!r}; {hint}")
-    if pretrained:
-        return model, timm.create_model(model, pretrained=True)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return model, lone.shaken(timm.create_model(model, num_classes=_NUM_CLASSES), seed + 1)
+        return model, randomized(named_model(model), seed + 1)
 
 
 def _drawn_sizes(num_images: int, sides: tuple[int, int, int], seed: int) -> list[tuple[int, int]]:
@@ -215,5 +225,5 @@ def _drawn_sizes(num_images: int, sides: tuple[int, int, int], seed: int) -> lis
     return [*kinds, *more][:num_images]
 
 
-def _whole(side: int, multiple: int) -> int:
+def _rounded_to_multiple(side: int, multiple: int) -> int:
     return max(1, round(side / multiple)) * multiple

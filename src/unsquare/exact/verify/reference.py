@@ -22,23 +22,23 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from unsquare.exact.checkpointed import run_plainly
+from unsquare.torch_private import BatchNormBase, without_checkpointing
 
 
-def outputs(model: nn.Module, images: Sequence[Tensor]) -> list[Tensor]:
+def reference_outputs(model: nn.Module, images: Sequence[Tensor]) -> list[Tensor]:
     """Outputs (1, ...) of a stock model on each image (C, h, w) by itself, whatever its mode and its norms."""
     return (ragged if shared_norms(model) else alone)(model, images)
 
 
 def alone(model: nn.Module, images: Sequence[Tensor]) -> list[Tensor]:
     """Outputs (1, ...) of a stock model on each image (C, h, w) alone."""
-    with Undisturbed(), run_plainly():
+    with WithoutNoise(), without_checkpointing():
         each = (replica(model) for _ in images) if model.training else [replica(model)] * len(images)
         return [copied(image[None]) for copied, image in zip(each, images)]
 
 
 def ragged(model: nn.Module, images: Sequence[Tensor]) -> list[Tensor]:
-    """Outputs (1, ...) of a stock model on lone images whose batch norms share all images' real pixels.
+    """Outputs (1, ...) of a stock model on unpadded images whose batch norms share all images' pixels.
 
     Of the model's state its running statistics alone move.
     """
@@ -53,13 +53,13 @@ def ragged(model: nn.Module, images: Sequence[Tensor]) -> list[Tensor]:
     def work(index: int) -> Tensor:
         place.index = index
         try:
-            with Undisturbed():
+            with WithoutNoise():
                 return replicas[index](images[index][None])
         except BaseException:
             meeting.abort()
             raise
 
-    with run_plainly(), ThreadPoolExecutor(len(images)) as pool:
+    with without_checkpointing(), ThreadPoolExecutor(len(images)) as pool:
         return list(pool.map(work, range(len(images))))
 
 
@@ -70,8 +70,7 @@ def replica(model: nn.Module) -> nn.Module:
 
 def shared_norms(model: nn.Module) -> list[nn.Module]:
     """The batch norms that take their statistics from the batch."""
-    kind = nn.modules.batchnorm._BatchNorm
-    return [m for m in model.modules() if isinstance(m, kind) and (m.training or m.running_mean is None)]
+    return [m for m in model.modules() if isinstance(m, BatchNormBase) and (m.training or m.running_mean is None)]
 
 
 def _meeting(
@@ -109,7 +108,7 @@ def _follow(layer: Any, mean: Tensor, variance: Tensor) -> None:
     layer.running_var.lerp_(variance, pace)
 
 
-def error(actual: Tensor, expected: Tensor) -> float:
+def relative_error(actual: Tensor, expected: Tensor) -> float:
     """The largest difference against the largest expected value."""
     expected = expected.detach()
     difference = (actual.detach() - expected).abs().max()
@@ -141,14 +140,14 @@ def gradient_errors(
     return errors
 
 
-def worst(errors: Iterable[float]) -> float:
+def largest_error(errors: Iterable[float]) -> float:
     """The largest of some errors; not a number if any is none, which `max` would pass over."""
     errors = list(errors)
     return nan if any(isnan(error) for error in errors) else max(errors, default=0.0)
 
 
-def shaken(model: nn.Module, seed: int = 1) -> nn.Module:
-    """A copy of a model in which no gain, bias or statistic hides behind a zero or one of its initialisation."""
+def randomized(model: nn.Module, seed: int = 1) -> nn.Module:
+    """A copy of a model in which no gain, bias or statistic hides behind a zero or one of its initialization."""
     model = copy.deepcopy(model)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -177,7 +176,7 @@ def without_chance(model: nn.Module, *, in_place: bool = False) -> nn.Module:
     return model
 
 
-class Undisturbed(TorchFunctionMode):
+class WithoutNoise(TorchFunctionMode):
     """While open, dropout that a model's code calls as a function lets everything pass, and float64 stays float64.
 
     Some layers compute statistics in float32 whatever they are given; their rounding would hide what is looked for.

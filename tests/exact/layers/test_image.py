@@ -10,7 +10,7 @@ from torch import nn
 
 from unsquare.errors import ExactError
 from unsquare.exact import make_exact, output_regions
-from unsquare.exact.verify import references as lone
+from unsquare.exact.verify import reference
 from unsquare.torchvision_guard import import_timm
 
 layers = import_timm().layers
@@ -21,7 +21,7 @@ SIZES = [(9, 14), (15, 7), (15, 14)]
 def _network(layer: nn.Module) -> nn.Module:
     """A layer behind a strided window, so that regions differ from sizes."""
     torch.manual_seed(0)
-    return lone.shaken(nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.SiLU(), layer)).double()
+    return reference.randomized(nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.SiLU(), layer)).double()
 
 
 @pytest.mark.parametrize(
@@ -46,15 +46,15 @@ def test_agrees_with_the_stock_layer_alone(references: SimpleNamespace, layer: n
     """Outputs, and gradients of pixels and parameters, agree to 1e-10 in float64; a map is zero outside."""
     stock = _network(layer).train(training)
     exact = make_exact(stock)
-    images = references.lone_images(SIZES)
+    images = references.unpadded_images(SIZES)
     pixels, sizes = references.padded(images, extra=(4, 3))
     pixels.requires_grad_()
-    with lone.Undisturbed():
+    with reference.WithoutNoise():
         output = exact(pixels, sizes)
     output.square().sum().backward()
     for index, image in enumerate(images):
         alone = image[None].clone().requires_grad_()
-        with lone.Undisturbed():
+        with reference.WithoutNoise():
             expected = stock(alone)
         expected.square().sum().backward()
         actual = output[index]
@@ -74,4 +74,4 @@ def test_a_compiled_graph_cannot_run_image_by_image(references: SimpleNamespace)
     exact = make_exact(_network(layers.FilterResponseNormAct2d(8)))
     exact.exact_passes.by_masks = True
     with pytest.raises(ExactError, match="FilterResponseNormAct2d runs image by image"):
-        exact(*references.padded(references.lone_images(SIZES)))
+        exact(*references.padded(references.unpadded_images(SIZES)))

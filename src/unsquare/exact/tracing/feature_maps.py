@@ -3,16 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from math import inf
 from typing import Any
 
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 from unsquare.exact.extent import Extent
-from unsquare.exact.tracing.operations import FeatureMap
+from unsquare.exact.tracing.moves import Axes
+from unsquare.torch_private import tree_leaves
 
 
-class Maps:
+@dataclass(frozen=True)
+class FeatureMap:
+    """What is known of a tensor whose first axis counts images, and two of whose axes are height and width."""
+
+    extent: Extent
+    axes: Axes = (2, 3)
+    clean: bool = False
+    """Whether it is the model's own input, which is zero outside the regions already."""
+    lower: float = field(default=-inf, compare=False)
+    """What no value is below, outside the regions too, as the operation that made the map left it."""
+    upper: float = field(default=inf, compare=False)
+    """What no value is above, in the same way; never below zero, which may be written outside the regions."""
+
+    def __str__(self) -> str:
+        return str(self.extent)
+
+    def moved(self, axes: Axes | None = None) -> FeatureMap:
+        """The same after an operation that may write outside the regions, and may move height and width."""
+        return replace(self, clean=False, lower=-inf, upper=inf, axes=self.axes if axes is None else axes)
+
+
+class TracedTensors:
     """Feature maps by tensor; the tensors are kept, so that no identity is used twice."""
 
     def __init__(self, canvas: tuple[int, int], joined: Callable[[Extent, Extent], None]) -> None:

@@ -2,40 +2,23 @@
 
 A size may shape a map or another tensor (`view`, `interpolate`, `new_zeros`): that is the same for every image. It may
 not enter a calculation with maps, neither itself nor by way of a tensor made of it, since a padded image knows its
-canvas and not its own size. See `lengths` for what happens to the numbers themselves.
+canvas and not its own size. See `symbolic` for what happens to the numbers themselves.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
-from unsquare.exact.extent import Extent, Reach
-from unsquare.exact.tracing.findings import AmbiguousError
-from unsquare.exact.tracing.lengths import IMAGES, Bound, Length, place_asked, plain, wrapped
-from unsquare.exact.tracing.operations import FeatureMap
-
-
-class Tensors(Protocol):
-    """What is known of the tensors of one run of a model."""
-
-    def get(self, value: Any) -> FeatureMap | None:
-        """The map that a value is; None where it is none."""
-
-    def of_images(self, value: Any) -> bool:
-        """Whether a tensor's values come from the images'."""
-
-    def of_sizes(self, value: Any) -> bool:
-        """Whether a tensor's values come from the canvas's size, or from the number of images."""
-
-    def note(self, result: Any, *, of_images: bool, of_sizes: bool) -> None:
-        """Note what the tensors that a step returned come from."""
-
+from unsquare.exact.extent import Extent, LengthFormula
+from unsquare.exact.tracing.feature_maps import TracedTensors
+from unsquare.exact.tracing.symbolic import IMAGES, SmallMapBranch, SymbolicLength, place_asked, plain, wrapped
+from unsquare.exact.tracing.traced import AmbiguousCanvasError
+from unsquare.torch_private import is_size_arithmetic, tree_leaves
 
 # Functions that take sizes to lay out what they are given; `operations` judges what they do to a map.
 _LAYING_OUT = frozenset(["view", "reshape", "expand", "unflatten", "interpolate", "__getitem__"])
@@ -49,17 +32,17 @@ _SIZED_BY_ANOTHER = frozenset(["expand_as", "view_as", "reshape_as", "broadcast_
 # Functions that tell where the values of a tensor lie.
 _OF_MEMORY = frozenset(["untyped_storage", "storage", "typed_storage", "storage_offset", "data_ptr"])
 # What a model's code does that asks a length for its value.
-_ASKING = {"branch": "decides by", "number": "takes a plain number from", "text": "makes a text of"}
+_ASKING = {"branch": "branches on", "number": "takes a plain number from", "text": "makes a string from"}
 # Sides of images for which a branch for small maps is judged: far above the windows of any network.
 _LARGEST_SIDE = 8192
 
 
-class Sizes:
+class SizeTracker:
     """The numbers that a model reads from the sizes of its maps, in one run."""
 
     def __init__(
         self,
-        tensors: Tensors,
+        tensors: TracedTensors,
         num_images: int,
         refuse: Callable[..., NoReturn],
         call: Callable[..., Any],
@@ -70,7 +53,7 @@ class Sizes:
         self._num_images = num_images
         self._refuse = refuse
         self._call = call
-        self.bounds: list[tuple[Bound, str]] = []
+        self._small_map_branches: list[tuple[SmallMapBranch, str]] = []
         self._readers: dict[Any, Callable[..., Any]] = {}
         if not tell:  # the model's code is given plain numbers
             return
@@ -92,10 +75,10 @@ class Sizes:
             return reader(*args[:1], *(arg for arg in args[1:] if not isinstance(arg, type)), **kwargs)
         name = func.__name__
         if name in _OF_MEMORY and self._tensors.of_images(args[0]):
-            self._refuse(f"it asks for the {name} of a map, which tells the canvas's size")
-        if name.startswith(("sym_", "_sym_")):  # arithmetic of such numbers, which stay what they are
+            self._refuse(f"it reads the {name} of a map, which reveals the canvas's size")
+        if is_size_arithmetic(func):  # arithmetic of such numbers, which stay what they are
             return func(*args, **kwargs)
-        met: list[Length] = []
+        met: list[SymbolicLength] = []
         plain_args, plain_kwargs = plain(args, met), plain(kwargs, met)
         if not met:
             result = self._call(func, args, kwargs)
@@ -105,7 +88,7 @@ class Sizes:
         symbols = frozenset().union(*(length.symbols for length in met))
         takes_images = any(self._tensors.of_images(leaf) for leaf in tree_leaves((args, kwargs)))
         if symbols and takes_images and name not in _LAYING_OUT | _FACTORIES:
-            self._refuse(f"it gives {name} a number taken from {_told(symbols)}")
+            self._refuse(f"it passes {name} a number taken from {_told(symbols)}")
         if takes_images and symbols:
             self._check_layout(name, args, kwargs)
         result = self._call(func, plain_args, plain_kwargs)
@@ -120,33 +103,35 @@ class Sizes:
         sides: list[Any] = list(x.shape)
         if not self._tensors.of_images(x):
             every = frozenset({0, 1})
-            return [wrapped(Length(side, every, self._asked, positive=side > 0)) for side in sides]
+            return [wrapped(SymbolicLength(side, every, self._asked, positive=side > 0)) for side in sides]
         found = self._tensors.get(x)
         if sides and sides[0] == self._num_images:
-            sides[0] = wrapped(Length(sides[0], frozenset({IMAGES}), self._asked, Reach(), positive=True))
+            sides[0] = wrapped(
+                SymbolicLength(sides[0], frozenset({IMAGES}), self._asked, LengthFormula(), positive=True)
+            )
         if found is not None:
-            for axis, reach in zip(found.axes, found.extent):
+            for axis, formula in zip(found.axes, found.extent):
                 symbols = frozenset({found.axes.index(axis)})
-                sides[axis] = wrapped(Length(x.shape[axis], symbols, self._asked, reach, positive=True))
+                sides[axis] = wrapped(SymbolicLength(x.shape[axis], symbols, self._asked, formula, positive=True))
         return sides
 
-    def _asked(self, length: Length, what: str) -> None:
+    def _asked(self, length: SymbolicLength, what: str) -> None:
         place = place_asked(for_text=what == "text")
         if place is None:
             return
         reason = f"it {_ASKING[what]} {_told(length.symbols)} ({place})"
-        if length.bound is None:
+        if length.small_map_branch is None:
             self._refuse(reason)
-        if not length.bound.met:
-            self._refuse(reason, AmbiguousError)
-        self.bounds.append((length.bound, reason))
+        if not length.small_map_branch.is_met:
+            self._refuse(reason, AmbiguousCanvasError)
+        self._small_map_branches.append((length.small_map_branch, reason))
 
-    def check_bounds(self, extents: Iterable[Extent]) -> None:
+    def check_small_map_branches(self, extents: Iterable[Extent]) -> None:
         """Refuse a branch for small maps, unless images so small do not come as far as the maps of these extents."""
         sides = np.arange(1, _LARGEST_SIDE)
-        for bound, reason in self.bounds:
-            small = bound.reach.of(sides) < bound.least
-            if not any((extent[bound.axis].of(sides[small]) < 1).all() for extent in extents):
+        for branch, reason in self._small_map_branches:
+            small = branch.formula.of(sides) < branch.min_length
+            if not any((extent[branch.axis].of(sides[small]) < 1).all() for extent in extents):
                 self._refuse(reason)
 
     def _shape(self, x: Tensor) -> Any:
@@ -166,7 +151,8 @@ class Sizes:
             symbol for side in self.lengths(x) if isinstance(side, torch.SymInt) for symbol in side.node.symbols
         )
         steps = tuple(
-            wrapped(Length(step, symbols, self._asked, positive=True)) if symbols else step for step in x.stride()
+            wrapped(SymbolicLength(step, symbols, self._asked, positive=True)) if symbols else step
+            for step in x.stride()
         )
         return steps if dim is None else steps[dim]
 
@@ -184,10 +170,10 @@ class Sizes:
             fixed = [(part.start, part.step) if isinstance(part, slice) else part for part in parts]
         elif name == "interpolate":
             fixed = (args[2:], {key: value for key, value in kwargs.items() if key not in ("input", "size")})
-        met: list[Length] = []
+        met: list[SymbolicLength] = []
         plain(fixed, met)
         if any(length.symbols for length in met):
-            self._refuse(f"it gives {name} a number taken from the canvas's size")
+            self._refuse(f"it passes {name} a number taken from the canvas's size")
 
     def _sized_by_another(self, result: Any) -> None:
         for tensor in tree_leaves(result):

@@ -2,9 +2,9 @@
 
 While a model is followed, the height and width of a map, and the number of images, are given to its code as
 `torch.SymInt`: they count and calculate as numbers do, but nothing becomes a plain number or a plain truth without
-asking its `Length`. So a branch on a size (`if h > w`), and a size turned into a plain number (`float(h)`, `range(h)`),
-are seen where they happen, whatever the sizes are. Comparing what a model does on several canvases would miss a branch
-that goes the same way on all of them.
+asking its `SymbolicLength`. So a branch on a size (`if h > w`), and a size turned into a plain number (`float(h)`,
+`range(h)`), are seen where they happen, whatever the sizes are. Comparing what a model does on several canvases would
+miss a branch that goes the same way on all of them.
 
 Some questions have one answer for every canvas, and are no branches: whether a length is above zero, and how two
 lengths compare that follow from the image's size in the same way. An assertion decides nothing but whether to fail.
@@ -29,12 +29,13 @@ from typing import Any, NamedTuple
 
 import torch
 
-from unsquare.exact.extent import Reach
+from unsquare.exact.extent import LengthFormula
+from unsquare.torch_private import ASSERTING_FUNCTIONS
 
 IMAGES = "images"
 """The symbol of the number of images; those of height and width are 0 and 1, as the axes of an extent."""
 
-Number = int | float | bool
+PlainNumber = int | float | bool
 
 _COMPARISONS: dict[str, Callable[..., Any]] = {
     "eq": operator.eq,
@@ -69,32 +70,32 @@ _ARITHMETIC: dict[str, Callable[..., Any]] = {
 }
 
 
-class Bound(NamedTuple):
+class SmallMapBranch(NamedTuple):
     """A question whether a map is large enough: `if h < 7`."""
 
     axis: int
-    reach: Reach
-    least: int
+    formula: LengthFormula
+    min_length: int
     """The length from which the answer stays the same."""
-    met: bool
+    is_met: bool
     """Whether the map has it on the canvas on which the model is followed."""
 
 
 @dataclass(frozen=True)
-class Length:
+class SymbolicLength:
     """A number that follows from sizes of maps: the node of a `torch.SymInt`, `SymFloat` or `SymBool`."""
 
-    value: Number
+    value: PlainNumber
     """What it is on the canvas on which the model is followed."""
     symbols: frozenset[Any]
     """The sizes that it follows from; none for a number that is the same on every canvas."""
-    asked: Callable[[Length, str], None]
+    asked: Callable[[SymbolicLength, str], None]
     """Told when the number becomes a plain one ("number"), or decides something ("branch")."""
-    reach: Reach | None = None
+    formula: LengthFormula | None = None
     """How it follows from its one symbol, where that is known."""
     positive: bool = False
     """Whether it is above zero on every canvas."""
-    bound: Bound | None = None
+    small_map_branch: SmallMapBranch | None = None
     """Of a truth: what it says of a length, where it sets small maps apart from all larger ones."""
 
     def __getattr__(self, name: str) -> Any:
@@ -105,42 +106,46 @@ class Length:
             return lambda *others: self._calculated(name, *others)
         raise AttributeError(name)
 
-    def _compared(self, name: str, other: Length) -> Length:
+    def _compared(self, name: str, other: SymbolicLength) -> SymbolicLength:
         value = _COMPARISONS[name](self.value, other.value)
-        if self.reach is not None and (self.reach, self.symbols) == (other.reach, other.symbols):
+        if self.formula is not None and (self.formula, self.symbols) == (other.formula, other.symbols):
             return self._plain(value)
         if not other.symbols and self.positive and _decided(name, other.value):
             return self._plain(value)
-        return replace(self._of(value, other), bound=self._bound(name, other))
+        return replace(self._of(value, other), small_map_branch=self._small_map_branch(name, other))
 
-    def _bound(self, name: str, other: Length) -> Bound | None:
-        if self.reach is None or other.symbols or self.symbols == {IMAGES} or name in ("eq", "ne"):
+    def _small_map_branch(self, name: str, other: SymbolicLength) -> SmallMapBranch | None:
+        if self.formula is None or other.symbols or self.symbols == {IMAGES} or name in ("eq", "ne"):
             return None
         (axis,) = self.symbols
         least = math.floor(other.value) + 1 if name in ("le", "gt") else math.ceil(other.value)
-        return Bound(axis, self.reach, least, self.value >= least)
+        return SmallMapBranch(axis, self.formula, least, self.value >= least)
 
-    def _calculated(self, name: str, *others: Length) -> Length:
+    def _calculated(self, name: str, *others: SymbolicLength) -> SymbolicLength:
         result = self._of(_ARITHMETIC[name](self.value, *(other.value for other in others)), *others)
         if not others:
             return result
         (other,) = others
-        if name == "sub" and self.reach is not None and (self.reach, self.symbols) == (other.reach, other.symbols):
+        if (
+            name == "sub"
+            and self.formula is not None
+            and (self.formula, self.symbols) == (other.formula, other.symbols)
+        ):
             return self._plain(0)
         grows = name in ("add", "mul")
         left, right = (other, self) if grows and not self.symbols else (self, other)
         return replace(
             result,
-            reach=None if right.symbols else _reach(name, left.reach, right.value),
+            formula=None if right.symbols else _formula(name, left.formula, right.value),
             positive=grows
             and all(number.positive or (not number.symbols and number.value > 0) for number in (self, other)),
         )
 
-    def _of(self, value: Number, *others: Length) -> Length:
-        return Length(value, self.symbols.union(*(other.symbols for other in others)), self.asked)
+    def _of(self, value: PlainNumber, *others: SymbolicLength) -> SymbolicLength:
+        return SymbolicLength(value, self.symbols.union(*(other.symbols for other in others)), self.asked)
 
-    def _plain(self, value: Number) -> Length:
-        return Length(value, frozenset(), self.asked)
+    def _plain(self, value: PlainNumber) -> SymbolicLength:
+        return SymbolicLength(value, frozenset(), self.asked)
 
     def _ask(self, what: str) -> None:
         if self.symbols:
@@ -180,19 +185,19 @@ class Length:
         """The value, where it is a constant."""
         return None
 
-    def wrap_int(self, value: int) -> Length:
+    def wrap_int(self, value: int) -> SymbolicLength:
         """A plain number beside this one."""
         return self._plain(int(value))
 
-    def wrap_float(self, value: float) -> Length:
+    def wrap_float(self, value: float) -> SymbolicLength:
         """A plain number beside this one."""
         return self._plain(float(value))
 
-    def wrap_bool(self, value: bool) -> Length:
+    def wrap_bool(self, value: bool) -> SymbolicLength:
         """A plain truth beside this number."""
         return self._plain(bool(value))
 
-    def sym_float(self) -> Length:
+    def sym_float(self) -> SymbolicLength:
         """The same as a fraction."""
         return self._of(float(self.value))
 
@@ -235,12 +240,12 @@ class Length:
 _WRAPPED = (torch.SymInt, torch.SymFloat, torch.SymBool)
 
 
-def wrapped(length: Length) -> Any:
+def wrapped(length: SymbolicLength) -> Any:
     """A length as the number that a model's code is given."""
     return torch.SymInt(length)
 
 
-def plain(values: Any, met: list[Length]) -> Any:
+def plain(values: Any, met: list[SymbolicLength]) -> Any:
     """Values with plain numbers in place of lengths, within sequences and mappings; `met` gathers the lengths."""
     if isinstance(values, _WRAPPED):
         met.append(values.node)
@@ -269,7 +274,7 @@ def place_asked(*, for_text: bool = False) -> str | None:
     asserts = not _caught(frame)
     torch_frames = 0
     while frame is not None and frame.f_code.co_filename.startswith(_TORCH):
-        if asserts and frame.f_code.co_name in ("_assert", "_check", "_check_with"):
+        if asserts and frame.f_code.co_name in ASSERTING_FUNCTIONS:
             return None
         frame = frame.f_back
         torch_frames += 1
@@ -285,7 +290,7 @@ def place_asked(*, for_text: bool = False) -> str | None:
 
 
 def _caught(frame: FrameType | None) -> bool:
-    """Whether an error raised here may be caught by the model's code, which then goes on by another way."""
+    """Whether an error raised here may be caught by the model's code, which then takes another path."""
     while frame is not None and not frame.f_code.co_filename.startswith(_OWN):
         name = frame.f_code.co_filename
         if not name.startswith(_TORCH) and frame.f_lineno in _lines(name).catching:
@@ -294,7 +299,7 @@ def _caught(frame: FrameType | None) -> bool:
     return False
 
 
-class _Lines(NamedTuple):
+class _LineKinds(NamedTuple):
     """Lines of a file."""
 
     asserting: frozenset[int]
@@ -309,14 +314,14 @@ _OWN, _TORCH = (str(Path(file).parent) for file in (__file__, torch.__file__))
 
 
 @lru_cache(maxsize=64)
-def _lines(filename: str) -> _Lines:
+def _lines(filename: str) -> _LineKinds:
     asserting: set[int] = set()
     catching: set[int] = set()
     telling: set[int] = set()
     try:
         tree = ast.parse("".join(linecache.getlines(filename)))
     except SyntaxError:
-        return _Lines(frozenset(), frozenset(), frozenset())
+        return _LineKinds(frozenset(), frozenset(), frozenset())
     for node in ast.walk(tree):
         if isinstance(node, ast.Assert):
             asserting.update(_from_to(node, node))
@@ -326,7 +331,7 @@ def _lines(filename: str) -> _Lines:
             catching.update(_from_to(node.body[0], node.body[-1]))
         if isinstance(node, (ast.Assert, ast.Raise)) or (isinstance(node, ast.Expr) and _tells(node.value)):
             telling.update(_from_to(node, node))
-    return _Lines(frozenset(asserting), frozenset(catching), frozenset(telling))
+    return _LineKinds(frozenset(asserting), frozenset(catching), frozenset(telling))
 
 
 def _from_to(first: ast.stmt | ast.expr, last: ast.stmt | ast.expr) -> range:
@@ -344,19 +349,19 @@ def _suppresses(node: ast.With) -> bool:
     return any("suppress(" in ast.unparse(item.context_expr) for item in node.items)
 
 
-def _decided(name: str, bound: Number) -> bool:
+def _decided(name: str, bound: PlainNumber) -> bool:
     """Whether a comparison with this number has the same answer for every number above zero."""
     return bound <= 0 or (bound == 1 and name in ("ge", "lt"))
 
 
-def _reach(name: str, reach: Reach | None, number: Number) -> Reach | None:
-    """The reach of a length after one operation with a plain number; None where it has none."""
-    if reach is None or not isinstance(number, int):
+def _formula(name: str, formula: LengthFormula | None, number: PlainNumber) -> LengthFormula | None:
+    """The formula of a length after one operation with a plain number; None where there is none."""
+    if formula is None or not isinstance(number, int):
         return None
     if name in ("add", "sub"):
-        return reach.then(offset=number if name == "add" else -number)
+        return formula.then(offset=number if name == "add" else -number)
     if number < 1:
         return None
     if name == "mul":
-        return reach.then(factor=number)
-    return reach.then(divisor=number) if name in ("floordiv", "int_floordiv") else None
+        return formula.then(factor=number)
+    return formula.then(divisor=number) if name in ("floordiv", "int_floordiv") else None

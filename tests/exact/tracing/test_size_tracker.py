@@ -84,14 +84,14 @@ def test_a_size_enters_no_value(step: Step) -> None:
 )
 def test_a_size_decides_nothing(step: Step) -> None:
     """A branch on a size is refused with its place, however far its bound lies from any canvas that is followed."""
-    with pytest.raises(ExactError, match=r"canvas's size \(test_sizes.py, line \d+\)"):
+    with pytest.raises(ExactError, match=r"canvas's size \(test_size_tracker.py, line \d+\)"):
         make_exact(_Net(step))
 
 
 @pytest.mark.parametrize(
     ("step", "message"),
     [
-        (lambda net, y, x: _mean(y) * (2 if repr(y.shape) == "" else 1), "makes a text of"),
+        (lambda net, y, x: _mean(y) * (2 if repr(y.shape) == "" else 1), "makes a string from"),
         (lambda net, y, x: _mean(y) * (2 if type(y.shape[2]) is int and y.shape[2] > 999 else 1), "steps depend"),
         (
             lambda net, y, x: (
@@ -102,11 +102,11 @@ def test_a_size_decides_nothing(step: Step) -> None:
         (lambda net, y, x: _mean(y) * {50_000: 2}.get(y.shape[2], 1), "looks something up by the canvas's size"),
         (
             lambda net, y, x: _mean(y) * (2 if y.untyped_storage().nbytes() > 10**12 else 1),
-            "asks for the untyped_storage",
+            "reads the untyped_storage",
         ),
         (
             lambda net, y, x: _mean(y) * (2 if y[:, :, 1:].storage_offset() > 50_000 else 1),
-            "asks for the storage_offset",
+            "reads the storage_offset",
         ),
     ],
 )
@@ -147,7 +147,7 @@ def _suppressed(net: nn.Module, y: Tensor, x: Tensor) -> Tensor:
 @pytest.mark.parametrize("step", [_caught, _caught_above, _suppressed])
 def test_an_assertion_whose_error_is_caught_is_a_branch(step: Step) -> None:
     """Where the network goes on after the error, the assertion decides by which way."""
-    with pytest.raises(ExactError, match="decides by the canvas's size"):
+    with pytest.raises(ExactError, match="branches on the canvas's size"):
         make_exact(_Net(step))
 
 
@@ -160,7 +160,7 @@ def test_a_refusal_that_the_network_catches_stays_one() -> None:
         except Exception:
             return _mean(y)
 
-    with pytest.raises(ExactError, match="decides by the canvas's size"):
+    with pytest.raises(ExactError, match="branches on the canvas's size"):
         make_exact(_Net(step))
 
 
@@ -192,7 +192,7 @@ def test_the_number_of_images_enters_no_value(step: Step) -> None:
 )
 def test_a_plain_number_of_images_changes_no_step(step: Step) -> None:
     """Python's `len` gives a plain number, so the network is followed with two images and with three."""
-    with pytest.raises(ExactError, match=r"or on the number of images|not one row for each image"):
+    with pytest.raises(ExactError, match=r"or on the number of images|without one row for each image"):
         make_exact(_Net(step))
 
 
@@ -246,5 +246,5 @@ def test_a_branch_for_maps_that_no_image_makes_passes() -> None:
             return _mean(self.conv(x))
 
     make_exact(Padded(7))
-    with pytest.raises(ExactError, match="decides by the canvas's size"):
+    with pytest.raises(ExactError, match="branches on the canvas's size"):
         make_exact(Padded(8))

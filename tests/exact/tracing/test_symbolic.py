@@ -10,8 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unsquare.exact.extent import Reach
-from unsquare.exact.tracing.lengths import IMAGES, Length, plain, wrapped
+from unsquare.exact.extent import LengthFormula
+from unsquare.exact.tracing.symbolic import IMAGES, SymbolicLength, plain, wrapped
 
 
 class _Sides:
@@ -20,11 +20,11 @@ class _Sides:
     def __init__(self, height: int = 40, width: int = 30) -> None:
         self.asked: list[str] = []
         self.height, self.width = (
-            wrapped(Length(value, frozenset({axis}), self._told, Reach(), positive=True))
+            wrapped(SymbolicLength(value, frozenset({axis}), self._told, LengthFormula(), positive=True))
             for axis, value in enumerate((height, width))
         )
 
-    def _told(self, length: Length, what: str) -> None:
+    def _told(self, length: SymbolicLength, what: str) -> None:
         self.asked.append(what)
 
 
@@ -96,28 +96,28 @@ def test_what_every_canvas_answers_alike_is_no_branch() -> None:
     assert sides.asked == []
 
 
-def test_a_lower_bound_is_told_with_its_length() -> None:
+def test_a_branch_for_small_maps_is_told_with_its_length() -> None:
     """A branch for small maps says from which length on it goes one way."""
-    bounds = []
+    branches = []
 
-    def told(length: Length, what: str) -> None:
-        bounds.append(length.bound)
+    def told(length: SymbolicLength, what: str) -> None:
+        branches.append(length.small_map_branch)
 
-    h = wrapped(Length(40, frozenset({0}), told, Reach(), positive=True))
+    h = wrapped(SymbolicLength(40, frozenset({0}), told, LengthFormula(), positive=True))
     assert not h < 7
     assert h // 4 > 7
     assert not h <= 7
-    assert [(bound.reach, bound.least, bound.met) for bound in bounds if bound] == [
-        (Reach(), 7, True),
-        (Reach().then(divisor=4), 8, True),
-        (Reach(), 8, True),
+    assert [(branch.formula, branch.min_length, branch.is_met) for branch in branches if branch] == [
+        (LengthFormula(), 7, True),
+        (LengthFormula().then(divisor=4), 8, True),
+        (LengthFormula(), 8, True),
     ]
 
 
 def test_lengths_are_found_within_arguments() -> None:
     """Slices, sequences, sizes and mappings are made plain, and name the symbols met."""
     sides = _Sides()
-    met: list[Length] = []
+    met: list[SymbolicLength] = []
     given = (torch.Size([2, sides.height]), [slice(None, sides.width)], {"size": (sides.height, 3)})
     assert plain(given, met) == (torch.Size([2, 40]), [slice(None, 30)], {"size": (40, 3)})
     assert {symbol for length in met for symbol in length.symbols} == {0, 1}

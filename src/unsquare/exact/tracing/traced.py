@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 
 from unsquare.errors import ExactError
 from unsquare.exact.extent import Extent
-from unsquare.exact.ops.functions import Run as Replacement
-from unsquare.exact.tracing.operations import FeatureMap
+from unsquare.exact.ops.functions import Replacement
+from unsquare.exact.tracing.feature_maps import FeatureMap
 
 
 @dataclass
-class Place:
+class TracedSite:
     """The maps given and returned at one place of the model, for each depth at which it is used."""
 
     given: list[FeatureMap] = field(default_factory=list)
@@ -26,23 +26,23 @@ class Place:
             self.after.append(after)
 
 
-class Seen(NamedTuple):
+class TracedCall(NamedTuple):
     """A functional call in a module's own code."""
 
     name: str
-    run: Replacement | None
+    replacement: Replacement | None
     """What takes its place; None where the stock function is right."""
-    place: Place
+    site: TracedSite
 
 
-class Numbers(NamedTuple):
+class TracedStep(NamedTuple):
     """The numbers given to one step of a model."""
 
     where: str
     step: str
     values: tuple[Any, ...]
 
-    def told(self, other: Numbers) -> str:
+    def difference(self, other: TracedStep) -> str:
         """How the same step on another canvas differs, for a message."""
         if self.step != other.step:
             return f"{self.step} on one canvas, {other.step} on another"
@@ -51,26 +51,26 @@ class Numbers(NamedTuple):
 
 
 @dataclass
-class Trace:
+class TracedModel:
     """What runs of the model showed."""
 
-    layers: dict[str, Place] = field(default_factory=dict)
+    layers: dict[str, TracedSite] = field(default_factory=dict)
     """The layers that need an exact form, by path."""
-    calls: dict[str, dict[bool, list[Seen]]] = field(default_factory=dict)
+    calls: dict[str, dict[bool, list[TracedCall]]] = field(default_factory=dict)
     """The functional calls of each module that makes any, by path and by `training`."""
     known: set[str] = field(default_factory=set)
     """Paths of all layers taken as a whole."""
     joins: dict[tuple[Extent, Extent], str] = field(default_factory=dict)
     """Extents that must come to the same for each image, and the module where their maps meet."""
-    numbers: dict[bool, list[Numbers]] = field(default_factory=lambda: {True: [], False: []})
+    steps: dict[bool, list[TracedStep]] = field(default_factory=lambda: {True: [], False: []})
     """The numbers given to each step, by `training`, which must not depend on the canvas."""
     outputs: dict[bool, tuple[FeatureMap | None, ...]] = field(default_factory=dict)
     """What the model returns, tensor by tensor, by `training`: a map, or None for one vector per image."""
 
 
-class AmbiguousError(ExactError):
+class AmbiguousCanvasError(ExactError):
     """A refusal that another canvas may lift."""
 
 
-class StockError(ExactError):
+class StockTraceError(ExactError):
     """The stock model's own code fails."""

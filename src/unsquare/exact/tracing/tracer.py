@@ -15,35 +15,39 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from unsquare.errors import ExactError
-from unsquare.exact.checkpointed import run_plainly
 from unsquare.exact.extent import Extent
-from unsquare.exact.ops.functions import RULES, Plan, Scene
-from unsquare.exact.ops.functions import Run as Replacement
+from unsquare.exact.ops.functions import RULES, CallContext, CallHandling, Replacement
 from unsquare.exact.registry import SAME_PADDED, exact_class, is_known, stock_class
 from unsquare.exact.tracing import operations
-from unsquare.exact.tracing.findings import AmbiguousError, Numbers, Place, Seen, StockError, Trace
-from unsquare.exact.tracing.maps import Maps
-from unsquare.exact.tracing.operations import Ambiguous, FeatureMap, Unknown
-from unsquare.exact.tracing.sizes import Sizes
+from unsquare.exact.tracing.feature_maps import FeatureMap, TracedTensors
+from unsquare.exact.tracing.operations import AmbiguousOperation, InexactOperation
+from unsquare.exact.tracing.size_tracker import SizeTracker
+from unsquare.exact.tracing.traced import (
+    AmbiguousCanvasError,
+    StockTraceError,
+    TracedCall,
+    TracedModel,
+    TracedSite,
+    TracedStep,
+)
+from unsquare.torch_private import TorchDispatchMode, tree_leaves, without_checkpointing
 
 _HERE = str(Path(__file__).parent)
 
 
-class _Operations(TorchDispatchMode):
+class _OperationMode(TorchDispatchMode):
     """Sees every ATen operation."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, tracer: Tracer) -> None:
         super().__init__()
-        self._run = run
+        self._tracer = tracer
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         result = _QUICK.get(func, func)(*args, **kwargs)
-        self._run.operated(func, args, kwargs, result)
+        self._tracer.operated(func, args, kwargs, result)
         return result
 
 
@@ -64,46 +68,46 @@ _QUICK: dict[Any, Any] = {
 """What norms return without data: PyTorch calculates it step by step, which would be half the time of following."""
 
 
-class _Functions(TorchFunctionMode):
+class _FunctionMode(TorchFunctionMode):
     """Sees every call of one of PyTorch's functions, and every look at a tensor's shape."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, tracer: Tracer) -> None:
         super().__init__()
-        self._run = run
+        self._tracer = tracer
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return self._run.called(func, args, kwargs or {})
+        return self._tracer.called(func, args, kwargs or {})
 
 
-class Run:
+class Tracer:
     """One run of the model: carries feature maps from operation to operation and from layer to layer."""
 
     def __init__(
         self,
         model: nn.Module,
-        found: Trace,
+        found: TracedModel,
         training: bool,
         canvas: tuple[int, int],
         num_images: int,
         *,
         tell: bool = True,
     ) -> None:
-        self.maps = Maps(canvas, self.joined)
+        self.maps = TracedTensors(canvas, self.joined)
         self.canvas = canvas
         self._model = model
         self._found = found
         self._training = training
         self._path: list[tuple[str, nn.Module]] = [("", model)]
-        self._calls: list[list[Seen]] = [[]]
+        self._calls: list[list[TracedCall]] = [[]]
         self._inside_known = 0
         self._uses: dict[int, set[str]] = {}
         self._refusal: ExactError | None = None
         self._own = {id(parameter) for parameter in model.parameters()}
         self._recomputed: list[int] = []
-        self._sizes = Sizes(self.maps, num_images, self._refuse, self._by_rule, tell=tell)
+        self._sizes = SizeTracker(self.maps, num_images, self._refuse, self._by_rule, tell=tell)
 
     @contextmanager
-    def watched(self) -> Iterator[None]:
+    def observing(self) -> Iterator[None]:
         """See what the model does inside."""
         handles = []
         for name, module in self._model.named_modules():
@@ -112,12 +116,12 @@ class Run:
                 # Before the module's own hooks, which are no part of the layer and which its exact form does not know.
                 handles.append(module.register_forward_hook(self._left(name), prepend=True))
         try:
-            with _Operations(self), _Functions(self), run_plainly(self._block):
+            with _OperationMode(self), _FunctionMode(self), without_checkpointing(self._block):
                 yield
             if self._refusal is not None:  # the model's own code caught it
                 raise self._refusal
             self._keep_calls("")
-            self._sizes.check_bounds(self.maps.extents())
+            self._sizes.check_small_map_branches(self.maps.extents())
         finally:
             for handle in handles:
                 handle.remove()
@@ -136,17 +140,19 @@ class Run:
                 step for step in steps if "site-packages" not in step.filename and not step.filename.startswith(_HERE)
             ]
             place = "" if not own else f" ({Path(own[-1].filename).name}, line {own[-1].lineno})"
-            advice = "it must take images of any size, and its steps must not depend on pixels' values"
+            advice = "it must take images of any size, and its control flow must not depend on pixel values"
             if isinstance(error, AssertionError):
-                advice = "take a network for images of every size, if this one is for one size alone"
+                advice = "if it takes images of one size only, use a network that takes every size"
             elif "meta" in str(error):
-                advice = "register its tensors as buffers and its layers as submodules, so that a copy takes them along"
+                advice = "register its tensors as buffers and its layers as submodules, so that a copy includes them"
             elif "channel" in str(error):
-                advice = f"if its images have not {images.shape[1]} channels, set in_chans on it to their number"
-            raise StockError(
-                f"{within(self._where(), self._model)} fails on a canvas of {self.canvas[0]} x {self.canvas[1]} "
-                f"without data: {type(error).__name__}: {str(error).rstrip('.')}{place}. Check that the stock model "
-                f"runs by itself; {advice}."
+                advice = (
+                    f"if its images do not have {images.shape[1]} channels, set its attribute in_chans to their number"
+                )
+            raise StockTraceError(
+                f"{within(self._where(), self._model)} fails on a canvas of {self.canvas[0]} x {self.canvas[1]}, "
+                f"traced without data: {type(error).__name__}: {str(error).rstrip('.')}{place}. Check that the stock "
+                f"model runs on its own; {advice}."
             ) from error
 
     @contextmanager
@@ -163,8 +169,9 @@ class Run:
         for leaf in tree_leaves(values):
             if isinstance(leaf, nn.Parameter) and id(leaf) not in self._own:
                 self._refuse(
-                    "it uses a parameter that is not registered with it, or that a function kept on it reaches, and "
-                    "a copy of the network has another; keep layers as submodules, and make functions methods"
+                    "it uses a parameter that is not registered with it, or that it reaches through a function stored "
+                    "on it, so that a copy would use the original's; register layers as submodules, and make "
+                    "functions methods"
                 )
 
     def operated(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
@@ -176,19 +183,19 @@ class Run:
         of_sizes = any(map(self.maps.of_sizes, leaves))
         of_images = any(map(self.maps.of_images, leaves)) and not operations.makes_new(func)
         self.maps.note(result, of_images=of_images, of_sizes=of_sizes)
-        self._note(func._schema.name.removeprefix("aten::"), operations.numbers(func, args, kwargs))
+        self._note(operations.name_of(func), operations.numbers(func, args, kwargs))
         if any(self.maps.get(leaf) is not None for leaf in leaves if isinstance(leaf, Tensor)):
             for tensor in operations.above_zero(func, args, result, self.maps):
                 self._use(tensor, "root")
             try:
                 after = operations.follow(func, args, kwargs, result, self.maps)
-            except Unknown as unknown:
+            except InexactOperation as unknown:
                 self._refuse(str(unknown))
             for tensor in tree_leaves(result):
                 if isinstance(tensor, Tensor) and after is not None:
                     self.maps.set(tensor, after)
         if of_sizes and (of_images or not any(isinstance(leaf, Tensor) for leaf in tree_leaves(result))):
-            self._refuse("it calculates with values made of the canvas's size")
+            self._refuse("it computes with values derived from the canvas's size")
 
     def called(self, func: Any, args: Any, kwargs: Any) -> Any:
         """What one of PyTorch's functions returns to the model's code."""
@@ -197,7 +204,7 @@ class Run:
         if type(self._path[-1][1]) in SAME_PADDED:  # its rule knows how its padding follows from the map's size
             return self._by_rule(func, args, kwargs)
         if func is Tensor.register_hook and self.maps.of_images(args[0]):
-            self._refuse("it registers a hook on a gradient, which may mix pixels unseen")
+            self._refuse("it registers a hook on a gradient, which may mix pixels where tracing does not see it")
         return self._sizes.called(func, args, kwargs)
 
     def _by_rule(self, func: Any, args: Any, kwargs: Any) -> Any:
@@ -206,32 +213,32 @@ class Run:
             return func(*args, **kwargs)
         name = RULES[func].__name__
         given = self.maps.get(args[0] if args else kwargs.get("input"))
-        plan = None if given is None else self._planned(RULES[func], given, args, kwargs)
-        if given is None or plan is None:
-            self._calls[-1].append(Seen(name, None, Place()))
+        handling = None if given is None else self._handled(RULES[func], given, args, kwargs)
+        if given is None or handling is None:
+            self._calls[-1].append(TracedCall(name, None, TracedSite()))
             return func(*args, **kwargs)
         self._check_own((args, kwargs))
-        place = Place()
-        place.add(given, plan.after)
-        self._calls[-1].append(Seen(name, plan.run, place))
-        if plan.run is not None:
+        site = TracedSite()
+        site.add(given, handling.after)
+        self._calls[-1].append(TracedCall(name, handling.replacement, site))
+        if handling.replacement is not None:
             if self._recomputed and self._recomputed[-1] == len(self._path):
                 self._refuse(
-                    f"it calls {name} in a checkpointed block that is no module, so that the call is not seen when the "
-                    "block is computed again; make a module of the block"
+                    f"it calls {name} in a checkpointed function, where the call is not seen when the function runs "
+                    "again in backward; checkpoint a module instead"
                 )
-            self._use(args[0] if args else kwargs["input"], "sideways")
+            self._use(args[0] if args else kwargs["input"], "mixes pixels")
         if any(self.maps.of_sizes(leaf) for leaf in tree_leaves((args, kwargs))):
-            self._refuse("it calculates with values made of the canvas's size")
-        self._note(name, (str(plan.after), *_settings(plan.run), *plan.whole))
+            self._refuse("it computes with values derived from the canvas's size")
+        self._note(name, (str(handling.after), *_settings(handling.replacement), *handling.divisors))
         self._inside_known += 1
         try:
             result = func(*args, **kwargs)
         finally:
             self._inside_known -= 1
         self.maps.note(result, of_images=True, of_sizes=False)
-        if plan.after is not None:
-            self.maps.set(result, plan.after)
+        if handling.after is not None:
+            self.maps.set(result, handling.after)
         return result
 
     def _use(self, tensor: Tensor, use: str) -> None:
@@ -240,33 +247,33 @@ class Run:
         uses.add(use)
         if len(uses) > 1:
             self._refuse(
-                "it takes a root of a map, or divides by it, that another step reads sideways, with zeros beside it; "
-                "compute the map once for each"
+                "it takes a root of a feature map, or divides by one, that a convolution, pool or the like reads with "
+                "zeros outside the region; compute the map separately for each"
             )
 
     def _note(self, step: str, values: tuple[Any, ...]) -> None:
-        self._found.numbers[self._training].append(Numbers(self._where(), step, values))
+        self._found.steps[self._training].append(TracedStep(self._where(), step, values))
 
     def joined(self, one: Extent, other: Extent) -> None:
         """Note that two extents must come to the same for each image."""
         self._found.joins.setdefault((one, other), self._where())
 
-    def _planned(self, rule: Any, given: FeatureMap, args: Any, kwargs: Any) -> Plan | None:
+    def _handled(self, rule: Any, given: FeatureMap, args: Any, kwargs: Any) -> CallHandling | None:
         try:
-            plan = rule(Scene(self._path[-1][1], self.maps.extents_of), given, *args, **kwargs)
-        except Unknown as unknown:
-            self._refuse(str(unknown), AmbiguousError if isinstance(unknown, Ambiguous) else ExactError)
+            handling = rule(CallContext(self._path[-1][1], given, self.maps.extents_of), *args, **kwargs)
+        except InexactOperation as unknown:
+            self._refuse(str(unknown), AmbiguousCanvasError if isinstance(unknown, AmbiguousOperation) else ExactError)
         except TypeError as error:
-            self._refuse(f"it calls {rule.__name__} in an unusual way ({error})")
-        if plan is not None:
-            self._whole(given.extent, plan.whole)
-        return plan
+            self._refuse(f"it calls {rule.__name__} with arguments that have no rule ({error})")
+        if handling is not None:
+            self._require_multiples(given.extent, handling.divisors)
+        return handling
 
-    def _whole(self, extent: Extent, divisors: tuple[int, int]) -> None:
+    def _require_multiples(self, extent: Extent, divisors: tuple[int, int]) -> None:
         """Note that the sides of a map must be multiples of some lengths: rounding down and up must agree."""
         if max(divisors) > 1:
             down, up = (
-                Extent(*(reach.then(offset=up * (by - 1), divisor=by) for reach, by in zip(extent, divisors)))
+                Extent(*(formula.then(offset=up * (by - 1), divisor=by) for formula, by in zip(extent, divisors)))
                 for up in (0, 1)
             )
             self.joined(down, up)
@@ -277,7 +284,7 @@ class Run:
             self._calls.append([])
             if self._inside_known or (is_known(module) and self._given(args) is not None):
                 if not self._inside_known and any(self.maps.of_sizes(leaf) for leaf in tree_leaves(args)):
-                    self._refuse("it is given values made of the canvas's size")
+                    self._refuse("it is given values derived from the canvas's size")
                 self._inside_known += 1
 
         return hook
@@ -301,10 +308,10 @@ class Run:
             return
         before = self._found.calls.setdefault(name, {}).setdefault(self._training, calls)
         if [_replacement(one) for one in before] != [_replacement(other) for other in calls]:
-            self._refuse("it makes other functional calls at one use than at another; use one module for each")
+            self._refuse("it makes different functional calls at different uses; use a separate module for each")
         for one, other in zip(before, calls):
-            for given, after in zip(other.place.given, other.place.after):
-                one.place.add(given, after)
+            for given, after in zip(other.site.given, other.site.after):
+                one.site.add(given, after)
 
     def _given(self, args: tuple[Any, ...]) -> FeatureMap | None:
         return self.maps.get(args[0]) if args else None
@@ -323,15 +330,15 @@ class Run:
             return
         reason = exact.refusal(module)
         if reason is None and given.axes != exact.axes(module):
-            reason = f"it is given a map with height and width at axes {given.axes}"
+            reason = f"it is given a map with height and width at axes {given.axes}, and not {exact.axes(module)}"
         if reason is not None:
             self._refuse(reason)
-        self._whole(given.extent, exact.whole(module))
+        self._require_multiples(given.extent, exact.divisors(module))
         windows = exact.windows(module)
         after = None if windows is None else FeatureMap(given.extent.through(windows), given.axes)
-        if exact.sideways(module):
-            self._use(args[0], "sideways")
-            self._found.layers.setdefault(name, Place()).add(given, after)
+        if exact.mixes_pixels(module):
+            self._use(args[0], "mixes pixels")
+            self._found.layers.setdefault(name, TracedSite()).add(given, after)
         if after is not None:
             self.maps.set(output, after)
 
@@ -342,7 +349,7 @@ class Run:
     def _refuse(self, reason: str, error: type[ExactError] = ExactError) -> NoReturn:
         self._refusal = error(
             f"{within(self._where(), self._model)} cannot be made padding-exact: {reason}. "
-            "Use a variant without it, or another backbone; docs/exactness.md says what serves instead."
+            "Use a variant without it, or another backbone; docs/exactness.md lists replacements."
         )
         raise self._refusal
 
@@ -353,12 +360,12 @@ def within(where: str, model: nn.Module) -> str:
     return name if where in ("", name) else f"{where} of {name}"
 
 
-def _settings(run: Replacement | None) -> tuple[Any, ...]:
+def _settings(replacement: Replacement | None) -> tuple[Any, ...]:
     """What a replacement was settled on from the call's arguments."""
-    return tuple(getattr(run, "keywords", {}).values())
+    return tuple(getattr(replacement, "keywords", {}).values())
 
 
-def _replacement(seen: Seen) -> tuple[Any, ...]:
+def _replacement(seen: TracedCall) -> tuple[Any, ...]:
     """What a call is replaced by, for comparison."""
-    run: Any = seen.run
-    return seen.name, getattr(run, "func", run), getattr(run, "keywords", None)
+    replacement: Any = seen.replacement
+    return seen.name, getattr(replacement, "func", replacement), getattr(replacement, "keywords", None)
