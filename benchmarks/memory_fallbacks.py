@@ -30,13 +30,13 @@ import torch
 from unsquare.capacity.fallbacks import Prober, Workload, measure_profiles
 from unsquare.capacity.probes import held_bytes, synthetic_batch
 from unsquare.execution.strategy import PLAIN, Strategy
-from unsquare.memory.budget import parse_bytes
+from unsquare.memory.amounts import parse_bytes
 from unsquare.memory.cache import MeasurementCache, cache_folder
 from unsquare.memory.meter import PeakMeter
-from unsquare.network.classifier import Classifier, ModelConfig
-from unsquare.network.device import DeviceConfig, launch
+from unsquare.network.classifier import Classifier
+from unsquare.network.config import DeviceConfig, ModelConfig, OptimizerConfig
+from unsquare.network.device import launch
 from unsquare.network.engine import Engine
-from unsquare.network.optimizer import OptimizerConfig
 from unsquare.runs.memory_profile import ProbeRange
 from unsquare.shapes import Shape
 

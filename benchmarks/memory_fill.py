@@ -31,12 +31,12 @@ import torch
 from unsquare.capacity.fallbacks import Prober, Workload, measure_profiles
 from unsquare.capacity.probes import measure, train_probe
 from unsquare.index.scan import scan_source
-from unsquare.memory.budget import parse_bytes
+from unsquare.memory.amounts import parse_bytes
 from unsquare.memory.cache import MeasurementCache, cache_folder
-from unsquare.network.classifier import Classifier, ModelConfig
-from unsquare.network.device import DeviceConfig, launch
+from unsquare.network.classifier import Classifier
+from unsquare.network.config import DeviceConfig, ModelConfig, OptimizerConfig
+from unsquare.network.device import launch
 from unsquare.network.engine import Engine
-from unsquare.network.optimizer import OptimizerConfig
 from unsquare.plan.analysis.table import PlanTable
 from unsquare.plan.config import Limits, PlanConfig, StepForm
 from unsquare.plan.planner import plan_epoch

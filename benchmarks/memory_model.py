@@ -31,10 +31,10 @@ import torch
 from unsquare.capacity.fallbacks import Prober, Workload, measure_profiles
 from unsquare.capacity.probes import measure, train_probe
 from unsquare.memory.cache import MeasurementCache
-from unsquare.network.classifier import Classifier, ModelConfig
-from unsquare.network.device import DeviceConfig, launch
+from unsquare.network.classifier import Classifier
+from unsquare.network.config import DeviceConfig, ModelConfig, OptimizerConfig
+from unsquare.network.device import launch
 from unsquare.network.engine import Engine
-from unsquare.network.optimizer import OptimizerConfig
 from unsquare.runs.memory_profile import ProbeRange
 from unsquare.shapes import Shape
 

@@ -31,10 +31,10 @@ from unsquare.execution.strategy import PLAIN
 from unsquare.memory import heap
 from unsquare.memory.meter import PeakMeter, resident_bytes
 from unsquare.network import engine as engine_module
-from unsquare.network.classifier import Classifier, ModelConfig
-from unsquare.network.device import DeviceConfig, launch
+from unsquare.network.classifier import Classifier
+from unsquare.network.config import DeviceConfig, ModelConfig, OptimizerConfig
+from unsquare.network.device import launch
 from unsquare.network.engine import Engine
-from unsquare.network.optimizer import OptimizerConfig
 from unsquare.shapes import Shape
 
 MICRO_BATCHES = 8

@@ -10,7 +10,8 @@ from typing import Annotated, Any
 
 from unsquare.errors import ConfigError
 from unsquare.files import without_empty_folders
-from unsquare.network.classifier import ModelConfig, Norm, check_backbone_name, check_model
+from unsquare.network.classifier import check_backbone_name, check_model
+from unsquare.network.config import ModelConfig, Norm
 from unsquare.network.ranks import is_first
 from unsquare.profiling import sweep as profiles
 from unsquare.report import write_comparison_page, write_profile_page, write_report

@@ -15,10 +15,10 @@ from unsquare.memory.cache import MeasurementCache
 from unsquare.memory.heap import return_freed
 from unsquare.memory.meter import PeakMeter, resident_bytes
 from unsquare.memory.model import MemoryModel
-from unsquare.network.classifier import Classifier, ModelConfig
-from unsquare.network.device import DeviceConfig, launch
+from unsquare.network.classifier import Classifier
+from unsquare.network.config import DeviceConfig, ModelConfig, OptimizerConfig
+from unsquare.network.device import launch
 from unsquare.network.engine import Engine
-from unsquare.network.optimizer import OptimizerConfig
 from unsquare.runs.memory_profile import MAP_ELEMENTS, Probe, ProbeRange, RunLimits
 from unsquare.shapes import Shape
 

@@ -21,10 +21,10 @@ from unsquare.execution.cuts import checkpointed
 from unsquare.execution.strategy import PLAIN
 from unsquare.memory.meter import resident_bytes
 from unsquare.memory.model import MemoryModel, TimeModel
-from unsquare.network.classifier import Classifier, ModelConfig
-from unsquare.network.device import DeviceConfig, launch
+from unsquare.network.classifier import Classifier
+from unsquare.network.config import DeviceConfig, ModelConfig, OptimizerConfig
+from unsquare.network.device import launch
 from unsquare.network.engine import Engine, ShortageError
-from unsquare.network.optimizer import OptimizerConfig
 from unsquare.plan.config import below
 from unsquare.runs.memory_profile import MemoryProfile, ProbeRange, RunLimits, StrategyProfile
 

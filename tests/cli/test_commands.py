@@ -10,7 +10,7 @@ from PIL import Image
 
 from unsquare.cli import main
 from unsquare.memory.cache import remember_limits
-from unsquare.network.device import DeviceConfig
+from unsquare.network.config import DeviceConfig
 from unsquare.plan.config import Limits
 
 FAST = (

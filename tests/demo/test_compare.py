@@ -6,7 +6,8 @@ import torch
 
 from unsquare.demo.compare import _neighbours
 from unsquare.demo.naive import BATCH, NaiveClassifier, plan_random, plan_random_in_order
-from unsquare.network.classifier import Classifier, ModelConfig
+from unsquare.network.classifier import Classifier
+from unsquare.network.config import ModelConfig
 from unsquare.plan.config import Limits, PlanConfig
 from unsquare.plan.planner import plan_epoch
 

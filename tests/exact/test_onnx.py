@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from unsquare.exact import RegionPool, SpatialPyramidPool, make_exact, output_regions
-from unsquare.network.classifier import Classifier, ModelConfig
+from unsquare.network.classifier import Classifier
+from unsquare.network.config import ModelConfig
 from unsquare.torchvision_guard import import_timm
 
 POOLS: list[dict[str, Any]] = [

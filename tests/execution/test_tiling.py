@@ -25,7 +25,8 @@ from unsquare.execution.cuts import checkpointed, tiled
 from unsquare.execution.receptive_field import NotLocalError, ReceptiveField, find_receptive_field
 from unsquare.execution.strategy import PLAIN, Segment, Strategy
 from unsquare.execution.tiling import Part, TiledPart
-from unsquare.network.classifier import Classifier, ModelConfig
+from unsquare.network.classifier import Classifier
+from unsquare.network.config import ModelConfig
 
 _CUTS = {
     "resnet18": ("layer1", "layer2", "layer3"),

@@ -7,7 +7,8 @@ import torch
 from safetensors.torch import save_file
 
 from unsquare.errors import ConfigError, ExactError
-from unsquare.network.classifier import Classifier, ModelConfig, Pool, create_backbone
+from unsquare.network.classifier import Classifier, create_backbone
+from unsquare.network.config import ModelConfig, Pool
 
 SIZES = [(64, 97), (75, 64), (96, 96)]
 

@@ -6,7 +6,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from unsquare.errors import ConfigError
-from unsquare.network.optimizer import OptimizerConfig, create_optimizer
+from unsquare.network.config import OptimizerConfig
+from unsquare.network.optimizer import create_optimizer
 from unsquare.training import checkpoint
 from unsquare.training.optimizer_check import check_optimizer
 

@@ -11,10 +11,10 @@ from torch.autograd.graph import saved_tensors_hooks
 from unsquare.capacity.probes import synthetic_batch
 from unsquare.errors import RunError
 from unsquare.execution.strategy import PLAIN
-from unsquare.network.classifier import Classifier, ModelConfig
-from unsquare.network.device import DeviceConfig, launch
+from unsquare.network.classifier import Classifier
+from unsquare.network.config import DeviceConfig, ModelConfig, OptimizerConfig
+from unsquare.network.device import launch
 from unsquare.network.engine import Engine
-from unsquare.network.optimizer import OptimizerConfig
 from unsquare.profiling.attribution import KINDS, attribute
 from unsquare.profiling.sweep import profile_network
 from unsquare.profiling.worker import Subject, SubjectDied

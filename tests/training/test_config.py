@@ -7,7 +7,7 @@ import pytest
 
 from unsquare.api import with_settings
 from unsquare.errors import ConfigError
-from unsquare.network.classifier import ModelConfig
+from unsquare.network.config import ModelConfig
 from unsquare.shapes import Geometry
 from unsquare.training.config import TrainConfig, from_toml, to_toml
 

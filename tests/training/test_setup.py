@@ -12,8 +12,7 @@ from torch import nn
 from unsquare.execution.strategy import PLAIN, Segment, Strategy
 from unsquare.index.table import ShapeIndex, empty_strings, strings
 from unsquare.memory.model import MemoryModel, TimeModel
-from unsquare.network.classifier import ModelConfig
-from unsquare.network.device import DeviceConfig
+from unsquare.network.config import DeviceConfig, ModelConfig
 from unsquare.plan import Limits, plan_epoch
 from unsquare.runs.folder import RunFolder
 from unsquare.runs.memory_profile import MemoryProfile, ProbeRange, RunLimits, StrategyProfile

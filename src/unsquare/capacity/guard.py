@@ -12,7 +12,8 @@ from typing import TypeVar
 
 from unsquare.data.loader import PaddedBatch
 from unsquare.execution.strategy import Strategy
-from unsquare.memory.budget import format_bytes, free_host_bytes
+from unsquare.memory.amounts import format_bytes
+from unsquare.memory.budget import free_host_bytes
 from unsquare.memory.heap import release_unused
 from unsquare.memory.meter import resident_bytes
 from unsquare.network.engine import Engine, ShortageError

@@ -16,7 +16,8 @@ from unsquare.errors import BudgetError, ExactError
 from unsquare.execution.cuts import checkpointed, smallest_tiled
 from unsquare.execution.strategy import PLAIN, Strategy
 from unsquare.index.table import ShapeIndex
-from unsquare.memory.budget import budget_bytes, format_bytes
+from unsquare.memory.amounts import format_bytes
+from unsquare.memory.budget import budget_bytes
 from unsquare.memory.cache import MeasurementCache, cache_folder, remember_limits
 from unsquare.memory.heap import keep_freed, release_unused, return_freed, trim
 from unsquare.network.classifier import ModelConfig

@@ -26,7 +26,7 @@ from unsquare.execution.cuts import checkpointed, smallest_tiled
 from unsquare.execution.offload import can_offload
 from unsquare.execution.random_state import RandomState
 from unsquare.execution.strategy import STRATEGY_NAMES, Strategy, StrategyName
-from unsquare.memory.budget import format_bytes
+from unsquare.memory.amounts import format_bytes
 from unsquare.memory.heap import release_unused
 from unsquare.memory.meter import PeakMeter
 from unsquare.network.engine import Engine, ShortageError

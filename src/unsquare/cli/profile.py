@@ -17,8 +17,8 @@ from unsquare.api import compare, profile
 from unsquare.cli.parsing import DeviceArguments, parse, print_json
 from unsquare.errors import ConfigError
 from unsquare.execution.strategy import StrategyName
-from unsquare.memory.budget import format_bytes
-from unsquare.network.classifier import Norm
+from unsquare.memory.amounts import format_bytes
+from unsquare.network.config import Norm
 from unsquare.profiling.sweep import MOST_IMAGES
 from unsquare.settings import Range
 from unsquare.shapes import Shape, checked_shape

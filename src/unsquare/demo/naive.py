@@ -14,7 +14,8 @@ import torch
 
 from unsquare.errors import ExactError
 from unsquare.execution.chain import Chain
-from unsquare.network.classifier import Classifier, ModelConfig, create_backbone
+from unsquare.network.classifier import Classifier, create_backbone
+from unsquare.network.config import ModelConfig
 from unsquare.plan.config import Limits, PlanConfig
 from unsquare.plan.epoch import EpochPlan, Step, micro_batches_of
 from unsquare.plan.planner import plan_epoch, plan_in_order

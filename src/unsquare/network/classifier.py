@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import difflib
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,53 +17,16 @@ from torch import nn
 from unsquare.errors import ConfigError
 from unsquare.exact.convert import make_exact
 from unsquare.exact.model import known_method, output_regions, side_multiple
-from unsquare.exact.pool.pyramid import MOST_LEVEL, SpatialPyramidPool, check_levels
-from unsquare.exact.pool.region import PoolKind, RegionPool
+from unsquare.exact.pool.pyramid import SpatialPyramidPool
+from unsquare.exact.pool.region import RegionPool
 from unsquare.execution.chain import Chain, map_elements_per_pixel
 from unsquare.execution.strategy import PLAIN, Strategy
+from unsquare.network.config import ModelConfig
 from unsquare.network.norms import freeze_batch_norms, group_norms_instead
 from unsquare.network.weights import load_weights
-from unsquare.settings import Range, check_settings, is_utf8
 from unsquare.torchvision_guard import import_timm
 
 timm = import_timm()
-
-Pool = Literal["spp", PoolKind]
-Norm = Literal["own", "frozen", "group"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig:
-    """Which network."""
-
-    backbone: str = "resnet18"
-    """A timm model built of convolutions, by name; docs/exact-coverage.md lists them."""
-    pretrained: bool = False
-    """Start from timm's pretrained weights, from the hub."""
-    weights: Path | None = None
-    """Start from the backbone's weights in this safetensors file."""
-    pool: Pool = "spp"
-    """How features become one vector: spp (spatial pyramid), avg, max, avgmax (their mean), catavgmax (both), or gem
-    (generalised mean, its power learnt)."""
-    pyramid: Annotated[tuple[int, ...], Range(1, MOST_LEVEL)] = (1, 2, 4)
-    """Levels of the spatial pyramid, for the pool spp: level l pools l x l bins."""
-    pyramid_mode: Literal["max", "mean"] = "max"
-    """What a bin of the spatial pyramid keeps of each feature, for the pool spp."""
-    norm: Norm = "own"
-    """The backbone's norms: own (as it is built), frozen (batch norms keep their statistics, best with pretrained
-    weights) or group (group norms in their place); the latter two suit micro-batches of few images."""
-    dropout: Annotated[float, Range(0, below=1)] = 0.0
-    """Part of the pooled features dropped in training."""
-    drop_path: Annotated[float, Range(0, below=1)] = 0.0
-    """Rate of stochastic depth in the backbone."""
-
-    def __post_init__(self) -> None:
-        check_settings(self)
-        if self.pretrained and self.weights is not None:
-            raise ConfigError("pretrained and weights both say where the weights come from; give one of them.")
-        check_levels(self.pyramid, "pyramid")
-        if self.weights is not None and not is_utf8(str(self.weights)):
-            raise ConfigError(f"weights must have a name in UTF-8, since settings are kept, but is {self.weights}.")
 
 
 class Classifier(nn.Module):

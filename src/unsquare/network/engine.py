@@ -23,7 +23,8 @@ from unsquare.errors import BudgetError
 from unsquare.execution.strategy import PLAIN, Strategy
 from unsquare.memory.watch import Phase
 from unsquare.network.classifier import Classifier
-from unsquare.network.optimizer import OptimizerConfig, create_optimizer
+from unsquare.network.config import OptimizerConfig
+from unsquare.network.optimizer import create_optimizer
 from unsquare.network.ranks import all_reduce, processes_here
 from unsquare.torch_private import add_each
 

@@ -8,14 +8,12 @@ or the highest rate beforehand, or keep a state that is neither. Which do change
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass
-from typing import Annotated
 
 import torch
 from torch import nn
 
 from unsquare.errors import ConfigError, RunError
-from unsquare.settings import MOST_EPOCHS, Range, check_settings
+from unsquare.network.config import OptimizerConfig
 from unsquare.torchvision_guard import import_timm
 
 import_timm()
@@ -26,25 +24,6 @@ FAILURES = (
     RunError,
 )
 """What optimizers raise of what they lack."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class OptimizerConfig:
-    """How the weights move."""
-
-    epochs: Annotated[int, Range(1, MOST_EPOCHS)] = 30
-    """Passes over the training images."""
-    optimizer: str = "adamw"
-    """Any optimizer of timm's by name that works with gradients alone."""
-    weight_decay: Annotated[float, Range(0, 1e6)] = 0.05
-    """Decoupled weight decay; not applied to biases and norms. At a million nothing is left of a weight at any rate."""
-    clip_norm: Annotated[float, Range(0, 1e30)] = 1.0
-    """The gradient's norm is clipped to this; 0 leaves it, as would more than 1e30, beyond which float32 ends."""
-    label_smoothing: Annotated[float, Range(0, below=1)] = 0.0
-    """Part of each label's weight spread over all classes."""
-
-    def __post_init__(self) -> None:
-        check_settings(self)
 
 
 def create_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from unsquare.errors import BudgetError, ConfigError
-from unsquare.memory.budget import format_bytes
+from unsquare.memory.amounts import format_bytes
 from unsquare.plan.config import Limits
 from unsquare.profiling.worker import STEPS_EACH, Subject, SubjectDied
 from unsquare.runs.checkpoints import last_step

@@ -11,9 +11,7 @@ import tomli_w
 
 from unsquare.data.augment import AugmentConfig
 from unsquare.errors import ConfigError
-from unsquare.network.classifier import ModelConfig
-from unsquare.network.device import DeviceConfig
-from unsquare.network.optimizer import OptimizerConfig
+from unsquare.network.config import DeviceConfig, ModelConfig, OptimizerConfig
 from unsquare.plan.config import MOST_STEP, PlanConfig
 from unsquare.runs import upgrades
 from unsquare.settings import MOST_EPOCHS, Range, changed, check_settings, meant

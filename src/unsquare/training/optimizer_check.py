@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from unsquare.errors import ConfigError
-from unsquare.network.optimizer import FAILURES, OptimizerConfig, create_optimizer, optim, refusal
+from unsquare.network.config import OptimizerConfig
+from unsquare.network.optimizer import FAILURES, create_optimizer, optim, refusal
 from unsquare.settings import meant
 from unsquare.training import checkpoint
 

@@ -33,7 +33,7 @@ from unsquare.index.remarks import row_remarks
 from unsquare.index.scan import scan_source
 from unsquare.index.table import Remark, ShapeIndex
 from unsquare.index.trainable import check_trainable
-from unsquare.memory.budget import format_bytes
+from unsquare.memory.amounts import format_bytes
 from unsquare.memory.watch import Watch
 from unsquare.network.engine import Engine
 from unsquare.plan.analysis.ledger import ledger

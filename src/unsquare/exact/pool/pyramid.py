@@ -12,20 +12,15 @@ No division here is of a negative number: Python and PyTorch round it down, but 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from unsquare.errors import ConfigError, ExactError
+from unsquare.errors import ExactError
+from unsquare.exact.pool.kinds import MOST_LEVEL, check_levels
 from unsquare.settings import Range, checks_arguments, received
-
-MOST_LEVEL = 64
-"""Bins along a side: maps that come to a pool are rarely larger."""
-MOST_BINS = MOST_LEVEL**2
-"""Bins of all levels: each makes the head's input as much longer as the map has channels."""
 
 
 class SpatialPyramidPool(nn.Module):
@@ -67,20 +62,6 @@ class SpatialPyramidPool(nn.Module):
     def extra_repr(self) -> str:
         """The settings."""
         return f"levels={self.levels}, mode={self.mode!r}"
-
-
-def check_levels(levels: Sequence[int], name: str) -> None:
-    """Refuse levels that make no bins, or more than a head can take.
-
-    Raises:
-        ConfigError: they do.
-    """
-    num_bins = sum(level * level for level in levels)
-    if not 1 <= num_bins <= MOST_BINS:
-        raise ConfigError(
-            f"{name} must list levels that make from 1 to {MOST_BINS:,} bins, but {list(levels)} make {num_bins:,}; "
-            "try 1 2 4."
-        )
 
 
 def _bounds(lengths: Tensor, level: int) -> tuple[Tensor, Tensor]:

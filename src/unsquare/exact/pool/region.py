@@ -6,15 +6,12 @@ is the average (of positive features), and it nears the maximum as the power gro
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 
+from unsquare.exact.pool.kinds import PoolKind
 from unsquare.exact.pool.pyramid import SpatialPyramidPool, checked_regions
 from unsquare.settings import checks_arguments
-
-PoolKind = Literal["avg", "max", "avgmax", "catavgmax", "gem"]
 
 # Both from Radenovic et al. and their code.
 _INITIAL_POWER = 3.0
