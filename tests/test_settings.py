@@ -16,9 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unsquare.demo.materials import MaterialsConfig
-from unsquare.errors import ConfigError
+from unsquare.errors import ConfigError, UsageError
 from unsquare.plan.config import Limits
-from unsquare.settings import Range, changed, check_settings, checked, checks_arguments, received
+from unsquare.settings import Range, changed, check_settings, checked, checks_arguments, from_text, received
+from unsquare.shapes import Geometry
 from unsquare.training.config import TrainConfig, from_toml, to_toml
 
 
@@ -135,6 +136,63 @@ def test_every_number_among_the_settings_has_bounds(kind: type) -> None:
     for name, hint in get_type_hints(kind, include_extras=True).items():
         if re.search(r"\b(int|float)\b", str(hint)):
             assert "Range(" in str(hint), name
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        *(("16MP", 16_000_000), ("16e6", 16_000_000), ("16_000_000", 16_000_000), (" 2.5 Mp ", 2_500_000)),
+        *((16e6, 16_000_000), ("640kP", 640_000), ("2 gp", 2_000_000_000), ("4096px", 4096), ("0.3MP", 300_000)),
+    ],
+)
+def test_pixels_may_have_a_unit(given: Any, expected: int) -> None:
+    """Python, TOML and flags take the same texts and numbers for a number of pixels, and for nothing else."""
+    assert Geometry(max_pixels=given).max_pixels == expected
+    assert type(Geometry(max_pixels=given).max_pixels) is int
+    shown = f'"{given}"' if isinstance(given, str) else given
+    assert from_toml(f"[geometry]\nmax_pixels = {shown}\n", "x").geometry.max_pixels == expected
+    with pytest.raises(ConfigError, match="min_side must be a whole number"):
+        Geometry(min_side="16MP")
+
+
+@pytest.mark.parametrize("wrong", ["16MB", "MP", "-1MP", "1.5px", "1e3MP", "", "0MP", "9" * 40 + "GP", "nan", "1e400"])
+def test_what_is_no_number_of_pixels_is_refused(wrong: str) -> None:
+    """Other units, fractions of a pixel, and more than any picture has."""
+    with pytest.raises(ConfigError, match="max_pixels must be"):
+        Geometry(max_pixels=wrong)
+
+
+def test_texts_of_flags_are_read_by_their_annotation() -> None:
+    """Whatever a setting is, its text gives the value that Python would be given."""
+    for hint, text, value in (
+        (int, "16_000", 16_000),
+        (int, "1e3", 1000),
+        (float, "1", 1.0),
+        (float | None, "None", None),
+        (str | None, "none", None),
+        (str, "3", "3"),
+        (Path, "a/b", Path("a/b")),
+        (Literal["none", "a"], "none", "none"),
+        (tuple[int, ...], ["1", "2e0"], (1, 2)),
+        (tuple[Path, ...], ["1", "b"], (Path("1"), Path("b"))),
+    ):
+        found = from_text(hint, text, "x")
+        assert (found, type(found)) == (value, type(value))
+    wrong = ((int, "many", UsageError), (int, "1.5", ConfigError), (tuple[int, ...], ["a"], UsageError))
+    for hint, text, kind in wrong:
+        with pytest.raises(ConfigError) as caught:
+            from_text(hint, text, "x")
+        assert type(caught.value) is kind
+
+
+def test_names_of_other_trainers_are_answered_with_ours() -> None:
+    """In Python and TOML as for flags; a name whose meaning is no setting here gets the usual answer."""
+    with pytest.raises(ConfigError, match=r"no setting 'imgsz' here; pictures keep their size.*max_pixels bounds it"):
+        changed(Geometry(), {"imgsz": 640})
+    with pytest.raises(ConfigError, match=r"table optimizer: .*no setting 'wd' here; did you mean weight_decay\?"):
+        from_toml("[optimizer]\nwd = 0.1\n", "x")
+    with pytest.raises(ConfigError, match="no setting 'imgsz' here; the names are whole"):
+        changed(Sample(), {"imgsz": 640})
 
 
 def test_a_name_that_is_not_known_is_answered_with_those_near() -> None:

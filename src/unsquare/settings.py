@@ -3,11 +3,13 @@
 A setting's annotation says its type, and `Range` in `Annotated` which numbers it may be. Every dataclass of settings
 calls `check_settings` in `__post_init__`, and public functions are decorated with `checks_arguments`, so whoever makes
 the values, the same sentence names what is wrong. What means the same is taken and made the annotated type: NumPy's
-numbers, whole floats such as 16e6 for whole numbers, whole numbers for floats, texts for paths, lists for tuples. No
-float may be infinite or not a number. What else a function is given (arrays, tensors) it checks itself.
+numbers, whole floats such as 16e6 for whole numbers, whole numbers for floats, texts for paths, lists for tuples, and
+texts such as 16MP for numbers of pixels (`PixelCount`). No float may be infinite or not a number. A flag is a text, so
+`from_text` reads numbers of every kind first. What else a function is given (arrays, tensors) it checks itself.
 
-msgspec was the alternative: it ignores names of a dataclass that it does not know, takes no NumPy numbers, and its
-messages would have to be made anew.
+msgspec and cattrs were the alternatives: msgspec ignores names of a dataclass that it does not know and takes no NumPy
+numbers, cattrs calls the type, so that True and "3" pass as numbers, and both need every sentence written again.
+Reading TOML is twenty lines on top of this (`training.config.from_toml`).
 """
 
 from __future__ import annotations
@@ -19,17 +21,20 @@ import inspect
 import numbers
 import operator
 import os
+import re
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from decimal import Decimal
 from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 
-from unsquare.errors import ConfigError
+from unsquare.errors import ConfigError, UsageError
+from unsquare.synonyms import synonym
 
 Config = TypeVar("Config")
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -45,6 +50,8 @@ _WRONG = object()
 _LONGEST_NAME, _LONGEST_PATH = 255, 4095
 _MOST_SHOWN = 80
 """Letters of a received value that an error shows."""
+_PIXELS = re.compile(r"([0-9][0-9_]{0,30}(?:\.[0-9]{1,30})?)\s*([kmg]?)(?:p|px|pixels)", re.IGNORECASE)
+_EXPONENTS = {"": 0, "k": 3, "m": 6, "g": 9}
 
 
 @dataclass(frozen=True)
@@ -76,6 +83,14 @@ class Range:
         return ""
 
 
+class _PixelUnit:
+    """Marks numbers that may be texts such as 16MP."""
+
+
+PixelCount = Annotated[int, _PixelUnit()]
+"""A number of pixels: 16_000_000, 16e6, or a text such as `16MP`, `16e6` or `16_000_000`."""
+
+
 def _plain(bound: float | None) -> str:
     return "" if bound is None else f"{bound:,}" if isinstance(bound, int) else f"{bound:g}"
 
@@ -91,7 +106,7 @@ def check_settings(settings: Any) -> None:
         ConfigError: a value is of another type, or out of range.
     """
     kind: Callable[..., Any] = type(settings)
-    hints = _hints(kind)
+    hints = field_types(kind)
     for field in fields(settings):
         given = getattr(settings, field.name)
         value = checked(hints[field.name], given, field.name)
@@ -106,7 +121,7 @@ def checks_arguments(function: Function) -> Function:
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         given = signature.bind(*args, **kwargs)
-        hints = _hints(function)
+        hints = field_types(function)
         for name, value in given.arguments.items():
             kind = signature.parameters[name].kind
             if name in hints and kind not in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
@@ -130,8 +145,10 @@ def changed(settings: Config, values: Mapping[str, Any]) -> Config:
 
 
 def meant(name: str, known: Iterable[str]) -> str:
-    """The end of a sentence on a name that is not known: the nearest names, or all."""
+    """The end of a sentence on a name that is not known: what others call so, the nearest names, or all."""
     known = list(known)
+    if hint := synonym(str(name), known):
+        return hint
     close = difflib.get_close_matches(str(name), known, n=3)
     return f"did you mean {' or '.join(close)}?" if close else f"the names are {', '.join(known)}."
 
@@ -143,12 +160,76 @@ def checked(hint: Any, value: Any, name: str) -> Any:
         ConfigError: it is of another type, or out of range.
     """
     found = _as(hint, value, name)
-    if found is not _WRONG:
-        return found
+    if found is _WRONG:
+        raise ConfigError(_refusal(hint, value, name, received(value)))
+    return found
+
+
+def from_text(hint: Any, text: str | Sequence[str], name: str) -> Any:
+    """The value that a text stands for where a setting can be given as one, or several texts for a list.
+
+    Raises:
+        UsageError: it is no text of that type.
+        ConfigError: it is a number that the setting may not be.
+    """
+    if isinstance(text, str) and text.lower() == "none" and takes(hint, type(None)):
+        return None
+    is_number = takes(hint, int) or takes(hint, float)
+    read = _read if is_number else str
+    value = read(text) if isinstance(text, str) else [read(each) for each in text]
+    found = _as(hint, value, name)
+    if found is _WRONG:
+        words = [each for each in ([value] if isinstance(text, str) else value) if isinstance(each, str)]
+        kind = UsageError if words else ConfigError
+        shown = received(text) if words or not isinstance(text, str) else text[:_MOST_SHOWN]
+        raise kind(_refusal(hint, value, name, shown))
+    return found
+
+
+def literals(hint: Any) -> list[str]:
+    """The texts that a type takes by name."""
+    if typing.get_origin(hint) is Literal:
+        return list(typing.get_args(hint))
+    return [text for option in typing.get_args(hint) for text in literals(option)]
+
+
+def _refusal(hint: Any, value: Any, name: str, shown: str) -> str:
     close = ""
-    if isinstance(value, str) and (options := _literals(hint)):
+    if isinstance(value, str) and (options := literals(hint)):
         close = "".join(f"; did you mean {word}?" for word in difflib.get_close_matches(value, options, n=1))
-    raise ConfigError(f"{name} must be {_words(hint)}, but is {received(value)}{close or '.'}")
+    return f"{name} must be {_words(hint)}, but is {shown}{close or '.'}"
+
+
+def _read(text: str) -> Any:
+    """The number that a text stands for; the text itself where it is none."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:  # int: not whole, or of thousands of digits
+            pass
+    return text
+
+
+def _read_pixels(text: str) -> Any:
+    """As `_read`, with units."""
+    found = _PIXELS.fullmatch(text.strip())
+    if found is None:
+        return _read(text)
+    number = Decimal(found[1]).scaleb(_EXPONENTS[found[2].lower()])
+    return int(number) if number == number.to_integral_value() else float(number)
+
+
+def takes(hint: Any, kind: type) -> bool:
+    """Whether a value of a kind, alone or in a list, can be one of a type."""
+    if kind in (hint, typing.get_origin(hint)):
+        return True
+    return any(takes(option, kind) for option in typing.get_args(hint) if not isinstance(option, str))
+
+
+def is_pixels(hint: Any) -> bool:
+    """Whether a value of a type may be a number of pixels."""
+    parts = (*getattr(hint, "__metadata__", ()), *typing.get_args(hint))
+    return any(isinstance(part, _PixelUnit) or is_pixels(part) for part in parts if not isinstance(part, str))
 
 
 def received(value: Any) -> str:
@@ -174,7 +255,8 @@ def is_utf8(text: str) -> bool:
 
 
 @functools.cache
-def _hints(owner: Callable[..., Any]) -> dict[str, Any]:
+def field_types(owner: Callable[..., Any]) -> dict[str, Any]:
+    """The annotations of a dataclass's fields or of a function's arguments, as types."""
     return typing.get_type_hints(owner, include_extras=True)
 
 
@@ -182,6 +264,8 @@ def _as(hint: Any, value: Any, name: str) -> Any:
     """The value as the type wants it, or `_WRONG`; out of range is an error at once."""
     origin = typing.get_origin(hint)
     if origin is Annotated:
+        if isinstance(value, str) and is_pixels(hint):
+            value = _read_pixels(value)
         return _in_ranges(_as(hint.__origin__, value, name), hint.__metadata__, name)
     if origin in (typing.Union, types.UnionType):
         options = typing.get_args(hint)
@@ -280,9 +364,9 @@ def _words(hint: Any) -> str:
     """What a type takes, for people."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
-        return " ".join(
-            [_words(hint.__origin__), *(str(each) for each in hint.__metadata__ if isinstance(each, Range))]
-        )
+        ranges = [str(each) for each in hint.__metadata__ if isinstance(each, Range)]
+        example = ["(such as 16MP)"] if is_pixels(hint) else []
+        return " ".join([_words(hint.__origin__), *ranges, *example])
     if origin in (typing.Union, types.UnionType):
         words = dict.fromkeys(_words(option) for option in arguments if not (option is str and Path in arguments))
         return " or ".join(words)
@@ -294,10 +378,3 @@ def _words(hint: Any) -> str:
     if origin in _NAMES:
         return _NAMES[origin]
     return _NAMES.get(hint) or f"{'an' if hint.__name__[0] in 'AEIOU' else 'a'} {hint.__name__}"
-
-
-def _literals(hint: Any) -> list[str]:
-    """The texts that a type takes by name."""
-    if typing.get_origin(hint) is Literal:
-        return list(typing.get_args(hint))
-    return [text for option in typing.get_args(hint) for text in _literals(option)]

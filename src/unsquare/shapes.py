@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from unsquare.errors import ConfigError, UnsquareError
-from unsquare.settings import Range, check_settings, checked, received
+from unsquare.settings import PixelCount, Range, check_settings, checked, received
 
 MOST_SIDE = (1 << 31) - 1
 """The longest side in pixels: two of them multiplied stay below what 64 bits hold."""
@@ -41,21 +41,21 @@ class Shape(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Geometry:
-    """The user's rule from file shape to training shape. The default keeps every pixel.
+    """The size of a picture in training, from the size of its file. The default keeps every pixel.
 
     Applied in the order of the fields; the aspect ratio is kept throughout (to rounding).
     """
 
     scale: Annotated[float, Range(above=0, most=64)] = 1.0
-    """Factor on both sides; 1 keeps the picture as it is, and above 64 nothing but blur is added."""
-    max_pixels: Annotated[int, Range(1, MOST_SIDE)] | None = None
-    """Pictures with more pixels than this shrink to at most this many; None shrinks nothing. No picture of two billion
-    pixels is decoded, so there is nothing above."""
+    """Scale factor of both sides. 1 keeps the picture as it is; above 64 nothing but blur is added."""
+    max_pixels: Annotated[PixelCount, Range(1, MOST_SIDE)] | None = None
+    """Shrink larger pictures to this size, such as 16MP. None shrinks nothing. The range ends where pictures are no
+    longer decoded."""
     min_side: Annotated[int, Range(0, 1 << 16)] = 0
-    """Pictures whose shorter side is below this, in pixels, grow until it is reached; 0 enlarges nothing. At
-    65,536 each would have four billion pixels."""
+    """Enlarge pictures until their shorter side has this many pixels. 0 enlarges nothing. At 65,536 each picture would
+    have four billion pixels."""
     crop_fraction: Annotated[float, Range(above=0, most=1)] = 1.0
-    """Part of each side kept by the random crop of training, in (0, 1]; evaluation sees the whole picture."""
+    """Fraction of each side that the random crop in training keeps. In (0, 1]; evaluation sees the whole picture."""
 
     def __post_init__(self) -> None:
         check_settings(self)

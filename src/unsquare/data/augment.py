@@ -29,16 +29,17 @@ _ONE = 1 << 12
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """What training may do to a picture."""
+    """Augmentation in training."""
 
     flip_horizontal: bool = True
-    """Mirror left and right every second time; turn off where the side carries meaning, as in text."""
+    """Mirror left and right with probability 0.5. Turn it off where the side carries meaning, as in text."""
     flip_vertical: bool = False
-    """Mirror top and bottom every second time; for pictures without an up, such as micrographs."""
+    """Mirror top and bottom with probability 0.5. For pictures that have no up, such as micrographs."""
     turns: bool = False
-    """Turn by a random number of quarter turns, drawn by the plan; for pictures without an up."""
+    """Rotate by a random number of quarter turns. The plan draws it; for pictures that have no up."""
     color_jitter: Annotated[float, Range(0, below=1)] = 0.0
-    """Brightness, contrast and saturation are each scaled by a factor in 1 plus or minus this, in [0, 1)."""
+    """Strength of color jitter, in [0, 1). Brightness, contrast and saturation are each scaled by a factor drawn from 1
+    plus or minus this."""
 
     def __post_init__(self) -> None:
         check_settings(self)

@@ -30,7 +30,7 @@ from unsquare.demo.scene import draw_scene, render
 from unsquare.demo.sizes import draw_shape
 from unsquare.demo.textures import MATERIALS, make_texture
 from unsquare.errors import SourceError
-from unsquare.settings import Range, Seed, check_settings
+from unsquare.settings import PixelCount, Range, Seed, check_settings
 from unsquare.shapes import Shape
 
 MANIFEST = "materials.json"
@@ -60,7 +60,7 @@ class MaterialsConfig:
     """Pictures to choose settings by, over all materials."""
     num_test: NumPictures = 180
     """Pictures to judge by, over all materials."""
-    mean_pixels: Annotated[int, Range(1024, 16_000_000)] = 100_000
+    mean_pixels: Annotated[PixelCount, Range(1024, 16_000_000)] = 100_000
     """Mean pixel count; museum photographs have 10 million, spread alike."""
     seed: Seed = 0
     """Other seeds give other pictures."""

@@ -11,7 +11,7 @@ from unsquare.exact.pool.kinds import MOST_LEVEL, PoolKind, check_levels
 from unsquare.execution.strategy import STRATEGY_NAMES, StrategyName
 from unsquare.memory.amounts import parse_bytes
 from unsquare.plan.config import MOST_BUDGET_PIXELS, MOST_LAUNCH_PIXELS
-from unsquare.settings import MOST_EPOCHS, MOST_WORKERS, Range, check_settings, is_utf8
+from unsquare.settings import MOST_EPOCHS, MOST_WORKERS, PixelCount, Range, check_settings, is_utf8
 
 Pool = Literal["spp", PoolKind]
 Norm = Literal["own", "frozen", "group"]
@@ -19,28 +19,29 @@ Norm = Literal["own", "frozen", "group"]
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """Which network."""
+    """Network settings."""
 
     backbone: str = "resnet18"
-    """A timm model built of convolutions, by name; docs/exact-coverage.md lists them."""
+    """Convolutional timm model. docs/exact-coverage.md lists them."""
     pretrained: bool = False
-    """Start from timm's pretrained weights, from the hub."""
+    """Start from timm's pretrained weights. They are downloaded from the hub at first use."""
     weights: Path | None = None
-    """Start from the backbone's weights in this safetensors file."""
+    """Start from backbone weights in a safetensors file."""
     pool: Pool = "spp"
-    """How features become one vector: spp (spatial pyramid), avg, max, avgmax (their mean), catavgmax (both), or gem
-    (generalised mean, its power learnt)."""
+    """Pooling: spp (spatial pyramid), avg, max, avgmax, catavgmax or gem. avgmax is the mean of average and maximum,
+    catavgmax both, gem the generalized mean with a learned power."""
     pyramid: Annotated[tuple[int, ...], Range(1, MOST_LEVEL)] = (1, 2, 4)
-    """Levels of the spatial pyramid, for the pool spp: level l pools l x l bins."""
+    """Levels of the spatial pyramid for pool spp; level l has l x l bins."""
     pyramid_mode: Literal["max", "mean"] = "max"
-    """What a bin of the spatial pyramid keeps of each feature, for the pool spp."""
+    """Pooling within a bin of the spatial pyramid: max or mean."""
     norm: Norm = "own"
-    """The backbone's norms: own (as it is built), frozen (batch norms keep their statistics, best with pretrained
-    weights) or group (group norms in their place); the latter two suit micro-batches of few images."""
+    """Norm layers: own, frozen (batch norm statistics) or group (group norm). own leaves the backbone as it is built.
+    frozen keeps the statistics of batch norms, which suits pretrained weights, and group puts group norms in their
+    place; both suit micro-batches of few images."""
     dropout: Annotated[float, Range(0, below=1)] = 0.0
-    """Part of the pooled features dropped in training."""
+    """Dropout probability before the head."""
     drop_path: Annotated[float, Range(0, below=1)] = 0.0
-    """Rate of stochastic depth in the backbone."""
+    """Stochastic depth rate of the backbone."""
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -53,18 +54,18 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """How the weights move."""
+    """Optimizer settings."""
 
     epochs: Annotated[int, Range(1, MOST_EPOCHS)] = 30
     """Passes over the training images."""
     optimizer: str = "adamw"
-    """Any optimizer of timm's by name that works with gradients alone."""
+    """Optimizer, by its name in timm. Any that works with gradients alone."""
     weight_decay: Annotated[float, Range(0, 1e6)] = 0.05
-    """Decoupled weight decay; not applied to biases and norms. At a million nothing is left of a weight at any rate."""
+    """Decoupled weight decay, not applied to biases and norms. At a million nothing is left of a weight at any rate."""
     clip_norm: Annotated[float, Range(0, 1e30)] = 1.0
-    """The gradient's norm is clipped to this; 0 leaves it, as would more than 1e30, beyond which float32 ends."""
+    """Clip the gradient norm to this; 0 turns clipping off. float32 ends beyond 1e30."""
     label_smoothing: Annotated[float, Range(0, below=1)] = 0.0
-    """Part of each label's weight spread over all classes."""
+    """Label smoothing factor."""
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -72,32 +73,33 @@ class OptimizerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceConfig:
-    """Where the network runs, and how much memory it may take there."""
+    """Device and memory settings."""
 
     memory: str | None = None
-    """The budget, such as 8GiB, or a part of what is there, such as 80%: of the whole process on a CPU, of the device
-    on a GPU; None takes what is free."""
+    """Memory budget, such as 8GiB (default: what is free). A part of the memory, such as 80%, too: of the whole process
+    on a CPU, of the device on a GPU."""
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """auto takes the best there is."""
+    """Device: auto, cpu, cuda or mps. auto takes the best there is."""
     precision: Literal["auto", "bf16-mixed", "32-true"] = "auto"
-    """auto takes bf16 where the device multiplies in bf16 natively, fp32 elsewhere."""
+    """Numeric precision: auto, bf16-mixed or 32-true. auto takes bf16 where the device multiplies in bf16 natively,
+    fp32 elsewhere."""
     strategy: Literal["auto", "plain", "bf16", "checkpoint", "offload", "tile"] = "auto"
-    """How all micro-batches are run, at the least: auto runs them as the network is (plain), and images that do not
-    fit by the first fallback that holds them; another runs all of them in a way that takes less memory and more time
-    (see max_strategy)."""
+    """Execution strategy of every micro-batch: auto, plain, bf16, checkpoint, offload or tile. auto runs the network as
+    it is (plain), and images that do not fit memory by the first fallback that holds them; another strategy takes less
+    memory and more time for all of them (see `max_strategy`)."""
     max_strategy: StrategyName = "tile"
-    """The last fallback for images that do not fit, each alone, in this order: plain, bf16 (where the precision is left
-    open), checkpoint (activation checkpointing), offload (activations kept in the host's memory or in a file), tile
-    (the feature maps piece by piece)."""
+    """Last fallback for images that do not fit memory: plain, bf16, checkpoint, offload or tile. Fallbacks are tried in
+    this order, each image alone: bf16 (where the precision is left open), checkpoint (activation checkpointing),
+    offload (activations are kept in the host's memory or in a file), tile (feature maps piece by piece)."""
     reuse_probes: bool = True
-    """Remember what probes showed, in the user's cache folder, and do without them the next time."""
-    budget_pixels: Annotated[int, Range(1, MOST_BUDGET_PIXELS)] | None = None
-    """The most computed pixels of a micro-batch; None measures it. Pinned, nothing is probed and the plan is the
+    """Reuse measurements of earlier runs on this machine. They are in the user's cache folder."""
+    budget_pixels: Annotated[PixelCount, Range(1, MOST_BUDGET_PIXELS)] | None = None
+    """Pixels of a micro-batch, at most (default: measured). Where it is given, nothing is measured and the plan is the
     same on every machine."""
-    launch_pixels: Annotated[int, Range(0, MOST_LAUNCH_PIXELS)] = 500_000
-    """The cost of one more micro-batch as pixels, where `budget_pixels` is pinned."""
+    launch_pixels: Annotated[PixelCount, Range(0, MOST_LAUNCH_PIXELS)] = 500_000
+    """Cost of one more micro-batch in pixels, where `budget_pixels` is given."""
     workers: Annotated[int, Range(1, MOST_WORKERS)] | None = None
-    """Threads that decode images; None takes one per core."""
+    """Threads that decode images (default: one per core)."""
 
     def __post_init__(self) -> None:
         check_settings(self)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from unsquare.errors import ConfigError
-from unsquare.settings import Range, Seed, check_settings
+from unsquare.settings import PixelCount, Range, Seed, check_settings
 
 StepForm = Literal["mixed", "b2b"]
 Boundaries = Literal["tree", "iterative", "exact"]
@@ -48,28 +48,31 @@ Cost = Callable[[Counts, Counts], Counts]
 
 @dataclass(frozen=True, kw_only=True)
 class PlanConfig:
-    """How an epoch is cut into steps and micro-batches."""
+    """How an epoch is batched."""
 
     steps: StepForm = "mixed"
-    """`mixed`: a step is a uniform sample, as in an ordinary shuffle. `b2b`: a step comes from one bucket."""
+    """What a step is drawn from: all images (mixed) or one bucket (b2b). In `mixed` a step is a uniform sample, as in
+    an ordinary shuffle."""
     step_images: Annotated[int, Range(1, MOST_STEP)] | None = None
-    """The most images of one optimizer step in `mixed`, over all ranks; steps are near-equal. Left out, 256, or fewer
-    if an epoch would have less than 16 steps."""
+    """Images of an optimizer step in mixed, at most (default: 256, fewer for a small dataset). This is the effective
+    batch size, over all ranks; steps are near-equal. None takes 256, or fewer where that gives an epoch less than 16
+    steps."""
     buckets: Annotated[int, Range(1, MOST_BUCKETS)] | None = None
-    """The most buckets in `b2b`; more buckets pad less but mix classes less. Left out, as many as have pictures for
-    four steps on average. On MAMe at 16 MP that pads 1.4 %, and 64 buckets pad 8.5 %."""
+    """Number of buckets in b2b, at most (default: from the data). More pad less but mix classes less.
+    None takes as many as have pictures for four steps on average. On MAMe at 16 MP that pads 1.4 %, and 64 pad 8.5
+    %."""
     boundaries: Boundaries = "tree"
-    """How `b2b` forms buckets: `tree` splits where that saves most; `iterative` and `exact` form superbuckets by pixels
-    and in them buckets by aspect ratio, by moving boundaries back and forth or by dynamic programming."""
+    """How b2b forms buckets: tree, iterative or exact. `tree` splits where it saves most; superbuckets by pixels and
+    buckets by aspect ratio have boundaries found by local search (`iterative`) or by dynamic programming (`exact`)."""
     canvases: Annotated[int, Range(1, MOST_CANVASES)] | None = None
-    """The most distinct canvases of an epoch of training, for caches and compiled graphs that hold memory for each.
-    Left out, each micro-batch has its own. 64 pad 10 % on MAMe at 16 MP, 256 about 5 %."""
+    """Number of distinct canvases in an epoch, at most (default: no limit). For caches and compiled graphs that hold
+    something for each. 64 pad 10 % on MAMe at 16 MP, 256 about 5 %."""
     multiple: Annotated[int, Range(1, MOST_MULTIPLE)] = 32
-    """Sides of a bounded set of canvases are multiples of this: most backbones reduce by 32."""
+    """Sides of canvases are multiples of this where `canvases` bounds their number. Most backbones reduce by 32."""
     sampling: Sampling = "once"
-    """How often an epoch takes an image: `once`, or as often as makes all classes equally frequent (`balanced`)."""
+    """How often an epoch has each image: once, or so that classes are balanced."""
     seed: Seed = 0
-    """Determines, with the epoch, every random draw: order and quarter turns."""
+    """Random seed. Decides, with the epoch, every draw."""
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -102,16 +105,16 @@ class Fallback:
 class Limits:
     """What the machine allows: bounds and prices as pixels, so that a plan knows no bytes and no seconds."""
 
-    budget_pixels: Annotated[int, Range(1, MOST_BUDGET_PIXELS)] = 64_000_000
+    budget_pixels: Annotated[PixelCount, Range(1, MOST_BUDGET_PIXELS)] = 64_000_000
     """The most computed pixels of one micro-batch, a hard bound; a memory model gives it from bytes."""
-    launch_pixels: Annotated[int, Range(0, MOST_LAUNCH_PIXELS)] = 1_000_000
+    launch_pixels: Annotated[PixelCount, Range(0, MOST_LAUNCH_PIXELS)] = 1_000_000
     """What one more micro-batch costs, as computed pixels; a time model measures it.
 
     The default is that of an accelerator: some 10 ms of launches at 100 MP per second. On MAMe at 16 MP it pads
     2.4 %; half of it 1.1 % with a third more micro-batches, twice 4.1 % with a quarter fewer.
     """
-    pixels_per_s: Annotated[int, Range(1, MOST_STEP)] = 100_000_000
-    """Pixels that a rank computes per second: converts costs to seconds in the ledger, and changes no plan."""
+    pixels_per_s: Annotated[PixelCount, Range(1, MOST_STEP)] = 100_000_000
+    """Pixels that a rank computes in a second: makes seconds of costs in the ledger, and changes no plan."""
     world_size: Annotated[int, Range(1, MOST_RANKS)] = 1
     """Number of ranks (processes) that share each step."""
     fallbacks: tuple[Fallback, ...] = ()

@@ -22,19 +22,19 @@ from unsquare.training.schedule import LearningRateConfig
 
 @dataclass(frozen=True, kw_only=True)
 class SavingConfig:
-    """What is evaluated and saved, and when."""
+    """Evaluation and checkpoint settings."""
 
     validation_fraction: Annotated[float, Range(above=0, below=1)] = 0.2
-    """Part of the training images held out, class by class, where the source has no val split."""
+    """Fraction of the training images to validate on where the source has no val split. Held out class by class."""
     evaluate_every: Annotated[int, Range(1, MOST_EPOCHS)] = 1
-    """Epochs between evaluations on the val split; the last epoch is always evaluated."""
+    """Epochs between evaluations on the val split. The last epoch is always evaluated."""
     checkpoint_every_s: Annotated[float, Range(0, 1e9)] = 600.0
-    """Seconds between checkpoints in mid-epoch, up to 1e9, which are thirty years; one is always written at the end of
-    an epoch."""
+    """Seconds between checkpoints within an epoch. One is always written at the end of an epoch; 1e9 seconds are thirty
+    years."""
     checkpoint_every_steps: Annotated[int, Range(0, MOST_STEP)] = 0
-    """Steps between checkpoints in mid-epoch; 0 goes by the clock alone."""
+    """Steps between checkpoints within an epoch; 0 goes by the clock alone."""
     skip_bad: bool = False
-    """Leave out files that cannot be read, instead of refusing to start."""
+    """Skip files that cannot be read instead of refusing to start."""
 
     def __post_init__(self) -> None:
         check_settings(self)

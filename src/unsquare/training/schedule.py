@@ -24,19 +24,19 @@ _EXPONENTS = {"none": 0.0, "sqrt": 0.5, "linear": 1.0}
 
 @dataclass(frozen=True, kw_only=True)
 class LearningRateConfig:
-    """How the learning rate runs."""
+    """Learning rate schedule."""
 
     lr: Annotated[float, Range(above=0, most=1e6)] = 2e-3
-    """The highest learning rate, for a step of `lr_images` images; a million overflows at once. The default suits AdamW
-    from scratch; pretrained weights want about a tenth."""
+    """Peak learning rate. For a step of `lr_images` images. The default suits AdamW from scratch; pretrained weights
+    want about a tenth. A million overflows at once."""
     lr_policy: Literal["none", "sqrt", "linear"] = "sqrt"
-    """How the learning rate follows a step's number of images."""
+    """How the learning rate scales with the images of a step: none, sqrt or linear."""
     lr_images: Annotated[int, Range(1, MOST_STEP)] | None = None
-    """The number of images that `lr` is meant for; None takes the epoch's mean images per step."""
+    """Images of a step that `lr` is meant for (default: the mean of the epoch)."""
     warmup_epochs: Annotated[float, Range(0, MOST_EPOCHS)] = 1.0
-    """Epochs over which the learning rate climbs from 0; shortened to a fifth of a short run."""
+    """Epochs of linear warm-up. Shortened to a fifth of a short run."""
     final_lr_fraction: Annotated[float, Range(0, 1)] = 0.01
-    """Part of the learning rate that is left at the end of the cosine."""
+    """Fraction of `lr` at the end of the cosine."""
 
     def __post_init__(self) -> None:
         check_settings(self)
