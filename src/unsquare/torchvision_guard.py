@@ -2,17 +2,20 @@
 
 A torchvision built for another torch (a CUDA wheel beside CPU torch, say) fails while it describes operators that it
 could not load, and with it timm, torchmetrics and Lightning, which import it. Importing calls none of those operators,
-so declaring their names is enough for it to go through. `import unsquare` installs the guard, which looks at imports of
-torchvision alone and acts on that very failure alone; torch is not loaded before torchvision loads it.
+so declaring their names is enough for the import to succeed. `import unsquare` installs the guard, which looks at
+imports of torchvision alone and acts on that very failure alone; torch is not loaded before torchvision loads it.
+
+Nothing here calls those operators, so the mismatch is logged (`--verbose` shows it) rather than warned of in every
+program. A call of one fails in torch, and `explanation` says why.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+import logging
 import re
 import sys
-import warnings
 from collections.abc import Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -20,18 +23,17 @@ from types import ModuleType
 from typing import Any
 
 _MISSING_OPERATOR = re.compile(r"operator (\w+)::(\w+) does not exist")
+_OPERATOR_ERROR = re.compile(r"torchvision|C\+\+ ops")
+"""In what torch and torchvision say where an operator of torchvision is missing."""
 # A library's declarations vanish when its object is collected, so the objects are kept.
 _declarations: list[Any] = []
-
-
-class TorchvisionMismatchWarning(UserWarning):
-    """The installed torchvision does not fit the installed torch."""
+_log = logging.getLogger(__name__)
 
 
 def guard_torchvision() -> None:
-    """Have imports of torchvision mended from now on where they need it; once is enough."""
-    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _Finder())
+    """Let imports of torchvision succeed from now on where its operators do not fit torch; once is enough."""
+    if not any(isinstance(finder, _TorchvisionFinder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _TorchvisionFinder())
 
 
 def import_timm() -> ModuleType:
@@ -40,7 +42,14 @@ def import_timm() -> ModuleType:
     return importlib.import_module("timm")
 
 
-class _Finder(MetaPathFinder):
+def explanation(error: BaseException) -> str:
+    """Why a call of one of torchvision's operators failed; empty for other errors, and where torchvision fits torch."""
+    if not _declarations or not _OPERATOR_ERROR.search(str(error)):
+        return ""
+    return "The installed torchvision does not fit the installed torch; install the torchvision built for this torch."
+
+
+class _TorchvisionFinder(MetaPathFinder):
     """Finds torchvision as the others do, and wraps its loader."""
 
     def __init__(self) -> None:
@@ -87,11 +96,10 @@ class _Loader(Loader):
                 _declare(*missing.groups())
                 _forget_parts(module.__name__)
         if declared:
-            warnings.warn(
-                f"{module.__name__}'s compiled operators do not fit this torch, so they are only declared "
-                f"({', '.join(declared)}); unsquare calls none of them.",
-                TorchvisionMismatchWarning,
-                stacklevel=2,
+            _log.info(
+                "The installed torchvision does not fit the installed torch, so its operators (%s) cannot be called; "
+                "unsquare calls none of them.",
+                ", ".join(declared),
             )
 
 
