@@ -106,7 +106,7 @@ def test_a_damaged_index_does_not_lock_the_user_out(command, make_folder, tmp_pa
     (tmp_path / "i.parquet").write_text("no index")
     status, _, err = command("scan", make_folder(), "--out", tmp_path / "i.parquet")
     assert status == 1
-    assert "give another --out, or delete it if it is an old index." in err
+    assert "is no index that can be updated; name another file with --out, or delete it if it is an old index" in err
     assert (tmp_path / "i.parquet").read_text() == "no index"
 
 

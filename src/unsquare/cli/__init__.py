@@ -1,41 +1,60 @@
-"""The command line: parse, call one library function, print. Each command is a module, imported when it is called."""
+"""The command line: parse, call one library function, print.
+
+Each command is a module, imported once its arguments are parsed: help and mistakes need neither torch nor anything else
+that takes long to load.
+"""
 
 from __future__ import annotations
 
 import difflib
 import importlib
 import io
+import logging
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
+from unsquare.cli.arguments import ARGUMENTS
+from unsquare.cli.parsing import parse
 from unsquare.errors import UnsquareError, UsageError
+from unsquare.torchvision_guard import explanation
 from unsquare.version import __version__
 
 COMMANDS = {
-    "demo": "make the embedded dataset, train on it, write the report",
+    "demo": "make a dataset of pictures, train on it and write the report",
     "scan": "index a source of pictures by reading their headers",
     "plan": "show how an epoch would be batched, and what padding costs",
     "train": "train a classifier on pictures of every shape",
     "evaluate": "measure a run's accuracy on pictures with labels",
-    "predict": "name the most probable classes of pictures",
-    "profile": "show where the memory goes, and how many images fit",
+    "predict": "print the most probable classes of pictures",
+    "profile": "show which layers hold the memory, and how many images fit",
     "report": "write a run's report again",
     "verify-exact": "measure that padding does not count, for any network",
 }
 
-_USAGE = "usage: unsquare COMMAND ...\n\nTrain image classifiers on pictures as they are.\n\ncommands:\n"
+_USAGE = "usage: unsquare [--verbose] COMMAND ...\n\nTrain image classifiers on pictures as they are.\n\ncommands:\n"
+_OPTIONS = """
+options:
+  --verbose    print more; with COMMAND --help, details of each flag
+  --version    print the version
+  -h, --help   show this help; `unsquare COMMAND --help` lists a command's flags
+
+example:
+  unsquare demo"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; the return value is the process's exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    is_verbose = "--verbose" in arguments[:end]
+    arguments = [word for word in arguments[:end] if word != "--verbose"] + arguments[end:]
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(_USAGE + "".join(f"  {name:12} {text}\n" for name, text in COMMANDS.items()))
-        print("`unsquare COMMAND --help` lists a command's settings.\n\nexample:\n  unsquare demo")
+        print(_USAGE + "".join(f"  {name:12} {text}\n" for name, text in COMMANDS.items()) + _OPTIONS)
         return 0
-    if arguments[0] == "--version":
+    if arguments[0] in ("--version", "-V"):
         print(f"unsquare {__version__}")
         return 0
     name, *rest = arguments
@@ -53,7 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("GOMP_SPINCOUNT", "5000")
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # large tensors in huge pages: a third quicker
     try:
-        return int(importlib.import_module(f"unsquare.cli.{name.replace('-', '_')}").run(rest))
+        with _messages(is_verbose):
+            return _run(name, rest, is_verbose)
     except UsageError as error:
         return _fail(str(error), status=2)
     except UnsquareError as error:
@@ -63,8 +83,38 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except OSError as error:  # a full disk, a folder that has gone
         return _fail(f"{error.filename or 'A file'} cannot be read or written: {error.strerror or error}.")
+    except (AttributeError, RuntimeError) as error:
+        if said := explanation(error):
+            return _fail(f"{said} ({str(error).splitlines()[0]})")
+        raise
     except KeyboardInterrupt:
         return _fail("interrupted.", status=130)
+
+
+def _run(name: str, words: Sequence[str], is_verbose: bool) -> int:
+    named = {word.partition("=")[0] for word in words}
+    default = None
+    if name == "train" and named & {"--config", "--resume"} and not named & {"-h", "--help"}:
+        # Flags are given beside the settings of that file or run, so these are read first.
+        default = importlib.import_module("unsquare.cli.train").defaults(words)
+    given = parse(ARGUMENTS[name], words, default, whole_help=is_verbose)
+    return int(importlib.import_module(f"unsquare.cli.{name.replace('-', '_')}").run(given))
+
+
+@contextmanager
+def _messages(is_verbose: bool) -> Iterator[None]:
+    """A block whose messages of the library are printed where they are asked for."""
+    logger, handler = logging.getLogger("unsquare"), logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("unsquare: %(message)s"))
+    level = logger.level
+    if is_verbose:
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 def _one_line(message: Warning | str, *_: object, **__: object) -> str:

@@ -30,12 +30,12 @@ class Assumed:
     def words(self) -> str:
         """The figures that decide what is padded."""
         return (
-            f"{self.limits.budget_pixels:,} pixels a micro-batch, a launch costs {self.limits.launch_pixels:,} pixels"
+            f"{self.limits.budget_pixels:,} pixels per micro-batch, a launch costs {self.limits.launch_pixels:,} pixels"
         )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
+class LastLimits:
     """The limits that training measured on this machine last."""
 
     limits: Limits
@@ -43,7 +43,7 @@ class Measured:
     """When and with what: "measured here on 2026-11-27 with resnet18 on cpu"."""
 
     @classmethod
-    def last(cls) -> Measured | None:
+    def read(cls) -> LastLimits | None:
         """None where nothing was measured, or nothing of it can be used."""
         found = last_limits()
         if found is None:
@@ -64,7 +64,7 @@ def assumed_limits(given: Mapping[str, Any], largest_pixels: int) -> Assumed:
         given: fields of `Limits` that the user gave.
         largest_pixels: of the largest picture; where it does not fit what was measured here, training would measure on.
     """
-    measured = Measured.last()
+    measured = LastLimits.read()
     if "budget_pixels" in given:
         limits = Limits(**{"launch_pixels": PINNED_LAUNCH_PIXELS, **given})
         return Assumed(limits=limits, source=_source_of_pinned(given, measured))
@@ -81,7 +81,7 @@ def assumed_limits(given: Mapping[str, Any], largest_pixels: int) -> Assumed:
     return Assumed(limits=replace(limits, **given), source=source)
 
 
-def _source_of_pinned(given: Mapping[str, Any], measured: Measured | None) -> str:
+def _source_of_pinned(given: Mapping[str, Any], measured: LastLimits | None) -> str:
     if "launch_pixels" in given:
         return "as given"
     source = "the budget as given; the price of a launch an accelerator's, as `unsquare train --budget-pixels` takes it"

@@ -1,10 +1,8 @@
-"""`unsquare demo`: the whole way on pictures that it makes itself."""
+"""`unsquare demo`: everything from pictures to report, on pictures that it makes itself."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
@@ -12,7 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from unsquare.api import train, with_settings
-from unsquare.cli.parsing import parse, progress_bar
+from unsquare.cli.arguments import DemoArguments
+from unsquare.cli.output import progress_bar
 from unsquare.demo.compare import Row, compare
 from unsquare.demo.materials import MaterialsConfig, make_materials
 from unsquare.network.classifier import check_model
@@ -22,41 +21,9 @@ from unsquare.training.config import TrainConfig
 SMALLEST_SIDE = 32
 """The stride of the backbones; pictures made very small are enlarged to it."""
 
-EXAMPLE = "unsquare demo --out demo --compare"
 
-
-@dataclass(frozen=True, kw_only=True)
-class DemoArguments:
-    """Make pictures of six materials in every shape, train on them, evaluate, write the report."""
-
-    out: Path = Path("demo")
-    """The folder to make: pictures, run and report."""
-    compare: bool = False
-    """Instead, print the test accuracy of four ways to train: native shapes, squashed squares, zero-padded
-    random batches, and width and height alone."""
-    num_train: int = MaterialsConfig.num_train
-    """Pictures to train on."""
-    num_val: int = MaterialsConfig.num_val
-    """Pictures to choose the best weights by."""
-    num_test: int = MaterialsConfig.num_test
-    """Pictures to judge by."""
-    mean_pixels: int = MaterialsConfig.mean_pixels
-    """Mean number of pixels of a picture."""
-    epochs: int = 8
-    """Passes over the training pictures."""
-    lr: float = 3e-3
-    """The highest learning rate; with --compare, each way tries its own."""
-    backbone: str = "resnet10t"
-    """A timm model built of convolutions."""
-    memory: str | None = None
-    """The memory budget, such as 4GiB; left out, what is free."""
-    seed: int = 0
-    """Other seeds give other pictures and another run."""
-
-
-def run(arguments: Sequence[str]) -> int:
+def run(given: DemoArguments) -> int:
     """Run the command."""
-    given = parse(DemoArguments, arguments, command="demo", example=EXAMPLE)
     materials = MaterialsConfig(
         num_train=given.num_train,
         num_val=given.num_val,
@@ -83,7 +50,7 @@ def run(arguments: Sequence[str]) -> int:
         return 0
     folder = train(pictures, _free(given.out, "run"), config)
     if is_first():
-        print(f"The pictures are in {pictures}, the run in {folder}.\nLook at the report: {folder / 'report.html'}")
+        print(f"The pictures are in {pictures}, the run is in {folder}.\nOpen the report: {folder / 'report.html'}")
     return 0
 
 
@@ -94,7 +61,7 @@ def _free(parent: Path, name: str) -> Path:
 
 
 def _print(rows: list[Row]) -> None:
-    table = Table("", "test accuracy", "mean per class", "chosen on val", "val", "training", box=None)
+    table = Table("", "test accuracy", "mean per class", "chosen on val", "val accuracy", "training time", box=None)
     for row in rows:
         table.add_row(
             row.name,

@@ -1,137 +1,295 @@
-"""Flags from frozen dataclasses: the same classes that Python and TOML use."""
+"""Flags from frozen dataclasses: the same classes that Python and TOML use.
+
+A field is a flag, its docstring's first sentence is the flag's help, and a field that holds settings is a group of
+flags. Values are checked by `settings.from_text`; argparse splits the words. tyro was here before: it names groups
+after fields, shows docstrings whole and in lines of their own, and cannot show the most used flags first.
+"""
 
 from __future__ import annotations
 
-import json
-import os
+import argparse
+import ast
+import difflib
+import inspect
 import re
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
-import tyro
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
-
-from unsquare.plan.config import MOST_BUDGET_PIXELS
-from unsquare.settings import MOST_WORKERS, Range, check_settings, checked
-
-Arguments = TypeVar("Arguments")
-
-_registry = ConstructorRegistry()
-_SURROGATE = re.compile("[\ud800-\udfff]")
+from unsquare.errors import UsageError
+from unsquare.settings import field_types, from_text, is_pixels, literals, takes
+from unsquare.synonyms import synonym
 
 
-@_registry.primitive_rule
-def _whole_number(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[int] | None:
-    """Whole numbers may be written as 16e6."""
-    if info.type is not int:
-        return None
-    return PrimitiveConstructorSpec(
-        nargs=1,
-        metavar="INT",
-        instance_from_str=lambda words: _to_int(words[0]),
-        is_instance=lambda value: isinstance(value, int) and not isinstance(value, bool),
-        str_from_instance=lambda value: [str(value)],
-    )
+class Arguments:
+    """The arguments of a command: the base of a dataclass, whose docstring describes the command."""
+
+    COMMAND: ClassVar[str]
+    EXAMPLE: ClassVar[str]
+    """A line that can be run, the last of the help."""
+    FIRST: ClassVar[tuple[str, ...]] = ()
+    """Fields that the help shows first, whatever group they are of."""
 
 
-@_registry.primitive_rule
-def _path(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Path] | None:
-    """Paths may not be empty, as an unset variable of a shell makes them."""
-    if info.type is not Path:
-        return None
-    return PrimitiveConstructorSpec(
-        nargs=1,
-        metavar="PATH",
-        instance_from_str=lambda words: checked(Path, words[0], "A file or folder"),
-        is_instance=lambda value: isinstance(value, Path),
-        str_from_instance=lambda value: [os.fspath(value)],
-    )
+Given = TypeVar("Given", bound=Arguments)
+Value = TypeVar("Value")
+_POSITIONAL, _PLAIN = "positional", "options"
+Positional = Annotated[Value, _POSITIONAL]
+"""A field that is given by its place in the command, without a flag."""
+
+_TITLES = {
+    "geometry": "picture size",
+    "augment": "augmentation",
+    "plan": "batches",
+    "model": "network",
+    "optimizer": "optimizer",
+    "learning_rate": "learning rate",
+    "device": "device and memory",
+    "saving": "evaluation and checkpoints",
+    "limits": "limits of the machine",
+    "changed_pictures": "evaluation and checkpoints",
+}
+"""Titles of groups of flags, by the field that holds them; other flags are plain options."""
+_EVERYWHERE = {
+    ("--verbose",): "Print more; with --help, details of each flag",
+    ("-h", "--help"): "Show this help",
+}
+"""Flags of every command, which are taken care of before its own."""
+_METAVARS = {"memory": "SIZE", "canvas": "HxW", "sizes": "HxW,..."}
+_HELP_COLUMN = 26
+_SENTENCE = re.compile(r"(?<=[.?!])\s")
 
 
-def _to_int(word: str) -> int:
-    if word.lstrip("+-").isdigit():
-        return int(word)
-    number = float(word)
-    if not number.is_integer():
-        raise ValueError(f"{word} is not a whole number")
-    return int(number)
+@dataclass(frozen=True)
+class _Flag:
+    """A field as a flag."""
+
+    place: tuple[str, ...]
+    """The fields that lead to it, itself the last."""
+    hint: Any
+    help: str
+    """The first sentence of its docstring, or all of it."""
+    default: Any
+    """`MISSING` where it must be given."""
+    group: str
+
+    @property
+    def name(self) -> str:
+        """The field's own name."""
+        return self.place[-1]
+
+    @property
+    def is_positional(self) -> bool:
+        """Whether it is given by its place, without its name."""
+        return _POSITIONAL in getattr(self.hint, "__metadata__", ())
+
+    def spelled(self) -> str:
+        """The name as a user writes it."""
+        return self.name.upper() if self.is_positional else f"--{self.name.replace('_', '-')}"
+
+    def words(self) -> list[str]:
+        """The words that stand for it in a command."""
+        spelled = self.spelled()
+        return [] if self.is_positional else [spelled, f"--no-{spelled[2:]}"] if self.hint is bool else [spelled]
+
+    def metavar(self) -> str:
+        """What its value is, in a word."""
+        if is_pixels(self.hint):
+            return "PIXELS"
+        kinds = ((int, "N"), (float, "X"), (Path, "PATH"))
+        return _METAVARS.get(self.name) or next((word for kind, word in kinds if takes(self.hint, kind)), "NAME")
+
+    def placeholder(self) -> str:
+        """A positional argument in the line that shows the usage."""
+        name = f"{self.spelled()} ..." if takes(self.hint, tuple) else self.spelled()
+        return name if self.default is MISSING or takes(self.hint, tuple) else f"[{name}]"
 
 
-@dataclass(frozen=True, kw_only=True)
-class DeviceArguments:
-    """Where a trained run is used; what is left out is as in the run's own settings."""
+class _Formatter(argparse.HelpFormatter):
+    """Help as wide as the terminal, with paragraphs kept apart."""
 
-    memory: str | None = None
-    """The memory budget, such as 4GiB or 80%; left out, what is free."""
-    accelerator: Literal["auto", "cpu", "cuda", "mps"] | None = None
-    """The device."""
-    precision: Literal["auto", "bf16-mixed", "32-true"] | None = None
-    """The arithmetic."""
-    budget_pixels: Annotated[int, Range(1, MOST_BUDGET_PIXELS)] | None = None
-    """The most computed pixels of a micro-batch; pinned, nothing is probed."""
-    workers: Annotated[int, Range(1, MOST_WORKERS)] | None = None
-    """Threads that decode images."""
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=_HELP_COLUMN)
 
-    def given(self) -> dict[str, Any]:
-        """The settings that were given."""
-        return {name: value for name, value in vars(self).items() if value is not None}
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        return getattr(action, "shown", None) or super()._format_action_invocation(action)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        paragraphs = inspect.cleandoc(text).split("\n\n")
+        return "\n\n".join(textwrap.fill(" ".join(each.split()), width, initial_indent=indent) for each in paragraphs)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises mistakes in place of printing them."""
+
+    def error(self, message: str) -> Any:
+        raise UsageError(f"{message[:1].upper()}{message[1:]}; `{self.prog} --help` lists the arguments.")
 
 
 def parse(
-    kind: type[Arguments],
-    arguments: Sequence[str],
-    *,
-    command: str,
-    example: str,
-    default: Arguments | None = None,
-) -> Arguments:
-    """Parse and check a command's arguments; prints help or the mistake and exits where that is what they ask for.
+    kind: type[Given], arguments: Sequence[str], default: Given | None = None, *, whole_help: bool = False
+) -> Given:
+    """Parse and check a command's arguments; prints the help and exits where that is asked for.
 
     Args:
-        kind: the dataclass of the arguments; its docstring is the help.
+        kind: the dataclass of the arguments.
         arguments: the words after the command.
-        command: the command's name.
-        example: a runnable example, the last line of the help.
         default: the values of what is not given; None takes the class's own.
+        whole_help: the help has whole docstrings, with reasons and details.
 
     Raises:
+        UsageError: a flag does not exist, lacks its value, or has one of another type.
         ConfigError: a value is out of range.
     """
-    try:
-        given = tyro.cli(
-            kind,
-            prog=f"unsquare {command}",
-            args=list(arguments),
-            config=(tyro.conf.OmitArgPrefixes, tyro.conf.PositionalMetavarFromFieldName),
-            registry=_registry,
-            default=tyro.MISSING_NONPROP if default is None else default,
-        )
-    except SystemExit as stop:
-        if not stop.code:
-            print(f"example:\n  {example}")
-        raise
-    check_settings(given)
-    return given
+    flags = list(_flags_of(kind, default, whole_help=whole_help))
+    parser = _parser(kind, flags)
+    if {"-h", "--help"} & set(arguments):
+        print(f"{parser.format_help()}\nexample:\n  {kind.EXAMPLE}")
+        raise SystemExit(0)
+    found = vars(parser.parse_intermixed_args(_checked_words(arguments, flags, kind.COMMAND)))
+    by_place = {".".join(flag.place): flag for flag in flags}
+    values: dict[tuple[str, ...], Any] = {}
+    for key, value in found.items():
+        flag = by_place[key]
+        values[flag.place] = value if isinstance(value, bool) else from_text(flag.hint, value, flag.spelled())
+    return _built(kind, default, values)
 
 
-def print_json(values: dict[str, Any]) -> None:
-    """Print one JSON object on standard output."""
-    # A name that is not UTF-8 would be half a character, which most readers of JSON refuse: it is spelled out.
-    text = json.dumps(values, ensure_ascii=False)
-    print(_SURROGATE.sub(lambda found: rf"\\u{ord(found[0]):04x}", text))
+def _flags_of(
+    kind: Any, default: Any, place: tuple[str, ...] = (), group: str = _PLAIN, *, whole_help: bool
+) -> Iterator[_Flag]:
+    hints, helps = field_types(kind), _docstrings_of(kind)
+    for field in fields(kind):
+        value, title = _default_of(field, default), _TITLES.get(field.name, group)
+        if is_dataclass(value):
+            yield from _flags_of(type(value), value, (*place, field.name), title, whole_help=whole_help)
+        else:
+            text = helps[field.name] if whole_help else _SENTENCE.split(helps[field.name])[0]
+            yield _Flag((*place, field.name), hints[field.name], text.rstrip("."), value, title)
 
 
-@contextmanager
-def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A callback (done, total) that shows a bar on standard error, where a person is watching."""
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+def _built(kind: type[Value], default: Any, values: Mapping[tuple[str, ...], Any]) -> Value:
+    """The arguments with these values, each named by the fields that lead to it."""
+    changes = {place[0]: value for place, value in values.items() if len(place) == 1}
+    for field in fields(kind):  # type: ignore[arg-type]
+        below = {place[1:]: value for place, value in values.items() if place[0] == field.name and len(place) > 1}
+        if below:
+            inner = _default_of(field, default)
+            changes[field.name] = _built(type(inner), inner, below)
+    return kind(**changes) if default is None else replace(default, **changes)
+
+
+def _default_of(field: Any, default: Any) -> Any:
+    if default is not None:
+        return getattr(default, field.name)
+    return field.default if field.default_factory is MISSING else field.default_factory()
+
+
+def _docstrings_of(kind: Any) -> dict[str, str]:
+    """What stands below each field of a dataclass."""
+    (owner,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+    assert isinstance(owner, ast.ClassDef)
+    found = {}
+    for statement, after in zip(owner.body, [*owner.body[1:], None]):
+        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+            text = after.value.value if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) else ""
+            found[statement.target.id] = " ".join(str(text).split())
+    return found
+
+
+def _checked_words(arguments: Sequence[str], flags: Sequence[_Flag], command: str) -> list[str]:
+    """The words of the command, with `--max_pixels` written as `--max-pixels`.
+
+    Raises:
+        UsageError: there is no such flag; the message has what it may stand for.
+    """
+    known = {word for flag in flags for word in flag.words()}
+    words = list(arguments)
+    end = words.index("--") if "--" in words else len(words)
+    for i, word in enumerate(words[:end]):
+        name, equals, value = word.partition("=")
+        if re.match(r"--?[A-Za-z]", name) and " " not in name:
+            name = name.replace("_", "-")
+            if name not in known:
+                raise UsageError(f"There is no flag {name} here; {_hint(name, known, flags, command)}")
+            words[i] = name + equals + value
+    return words
+
+
+def _hint(name: str, known: Iterable[str], flags: Sequence[_Flag], command: str) -> str:
+    spelled = {flag.name: flag.spelled() for flag in flags}
+    if said := synonym(name.lstrip("-"), spelled, spelled.__getitem__):
+        return said
+    close = difflib.get_close_matches(name, known, n=2)
+    return f"did you mean {' or '.join(close)}?" if close else f"`unsquare {command} --help` lists them."
+
+
+def _parser(kind: type[Arguments], flags: Sequence[_Flag]) -> _Parser:
+    positional = [flag for flag in flags if flag.is_positional]
+    program = f"unsquare {kind.COMMAND}"
+    parser = _Parser(
+        prog=program,
+        usage=" ".join([program, *(flag.placeholder() for flag in positional), "[options]"]),
+        description=kind.__doc__,
+        add_help=False,
+        allow_abbrev=False,
+        formatter_class=_Formatter,
+    )
+    first = [flag for name in kind.FIRST for flag in flags if flag.name == name]
+    groups = {"arguments": positional, _PLAIN: first}
+    for flag in flags:
+        if flag not in positional and flag not in first:
+            groups.setdefault(flag.group, []).append(flag)
+    names = {flag.name: flag.spelled() for flag in flags}
+    for title, members in groups.items():
+        group = parser.add_argument_group(title)
+        for flag in members:
+            _add(group, flag, names)
+        if title == _PLAIN:
+            for words, text in _EVERYWHERE.items():
+                group.add_argument(*words, action="store_true", default=argparse.SUPPRESS, help=text)
+    return parser
+
+
+def _add(group: Any, flag: _Flag, names: Mapping[str, str]) -> None:
+    options: dict[str, Any] = {"default": argparse.SUPPRESS, "help": _help(flag, names)}
+    several = takes(flag.hint, tuple)
+    if flag.is_positional:
+        nargs = "*" if several else None if flag.default is MISSING else "?"
+        group.add_argument(".".join(flag.place), metavar=flag.spelled(), nargs=nargs, **options)
+    elif flag.hint is bool:
+        yes, no = flag.words()
+        action = group.add_argument(yes, dest=".".join(flag.place), action="store_true", **options)
+        action.shown = f"--[no-]{yes[2:]}" if flag.default else yes
+        options["help"] = argparse.SUPPRESS
+        group.add_argument(no, dest=".".join(flag.place), action="store_false", **options)
+    else:
+        nargs = "+" if several else None
+        group.add_argument(*flag.words(), dest=".".join(flag.place), metavar=flag.metavar(), nargs=nargs, **options)
+
+
+def _help(flag: _Flag, names: Mapping[str, str]) -> str:
+    """The help of a flag, with its choices and its default where the sentence does not have them."""
+    text = re.sub(r"`(\w+)`", lambda found: names.get(found[1], found[0]), flag.help)
+    notes = []
+    words = re.findall(r"[\w-]+", text)
+    if any(choice not in words for choice in literals(flag.hint)):
+        notes.append(f"one of {', '.join(literals(flag.hint))}")
+    if not any(flag.default is nothing for nothing in (None, False, MISSING)) and flag.default != ():
+        text = text.partition(" (default: ")[0]
+        notes.append(f"default: {_written(flag)}")
+    return f"{text} ({'; '.join(notes)})".replace("%", "%%") if notes else text.replace("%", "%%")
+
+
+def _written(flag: _Flag) -> str:
+    """The default as it may be given."""
+    value = flag.default
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, tuple):
+        return " ".join(map(str, value))
+    if is_pixels(flag.hint) and value >= 100_000:
+        return f"{value / 1e6:g}MP" if value % 10_000 == 0 else f"{value:_}"
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
-import tyro
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from unsquare.cli.arguments import PlanArguments
 from unsquare.cli.assumed import Assumed, assumed_limits
-from unsquare.cli.parsing import parse, print_json, progress_bar
+from unsquare.cli.output import print_json, progress_bar
 from unsquare.errors import RunError, SourceError, UsageError
 from unsquare.index.scan import scan_source
 from unsquare.index.table import ShapeIndex, shown
@@ -22,73 +21,25 @@ from unsquare.plan.analysis.ledger import Ledger, ledger
 from unsquare.plan.analysis.policies import PolicyFigures, figures_of
 from unsquare.plan.analysis.table import PlanTable
 from unsquare.plan.baselines.peers import PEERS, Peer
-from unsquare.plan.config import EpochNumber, Limits, PlanConfig, StepForm
+from unsquare.plan.config import Limits, StepForm
 from unsquare.plan.draw import Weights, class_weights
 from unsquare.plan.epoch import EpochPlan
 from unsquare.plan.planner import naming, plan_epoch
-from unsquare.report.plan_page import PlanView, write_plan_page
 from unsquare.runs.reading import read_json
 from unsquare.runs.schemas import Plan
-from unsquare.shapes import Geometry, Sizes
-
-EXAMPLE = "unsquare plan photos --steps b2b --buckets 32 --max-pixels 16e6 --budget-pixels 64e6"
+from unsquare.shapes import Sizes
 
 
-@dataclass(frozen=True, kw_only=True)
-class LimitsArguments:
-    """What the machine allows. Left out, as training measured it on this machine last, else an accelerator's; the
-    output says which."""
-
-    budget_pixels: int | None = None
-    """The most computed pixels of one micro-batch, a hard bound. Given alone, a launch costs 500,000 pixels, as in
-    `unsquare train --budget-pixels`."""
-    launch_pixels: int | None = None
-    """What one more micro-batch costs, as computed pixels: much on an accelerator, little on a CPU."""
-    pixels_per_s: int | None = None
-    """Pixels that a rank computes in a second: makes seconds of costs, and changes no plan."""
-    world_size: int | None = None
-    """Number of ranks (processes) that share each step; left out, one."""
-
-    def given(self) -> dict[str, int]:
-        """The fields of `Limits` that were given."""
-        return {name: value for name, value in vars(self).items() if value is not None}
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlanArguments:
-    """Show how an epoch of training would be cut into steps and micro-batches, and what of it is padding."""
-
-    index: tyro.conf.Positional[Path]
-    """An index made by `unsquare scan`, or any source that it accepts."""
-    split: str | None = None
-    """The split to plan: train, val or test; left out, train where there is one, else all images."""
-    epoch: EpochNumber = 0
-    """Which epoch; another one has another order."""
-    turns: bool = False
-    """Plan for random quarter turns."""
-    limits_of: Path | None = None
-    """Take the limits that this run's machine was measured to have, fallbacks for larger images included, instead of
-    flags for limits."""
-    json: bool = False
-    """Print one JSON object on standard output and nothing else there."""
-    html: Path | None = None
-    """Write a page here that shows the plan, and what other choices would cost."""
-    geometry: Geometry = field(default_factory=Geometry)
-    plan: PlanConfig = field(default_factory=PlanConfig)
-    limits: LimitsArguments = field(default_factory=LimitsArguments)
-
-
-def run(arguments: Sequence[str]) -> int:
+def run(given: PlanArguments) -> int:
     """Run the command."""
-    given = parse(PlanArguments, arguments, command="plan", example=EXAMPLE)
     if given.limits_of is not None and given.limits.given():
-        raise UsageError("Limits come from --limits-of or from flags of their own, but got both; leave one out.")
+        raise UsageError("Limits come from --limits-of or from flags for limits, but got both; leave one out.")
     own = None if given.limits_of is None else _limits_of(given.limits_of)
     with progress_bar("reading headers") as progress:
         index = scan_source(given.index, progress=progress)
     if index.problems:
         print(
-            f"Left out files that cannot be read: {len(index.problems)}; `unsquare scan` lists them.", file=sys.stderr
+            f"Skipped {len(index.problems):,} files that cannot be read; `unsquare scan` lists them.", file=sys.stderr
         )
     split = given.split or ("train" if np.any(index.splits == "train") else None)
     there = sorted({name for name in index.splits.tolist() if name})
@@ -96,7 +47,7 @@ def run(arguments: Sequence[str]) -> int:
         index = index.of_split(split)
     if not len(index):
         where = f" in the split {split!r}" if split else ""
-        raise SourceError(f"There are no images to plan{where}; the splits are {', '.join(there) or 'none'}.")
+        raise SourceError(f"No images to plan were found{where}; the splits are {', '.join(there) or 'none'}.")
     sizes = given.geometry.crop(given.geometry.resize(index.sizes))
     weights = class_weights(index.labels) if given.plan.sampling == "balanced" else None
     if weights is not None and index.labels.max() < 0:
@@ -118,7 +69,7 @@ def run(arguments: Sequence[str]) -> int:
     else:
         _print(figures, assumed, price)
     if page is not None:
-        print(f"The plan's page is {page}", file=sys.stderr if given.json else sys.stdout)
+        print(f"Wrote the plan's page to {page}.", file=sys.stderr if given.json else sys.stdout)
     return 0
 
 
@@ -139,9 +90,11 @@ def _write_page(
     table: PlanTable,
     figures: Ledger,
 ) -> Path:
+    from unsquare.report.plan_page import PlanView, write_plan_page  # loads matplotlib, which plans do without
+
     sizes = given.geometry.crop(given.geometry.resize(index.sizes))
     policies = [_other_form(plan, given, assumed.limits, index)]
-    with progress_bar("other ways to batch") as progress:
+    with progress_bar("planning other batching rules") as progress:
         for number, peer in enumerate(PEERS, 1):
             policies.append(_figures_of(peer, sizes, assumed.limits, given.plan.seed, index))
             progress(number, len(PEERS))
@@ -201,7 +154,7 @@ def _print(figures: Ledger, assumed: Assumed, price: dict[str, float] | None) ->
             summary.add_row("limits", escape(f"{assumed.words()}: {assumed.source}"))
     if price:
         summary.add_row(
-            "price of few canvases",
+            "cost of few canvases",
             f"{price['computed_pixels']:+.1%} pixels, {price['predicted_s']:+.1%} time, against "
             f"{price['free_canvases']:,} canvases",
         )
@@ -214,7 +167,7 @@ def _print(figures: Ledger, assumed: Assumed, price: dict[str, float] | None) ->
     console.print(table)
     if figures.num_hidden_rows:
         console.print(
-            f"These {len(rows)} of {len(figures.buckets):,} buckets pad the most pixels; --json lists all. Canvases "
+            f"The {len(rows)} of {len(figures.buckets):,} buckets that pad the most pixels; --json lists all. Canvases "
             "are height x width."
         )
     else:

@@ -4,59 +4,26 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import tyro
 from rich.console import Console
 from rich.table import Table
 
 from unsquare.api import compare, profile
-from unsquare.cli.parsing import DeviceArguments, parse, print_json
+from unsquare.cli.arguments import ProfileArguments
+from unsquare.cli.output import print_json
 from unsquare.errors import ConfigError
-from unsquare.execution.strategy import StrategyName
 from unsquare.memory.amounts import format_bytes
-from unsquare.network.config import Norm
 from unsquare.profiling.sweep import MOST_IMAGES
-from unsquare.settings import Range
 from unsquare.shapes import Shape, checked_shape
-
-EXAMPLE = "unsquare profile resnet18 --memory 4GiB --canvas 768x1024"
 
 _LAYERS_SHOWN = 12
 
 
-@dataclass(frozen=True, kw_only=True)
-class ProfileArguments:
-    """Show where a network's memory goes and how many images fit; or compare what two runs' plans ask of the memory.
-
-    The network runs in a process of its own, which may run out of memory: the batch is doubled every three steps until
-    it fails, and the largest that fits is looked for. Of a run the pictures go into its report."""
-
-    subject: tyro.conf.Positional[str]
-    """A run folder, or a network of timm such as resnet18."""
-    against: Path | None = None
-    """Another run folder: compare its plan with that of the run given first, and run nothing."""
-    canvas: str | None = None
-    """Height and width of the images, such as 768x1024; left out, of the run's median micro-batch, or 512x512."""
-    out: Path | None = None
-    """Where the page goes; left out, the run's report, or profile.html or comparison.html here."""
-    json: bool = False
-    """Print one JSON object on standard output and nothing else there."""
-    num_classes: Annotated[int, Range(1, 1 << 20)] = 10
-    """Classes of a network that has no run."""
-    norm: Norm = "own"
-    """The norms of a network that has no run, as for `unsquare train`."""
-    strategy: StrategyName | None = None
-    """Run the network this way: plain, bf16, checkpoint, offload or stream."""
-    device: DeviceArguments = field(default_factory=DeviceArguments)
-
-
-def run(arguments: Sequence[str]) -> int:
+def run(given: ProfileArguments) -> int:
     """Run the command."""
-    given = parse(ProfileArguments, arguments, command="profile", example=EXAMPLE)
     if given.against is not None:
         found, page = compare(Path(given.subject), given.against, given.out)
         show = _print_comparison
@@ -76,7 +43,7 @@ def run(arguments: Sequence[str]) -> int:
         print_json(found)
     else:
         show(found)
-    print(f"The pictures are in {page}.", file=sys.stderr if given.json else sys.stdout)
+    print(f"Wrote the figures to {page}.", file=sys.stderr if given.json else sys.stdout)
     return 0
 
 
@@ -85,14 +52,14 @@ def _canvas(text: str | None) -> Shape | None:
         return None
     match = re.fullmatch(r"(\d{1,12})x(\d{1,12})", text)
     if match is None:
-        raise ConfigError(f"A canvas is a height and a width such as 768x1024, but got {text!r}.")
-    return checked_shape((int(match[1]), int(match[2])), f"A side of the canvas {text}")
+        raise ConfigError(f"--canvas must be a height and a width such as 768x1024, but is {text!r}.")
+    return checked_shape((int(match[1]), int(match[2])), f"A side of --canvas {text}")
 
 
 def _print_profile(found: Mapping[str, Any]) -> None:
     console = Console()
     sweep, attribution = found["sweep"], found["attribution"]
-    table = Table("images", "peak", "predicted", "off", "s a step", box=None)
+    table = Table("images", "peak", "predicted", "error", "s per step", box=None)
     for column in table.columns:
         column.justify = "right"
     for row in sweep["rows"]:
@@ -114,8 +81,8 @@ def _print_profile(found: Mapping[str, Any]) -> None:
     if attribution is None:
         return
     console.print(
-        f"\nTaken apart with {attribution['images']:,} of the {sweep['largest_images']:,} that fit (looking takes "
-        f"memory, too): the peak, {format_bytes(attribution['peak_bytes'])}, is reached "
+        f"\nAttributed with {attribution['images']:,} of the {sweep['largest_images']:,} images that fit (attribution "
+        f"takes memory, too): the peak, {format_bytes(attribution['peak_bytes'])}, is reached "
         f"{'between passes' if not attribution['phase'] else 'in ' + attribution['phase']} at "
         f"{attribution['at'] or 'the input'}."
     )
@@ -134,14 +101,12 @@ def _print_profile(found: Mapping[str, Any]) -> None:
 def _of_run(run: Mapping[str, Any], pixels: int) -> str:
     """What the run's plans hold, which is less than what fits, and why."""
     images = min(run["held_pixels"] // pixels, run["most_images"] or MOST_IMAGES)
-    number = (
-        f"go up to {images:,} such images at once" if images else "run such an image alone, in a way that takes less"
-    )
+    number = f"run up to {images:,} such images at once" if images else "run such an image alone, by a fallback"
     found = [f"The run's plans {number}, within {format_bytes(run['budget_bytes'])}"]
     if run["reserved_bytes"]:
-        found.append(f"{format_bytes(run['reserved_bytes'])} of it are for decoding")
+        found.append(f"{format_bytes(run['reserved_bytes'])} of it are reserved for decoding")
     if run["keeps_heap"]:
-        found.append("its heap keeps what is freed, which is quicker and may take twice the memory")
+        found.append("its heap keeps freed memory, which is faster and may take twice the memory")
     return "; ".join(found) + "."
 
 

@@ -5,54 +5,30 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
-import tyro
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from unsquare.cli.parsing import parse, print_json, progress_bar
+from unsquare.cli.arguments import ScanArguments
+from unsquare.cli.output import print_json, progress_bar
 from unsquare.data.verify import verify
 from unsquare.errors import ConfigError, SourceError
 from unsquare.index.choices import Choices
 from unsquare.index.remarks import class_counts, find_remarks
 from unsquare.index.scan import ScanResult, scan
 from unsquare.index.table import Remark, ShapeIndex, shown
-from unsquare.settings import MOST_WORKERS, Range
 
-EXAMPLE = "unsquare scan photos --out photos.parquet"
 _MOST_CLASSES = 50
 """Rows of the table of classes; --json lists all."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class ScanArguments:
-    """Index a source of pictures: shapes, labels and splits, by reading headers alone."""
-
-    source: tyro.conf.Positional[Path]
-    """A folder of class folders, a CSV or Parquet manifest, or MAMe's folder or CSV."""
-    out: Path = Path("index.parquet")
-    """The index to write; where it exists, only new or changed files are read again."""
-    workers: Annotated[int, Range(1, MOST_WORKERS)] | None = None
-    """Threads that read; left out, a number that suits the machine."""
-    pages: Literal["refuse", "first"] = "refuse"
-    """A TIFF of several pages is a problem (refuse), or its first page is the picture (first)."""
-    bits: int | None = None
-    """Bits that 16-bit TIFF and PNG use: 12 shows 0 to 4095 as black to white, 16 the declared range. Left out, the
-    declared range is shown, and files that use less than a quarter of it are problems."""
-    verify: bool = False
-    """Also decode every picture, and list those that fail."""
-    json: bool = False
-    """Print one JSON object on standard output and nothing else there."""
-
-
-def run(arguments: Sequence[str]) -> int:
+def run(given: ScanArguments) -> int:
     """Run the command."""
-    given = parse(ScanArguments, arguments, command="scan", example=EXAMPLE)
     choices = Choices(pages=given.pages, bits=given.bits)
     previous = _previous(given.out)
     with progress_bar("reading headers") as progress:
@@ -60,7 +36,7 @@ def run(arguments: Sequence[str]) -> int:
     index = result.index
     if previous is not None and previous.root != index.root:
         raise SourceError(
-            f"'{given.out}' is the index of another source, '{previous.root}'; give another file with --out."
+            f"'{given.out}' is the index of another source, '{previous.root}'; name another file with --out."
         )
     if given.verify:
         with progress_bar("decoding") as progress:
@@ -69,7 +45,7 @@ def run(arguments: Sequence[str]) -> int:
         index.write(given.out)
     except OSError as error:
         raise ConfigError(
-            f"The index '{given.out}' cannot be written ({error.strerror}); give another --out."
+            f"The index '{given.out}' cannot be written ({error.strerror}); name another file with --out."
         ) from error
     remarks = find_remarks(index)
     if given.json:
@@ -80,17 +56,17 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _previous(out: Path) -> ShapeIndex | None:
-    """The index that is there already; a file that is none is not replaced."""
+    """The index that is there already; any other file is not overwritten."""
     if out.suffix.lower() != ".parquet" or out.is_dir():
-        what = "a folder" if out.is_dir() else "of another kind"
-        raise ConfigError(f"--out names the index, a file such as photos.parquet, but '{out}' is {what}.")
+        what = "is a folder" if out.is_dir() else "does not end in .parquet"
+        raise ConfigError(f"--out must name the index, a file such as photos.parquet, but '{out}' {what}.")
     if not os.path.lexists(out):
         return None
     try:
         return ShapeIndex.read(out)
     except SourceError as error:
-        said = str(error).rstrip(".")
-        raise SourceError(f"{said}; give another --out, or delete it if it is an old index.") from error
+        fix = "name another file with --out, or delete it if it is an old index"
+        raise SourceError(f"'{out}' is no index that can be updated; {fix} ({str(error).rstrip('.')}).") from error
 
 
 def _summary(index: ShapeIndex, result: ScanResult, remarks: Sequence[Remark], out: Path) -> dict[str, Any]:
@@ -129,11 +105,11 @@ def _print(index: ShapeIndex, result: ScanResult, remarks: Sequence[Remark], out
         f"{len(index):,} images ({', '.join(splits)}) of {len(index.classes)} classes, {least:.2f} to {most:.2f} MP, "
         f"median {median:.2f}; problems: {len(index.problems)}, remarks: {len(remarks)}."
     )
-    print(f"{result.num_read:,} headers read, {result.num_reused:,} known; the index is {out}.")
+    print(f"Read {result.num_read:,} headers ({result.num_reused:,} were known) and wrote the index to {out}.")
     if index.problems:
-        print(f"`unsquare train {out} --skip-bad` trains without the problems.", file=sys.stderr)
+        print(f"`unsquare train {out} --skip-bad` trains without these problems.", file=sys.stderr)
     elif index.choices != Choices():
-        print(f"`unsquare train {out}` trains with the choices made here.", file=sys.stderr)
+        print(f"`unsquare train {out}` trains with these --pages and --bits.", file=sys.stderr)
 
 
 def _print_classes(index: ShapeIndex) -> None:
@@ -149,4 +125,4 @@ def _print_classes(index: ShapeIndex) -> None:
         table.add_row(Text(shown(name)), *(f"{by_split[split]:,}" for split in splits))
     Console(highlight=False).print(table)
     if len(counts) > _MOST_CLASSES:
-        print(f"and {len(counts) - _MOST_CLASSES:,} classes more; --json lists all.")
+        print(f"and {len(counts) - _MOST_CLASSES:,} more classes; --json lists all.")

@@ -7,74 +7,34 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
-import tyro
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from unsquare.cli.parsing import parse, print_json
+from unsquare.cli.arguments import VerifyExactArguments
+from unsquare.cli.output import print_json
 from unsquare.errors import ConfigError, UnsquareError, UsageError
 from unsquare.exact.verify.verification import ROUNDING_LIMITS, ExactnessErrors, Verification, named_model, verify_exact
-from unsquare.settings import Range, Seed
 
 _WIDTH = 110  # where the output goes to a file, or the terminal is narrower than the table
-EXAMPLE = "unsquare verify-exact resnet50 efficientnet_b0 --sizes 97x131,128x160"
 
 
-@dataclass(frozen=True, kw_only=True)
-class VerifyExactArguments:
-    """Measure how far a padded batch is from lone images: by the exact network, and by naive padding beside it.
-
-    Each network runs each image alone, unpadded, and then all of them padded on one canvas; the errors are largest
-    difference / largest reference value, of the outputs and of the worst parameter's gradient. In training, the
-    reference for batch norm takes its statistics over the real pixels of all images; dropout and stochastic depth are
-    off, because they draw random numbers. Networks named from timm have random weights, every gain, bias and statistic
-    away from 0 and 1, where errors hide; nothing is downloaded without --pretrained. Networks of your own keep their
-    weights. A network is ill-conditioned where rounding alone moves it so far that no leak could be told. The exit
-    status is 0 where every network that converts is exact, 1 where one is not, cannot be run, or none converts; a
-    network that is refused, with its reason, is no failure beside others."""
-
-    models: tyro.conf.Positional[tuple[str, ...]]
-    """Names of timm's models, or package.module:function for a network of your own: a class or function called without
-    arguments, looked up from this folder too."""
-    sizes: str | None = None
-    """Heights and widths, such as 97x131,128x160; left out, they are drawn."""
-    images: Annotated[int, Range(2, 1024)] = 3
-    """How many sizes to draw."""
-    max_side: Annotated[int, Range(16, 1 << 12)] = 160
-    """The largest side to draw, in pixels."""
-    seed: Seed = 0
-    """Of sizes, pixels and weights."""
-    dtype: Literal["float64", "float32"] = "float64"
-    """The arithmetic; float64 leaves rounding no excuse."""
-    tolerance: Annotated[float, Range(0)] | None = None
-    """The largest error that is exact whatever rounding does; left out, 1e-10 in float64 and 1e-5 in float32."""
-    training: bool = True
-    """Measure training as well as evaluation."""
-    pretrained: bool = False
-    """Use timm's pretrained weights, from the hub."""
-    json: bool = False
-    """Print one JSON object on standard output and nothing else there."""
-
-
-def run(arguments: Sequence[str]) -> int:
+def run(given: VerifyExactArguments) -> int:
     """Run the command; the status is 1 where a network is not exact, or none could be measured."""
-    given = parse(VerifyExactArguments, arguments, command="verify-exact", example=EXAMPLE)
     if not given.models:
-        raise UsageError(f"Verifying needs one or more networks, as in `{EXAMPLE}`.")
+        raise UsageError(f"Verifying needs one or more networks, as in `{given.EXAMPLE}`.")
     sizes = None if given.sizes is None else _parsed_sizes(given.sizes)
     console = Console(stderr=True)
     found: list[Verification] = []
     problems: list[str] = []
     for name in given.models:
-        with console.status(f"{name}: alone, exact, naive"):
+        with console.status(f"measuring {name}"):
             try:
                 measured = verify_exact(
                     _resolved(name, given.seed, pretrained=given.pretrained),
@@ -102,7 +62,7 @@ def run(arguments: Sequence[str]) -> int:
 def _parsed_sizes(text: str) -> list[tuple[int, int]]:
     words = re.split(r"[\s,]+", text.strip())
     if not all(re.fullmatch(r"[1-9]\d{0,5}x[1-9]\d{0,5}", word) for word in words):
-        raise ConfigError(f"sizes must be heights and widths such as 97x131,128x160, but are {text!r}.")
+        raise ConfigError(f"--sizes must be heights and widths such as 97x131,128x160, but are {text!r}.")
     return [(int(height), int(width)) for height, width in (word.split("x") for word in words)]
 
 
