@@ -138,7 +138,7 @@ def test_the_last_limits_are_found(tmp_path, monkeypatch):
 
 
 def test_where_measurements_are_kept(tmp_path, monkeypatch):
-    """Below XDG_CACHE_HOME; where that is unset or empty, below the home's .cache."""
+    """Below XDG_CACHE_HOME; where that is unset or empty, below the home's .cache (on Linux)."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert cache_folder() == tmp_path / "cache" / "unsquare" / "probes"
     monkeypatch.setenv("HOME", str(tmp_path))

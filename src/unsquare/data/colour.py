@@ -35,7 +35,7 @@ Channels = npt.NDArray[Any]
 """(H, W, C) uint8 or uint16."""
 
 
-class Range(NamedTuple):
+class SampleRange(NamedTuple):
     """The values shown as black and as white."""
 
     low: float
@@ -113,21 +113,21 @@ def to_srgb(pixels: Pixels, icc: bytes, mode: str = "RGB") -> Pixels:
     return pixels
 
 
-def value_range(least: float, most: float, *, is_float: bool) -> Range:
+def value_range(least: float, most: float, *, is_float: bool) -> SampleRange:
     """The range by which samples are shown whose depth declares none, from their least and largest value.
 
     The smallest of the usual ones that holds them: [0, 1] for floats, [0, 255], [0, 65535]; values outside all of
     them stretch from least to most.
     """
     if least > most:
-        return Range(0, 1)
+        return SampleRange(0, 1)
     for limit in (1.0, 255.0, 65535.0):
         if least >= 0 and most <= limit and (limit > 1 or is_float):
-            return Range(0, limit)
-    return Range(least, max(most, least + 1e-6))
+            return SampleRange(0, limit)
+    return SampleRange(least, max(most, least + 1e-6))
 
 
-def levels_of(samples: npt.NDArray[Any], shown: Range, dtype: npt.DTypeLike = np.uint8) -> Channels:
+def levels_of(samples: npt.NDArray[Any], shown: SampleRange, dtype: npt.DTypeLike = np.uint8) -> Channels:
     """The samples as whole numbers, 0 at the low end of the range and the largest of their type at the high one.
 
     Whole numbers from zero to a power of two keep their upper eight bits; the rest is rounded.
@@ -193,9 +193,9 @@ def _grey(image: Image.Image) -> npt.NDArray[np.uint8]:
     """Grey of more than 8 bits as (H, W, 1) bytes."""
     values = np.asarray(image)[..., None]
     if image.mode.startswith("I;16"):
-        return levels_of(values, Range(0, (1 << _declared_bits(image)) - 1))
+        return levels_of(values, SampleRange(0, (1 << _declared_bits(image)) - 1))
     if image.format == "PPM":
-        return levels_of(values, Range(0, 65535 if image.mode == "I" else 1))
+        return levels_of(values, SampleRange(0, 65535 if image.mode == "I" else 1))
     finite = values[np.isfinite(values)]
     least, most = (float(finite.min()), float(finite.max())) if finite.size else (np.inf, -np.inf)
     return levels_of(values, value_range(least, most, is_float=image.mode == "F"))

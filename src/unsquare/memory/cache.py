@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from platformdirs import user_cache_path
 
 from unsquare.files import write_text
 
@@ -20,8 +21,8 @@ VERSION = 1
 
 
 def cache_folder() -> Path:
-    """Where measurements are kept: below `XDG_CACHE_HOME`, or `~/.cache`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unsquare" / "probes"
+    """Where measurements are stored: below the user's cache folder, which `XDG_CACHE_HOME` moves."""
+    return user_cache_path("unsquare", appauthor=False) / "probes"
 
 
 def remember_limits(backbone: str, precision: str, device: str, limits: Mapping[str, Any]) -> None:
