@@ -1,5 +1,7 @@
 """The front door: what may be imported, and how light it is."""
 
+import ast
+import inspect
 import subprocess
 import sys
 
@@ -41,6 +43,14 @@ def test_the_public_names_are_these():
         "write_report",
     ]
     assert all(getattr(unsquare, name) is not None for name in unsquare.__all__)
+
+
+def test_type_checkers_see_the_public_names():
+    """Each name that is loaded at first use is also imported from its home where only type checkers look."""
+    tree = ast.parse(inspect.getsource(unsquare))
+    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    seen = {alias.asname: node.module for node in block.body for alias in node.names}
+    assert seen == unsquare._HOMES
 
 
 def test_names_stay_what_they_are_whatever_is_imported():

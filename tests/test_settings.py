@@ -57,11 +57,11 @@ class Sample:
         ({"choice": "lefd"}, "choice must be one of left, right, but is 'lefd'; did you mean left?"),
         ({"choice": np.zeros(3)}, "choice must be one of left, right, but is of type ndarray."),
         ({"switch": 1}, "switch must be True or False, but is 1."),
-        ({"text": b"x"}, "text must be a text, but is b'x'."),
-        ({"path": ""}, "path must be the name of a file or folder or None, but is ''."),
-        ({"path": "a\0b"}, "path must be the name of a file or folder"),
-        ({"path": 3}, "path must be the name of a file or folder or None, but is 3."),
-        ({"several": "12"}, "several must be a list, each part a whole number from 1 to 4, but is '12'."),
+        ({"text": b"x"}, "text must be a string, but is b'x'."),
+        ({"path": ""}, "path must be a path or None, but is ''."),
+        ({"path": "a\0b"}, "path must be a path"),
+        ({"path": 3}, "path must be a path or None, but is 3."),
+        ({"several": "12"}, "several must be a list, each item a whole number from 1 to 4, but is '12'."),
         ({"several": [1, 5]}, "several must be at most 4, but is 5."),
         ({"several": {1}}, "several must be a list"),
     ],
@@ -226,7 +226,7 @@ def test_arguments_are_checked_as_settings_are() -> None:
     )
     assert is_dataclass(_function(Path("a"), Sample())[1])
     for wrong, message in (
-        ({"source": ""}, "source must be the name of a file or folder, but is ''"),
+        ({"source": ""}, "source must be a path, but is ''"),
         ({"settings": {}}, "settings must be a Sample or None, but is {}"),
         ({"settings": Sample}, "settings must be a Sample or None, but is the class Sample itself"),
         ({"rows": 3}, "rows must be a list or another iterable, but is 3"),

@@ -52,7 +52,7 @@ def train(
         The run folder.
 
     Raises:
-        UnsquareError: something that can be mended; the message says how.
+        UnsquareError: something that the user can fix; the message says how.
         Stopped: Ctrl-C or SIGTERM stopped the run, which is saved.
     """
     config = with_settings(config or TrainConfig(), settings)
@@ -86,7 +86,7 @@ def resume(
         The run folder.
 
     Raises:
-        UnsquareError: something that can be mended; the message says how.
+        UnsquareError: something that the user can fix; the message says how.
         Stopped: Ctrl-C or SIGTERM stopped the run, which is saved.
     """
     folder = start.resume(run, config, epochs=epochs, changed_pictures=changed_pictures, quiet=quiet)
@@ -140,7 +140,7 @@ def profile(
         The content of `profile.json`, and the page.
 
     Raises:
-        UnsquareError: something that can be mended; the message says how.
+        UnsquareError: something that the user can fix; the message says how.
     """
     shape = None if canvas is None else checked_shape(canvas, "canvas")
     folder = Path(subject)

@@ -1,13 +1,13 @@
 """What a user can get wrong.
 
-Every error that a user can mend is one sentence with the rule, what was received and what to do; the
+Every error that a user can fix is one sentence with the rule, what was received and what to do; the
 command line prints it without a traceback and exits with 1, or with 2 where the command itself is incomplete. A mistake
 of the programmer is an assertion.
 """
 
 
 class UnsquareError(Exception):
-    """The root of everything that a user can mend."""
+    """The root of everything that a user can fix."""
 
 
 class SourceError(UnsquareError):

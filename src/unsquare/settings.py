@@ -2,10 +2,11 @@
 
 A setting's annotation says its type, and `Range` in `Annotated` which numbers it may be. Every dataclass of settings
 calls `check_settings` in `__post_init__`, and public functions are decorated with `checks_arguments`, so whoever makes
-the values, the same sentence names what is wrong. What means the same is taken and made the annotated type: NumPy's
-numbers, whole floats such as 16e6 for whole numbers, whole numbers for floats, texts for paths, lists for tuples, and
-texts such as 16MP for numbers of pixels (`PixelCount`). No float may be infinite or not a number. A flag is a text, so
-`from_text` reads numbers of every kind first. What else a function is given (arrays, tensors) it checks itself.
+the values, the same sentence names what is wrong. What means the same is accepted and becomes the annotated type:
+NumPy's numbers, whole floats such as 16e6 for whole numbers, whole numbers for floats, texts for paths, lists for
+tuples, and texts such as 16MP for numbers of pixels (`PixelCount`). No float may be infinite or not a number. A flag is
+a text, so `from_text` reads numbers of every kind first. What else a function is given (arrays, tensors) it checks
+itself.
 
 msgspec and cattrs were the alternatives: msgspec ignores names of a dataclass that it does not know and takes no NumPy
 numbers, cattrs calls the type, so that True and "3" pass as numbers, and both need every sentence written again.
@@ -40,7 +41,7 @@ Config = TypeVar("Config")
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 MOST_EPOCHS = 1_000_000
-"""A run of more is a slip of the pen: at a second an epoch it would take eleven days."""
+"""More is a typo: at a second an epoch, such a run would take eleven days."""
 MOST_WORKERS = 1024
 """Threads of one kind: each takes memory, and no machine has as many cores to spare."""
 
@@ -49,7 +50,7 @@ _WRONG = object()
 # What file systems take; a longer name fails wherever it is looked at.
 _LONGEST_NAME, _LONGEST_PATH = 255, 4095
 _MOST_SHOWN = 80
-"""Letters of a received value that an error shows."""
+"""Characters of a received value that an error shows."""
 _PIXELS = re.compile(r"([0-9][0-9_]{0,30}(?:\.[0-9]{1,30})?)\s*([kmg]?)(?:p|px|pixels)", re.IGNORECASE)
 _EXPONENTS = {"": 0, "k": 3, "m": 6, "g": 9}
 
@@ -135,7 +136,7 @@ def changed(settings: Config, values: Mapping[str, Any]) -> Config:
     """The settings with some changed, each by its name.
 
     Raises:
-        ConfigError: there is no setting of a name, or it may not have that value.
+        ConfigError: a setting does not exist, or may not have that value.
     """
     known = [field.name for field in fields(settings)]  # type: ignore[arg-type]
     for name in values:
@@ -145,7 +146,7 @@ def changed(settings: Config, values: Mapping[str, Any]) -> Config:
 
 
 def meant(name: str, known: Iterable[str]) -> str:
-    """The end of a sentence on a name that is not known: what others call so, the nearest names, or all."""
+    """The end of a sentence on an unknown name: what it means elsewhere, the nearest names, or all."""
     known = list(known)
     if hint := synonym(str(name), known):
         return hint
@@ -352,8 +353,8 @@ _NAMES: dict[Any, str] = {
     bool: "True or False",
     int: "a whole number",
     float: "a finite number",
-    str: "a text",
-    Path: "the name of a file or folder",
+    str: "a string",
+    Path: "a path",
     collections.abc.Callable: "a function",
     collections.abc.Iterable: "a list or another iterable",
     type(None): "None",
@@ -374,7 +375,7 @@ def _words(hint: Any) -> str:
         return f"one of {', '.join(arguments)}"
     if origin is tuple:
         number = "" if arguments[-1] is Ellipsis else f" of {len(arguments)}"
-        return f"a list{number}, each part {_words(arguments[0])}"
+        return f"a list{number}, each item {_words(arguments[0])}"
     if origin in _NAMES:
         return _NAMES[origin]
     return _NAMES.get(hint) or f"{'an' if hint.__name__[0] in 'AEIOU' else 'a'} {hint.__name__}"

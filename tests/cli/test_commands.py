@@ -238,13 +238,13 @@ def limits_of(command, *arguments):
 
 
 def test_a_plan_says_whose_limits_it_assumes(command, make_folder, tmp_path, monkeypatch):
-    """An accelerator's where nothing was measured; else what was measured here last, unless flags say otherwise."""
+    """An accelerator's where nothing was measured; else those measured here last, unless flags say otherwise."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("COLUMNS", "500")
     folder = make_folder(num_images=8)
     values, text = limits_of(command, folder)
     assert values["limits"]["launch_pixels"] == 1_000_000
-    assert "an accelerator's, since nothing was measured here" in text
+    assert "typical of an accelerator, since nothing was measured here" in text
     old = Limits(budget_pixels=7_000_000, launch_pixels=1 << 10)
     new = Limits(budget_pixels=5_000_000, launch_pixels=1 << 14, pixels_per_s=123_456)
     for backbone, limits in (("resnet18", old), ("resnet10t", new)):
@@ -259,7 +259,7 @@ def test_a_plan_says_whose_limits_it_assumes(command, make_folder, tmp_path, mon
     assert "with resnet10t in 32-true on cpu: Some CPU" in page.read_text()
     values, _ = limits_of(command, folder, "--launch-pixels", "77")
     assert (values["limits"]["budget_pixels"], values["limits"]["launch_pixels"]) == (5_000_000, 77)
-    assert "price of a launch as given" in values["limits_source"]
+    assert "launch cost as given" in values["limits_source"]
     values, _ = limits_of(command, folder, "--budget-pixels", "9000")
     assert values["limits"]["launch_pixels"] == DeviceConfig().launch_pixels
     assert f"--launch-pixels {1 << 14} was measured here" in values["limits_source"]
@@ -283,7 +283,7 @@ def test_limits_that_do_not_hold_the_largest_picture_are_not_assumed(command, ma
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     remember_limits("resnet18", "32-true", "cpu: Some CPU", asdict(Limits(budget_pixels=300)))
     source = limits_of(command, make_folder(num_images=4))[0]["limits_source"]
-    assert "an accelerator's, since the largest picture is above the 300 pixels measured here" in source
+    assert "typical of an accelerator, since the largest picture exceeds the 300 pixels measured here" in source
 
 
 def test_a_plan_with_the_flags_of_a_run_is_the_runs(command, trained, tmp_path):

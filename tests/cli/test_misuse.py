@@ -39,9 +39,9 @@ def refusal(capsys):
             "--seed 1180591620717411303424",
             "seed must be at most 9,223,372,036,854,775,807, but is 1180591620717411303424",
         ),
-        ("--memory 1e400GiB", "An amount of memory is a number and a unit such as 8GiB"),
-        ("--memory nan%", "An amount of memory"),
-        ("--memory 200%", "An amount of memory"),
+        ("--memory 1e400GiB", "A memory size must be a number and a unit, such as 8GiB"),
+        ("--memory nan%", "A memory size must be"),
+        ("--memory 200%", "A memory size must be"),
         ("--pyramid 1000000", "pyramid must be at most 64, but is 1000000"),
         ("--pyramid 64 64", "pyramid must list levels that make from 1 to 4,096 bins, but [64, 64] make 8,192"),
         ("--optimizer adahessian", "The optimizer must work with gradients alone"),
@@ -80,8 +80,8 @@ def test_a_wrong_setting_is_refused_before_a_folder_is_made(refusal, make_folder
         (b"optimizer = 3\n", "optimizer must be a table of settings, but is 3"),
         (b"[optimizer]\nepochs = 'many'\n", "epochs must be a whole number from 1 to 1,000,000, but is 'many'"),
         (b"[learning_rate]\nlr = nan\n", "lr must be a finite number above 0"),
-        (b"[model]\nweights = 1979-05-27\n", "weights must be the name of a file or folder or None"),
-        (b"[model]\npyramid = [[1]]\n", "pyramid must be a list, each part a whole number from 1 to 64"),
+        (b"[model]\nweights = 1979-05-27\n", "weights must be a path or None"),
+        (b"[model]\npyramid = [[1]]\n", "pyramid must be a list, each item a whole number from 1 to 64"),
     ],
 )
 def test_a_wrong_settings_file_is_refused(refusal, make_folder, tmp_path, content, message):
@@ -124,7 +124,7 @@ def test_a_run_folder_that_cannot_be(refusal, make_folder, tmp_path, out):
     """No name, a name below a file, and one longer than file systems take."""
     (tmp_path / "file").write_text("")
     said = refusal("train", make_folder(num_images=2), "--out", out and tmp_path / out, *FAST)
-    assert "must be the name of a file or folder" in said or "cannot be written" in said
+    assert "must be a path" in said or "cannot be written" in said
 
 
 def test_a_tensor_that_does_not_fit_is_named(refusal, make_folder, tmp_path):

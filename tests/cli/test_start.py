@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from unsquare.cli import COMMANDS
+from unsquare import cli, torchvision_guard
+from unsquare.cli import COMMANDS, main
 from unsquare.cli.arguments import ARGUMENTS
 
 HEAVY = ("torch", "torchvision", "timm", "lightning_fabric", "pytorch_lightning", "torchmetrics", "matplotlib")
@@ -78,3 +81,39 @@ def test_settings_need_no_torch() -> None:
         "assert 'max_pixels = 16000000' in to_toml(config); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("words", [["--verbose", "report", "run"], ["report", "run", "--verbose"], ["report", "run"]])
+def test_messages_are_printed_on_request(
+    words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the library logs is printed with --verbose, before or after the command, and else not."""
+
+    def run(given: object) -> int:
+        logging.getLogger("unsquare.torchvision_guard").info("said")
+        return 0
+
+    monkeypatch.setattr(cli, "importlib", SimpleNamespace(import_module=lambda name: SimpleNamespace(run=run)))
+    assert main(words) == 0
+    assert capsys.readouterr().err == ("unsquare: said\n" if "--verbose" in words else "")
+    assert logging.getLogger("unsquare").handlers == []
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, AttributeError])
+def test_a_failing_operator_of_torchvision_is_explained(
+    kind: type[Exception], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One sentence in place of a traceback where torchvision does not fit torch; other errors are raised."""
+
+    def run(given: object) -> int:
+        raise kind("torchvision::nms cannot be called")
+
+    monkeypatch.setattr(cli, "importlib", SimpleNamespace(import_module=lambda name: SimpleNamespace(run=run)))
+    monkeypatch.setattr(torchvision_guard, "_declarations", [])
+    with pytest.raises(kind, match="nms"):
+        main(["report", "run"])
+    monkeypatch.setattr(torchvision_guard, "_declarations", [object()])
+    assert main(["report", "run"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("unsquare: The installed torchvision does not fit the installed torch; install")
+    assert said.endswith("(torchvision::nms cannot be called)\n")

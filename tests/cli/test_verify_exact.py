@@ -83,7 +83,7 @@ def test_ill_conditioned_is_a_failure_with_its_sentence(own: str, capsys: pytest
     assert main(["verify-exact", own, *words]) == 1
     out = " ".join(capsys.readouterr().out.split())
     assert "Chaotic is ill-conditioned: rounding alone moves its lone images so far" in out
-    assert "give it other weights" in out
+    assert "use other weights" in out
     assert main(["verify-exact", *words, "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["models"][0]["status"] == "ill-conditioned"
     assert main(["verify-exact", *words, "--dtype", "float32"]) == 1

@@ -23,14 +23,14 @@ def test_a_part_of_what_is_there_is_read(text, part):
     assert amounts.parse_bytes(text, available=1 << 30) == int(part * (1 << 30))
     with pytest.raises(ConfigError, match="80%"):
         amounts.parse_bytes("101%", available=1 << 30)
-    with pytest.raises(ConfigError, match="An amount of memory"):
+    with pytest.raises(ConfigError, match="A memory size must be"):
         amounts.parse_bytes(text)
 
 
 @pytest.mark.parametrize("text", ["", "8 parsecs", "-1GiB", "GiB", "1.2.3GB", "0"])
 def test_nonsense_is_refused(text):
     """What is no amount is quoted back."""
-    with pytest.raises(ConfigError, match="An amount of memory"):
+    with pytest.raises(ConfigError, match="A memory size must be"):
         amounts.parse_bytes(text)
 
 

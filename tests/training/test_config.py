@@ -52,7 +52,7 @@ def test_what_a_file_leaves_out_has_its_default():
         ("[plan]\nsteps = 'sorted'\n", "steps must be .*mixed.*b2b"),
         ("[model]\npool = 'sum'\n", "pool must be .*spp.*catavgmax.*'sum'"),
         ("[optimizer]\nepochs = 0\n", "epochs must be at least 1"),
-        ("[device]\nmemory = '8 parsecs'\n", "An amount of memory"),
+        ("[device]\nmemory = '8 parsecs'\n", "A memory size must be"),
         ("[[[", "must be a TOML file"),
         ("a = " + "[" * 5000, "must be a TOML file"),
         ("[plan]\nseed = " + "9" * 5000, "must be a TOML file"),

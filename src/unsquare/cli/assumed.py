@@ -1,4 +1,4 @@
-"""Which limits a plan assumes where no run says them, and whose they are: figures mean nothing without that.
+"""Which limits a plan assumes where no run names them, and where they come from: figures mean nothing without that.
 
 `unsquare plan` with some flags shows what `unsquare train` with the same flags would do here. Without a budget,
 training measures the device: so a plan takes what training measured on this machine last, and an accelerator's figures
@@ -16,12 +16,12 @@ from unsquare.memory.cache import last_limits
 from unsquare.plan.config import Limits
 
 PINNED_LAUNCH_PIXELS = 500_000
-"""The price of a launch that training takes with `--budget-pixels` alone, an accelerator's."""
+"""The launch cost that training assumes with `--budget-pixels` alone, typical of an accelerator."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Assumed:
-    """Limits, and whose they are."""
+    """Limits, and where they come from."""
 
     limits: Limits
     source: str
@@ -68,23 +68,24 @@ def assumed_limits(given: Mapping[str, Any], largest_pixels: int) -> Assumed:
     if "budget_pixels" in given:
         limits = Limits(**{"launch_pixels": PINNED_LAUNCH_PIXELS, **given})
         return Assumed(limits=limits, source=_source_of_pinned(given, measured))
-    limits, source = Limits(), "an accelerator's, since nothing was measured here yet; --limits-of names a run"
+    source = "typical of an accelerator, since nothing was measured here yet; --limits-of takes those of a run"
+    limits = Limits()
     if measured is not None and measured.limits.largest_pixels >= largest_pixels:
         limits, source = measured.limits, f"as {measured.what}"
     elif measured is not None:
         source = (
-            f"an accelerator's, since the largest picture is above the {measured.limits.largest_pixels:,} pixels "
-            f"{measured.what}"
+            "typical of an accelerator, since the largest picture exceeds the "
+            f"{measured.limits.largest_pixels:,} pixels {measured.what}"
         )
     if "launch_pixels" in given:
-        source += "; the price of a launch as given"
+        source += "; launch cost as given"
     return Assumed(limits=replace(limits, **given), source=source)
 
 
 def _source_of_pinned(given: Mapping[str, Any], measured: LastLimits | None) -> str:
     if "launch_pixels" in given:
         return "as given"
-    source = "the budget as given; the price of a launch an accelerator's, as `unsquare train --budget-pixels` takes it"
+    source = "budget as given; launch cost typical of an accelerator, as in `unsquare train --budget-pixels`"
     if measured is None:
         return source
-    return f"{source}, where --launch-pixels {measured.limits.launch_pixels} was {measured.what}"
+    return f"{source}; --launch-pixels {measured.limits.launch_pixels} was {measured.what}"

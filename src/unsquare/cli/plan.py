@@ -38,9 +38,8 @@ def run(given: PlanArguments) -> int:
     with progress_bar("reading headers") as progress:
         index = scan_source(given.index, progress=progress)
     if index.problems:
-        print(
-            f"Skipped {len(index.problems):,} files that cannot be read; `unsquare scan` lists them.", file=sys.stderr
-        )
+        num = len(index.problems)
+        print(f"Skipped {num:,} unreadable file{'s' * (num > 1)}; `unsquare scan` lists them.", file=sys.stderr)
     split = given.split or ("train" if np.any(index.splits == "train") else None)
     there = sorted({name for name in index.splits.tolist() if name})
     if split is not None:
@@ -77,7 +76,7 @@ def _limits_of(run: Path) -> Assumed:
     if not (run / "plan.json").is_file():
         raise RunError(f"Limits are read from a run's plan.json, but {run} has none; give the folder that --out named.")
     plan = read_json(run / "plan.json", Plan, "give the folder of another run")
-    return Assumed(limits=Limits.from_dict(plan["limits"]), source=f"those of the run {shown(run.resolve().name)}")
+    return Assumed(limits=Limits.from_dict(plan["limits"]), source=f"measured by the run {shown(run.resolve().name)}")
 
 
 def _write_page(

@@ -81,7 +81,7 @@ def _print_profile(found: Mapping[str, Any]) -> None:
     if attribution is None:
         return
     console.print(
-        f"\nAttributed with {attribution['images']:,} of the {sweep['largest_images']:,} images that fit (attribution "
+        f"\nMeasured by layer with {attribution['images']:,} of the {sweep['largest_images']:,} images that fit (which "
         f"takes memory, too): the peak, {format_bytes(attribution['peak_bytes'])}, is reached "
         f"{'between passes' if not attribution['phase'] else 'in ' + attribution['phase']} at "
         f"{attribution['at'] or 'the input'}."

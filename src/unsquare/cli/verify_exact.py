@@ -21,6 +21,7 @@ from unsquare.cli.arguments import VerifyExactArguments
 from unsquare.cli.output import print_json
 from unsquare.errors import ConfigError, UnsquareError, UsageError
 from unsquare.exact.verify.verification import ROUNDING_LIMITS, ExactnessErrors, Verification, named_model, verify_exact
+from unsquare.torchvision_guard import explanation
 
 _WIDTH = 110  # where the output goes to a file, or the terminal is narrower than the table
 
@@ -84,7 +85,7 @@ def _resolved(name: str, seed: int, *, pretrained: bool) -> nn.Module | str:
         place = f" ({Path(step.filename).name}, line {step.lineno})" if own else ""
         raise ConfigError(
             "A network of your own is given as package.module:function, which needs no arguments, but making this one "
-            f"fails: {type(error).__name__}: {error}{place}."
+            f"fails: {type(error).__name__}: {error}{place}. {explanation(error)}".rstrip()
         ) from error
     if not isinstance(made, nn.Module):
         raise ConfigError(f"{name!r} must make a torch.nn.Module, but makes a {type(made).__name__}.")
@@ -125,12 +126,12 @@ def _print(found: list[Verification]) -> None:
             )
         if each.moving:
             console.print(
-                f"{each.model} keeps state that moves with every call in training ({', '.join(each.moving[:3])}): "
-                "images of one batch find another state than images one after another, so no batch is exact there.",
+                f"{each.model} has state that changes with every call in training ({', '.join(each.moving[:3])}): "
+                "images of one batch meet another state than images one after another, so no batch is exact there.",
                 highlight=False,
             )
         if each.status == "ill-conditioned":
-            fix = "give it other weights, such as trained ones" if each.dtype == "float64" else "judge it in float64"
+            fix = "use other weights, such as trained ones" if each.dtype == "float64" else "judge it in float64"
             console.print(
                 f"{each.model} is ill-conditioned: rounding alone moves its lone images so far that a leak could not "
                 f"be told from it; {fix}.",

@@ -1,4 +1,4 @@
-"""How training changes a picture: a random crop, flips, quarter turns, colour; the shape is known beforehand.
+"""How training changes a picture: a random crop, flips, quarter turns, color; the shape is known beforehand.
 
 Shapes are the plan's business, so the plan decides crop and turn; where to crop, flips and colours are drawn
 here from a generator of the image's own, so that they depend on neither rank nor worker nor order. Nothing

@@ -1,4 +1,4 @@
-"""Amounts of memory as people write and read them: `8GiB`, `500MB`, `80%`."""
+"""Memory sizes as people write and read them: `8GiB`, `500MB`, `80%`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def parse_bytes(text: str, available: int | None = None) -> int:
     """The number of bytes that a text such as `8GiB`, `500MB` or `6e9` stands for; `8G` is 8 GiB.
 
     Args:
-        text: the amount; where `available` is given it may be a part of that, such as `80%`.
+        text: the size; where `available` is given it may be a percentage of that, such as `80%`.
         available: what 100 % is, in bytes.
     """
     part = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*%\s*", text)
@@ -33,9 +33,9 @@ def parse_bytes(text: str, available: int | None = None) -> int:
     except ValueError:
         number = 0.0
     if unit is None or not 1 <= number * unit <= MOST_BYTES:
-        hint = "" if available is None else ", or a part of what is there such as 80%"
+        hint = "" if available is None else ", or a percentage such as 80%"
         raise ConfigError(
-            f"An amount of memory is a number and a unit such as 8GiB or 500MB{hint}, but got {received(text)}."
+            f"A memory size must be a number and a unit, such as 8GiB or 500MB{hint}, but is {received(text)}."
         )
     return int(number * unit)
 

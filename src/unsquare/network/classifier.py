@@ -131,7 +131,7 @@ def create_backbone(config: ModelConfig, load: bool) -> Any:
     """The stock backbone that the settings name, without its head.
 
     Raises:
-        ConfigError: timm has no such model, or its weights cannot be had.
+        ConfigError: timm has no such model, or its weights cannot be loaded.
     """
     check_backbone_name(config.backbone)
     options: dict[str, Any] = {"drop_path_rate": config.drop_path} if config.drop_path else {}
@@ -161,7 +161,7 @@ def check_model(config: ModelConfig) -> None:
     """Make the network once, without data unless it has weights to load, before all headers are read.
 
     Raises:
-        ConfigError: timm has no such backbone, or its weights cannot be had.
+        ConfigError: timm has no such backbone, or its weights cannot be loaded.
         ExactError: it cannot be made exact.
     """
     has_weights = config.pretrained or config.weights is not None

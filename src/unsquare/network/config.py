@@ -46,10 +46,10 @@ class ModelConfig:
     def __post_init__(self) -> None:
         check_settings(self)
         if self.pretrained and self.weights is not None:
-            raise ConfigError("pretrained and weights both say where the weights come from; give one of them.")
+            raise ConfigError("pretrained and weights exclude each other: both name the starting weights; give one.")
         check_levels(self.pyramid, "pyramid")
         if self.weights is not None and not is_utf8(str(self.weights)):
-            raise ConfigError(f"weights must have a name in UTF-8, since settings are kept, but is {self.weights}.")
+            raise ConfigError(f"weights must be a path in UTF-8, as config.toml is, but is {self.weights}.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +79,7 @@ class DeviceConfig:
     """Memory budget, such as 8GiB (default: what is free). A part of the memory, such as 80%, too: of the whole process
     on a CPU, of the device on a GPU."""
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Device: auto, cpu, cuda or mps. auto takes the best there is."""
+    """Device: auto, cpu, cuda or mps. auto takes the best available one."""
     precision: Literal["auto", "bf16-mixed", "32-true"] = "auto"
     """Numeric precision: auto, bf16-mixed or 32-true. auto takes bf16 where the device multiplies in bf16 natively,
     fp32 elsewhere."""
