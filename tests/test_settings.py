@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from unsquare.demo.materials import MaterialsConfig
 from unsquare.errors import ConfigError, UsageError
 from unsquare.plan.config import Limits
-from unsquare.settings import Range, changed, check_settings, checked, checks_arguments, from_text, received
+from unsquare.settings import PixelCount, Range, changed, check_settings, checked, checks_arguments, from_text, received
 from unsquare.shapes import Geometry
 from unsquare.training.config import TrainConfig, from_toml, to_toml
 
@@ -141,12 +141,13 @@ def test_every_number_among_the_settings_has_bounds(kind: type) -> None:
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        *(("16MP", 16_000_000), ("16e6", 16_000_000), ("16_000_000", 16_000_000), (" 2.5 Mp ", 2_500_000)),
-        *((16e6, 16_000_000), ("640kP", 640_000), ("2 gp", 2_000_000_000), ("4096px", 4096), ("0.3MP", 300_000)),
+        *(("16MP", 16_000_000), (16e6, 16_000_000), (16_000_000, 16_000_000), (" 2.5 Mp ", 2_500_000)),
+        *(("1_000kP", 1_000_000), ("640kP", 640_000), ("2 gp", 2_000_000_000), ("4096px", 4096), ("0.3MP", 300_000)),
     ],
 )
 def test_pixels_may_have_a_unit(given: Any, expected: int) -> None:
-    """Python, TOML and flags take the same texts and numbers for a number of pixels, and for nothing else."""
+    """Python, TOML and flags take the same units for a number of pixels, and for nothing else."""
+    assert from_text(PixelCount, str(given), "x") == expected
     assert Geometry(max_pixels=given).max_pixels == expected
     assert type(Geometry(max_pixels=given).max_pixels) is int
     shown = f'"{given}"' if isinstance(given, str) else given
@@ -155,7 +156,10 @@ def test_pixels_may_have_a_unit(given: Any, expected: int) -> None:
         Geometry(min_side="16MP")
 
 
-@pytest.mark.parametrize("wrong", ["16MB", "MP", "-1MP", "1.5px", "1e3MP", "", "0MP", "9" * 40 + "GP", "nan", "1e400"])
+WRONG_PIXELS = ["16MB", "16e6", "3", "MP", "-1MP", "1.5px", "1e3MP", "", "0MP", "9" * 40 + "GP", "nan", "1e400"]
+
+
+@pytest.mark.parametrize("wrong", WRONG_PIXELS)
 def test_what_is_no_number_of_pixels_is_refused(wrong: str) -> None:
     """Other units, fractions of a pixel, and more than any picture has."""
     with pytest.raises(ConfigError, match="max_pixels must be"):

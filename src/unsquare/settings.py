@@ -89,7 +89,7 @@ class _PixelUnit:
 
 
 PixelCount = Annotated[int, _PixelUnit()]
-"""A number of pixels: 16_000_000, 16e6, or a text such as `16MP`, `16e6` or `16_000_000`."""
+"""A number of pixels: 16_000_000, 16e6, or a text with a unit such as `16MP`, `640kP` or `4096px`."""
 
 
 def _plain(bound: float | None) -> str:
@@ -212,10 +212,10 @@ def _read(text: str) -> Any:
 
 
 def _read_pixels(text: str) -> Any:
-    """As `_read`, with units."""
+    """The number that a text with a unit stands for; the text itself where it is none."""
     found = _PIXELS.fullmatch(text.strip())
     if found is None:
-        return _read(text)
+        return text
     number = Decimal(found[1]).scaleb(_EXPONENTS[found[2].lower()])
     return int(number) if number == number.to_integral_value() else float(number)
 

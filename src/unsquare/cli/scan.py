@@ -16,7 +16,6 @@ from rich.text import Text
 
 from unsquare.cli.arguments import ScanArguments
 from unsquare.cli.output import print_json, progress_bar
-from unsquare.data.verify import verify
 from unsquare.errors import ConfigError, SourceError
 from unsquare.index.choices import Choices
 from unsquare.index.remarks import class_counts, find_remarks
@@ -39,6 +38,8 @@ def run(given: ScanArguments) -> int:
             f"'{given.out}' is the index of another source, '{previous.root}'; name another file with --out."
         )
     if given.verify:
+        from unsquare.data.verify import verify  # loads every decoder
+
         with progress_bar("decoding") as progress:
             index = verify(index, workers=given.workers, progress=progress)
     try:
