@@ -258,7 +258,7 @@ class VerifyExactArguments(Arguments):
     reference for batch norm takes its statistics over the real pixels of all images; dropout and stochastic depth are
     off, because they draw random numbers. timm models have random weights, every gain, bias and statistic away from 0
     and 1, where errors hide; nothing is downloaded without --pretrained. Networks of your own keep their weights. A
-    network is ill-conditioned where rounding alone moves it so far that no leak could be told.
+    network is ill-conditioned where rounding alone moves it so far that a leak could not be detected.
 
     The exit status is 0 where every network that converts is exact; 1 where one is not exact or cannot be run, or none
     converts. A network that is refused, with its reason, is no failure beside others.

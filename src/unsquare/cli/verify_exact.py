@@ -134,7 +134,7 @@ def _print(found: list[Verification]) -> None:
             fix = "use other weights, such as trained ones" if each.dtype == "float64" else "judge it in float64"
             console.print(
                 f"{each.model} is ill-conditioned: rounding alone moves its lone images so far that a leak could not "
-                f"be told from it; {fix}.",
+                f"be detected; {fix}.",
                 highlight=False,
             )
 
