@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from unsquare.plan.config import PlanConfig as PlanConfig
     from unsquare.plan.planner import plan_epoch as plan_epoch
     from unsquare.plan.stream import plan_stream as plan_stream
-    from unsquare.report.page import write_report as write_report
+    from unsquare.report.run.page import write_report as write_report
     from unsquare.shapes import Geometry as Geometry
     from unsquare.shapes import Shape as Shape
     from unsquare.training.config import TrainConfig as TrainConfig
@@ -71,7 +71,7 @@ _HOMES = {
     "train": "unsquare.api",
     "undo_exact": "unsquare.exact.convert",
     "verify_exact": "unsquare.exact.verify.verification",
-    "write_report": "unsquare.report.page",
+    "write_report": "unsquare.report.run.page",
 }
 
 __all__ = ["__version__", *_HOMES]

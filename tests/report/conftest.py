@@ -35,7 +35,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     """A small complete run folder."""
-    return _write_run(tmp_path / "run", num_images=80, num_steps=12)
+    return _write_run(tmp_path / "run", num_images=480, num_steps=12)
 
 
 @pytest.fixture

@@ -89,7 +89,7 @@ def _write_page(
     table: PlanTable,
     figures: Ledger,
 ) -> Path:
-    from unsquare.report.plan_page import PlanView, write_plan_page  # loads matplotlib, which plans do without
+    from unsquare.report.plan.page import PlanView, write_plan_page  # loads matplotlib, which plans do without
 
     sizes = given.geometry.crop(given.geometry.resize(index.sizes))
     policies = [_other_form(plan, given, assumed.limits, index)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from unsquare.cli.arguments import ReportArguments
-from unsquare.report.page import report_of
+from unsquare.report.run.page import report_of
 
 
 def run(given: ReportArguments) -> int:

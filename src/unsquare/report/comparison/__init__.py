@@ -1,0 +1,1 @@
+"""The page on two plans, before and after."""

@@ -1,0 +1,1 @@
+"""What every page is made of: its content, its template, figures, words and numbers."""

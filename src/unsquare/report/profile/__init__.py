@@ -1,0 +1,1 @@
+"""The page on what holds the memory of a network."""

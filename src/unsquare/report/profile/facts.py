@@ -1,0 +1,69 @@
+"""What `unsquare profile` wrote, checked, and what its page shows beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from unsquare.errors import RunError
+from unsquare.report.kit.trace import MemoryTrace, trace_of
+from unsquare.runs.reading import reason, require_version
+from unsquare.runs.schemas import PROFILE_VERSION, LayerRow, Profile, Sweep
+
+MOST_LAYERS = 15
+
+
+def profile_of(values: Mapping[str, Any]) -> Profile:
+    """A profile from the content of profile.json.
+
+    Raises:
+        RunError: it is of another version, or not as its schema says.
+    """
+    require_version(values.get("version"), PROFILE_VERSION, "profile.json")
+    try:
+        return msgspec.convert(values, Profile)
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"profile.json cannot be read ({reason(error)}); profile again, or move it away.") from error
+
+
+def trace_of_profile(profile: Profile) -> MemoryTrace | None:
+    """Memory against time during the sweep; None where it was not watched."""
+    return None if profile.watch is None else trace_of(msgspec.structs.asdict(profile.watch))
+
+
+def predicted_bytes(sweep: Sweep, images: float) -> float:
+    """The predicted peak of a batch of the sweep's canvas."""
+    per_image = sweep.memory.bytes_per_pixel * sweep.canvas[0] * sweep.canvas[1] + sweep.memory.bytes_per_image
+    return sweep.memory.fixed_bytes + images * per_image
+
+
+def prediction_errors(sweep: Sweep) -> list[float]:
+    """Of each batch, smallest first, the predicted over the measured peak, minus 1."""
+    return [row.predicted_bytes / row.peak_bytes - 1 for row in sorted(sweep.rows, key=lambda row: row.images)]
+
+
+def layer_bytes(layer: LayerRow) -> float:
+    """Activations and weights of a layer."""
+    return layer.activations + layer.weights
+
+
+def by_size(layers: Sequence[LayerRow]) -> list[LayerRow]:
+    """The layers, those that hold most first."""
+    return sorted(layers, key=lambda layer: -layer_bytes(layer))
+
+
+def largest_layers(layers: Sequence[LayerRow]) -> list[LayerRow]:
+    """The layers that hold most, then all others as one."""
+    ordered = by_size(layers)
+    rest = ordered[MOST_LAYERS:]
+    if not rest:
+        return ordered
+    others = LayerRow(
+        name=f"{len(rest):,} others",
+        type="",
+        activations=sum(layer.activations for layer in rest),
+        weights=sum(layer.weights for layer in rest),
+    )
+    return [*ordered[:MOST_LAYERS], others]

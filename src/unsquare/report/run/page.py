@@ -1,0 +1,184 @@
+"""The page on a run: what was reached first, then how; every section in one self-contained HTML file."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+from unsquare.report.kit import units
+from unsquare.report.kit.content import (
+    Chart,
+    Content,
+    DataTable,
+    Headline,
+    Note,
+    Page,
+    Paragraph,
+    Section,
+    settings_tables,
+)
+from unsquare.report.kit.page import write_page
+from unsquare.report.kit.statistics import wilson_interval
+from unsquare.report.profile.page import profile_sections
+from unsquare.report.run import figures
+from unsquare.report.run.data import data_sections, problem_sections
+from unsquare.report.run.facts import data_wait_share, pixels_per_second, time_parts, total_seconds
+from unsquare.report.run.memory import memory_content
+from unsquare.report.run.outcome import outcome_sections
+from unsquare.report.run.record import Record, read_record
+from unsquare.settings import checks_arguments
+
+FILE_NAME = "report.html"
+_SLOW_DATA = 0.1
+"""Share of the steps' time spent waiting for images, above which the page says what would help."""
+
+
+@checks_arguments
+def write_report(run: Path | str) -> Path:
+    """Write `report.html` into a run folder from what is in it, and return its path.
+
+    A run that stopped early, or was not evaluated yet, has a page too: what is missing is named there. So is a file
+    that cannot be read; a warning tells of it, too.
+
+    Raises:
+        RunError: the folder is missing, is not a run, or cannot be written to.
+    """
+    path, damage = report_of(Path(run))
+    for words in damage:
+        warnings.warn(words, stacklevel=3)  # whoever calls, behind the check of arguments
+    return path
+
+
+def report_of(run: Path) -> tuple[Path, list[str]]:
+    """As `write_report`; returns the page's path, and a sentence for each file that cannot be read."""
+    record = read_record(run)
+    return write_page(run / FILE_NAME, page_of(record)), record.damage()
+
+
+def page_of(record: Record) -> Page:
+    """The whole page."""
+    return Page(
+        title=record.name,
+        lead=[_describe(record)],
+        notes=record.damage(),
+        tiles=_headlines(record),
+        sections=[
+            Section("training", "Training", _training(record)),
+            *outcome_sections(record),
+            *data_sections(record),
+            Section("memory", "Memory", memory_content(record)),
+            *(profile_sections(record.profile) if record.profile is not None else ()),
+            Section("machine", "Machine and time", _machine(record)),
+            *problem_sections(record),
+            Section("settings", "Settings", _settings(record)),
+        ],
+        footer="Made by unsquare from the files of the run folder. Intervals are 95 % Wilson intervals.",
+    )
+
+
+def _describe(record: Record) -> str:
+    """What was trained, in one sentence."""
+    backbone = record.setting("model", "backbone") or "A network"
+    words = [f"{backbone} trained"]
+    if record.steps:
+        words.append(f"for {units.plural(len(record.steps), 'step')}")
+        words.append(f"({units.digits(record.steps[-1].epoch)} epochs)")
+    sizes = record.training_sizes()
+    if record.index is not None and len(sizes):
+        pixels, aspect = sizes.prod(axis=1), sizes[:, 1] / sizes[:, 0]
+        words.append(f"on {units.plural(len(sizes), 'image')}")
+        words.append(f"of {units.plural(len(record.index.classes), 'class', 'classes')},")
+        words.append(f"from {units.pixels(pixels.min())} to {units.pixels(pixels.max())}")
+        words.append(f"and from {units.aspect(aspect.min())} to {units.aspect(aspect.max())} (width : height)")
+    return " ".join(words) + "."
+
+
+def _headlines(record: Record) -> list[Headline]:
+    tiles = []
+    judged, best = record.judged, record.best
+    if judged is not None:
+        low, high = wilson_interval(round(judged.accuracy * judged.num_images), judged.num_images)
+        images = units.plural(judged.num_images, f"{judged.split} image".strip())
+        remark = f"{units.percent_range(low, high)} with 95\u00a0% confidence, on {images}"
+        tiles.append(Headline(units.percent(judged.accuracy), "accuracy", remark))
+        mean = units.percent(judged.mean_per_class_accuracy)
+        tiles.append(Headline(mean, "mean per-class accuracy", "every class counts the same"))
+    if best is not None:
+        accuracy = units.percent(best.mean_per_class_accuracy)
+        tiles.append(Headline(units.digits(best.epoch), "best epoch", f"{accuracy} per class on {best.split}"))
+    sizes = record.training_sizes()
+    if len(sizes):
+        total = int(sizes.prod(axis=1).sum())
+        tiles.append(Headline(f"{len(sizes):,}", "training images", f"{units.pixels(total)} per epoch"))
+    if record.plan is not None:
+        overhead = units.percent(record.plan.ledger.padding_overhead)
+        tiles.append(Headline(overhead, "padding overhead", "in the first epoch"))
+    if record.memory is not None:
+        tiles.append(_memory_tile(record))
+    if record.steps:
+        speed = pixels_per_second(record.steps)
+        remark = f"{units.pixels(speed)} per second in training" if speed else ""
+        tiles.append(Headline(units.duration(total_seconds(record)), "total time", remark))
+        tiles.append(Headline(units.percent(data_wait_share(record.steps)), "waiting for images", "of the steps' time"))
+    return tiles
+
+
+def _memory_tile(record: Record) -> Headline:
+    assert record.memory is not None
+    peak = float(record.memory.used_bytes.max())
+    profile = record.limits.training if record.limits else None
+    budget = profile.budget_bytes if profile else None
+    where = "on the device" if record.memory.on_device else "of the process"
+    remark = f"{units.percent(peak / budget, 0)} of the budget of {units.size(budget)}" if budget else where
+    return Headline(units.size(peak), "peak memory", remark)
+
+
+def _training(record: Record) -> list[Content]:
+    lost: list[Content] = [Note(f"metrics.jsonl is incomplete: {record.lost}.")] if record.lost else []
+    if not record.steps:
+        return [Note(record.lack_of("metrics.jsonl", "There are no steps")), *lost]
+    judged, best = record.judged, record.best
+    words = "The run was not evaluated yet."
+    if best is not None:
+        words = f"The best epoch is the one with the highest mean per-class accuracy on {best.split}"
+        same = judged is not None and judged.split == best.split
+        words += "; accuracy on the same images is slightly optimistic." if same else "."
+    figure = figures.training_curves(record.steps, record.evals, best)
+    return [*lost, Paragraph(words), Chart(figure, "Loss, accuracy, learning rate and batch size by epoch")]
+
+
+def _machine(record: Record) -> list[Content]:
+    profile = record.limits.training if record.limits else None
+    budget = profile.budget_bytes if profile else None
+    named = (
+        ("ranks", record.limits.world_size if record.limits else None),
+        ("accelerator", record.setting("device", "accelerator")),
+        ("precision", record.setting("device", "precision")),
+        ("memory budget", units.size(budget) if budget else None),
+    )
+    rows = [(name, value) for name, value in named if value is not None]
+    content: list[Content] = [DataTable(("machine", ""), rows)] if rows else []
+    if not record.steps:
+        return [*content, Note(record.lack_of("metrics.jsonl", "There are no steps"))]
+    share = data_wait_share(record.steps)
+    words = (
+        f"The run took {units.duration(total_seconds(record))}. Its steps spent {units.percent(share)} of their time "
+        "waiting for images to be read and decoded"
+    )
+    words += "; more workers or faster storage would shorten it." if share > _SLOW_DATA else "."
+    content.append(Paragraph(words))
+    parts = [part for part in time_parts(record) if part[1] > 0]
+    if parts:
+        content.append(Chart(figures.time_shares(parts), "Shares of the time"))
+    return content
+
+
+def _settings(record: Record) -> list[Content]:
+    if not record.config:
+        return [Note(record.lack_of("config.toml", "There are no settings"))]
+    content: list[Content] = []
+    if record.edited:
+        content.append(Note(f"Changed since the last checkpoint: {record.edited}."))
+    elif "config.toml" in record.damaged:
+        content.append(Note("These are the last checkpoint's."))
+    return content + settings_tables(record.config)
