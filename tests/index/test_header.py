@@ -311,7 +311,7 @@ def test_tiles_of_jpeg_2000_are_bounded(tmp_path: Path, write_picture) -> None:
 
 
 def test_deep_colors_of_jpeg_2000_are_refused_by_name(tmp_path: Path) -> None:
-    """Pillow would show white as black; deep grey is read."""
+    """Pillow would show white as black; deep gray is read."""
     deep = np.full((20, 30, 3), 65535, np.uint16)
     (tmp_path / "a.jp2").write_bytes(imagecodecs.jpeg2k_encode(deep, codecformat="jp2", level=0, reversible=True))
     with pytest.raises(ImageError, match="JPEG 2000 of 16 bits in color"):

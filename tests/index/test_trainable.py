@@ -30,7 +30,7 @@ def make_index(labels: list[int], splits: list[str] | None = None, prefix: str =
 
 
 def test_a_whole_index_passes_as_it_is() -> None:
-    """Two classes, all labelled, no problems: nothing to say."""
+    """Two classes, all labeled, no problems: nothing to say."""
     index = make_index([0, 1, 0])
     assert check_trainable(index, skip_bad=False).keys is index.keys
 

@@ -30,7 +30,7 @@ def _batch():
     return pixels, torch.tensor(SIZES)
 
 
-def test_logits_do_not_depend_on_padding_or_neighbours(classifier):
+def test_logits_do_not_depend_on_padding_or_neighbors(classifier):
     """From uint8 pixels to logits, a padded batch with garbage around gives what each picture gives alone."""
     pixels, sizes = _batch()
     together = classifier(pixels, sizes)
@@ -41,7 +41,7 @@ def test_logits_do_not_depend_on_padding_or_neighbours(classifier):
 
 @pytest.mark.parametrize("pool", get_args(Pool))
 def test_every_pool_gives_each_picture_the_logits_it_has_alone(pool):
-    """Whatever pools the features, padding and neighbours do not count; the head fits, and its bins are divided out."""
+    """Whatever pools the features, padding and neighbors do not count; the head fits, and its bins are divided out."""
     torch.manual_seed(0)
     model = Classifier(ModelConfig(backbone="test_resnet", pool=pool), 5).double().eval()
     pixels, sizes = _batch()

@@ -11,7 +11,7 @@ from unsquare.errors import RunError
 from unsquare.files import replacing, require_regular
 from unsquare.runs.folder import RunFolder
 from unsquare.runs.reading import DamagedFileError
-from unsquare.runs.schemas import PLAN_VERSION, Plan
+from unsquare.runs.schemas import PLAN_VERSION, PlanFile
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ def test_a_json_file_of_another_structure_is_named(run, content):
     with pytest.raises(
         RunError, match=r"plan\.json (cannot be read \(.+\)|has version None, .+); start the run anew\."
     ):
-        run.read_json(run.plan, Plan)
+        run.read_json(run.plan, PlanFile)
 
 
 def test_a_digit_that_changed_in_a_json_file_is_found(run):
@@ -138,22 +138,22 @@ def test_a_digit_that_changed_in_a_json_file_is_found(run):
         "micro_batches": [[3, 17, 12], [1, 17, 14]],
     }
     run.write_json(run.plan, values)
-    assert run.read_json(run.plan, Plan) == values
+    assert run.read_json(run.plan, PlanFile) == values
     content = run.plan.read_bytes()
     for digit in (at for at, byte in enumerate(content) if chr(byte).isdecimal() and at < content.index(b"crc32")):
         run.plan.write_bytes(content[:digit] + b"7" + content[digit + 1 :])
         if run.plan.read_bytes() != content:
             with pytest.raises(DamagedFileError, match=r"plan\.json cannot be read \(it has changed since it was"):
-                run.read_json(run.plan, Plan)
+                run.read_json(run.plan, PlanFile)
     run.plan.write_text(json.dumps(values))
-    assert run.read_json(run.plan, Plan) == values
+    assert run.read_json(run.plan, PlanFile) == values
 
 
 def test_a_folder_in_place_of_a_file_is_named(run):
     """What is no regular file cannot be read, and is not waited for."""
     run.plan.mkdir()
     with pytest.raises(DamagedFileError, match="no regular file"):
-        run.read_json(run.plan, Plan)
+        run.read_json(run.plan, PlanFile)
     with pytest.raises(OSError, match="no regular file"):
         require_regular(run.plan)
     with pytest.raises(RunError, match=r"plan\.json cannot be written"):

@@ -106,7 +106,7 @@ def test_a_picture_in_memory_is_answered_as_its_file(predictor, files, opened):
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "1", "CMYK", "I;16"])
 def test_every_kind_of_pixels_is_shown_as_from_a_file(predictor, tmp_path, mode, opened):
-    """Grey, palettes, opacity, CMYK and 16 bits are converted as those of files are."""
+    """Gray, palettes, opacity, CMYK and 16 bits are converted as those of files are."""
     ramp = np.linspace(0, 255, 60 * 80).reshape(60, 80)
     if mode == "I;16":
         picture = Image.fromarray((ramp * 257).astype(np.uint16))
@@ -132,10 +132,10 @@ def test_orientation_is_applied_once(predictor, write_picture, orientation, name
     assert_same(predictor.predict(ImageOps.exif_transpose(opened(path))), expected)
 
 
-def test_grey_arrays(predictor, rng):
-    """With and without an axis for the one channel, grey is all three channels alike."""
-    grey = rng.integers(0, 256, (50, 60), dtype=np.uint8)
-    assert_same(predictor.predict([grey, grey[..., None]]), predictor.predict([np.stack([grey] * 3, axis=2)] * 2))
+def test_gray_arrays(predictor, rng):
+    """With and without an axis for the one channel, gray is all three channels alike."""
+    gray = rng.integers(0, 256, (50, 60), dtype=np.uint8)
+    assert_same(predictor.predict([gray, gray[..., None]]), predictor.predict([np.stack([gray] * 3, axis=2)] * 2))
 
 
 def test_a_folder_is_its_pictures(predictor, files, tmp_path):

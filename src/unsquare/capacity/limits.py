@@ -26,6 +26,7 @@ from unsquare.network.optimizer import OptimizerConfig
 from unsquare.network.ranks import broadcast
 from unsquare.plan.config import Limits
 from unsquare.plan.epoch import EpochPlan, MicroBatch
+from unsquare.progress import Say
 from unsquare.runs.memory_profile import READ_AHEAD, MemoryProfile, ProbeRange, RunLimits
 from unsquare.shapes import Geometry, Shape
 
@@ -35,8 +36,6 @@ VERIFIED_STEPS = 1024
 """Steps of the first epoch whose largest micro-batch is run before training; all are within the same budget."""
 SLOW_S = 20.0
 """A probe that takes longer is announced."""
-
-Say = Callable[[str], None]
 
 
 def pictures_workload(

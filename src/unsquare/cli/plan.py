@@ -28,7 +28,7 @@ from unsquare.plan.epoch import EpochPlan
 from unsquare.plan.planner import naming, plan_epoch
 from unsquare.report.plan_page import PlanView, write_plan_page
 from unsquare.runs.reading import read_json
-from unsquare.runs.schemas import Plan
+from unsquare.runs.schemas import PlanFile
 from unsquare.shapes import Geometry, Sizes
 
 EXAMPLE = "unsquare plan photos --steps b2b --buckets 32 --max-pixels 16e6 --budget-pixels 64e6"
@@ -125,7 +125,7 @@ def run(arguments: Sequence[str]) -> int:
 def _limits_of(run: Path) -> Assumed:
     if not (run / "plan.json").is_file():
         raise RunError(f"Limits are read from a run's plan.json, but {run} has none; give the folder that --out named.")
-    plan = read_json(run / "plan.json", Plan, "give the folder of another run")
+    plan = read_json(run / "plan.json", PlanFile, "give the folder of another run")
     return Assumed(limits=Limits.from_dict(plan["limits"]), source=f"those of the run {shown(run.resolve().name)}")
 
 

@@ -1,8 +1,8 @@
-"""How training changes a picture: a random crop, flips, quarter turns, colour; the shape is known beforehand.
+"""How training changes a picture: a random crop, flips, quarter turns, color; the shape is known beforehand.
 
-Shapes are the plan's business, so the plan decides crop and turn; where to crop, flips and colours are drawn
+Shapes are the plan's business, so the plan decides crop and turn; where to crop, flips and colors are drawn
 here from a generator of the image's own, so that they depend on neither rank nor worker nor order. Nothing
-resizes: a flip or a turn moves pixels, and colour works through whole numbers in strips, without a float
+resizes: a flip or a turn moves pixels, and color works through whole numbers in strips, without a float
 copy.
 """
 
@@ -20,11 +20,11 @@ from unsquare.shapes import Shape
 _STREAM = 0x70_69_78
 """Keeps these draws apart from others that are seeded by the same numbers."""
 _STRIP_PIXELS = 1 << 16
-"""Strips of colour arithmetic stay in the processor's cache."""
-_GREY = (0.299, 0.587, 0.114)
+"""Strips of color arithmetic stay in the processor's cache."""
+_GRAY = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in luminance (ITU-R BT.601)."""
 _ONE = 1 << 12
-"""The factor 1 in the fixed-point arithmetic of colours."""
+"""The factor 1 in the fixed-point arithmetic of colors."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +63,7 @@ def augment(image: Pixels, *, crop: Shape, turn: int, rng: np.random.Generator, 
         crop: the shape to cut out, before the turn.
         turn: quarter turns counter-clockwise, 0 to 3.
         rng: `image_rng` of this image.
-        config: which flips and how much colour jitter.
+        config: which flips and how much color jitter.
 
     Returns:
         (h, w, 3) uint8: the crop's shape, its sides swapped by an odd turn.
@@ -87,13 +87,13 @@ def augment(image: Pixels, *, crop: Shape, turn: int, rng: np.random.Generator, 
 
 
 def _jitter(image: Pixels, brightness: float, contrast: float, saturation: float) -> Pixels:
-    """Colours scaled: brightness first, contrast about the mean luminance, saturation about each pixel's own.
+    """Colors scaled: brightness first, contrast about the mean luminance, saturation about each pixel's own.
 
     All three are linear, so they are one matrix: out = direct x channel + shared x luminance + offset.
     """
-    mean = float(_sample(image).mean(axis=(0, 1)) @ _GREY) * brightness
+    mean = float(_sample(image).mean(axis=(0, 1)) @ _GRAY) * brightness
     direct = round(_ONE * brightness * contrast * saturation)
-    shared = [round(_ONE * brightness * contrast * (1 - saturation) * weight) for weight in _GREY]
+    shared = [round(_ONE * brightness * contrast * (1 - saturation) * weight) for weight in _GRAY]
     offset = round(_ONE * ((1 - contrast) * mean + 0.5))
     out = np.empty(image.shape, np.uint8)
     rows = max(1, _STRIP_PIXELS // image.shape[1])

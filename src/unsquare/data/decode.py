@@ -21,7 +21,7 @@ import numpy.typing as npt
 import simplejpeg
 from PIL import BmpImagePlugin, GifImagePlugin, Image
 
-from unsquare.data.colour import Range, from_channels, levels_of, needs_depth, to_rgb, to_srgb
+from unsquare.data.color import ValueRange, from_channels, levels_of, needs_depth, to_rgb, to_srgb
 from unsquare.data.pixels import Pixels, oriented_pixels
 from unsquare.data.tiff import read_samples
 from unsquare.errors import ImageError, StaleImageError
@@ -197,7 +197,7 @@ def _decode_pnm(fp: IO[bytes], header: Header, image: Image.Image) -> Pixels:
     kind = np.dtype(">u2" if top > 255 else "u1")
     data = fp.read(header.stored.pixels * len(mode) * kind.itemsize)
     samples = np.frombuffer(data, kind).reshape(*header.stored, len(mode))
-    return from_channels(levels_of(samples, Range(0, top)), mode)
+    return from_channels(levels_of(samples, ValueRange(0, top)), mode)
 
 
 def _decode_runs(fp: IO[bytes], header: Header, runs: Runs) -> Pixels:
@@ -218,7 +218,7 @@ def _decode_jpeg(fp: IO[bytes], header: Header, target: Shape) -> Pixels:
     shrinks = 2 * target.height <= header.stored.height and 2 * target.width <= header.stored.width
     least = target if shrinks else header.stored
     try:
-        # Strict: a file that was cut short is an error, never a picture that is grey from some row on.
+        # Strict: a file that was cut short is an error, never a picture that is gray from some row on.
         pixels = simplejpeg.decode_jpeg(
             data, "RGB", min_height=least.height, min_width=least.width, min_factor=1, strict=True
         )
@@ -236,8 +236,8 @@ def _decode_png(fp: IO[bytes], header: Header, bits: int | None) -> Pixels:
     mode = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[pixels.shape[-1]]
     if pixels.dtype == np.uint16:
         dtype = np.uint16 if needs_depth(header.icc, mode) else np.uint8
-        colors = levels_of(pixels[..., : len(mode.rstrip("A"))], Range(0, (1 << (bits or 16)) - 1), dtype)
-        alpha = levels_of(pixels[..., colors.shape[-1] :], Range(0, 65535), dtype)
+        colors = levels_of(pixels[..., : len(mode.rstrip("A"))], ValueRange(0, (1 << (bits or 16)) - 1), dtype)
+        alpha = levels_of(pixels[..., colors.shape[-1] :], ValueRange(0, 65535), dtype)
         pixels = np.concatenate([colors, alpha], axis=-1)
     return from_channels(pixels, mode, header.icc)
 

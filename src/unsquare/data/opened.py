@@ -21,7 +21,7 @@ from unsquare.index.reading import image_errors
 from unsquare.shapes import Shape
 
 _CHANNELS = (1, 3, 4)
-"""Of an array's last axis: grey, RGB, RGB with opacity."""
+"""Of an array's last axis: gray, RGB, RGB with opacity."""
 _one_at_a_time = threading.Lock()
 """Around reading the files of opened pictures."""
 
@@ -30,7 +30,7 @@ def as_image(array: npt.NDArray[Any]) -> Image.Image:
     """An array of pixels as a picture of Pillow.
 
     Args:
-        array: (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) uint8: grey, RGB, or RGB with opacity.
+        array: (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) uint8: gray, RGB, or RGB with opacity.
 
     Raises:
         SourceError: it has another shape or type, whose meaning would be a guess.

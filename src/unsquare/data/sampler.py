@@ -47,7 +47,7 @@ class StepSampler(Sampler[list[int]]):
         limits: what a micro-batch may hold; None for the defaults. The world size is the sampler's own.
         turns: whether each picture is turned by random quarter turns, which the dataset finds in `quarter_turns`.
         weights: how often each picture should come against the others, (N,); None takes each once.
-        rank: this process's number; None asks `torch.distributed` where it is initialised, else 0.
+        rank: this process's number; None asks `torch.distributed` where it is initialized, else 0.
         world_size: the number of processes; given with `rank`, or asked for with it.
 
     Raises:

@@ -12,7 +12,7 @@ from typing import IO
 import numpy as np
 import tifffile
 
-from unsquare.data.colour import Channels, Range, levels_of, needs_depth, value_range
+from unsquare.data.color import Channels, ValueRange, levels_of, needs_depth, value_range
 from unsquare.errors import StaleImageError
 from unsquare.index.header import Header
 from unsquare.index.tiff import Samples, blocks, first_page
@@ -56,12 +56,12 @@ def read_samples(fp: IO[bytes], header: Header, bits: int | None = None) -> Chan
     return out
 
 
-def _range(page: tifffile.TiffPage, samples: Samples, bits: int | None, *, is_opacity: bool) -> Range:
+def _range(page: tifffile.TiffPage, samples: Samples, bits: int | None, *, is_opacity: bool) -> ValueRange:
     """The values shown as black and as white, or as transparent and opaque: beside floats of 0 to 255 stand 0 to 1."""
     if samples.kind == "u" and samples.bits <= 16:
-        return Range(0, (1 << (bits if bits and samples.bits == 16 else samples.bits)) - 1)
+        return ValueRange(0, (1 << (bits if bits and samples.bits == 16 else samples.bits)) - 1)
     if samples.kind == "i" and samples.bits == 8:
-        return Range(-128, 127)
+        return ValueRange(-128, 127)
     least, most = np.inf, -np.inf
     for block, _, _, channel in blocks(page, samples.num_channels):
         num_colors = max(0, samples.num_colors - channel)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from unsquare.demo.naive import NAIVE
 from unsquare.files import write_text
 from unsquare.index.scan import scan_source
 from unsquare.index.table import ShapeIndex
+from unsquare.progress import Say
 from unsquare.runs.folder import RunFolder
 from unsquare.training.config import TrainConfig
 from unsquare.training.recipes import Recipe
@@ -29,12 +29,12 @@ from unsquare.training.start import train
 LEARNING_RATES = (1e-3, 3e-3)
 """What every network is tuned over."""
 
-NEIGHBOURS = (1, 3, 5, 9, 15, 25, 41)
+NEIGHBORS = (1, 3, 5, 9, 15, 25, 41)
 """What the classifier by shape alone is tuned over."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class ComparedMethod:
     """One way's outcome."""
 
     name: str
@@ -55,7 +55,7 @@ class Row:
         return 1.96 * math.sqrt(self.accuracy * (1 - self.accuracy) / self.num_images)
 
 
-def compare(pictures: Path, out: Path, config: TrainConfig, say: Callable[[str], None]) -> list[Row]:
+def compare(pictures: Path, out: Path, config: TrainConfig, say: Say) -> list[ComparedMethod]:
     """Train and judge all four; ways already done in `out` with the same settings are not done again.
 
     Args:
@@ -80,7 +80,7 @@ def compare(pictures: Path, out: Path, config: TrainConfig, say: Callable[[str],
     return [*rows, _by_shape(index)]
 
 
-def _tune(name: str, source: Path, out: Path, config: TrainConfig, recipe: Recipe, say: Callable[[str], None]) -> Row:
+def _tune(name: str, source: Path, out: Path, config: TrainConfig, recipe: Recipe, say: Say) -> ComparedMethod:
     """Train with each learning rate; the row of the one that is best on the val split."""
     tried = []
     for rate in LEARNING_RATES:
@@ -90,7 +90,7 @@ def _tune(name: str, source: Path, out: Path, config: TrainConfig, recipe: Recip
         say(f"  learning rate {rate:g}: val {best_val:.3f}")
         tried.append((best_val, rate, final))
     best_val, rate, final = max(tried, key=lambda each: each[0])
-    return Row(
+    return ComparedMethod(
         name=name,
         accuracy=final["accuracy"],
         mean_per_class_accuracy=final["mean_per_class_accuracy"],
@@ -129,18 +129,18 @@ def _squash(pictures: Path, out: Path, index: ShapeIndex, side: int) -> Path:
     return out
 
 
-def _by_shape(index: ShapeIndex) -> Row:
-    """Nearest neighbours on height and width, their number tuned on the val split."""
+def _by_shape(index: ShapeIndex) -> ComparedMethod:
+    """Nearest neighbors on height and width, their number tuned on the val split."""
     features = {split: _shape_features(index.of_split(split)) for split in ("train", "val", "test")}
-    scores = [_neighbours(*features["train"], *features["val"], k)[1] for k in NEIGHBOURS]
-    k = NEIGHBOURS[int(np.argmax(scores))]
-    accuracy, per_class = _neighbours(*features["train"], *features["test"], k)
-    return Row(
+    scores = [_neighbors(*features["train"], *features["val"], k)[1] for k in NEIGHBORS]
+    k = NEIGHBORS[int(np.argmax(scores))]
+    accuracy, per_class = _neighbors(*features["train"], *features["test"], k)
+    return ComparedMethod(
         name="width and height alone",
         accuracy=accuracy,
         mean_per_class_accuracy=per_class,
         num_images=len(features["test"][1]),
-        chosen=f"{k} neighbours",
+        chosen=f"{k} neighbors",
         val_accuracy=max(scores),
         train_s=0.0,
     )
@@ -150,7 +150,7 @@ def _shape_features(index: ShapeIndex) -> tuple[np.ndarray, np.ndarray]:
     return np.log(index.sizes.astype(float)), index.labels
 
 
-def _neighbours(
+def _neighbors(
     known: np.ndarray, labels: np.ndarray, asked: np.ndarray, truth: np.ndarray, k: int
 ) -> tuple[float, float]:
     """Accuracy and mean per-class accuracy of the vote of the k nearest in log height and log width."""

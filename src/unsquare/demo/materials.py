@@ -1,6 +1,6 @@
 """The embedded dataset: photographs of objects of six materials, told apart by their fine texture alone.
 
-It is an honest task by construction. A scene (silhouette, colours, light, strength of the texture) is drawn
+It is an honest task by construction. A scene (silhouette, colors, light, strength of the texture) is drawn
 once and photographed in every material; sizes come from the same strata for every material. Whatever is
 coarse, therefore, says nothing of the class, in any sample however small; and no scene of one split occurs in
 another. What does tell the classes apart is 2 to 6 pixels wide, and gone once the picture is squashed to a

@@ -1,6 +1,6 @@
 """The usual way, for comparison: random batches, padded with zeros to their largest image, an unchanged network.
 
-The pixels are normalised before they are padded, as a collate function after the usual transforms does.
+The pixels are normalized before they are padded, as a collate function after the usual transforms does.
 """
 
 from __future__ import annotations

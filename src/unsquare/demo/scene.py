@@ -1,4 +1,4 @@
-"""The scene: which object stands where, in which colours and which light. It knows nothing of the material.
+"""The scene: which object stands where, in which colors and which light. It knows nothing of the material.
 
 Silhouettes are described in the unit square, so that a scene fits a picture of any shape; outline and light
 are computed on a quarter of the pixels along each side and enlarged, for they are smooth.
@@ -17,7 +17,7 @@ from PIL import Image, ImageFilter
 from unsquare.demo.noise import Field, enlarge, smooth_noise
 from unsquare.shapes import Shape
 
-Colour = npt.NDArray[np.float32]
+Color = npt.NDArray[np.float32]
 """Red, green, blue, (3,) float32 in [0, 1]."""
 
 _COARSE = 4
@@ -32,11 +32,11 @@ class Scene:
     """Seeds the silhouette and the light."""
     silhouette: str
     """One of `SILHOUETTES`."""
-    colour: Colour
-    """The object's own colour."""
-    tint: Colour
-    """The colour to which the texture turns the object's own."""
-    wall: tuple[Colour, Colour]
+    color: Color
+    """The object's own color."""
+    tint: Color
+    """The color to which the texture turns the object's own."""
+    wall: tuple[Color, Color]
     """Background at the top and at the bottom."""
     light: float
     """Direction that the light comes from, in radians."""
@@ -54,11 +54,11 @@ def draw_scene(seed: tuple[int, ...]) -> Scene:
     return Scene(
         seed=seed,
         silhouette=str(rng.choice(list(SILHOUETTES))),
-        colour=_colour(hue, rng.uniform(0.05, 0.5), rng.uniform(0.45, 0.85)),
-        tint=_colour(hue + rng.uniform(-0.08, 0.08), rng.uniform(0.05, 0.5), rng.uniform(0.45, 0.85)),
+        color=_color(hue, rng.uniform(0.05, 0.5), rng.uniform(0.45, 0.85)),
+        tint=_color(hue + rng.uniform(-0.08, 0.08), rng.uniform(0.05, 0.5), rng.uniform(0.45, 0.85)),
         wall=(
-            _colour(wall_hue, wall_saturation, wall_value),
-            _colour(wall_hue, wall_saturation, wall_value * rng.uniform(0.55, 1.1)),
+            _color(wall_hue, wall_saturation, wall_value),
+            _color(wall_hue, wall_saturation, wall_value * rng.uniform(0.55, 1.1)),
         ),
         light=rng.uniform(1.1 * pi, 1.9 * pi),
         gloss=rng.uniform(0.0, 0.3),
@@ -81,7 +81,7 @@ def render(scene: Scene, texture: Field, rng: np.random.Generator) -> npt.NDArra
     inside, shade, highlight, shadow = _relief(scene, shape)
     contrast = np.float32(scene.contrast)
     mix = np.clip(0.5 + 0.35 * texture, 0, 1)[..., None]
-    surface = scene.colour + np.float32(0.5) * mix * (scene.tint - scene.colour)
+    surface = scene.color + np.float32(0.5) * mix * (scene.tint - scene.color)
     surface = surface * (shade * (1 + contrast * texture))[..., None]
     surface += (highlight * (1 + 2 * contrast * texture))[..., None]
     pixels = _wall(scene, shape) * (1 - shadow)[..., None]
@@ -124,7 +124,7 @@ def _wall(scene: Scene, shape: Shape) -> npt.NDArray[np.float32]:
 
 
 def _unit_grid(shape: Shape) -> tuple[Field, Field]:
-    """y and x from -1 to 1 at the centres of the pixels."""
+    """y and x from -1 to 1 at the centers of the pixels."""
     y = (np.arange(shape.height, dtype=np.float32) + 0.5) / shape.height * 2 - 1
     x = (np.arange(shape.width, dtype=np.float32) + 0.5) / shape.width * 2 - 1
     return np.broadcast_to(y[:, None], shape), np.broadcast_to(x[None, :], shape)
@@ -142,7 +142,7 @@ def _draw_hue(rng: np.random.Generator) -> float:
     return float(rng.normal(0.09, 0.04) if rng.uniform() < 0.65 else rng.uniform(0.0, 1.0))
 
 
-def _colour(hue: float, saturation: float, value: float) -> Colour:
+def _color(hue: float, saturation: float, value: float) -> Color:
     return np.array(colorsys.hsv_to_rgb(hue % 1, saturation, min(value, 1.0)), dtype=np.float32)
 
 
@@ -169,9 +169,9 @@ def _statue(rng: np.random.Generator, y: Field, x: Field) -> Field:
     lean, count = rng.uniform(-0.25, 0.25), int(rng.integers(3, 6))
     melted = np.zeros(y.shape, dtype=np.float32)
     for middle in np.linspace(-0.6, 0.6, count):
-        centre = lean * middle + rng.uniform(-0.15, 0.15)
+        center = lean * middle + rng.uniform(-0.15, 0.15)
         wide, high = rng.uniform(0.28, 0.62), rng.uniform(0.28, 0.4)
-        melted += np.exp(-2.2 * (((x - centre) / wide) ** 2 + ((y - middle) / high) ** 2))
+        melted += np.exp(-2.2 * (((x - center) / wide) ** 2 + ((y - middle) / high) ** 2))
     return (np.float32(0.35) * (np.log(np.maximum(melted, 1e-9)) + np.float32(1.6))).astype(np.float32)
 
 
@@ -185,7 +185,7 @@ def _fragment(rng: np.random.Generator, y: Field, x: Field) -> Field:
 
 
 def _coin(rng: np.random.Generator, y: Field, x: Field) -> Field:
-    """Nearly round, struck off-centre."""
+    """Nearly round, struck off-center."""
     shift_x, shift_y = rng.uniform(-0.08, 0.08, 2)
     power = rng.uniform(1.8, 2.8)
     radius = (np.abs((x - shift_x) / 0.84) ** power + np.abs((y - shift_y) / 0.84) ** power) ** (1 / power)

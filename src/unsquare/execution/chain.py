@@ -30,7 +30,7 @@ from unsquare.execution.cuts import StepWeight
 from unsquare.execution.offload import kept_elsewhere
 from unsquare.execution.receptive_field import NotLocalError, ReceptiveFields, find_receptive_field
 from unsquare.execution.strategy import Segment, Strategy
-from unsquare.execution.tiling import Part, Run, TiledPart
+from unsquare.execution.tiling import MapFunction, Part, TiledPart
 
 _LARGE_SIDE = 4096
 """Side of an image beside whose maps weights are small; nothing of it is computed."""
@@ -171,13 +171,13 @@ class Chain:
     Args:
         model: an exact model.
         method: "forward" or "forward_features", which must return a map of pixels.
-        enter: what is done with pixels before the first step, pixel by pixel, such as normalising.
+        enter: what is done with pixels before the first step, pixel by pixel, such as normalizing.
 
     Raises:
         ExactError: the model is no chain of steps.
     """
 
-    def __init__(self, model: Any, method: str, enter: Run) -> None:
+    def __init__(self, model: Any, method: str, enter: MapFunction) -> None:
         self._model = model
         self._method = method
         self._enter = enter

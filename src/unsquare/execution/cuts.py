@@ -153,7 +153,7 @@ def _estimate(weights: Sequence[StepWeight], cuts: tuple[int, ...], tile_bytes: 
         largest_rest = max(sum(weight.kept_bytes for weight in weights[start:stop]) for start, stop in parts)
         work += sum(weight.kept_bytes for weight in rest)
     given = [weights[segment.start].given_bytes for segment in segments]
-    # Gradients of the two largest neighbours of what crosses are there at once; pixels have none.
+    # Gradients of the two largest neighbors of what crosses are there at once; pixels have none.
     pairs = [one + other for one, other in zip([0.0, *given[1:]], [*given[1:], 0.0])]
     crossing = sum(given) + max(max(pairs), largest_rest)
     return Estimate(Strategy(tuple(segments)), crossing, float(tile_bytes), work / max(total, 1e-9))

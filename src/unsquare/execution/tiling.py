@@ -25,7 +25,7 @@ from unsquare.exact.random_state import RandomState
 from unsquare.exact.regions import Batch, Passes
 from unsquare.execution.receptive_field import ReceptiveField, ReceptiveFields
 
-Run = Callable[[Tensor], Tensor]
+MapFunction = Callable[[Tensor], Tensor]
 
 
 class Tile(NamedTuple):
@@ -109,12 +109,12 @@ class TiledPart:
         part: how its steps look.
         modules: the steps.
         passes: the passes of the exact model that they belong to.
-        enter: what is done with a piece first, such as normalising pixels; treats each pixel by itself.
+        enter: what is done with a piece first, such as normalizing pixels; treats each pixel by itself.
         piece_side: the longest side of a piece, in pixels of the given map.
     """
 
     def __init__(
-        self, part: Part, modules: Sequence[nn.Module], passes: Passes, enter: Run | None, tile_side: int
+        self, part: Part, modules: Sequence[nn.Module], passes: Passes, enter: MapFunction | None, tile_side: int
     ) -> None:
         self._part = part
         self._modules = modules

@@ -142,7 +142,7 @@ def check_end_marker(fp: IO[bytes], begin: int, end: int) -> None:
     """Raise `ImageError` where the pixel data of a JPEG (or JPEG 2000) have no end marker: the file was cut short.
 
     It is looked for backwards, so that a whole file costs one small read, and what a camera or a broken copy
-    appended does no harm. Programs that show a picture without the marker show one that is grey from some row on,
+    appended does no harm. Programs that show a picture without the marker show one that is gray from some row on,
     as often as not, and no header tells which.
     """
     while end > begin:

@@ -56,7 +56,7 @@ def _same_place(root: str, one: str, other: str) -> bool:
 
 def find_paths(root: Path, paths: Sequence[str]) -> Paths:
     """The keys of a manifest's paths, each looked for below the root."""
-    base, finder = str(root), _Finder()
+    base, finder = str(root), _PathFinder()
     found = Paths([])
     for path in paths:
         key = clean_path(base, path)
@@ -82,7 +82,7 @@ def _is_there(base: str, key: str) -> bool:
     return "\0" not in key and os.path.lexists(posixpath.join(base, key))
 
 
-class _Finder:
+class _PathFinder:
     """Looks for paths part by part, names compared in composed form (NFC); remembers each folder it lists."""
 
     def __init__(self) -> None:

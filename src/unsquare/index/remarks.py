@@ -82,9 +82,9 @@ def _on_classes(index: ShapeIndex) -> Iterator[Remark]:
         differ = "differ only in case, spaces, invisible characters or the form of a number"
         text = f"{counted(names, 'pair')} of classes that {differ}: {', '.join(names[:_NUM_SHOWN])}."
         yield remark("alike_classes", text, names, important=True)
-    unlabelled = index.keys[index.labels < 0].tolist()
-    if unlabelled:
-        yield remark("no_label", f"{counted(unlabelled, 'image')} without a label: {{names}}.", unlabelled)
+    unlabeled = index.keys[index.labels < 0].tolist()
+    if unlabeled:
+        yield remark("no_label", f"{counted(unlabeled, 'image')} without a label: {{names}}.", unlabeled)
 
 
 def _on_splits(present: dict[str, dict[str, int]]) -> Iterator[Remark]:
@@ -130,9 +130,7 @@ def _on_copies(index: ShapeIndex, copies: Copies) -> Iterator[Remark]:
             yield remark("in_two_splits", text, names, important=True)
     two_labels = [group for group in copies.groups if len(set(index.labels[group].tolist())) > 1]
     if two_labels:
-        names = [
-            f"{_labelled(index, group[0])} = {_labelled(index, _other_label(index, group))}" for group in two_labels
-        ]
+        names = [f"{_labeled(index, group[0])} = {_labeled(index, _other_label(index, group))}" for group in two_labels]
         text = f"{counted(names, 'image')} under more than one label, byte for byte{sampled}: {{names}}."
         yield remark("two_labels", text, names, important=True)
     names = [
@@ -159,7 +157,7 @@ def _pairs(index: ShapeIndex, copies: Copies, one: str, other: str) -> Iterator[
             yield from (f"{index.keys[first[0]]} = {index.keys[row]}" for row in group if index.splits[row] == other)
 
 
-def _labelled(index: ShapeIndex, row: int) -> str:
+def _labeled(index: ShapeIndex, row: int) -> str:
     label = index.labels[row]
     return f"{index.keys[row]} ({index.classes[label] if label >= 0 else 'none'})"
 

@@ -57,7 +57,7 @@ _CHANNELS = {"L": 1, "P": 1, "RGB": 3, "CMYK": 4, "YCbCr": 3, "LAB": 3}
 _PHOTOMETRIC = {10: "ITU L*a*b*", 32803: "a camera's color filter array", 32844: "LogL", 32845: "LogLuv"}
 _UNASSOCIATED, _ASSOCIATED = 2, 1
 _PREMULTIPLIED = (1, 2, 3)
-"""Photometrics whose colors may have been multiplied by opacity: of grey with zero as black, RGB and palettes TIFF 6.0
+"""Photometrics whose colors may have been multiplied by opacity: of gray with zero as black, RGB and palettes TIFF 6.0
 (section 18) says what that means. Where zero is white or no color, the samples or what they show may be meant."""
 
 

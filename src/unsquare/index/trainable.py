@@ -25,14 +25,14 @@ def check_trainable(index: ShapeIndex, skip_bad: bool, *, least_classes: int = 2
         raise SourceError("There are no images to train on.")
     if not index.root:
         raise SourceError("The manifest lists the shapes of files that are not there; training needs the files.")
-    unlabelled = np.flatnonzero(index.labels < 0)
-    if unlabelled.size == len(index):
+    unlabeled = np.flatnonzero(index.labels < 0)
+    if unlabeled.size == len(index):
         raise SourceError(
             "No image has a label; put each into a folder named after its class, or list them in a manifest."
         )
-    if unlabelled.size:
+    if unlabeled.size:
         raise SourceError(
-            f"{unlabelled.size} of {len(index)} images have no label, first '{shown(index.keys[unlabelled[0]])}'; "
+            f"{unlabeled.size} of {len(index)} images have no label, first '{shown(index.keys[unlabeled[0]])}'; "
             "put them into a class folder, or fill in the manifest's column 'label'."
         )
     if least_classes > 1:

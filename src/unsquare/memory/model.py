@@ -174,8 +174,8 @@ def _slopes(x: Values, count: Values, y: Values) -> tuple[float, float]:
         _, per_pixel, per_image = np.linalg.lstsq(columns / scale, y, rcond=None)[0] / scale
         if per_image > 0:
             return float(per_pixel), float(per_image)
-    centred = x - x.mean()
-    return float((centred * (y - y.mean())).sum() / (centred**2).sum()), 0.0
+    centered = x - x.mean()
+    return float((centered * (y - y.mean())).sum() / (centered**2).sum()), 0.0
 
 
 def _last_slope(x: Values, y: Values) -> float:

@@ -1,7 +1,7 @@
 """The classifier: a timm backbone made padding-exact, a pool over each image's region, a linear head.
 
-Pixels arrive as uint8 and are normalised here, on the device; the exact backbone then zeroes everything outside
-the regions, so that padding is zero *after* normalisation, which is what the network's own padding is.
+Pixels arrive as uint8 and are normalized here, on the device; the exact backbone then zeroes everything outside
+the regions, so that padding is zero *after* normalization, which is what the network's own padding is.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class ModelConfig:
     """Start from the backbone's weights in this safetensors file."""
     pool: Pool = "spp"
     """How features become one vector: spp (spatial pyramid), avg, max, avgmax (their mean), catavgmax (both), or gem
-    (generalised mean, its power learnt)."""
+    (generalized mean, its power learned)."""
     pyramid: Annotated[tuple[int, ...], Range(1, MOST_LEVEL)] = (1, 2, 4)
     """Levels of the spatial pyramid, for the pool spp: level l pools l x l bins."""
     pyramid_mode: Literal["max", "mean"] = "max"
@@ -110,17 +110,17 @@ class Classifier(nn.Module):
         `way` says how the backbone is run, and `folder` where a CPU keeps what it keeps elsewhere.
         """
         if strategy.is_plain:
-            features, regions = self.features(self.normalised(pixels), sizes)
+            features, regions = self.features(self.normalized(pixels), sizes)
         else:
             features = self._channels_first(self.chain().run(strategy, pixels, sizes, folder))
             regions = output_regions(self.backbone, sizes, self._method)
         pooled = self.pool(features, regions)  # (N, C * bins)
         with torch.autocast(pixels.device.type, enabled=False):
             # Adam moves each weight alike, so a vector of b bins would move the logits b times as far as plain
-            # pooling does; normalised and divided by b, the usual learning rates hold.
+            # pooling does; normalized and divided by b, the usual learning rates hold.
             return self.head(self.dropout(self.norm(pooled.to(self.head.weight.dtype))) / self.pool.num_bins)
 
-    def normalised(self, pixels: torch.Tensor) -> torch.Tensor:
+    def normalized(self, pixels: torch.Tensor) -> torch.Tensor:
         """Pixels uint8 as the backbone expects them."""
         return (pixels - self.mean) / self.std
 
@@ -131,7 +131,7 @@ class Classifier(nn.Module):
             ExactError: it is none.
         """
         if self._chain is None:
-            self._chain = Chain(self.backbone, self._method, self.normalised)
+            self._chain = Chain(self.backbone, self._method, self.normalized)
         return self._chain
 
     def map_elements(self) -> float:
@@ -139,7 +139,7 @@ class Classifier(nn.Module):
         return map_elements_per_pixel(self.backbone, self._method)
 
     def features(self, pixels: torch.Tensor, sizes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Feature maps (N, C, h, w) of normalised pixels, and each image's region (N, 2) in them."""
+        """Feature maps (N, C, h, w) of normalized pixels, and each image's region (N, 2) in them."""
         backbone = self.backbone
         features = (backbone if self._method == "forward" else backbone.forward_features)(pixels, sizes)
         return self._channels_first(features), output_regions(backbone, sizes, self._method)

@@ -2,7 +2,7 @@
 
 Gradients of a step are summed over its micro-batches and then once over the ranks. PyTorch's DDP wrapper is not
 used: it reduces in every backward pass and expects each rank to make as many of them, while here a rank may run
-more micro-batches than its neighbour, or none.
+more micro-batches than its neighbor, or none.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,10 @@ from unsquare.errors import BudgetError, ConfigError
 from unsquare.memory.budget import format_bytes
 from unsquare.plan.config import Limits
 from unsquare.profiling.worker import STEPS_EACH, Subject, SubjectDied
+from unsquare.progress import Say
 from unsquare.runs.checkpoints import last_step
 from unsquare.runs.folder import RunFolder
-from unsquare.runs.schemas import COMPARISON_VERSION, PROFILE_VERSION, Plan
+from unsquare.runs.schemas import COMPARISON_VERSION, PROFILE_VERSION, PlanFile
 from unsquare.runs.tables import read_index, read_memory
 from unsquare.shapes import Shape
 from unsquare.training.config import TrainConfig
@@ -37,8 +38,6 @@ ATTRIBUTED = 0.5
 """The batch taken apart is about so much of the largest that fits, since looking takes memory, too."""
 MOST_SAMPLES = 2000
 """Of the trace that is kept."""
-
-Say = Callable[[str], None]
 
 
 def profile_network(config: TrainConfig, num_classes: int, canvas: Shape, name: str, say: Say) -> dict[str, Any]:
@@ -104,7 +103,7 @@ def subject_of_run(path: Path) -> tuple[TrainConfig, int, Shape]:
     """
     run = RunFolder.open(path)
     config = settings_of_run(run)
-    plan = run.read_json(run.plan, Plan, _ANOTHER)
+    plan = run.read_json(run.plan, PlanFile, _ANOTHER)
     canvases = np.array(plan["micro_batches"])[:, 1:]
     height, width = canvases[np.argsort(canvases.prod(axis=1), kind="stable")[len(canvases) // 2]]
     return config, len(read_index(run.index, _ANOTHER).classes), Shape(int(height), int(width))
@@ -136,7 +135,7 @@ def compare_plans(before: Path, after: Path) -> dict[str, Any]:
 
 def _facts_of_plan(path: Path) -> dict[str, Any]:
     run = RunFolder.open(path)
-    plan, profile = run.read_json(run.plan, Plan, _ANOTHER), run.read_limits(_ANOTHER).training
+    plan, profile = run.read_json(run.plan, PlanFile, _ANOTHER), run.read_limits(_ANOTHER).training
     limits = Limits.from_dict(plan["limits"])
     batches = np.array(plan["micro_batches"])
     pixels = batches.prod(axis=1)

@@ -23,7 +23,7 @@ from unsquare.runs.memory_profile import RunLimits
 from unsquare.runs.metrics import decoded
 from unsquare.runs.origin import differences, words_of
 from unsquare.runs.reading import DamagedFileError, read_bytes, read_json, read_text, reason
-from unsquare.runs.schemas import Origin, Plan, Profile
+from unsquare.runs.schemas import Origin, PlanFile, ProfileFile
 from unsquare.runs.tables import read_evaluation, read_index, read_memory
 from unsquare.shapes import Geometry, Sizes
 from unsquare.toml import tomllib
@@ -162,13 +162,13 @@ def read_record(run: Path) -> Record:
         config=config or {},
         index=read("index.parquet", read_index),
         limits=read("models.json", lambda path: RunLimits.from_dict(read_json(path, RunLimits))),
-        plan=read("plan.json", lambda path: read_json(path, Plan)),
+        plan=read("plan.json", lambda path: read_json(path, PlanFile)),
         steps=_latest([row for row in rows if row["kind"] == "step"]),
         evals=_latest([row for row in rows if row["kind"] == "eval"]),
         final=final[-1] if final else None,
         memory=read("memory.parquet", lambda path: trace_of(read_memory(path).to_pydict())),
         evaluation=read("evaluation.parquet", _read_evaluation),
-        profile=read("profile.json", lambda path: read_json(path, Profile)),
+        profile=read("profile.json", lambda path: read_json(path, ProfileFile)),
         edited=edited,
         lost=metrics.words(last_step(run / "checkpoints")),
         start_s=sum(row["seconds"] for row in rows if row["kind"] == "start"),

@@ -26,7 +26,7 @@ _SHOWN = 3
 
 
 @dataclass(frozen=True)
-class Row:
+class MetricsLine:
     """A row as its schema has it, and as it stands in the file."""
 
     values: MetricsRow
@@ -41,7 +41,7 @@ class Row:
 class Metrics:
     """The rows that are whole, in the file's order, and how many lines are not."""
 
-    rows: list[Row]
+    rows: list[MetricsLine]
     num_bad: int
 
     def words(self, last_step: int) -> str:
@@ -60,7 +60,7 @@ class Metrics:
         return " and ".join(parts)
 
 
-def kind_of(row: Row) -> str:
+def kind_of(row: MetricsLine) -> str:
     """What a row is: step, eval, final or start."""
     return str(row.values.__struct_config__.tag)
 
@@ -86,7 +86,7 @@ def decoded(content: bytes) -> Metrics:
         if values is None:
             num_bad += 1
         else:
-            rows.append(Row(values, line))
+            rows.append(MetricsLine(values, line))
     return Metrics(rows, num_bad)
 
 

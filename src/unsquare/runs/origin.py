@@ -24,7 +24,7 @@ from unsquare.runs.checkpoints import sha256_of
 from unsquare.runs.folder import RunFolder
 from unsquare.runs.memory_profile import RunLimits
 from unsquare.runs.reading import DamagedFileError, reason
-from unsquare.runs.schemas import Origin, Plan
+from unsquare.runs.schemas import Origin, PlanFile
 from unsquare.runs.tables import read_index
 from unsquare.toml import tomllib
 
@@ -173,7 +173,7 @@ def bounds_of(run: RunFolder, origin: Origin | None) -> tuple[dict[str, Any], st
 def plan_words(run: RunFolder) -> str:
     """What to say where `plan.json`, which every start writes, is not what it was."""
     try:
-        run.read_json(run.plan, Plan)
+        run.read_json(run.plan, PlanFile)
     except RunError:
         return f"{run.plan} has changed or is damaged; no weight depends on it, and training further writes it again."
     return ""

@@ -19,7 +19,16 @@ from unsquare.files import read_regular
 from unsquare.runs import upgrades
 from unsquare.runs.memory_profile import VERSION as LIMITS_VERSION
 from unsquare.runs.memory_profile import RunLimits
-from unsquare.runs.schemas import PLAN_VERSION, PROFILE_VERSION, Manifest, MetricsRow, Plan, Profile, State, StepRow
+from unsquare.runs.schemas import (
+    PLAN_VERSION,
+    PROFILE_VERSION,
+    Manifest,
+    MetricsRow,
+    PlanFile,
+    ProfileFile,
+    State,
+    StepRow,
+)
 
 ANEW = "start the run anew"
 TO_REPORT = "move it away to report without it"
@@ -27,16 +36,16 @@ _CHECKSUM = ', "crc32": '
 
 _JSON: dict[type[Any], int] = {
     RunLimits: LIMITS_VERSION,
-    Plan: PLAN_VERSION,
-    Profile: PROFILE_VERSION,
+    PlanFile: PLAN_VERSION,
+    ProfileFile: PROFILE_VERSION,
     Manifest: 1,
     State: 1,
 }
 """The files' schemas and their versions."""
 _UPGRADES: dict[tuple[type[Any], int], Callable[[dict[str, Any]], dict[str, Any]]] = {
     (RunLimits, 2): upgrades.limits,
-    (Plan, 1): upgrades.plan,
-    (Profile, 1): upgrades.profile,
+    (PlanFile, 1): upgrades.plan,
+    (ProfileFile, 1): upgrades.profile,
 }
 """Versions of earlier releases that can be read, too."""
 

@@ -22,7 +22,7 @@ from unsquare.plan.planner import naming, plan_in_order
 from unsquare.progress import Progress
 from unsquare.runs.memory_profile import RunLimits
 from unsquare.shapes import Geometry, Shape, Sizes
-from unsquare.training.metrics import Evaluation, summarise
+from unsquare.training.metrics import Evaluation, summarize
 
 Failed = Callable[[UndecodableError], None]
 """Told of each picture that cannot be decoded."""
@@ -116,7 +116,7 @@ class Evaluator:
         if not seen.any():
             raise SourceError("Evaluation needs pictures that decode, but none of these does; mend them.")
         seconds = time.perf_counter() - started
-        return summarise(outcome[seen, :3], self.index.labels[seen.numpy()], len(self.index.classes), seconds)
+        return summarize(outcome[seen, :3], self.index.labels[seen.numpy()], len(self.index.classes), seconds)
 
     @property
     def plan(self) -> EpochPlan:

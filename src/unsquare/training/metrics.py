@@ -41,7 +41,7 @@ class Evaluation:
         return values
 
 
-def summarise(outcome: torch.Tensor, labels: npt.NDArray[np.int32], num_classes: int, seconds: float) -> Evaluation:
+def summarize(outcome: torch.Tensor, labels: npt.NDArray[np.int32], num_classes: int, seconds: float) -> Evaluation:
     """An evaluation from each image's (loss, predicted class, probability), (N, 3) fp64."""
     loss, predicted, probability = outcome.unbind(1)
     target = torch.from_numpy(labels.astype(np.int64))

@@ -148,7 +148,7 @@ class Predictor:
 
         Args:
             pictures: one or several: paths of files, paths of folders (whose pictures are taken at every depth, in
-                the order of their names), pictures of PIL, and arrays of uint8, (height, width) for grey or
+                the order of their names), pictures of PIL, and arrays of uint8, (height, width) for gray or
                 (height, width, 3) for RGB.
             top: number of classes for each; there are no more than the run has.
             on_error: what to do with a picture that cannot be answered: raise, or keep it in its place as a

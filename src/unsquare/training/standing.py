@@ -13,7 +13,7 @@ from unsquare.index.table import ShapeIndex
 from unsquare.runs import checkpoints
 from unsquare.runs.checkpoints import BEST
 from unsquare.runs.folder import RunFolder
-from unsquare.runs.metrics import Row, kind_of
+from unsquare.runs.metrics import MetricsLine, kind_of
 from unsquare.runs.origin import (
     bounds_of,
     index_of,
@@ -184,7 +184,7 @@ def _drop_damaged(run: RunFolder, newest: Path, console: Console) -> None:
                 checkpoints.remove(path)
 
 
-def _is_finished(run: RunFolder, config: TrainConfig, state: State, rows: list[Row]) -> bool:
+def _is_finished(run: RunFolder, config: TrainConfig, state: State, rows: list[MetricsLine]) -> bool:
     """Whether the last epoch is trained, and the best weights are there and evaluated."""
     if state.epoch < config.optimizer.epochs or checkpoints.problem(run.checkpoints / BEST):
         return False
@@ -195,7 +195,7 @@ def _is_finished(run: RunFolder, config: TrainConfig, state: State, rows: list[R
     return any(kind_of(row) == "final" and row.values.step == state.step for row in rows)
 
 
-def _score_in_place_of_best(run: RunFolder, state: State, rows: list[Row], console: Console) -> float | None:
+def _score_in_place_of_best(run: RunFolder, state: State, rows: list[MetricsLine], console: Console) -> float | None:
     """Where the best weights are lost: the score of the checkpoint's on val, -1 where it is not known. Else None."""
     best = run.checkpoints / BEST
     wrong = checkpoints.problem(best) if os.path.lexists(best) else "best is gone"

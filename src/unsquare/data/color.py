@@ -35,7 +35,7 @@ Channels = npt.NDArray[Any]
 """(H, W, C) uint8 or uint16."""
 
 
-class Range(NamedTuple):
+class ValueRange(NamedTuple):
     """The values shown as black and as white."""
 
     low: float
@@ -45,7 +45,7 @@ class Range(NamedTuple):
 def to_rgb(image: Image.Image, icc: bytes = b"") -> Pixels:
     """The pixels of a loaded picture as sRGB, (H, W, 3) uint8.
 
-    Grey of more than 8 bits is scaled by the range that the format declares; whole numbers of 32 bits and floats
+    Gray of more than 8 bits is scaled by the range that the format declares; whole numbers of 32 bits and floats
     that declare none by the smallest of the usual ranges that holds them (see `value_range`).
 
     Args:
@@ -54,7 +54,7 @@ def to_rgb(image: Image.Image, icc: bytes = b"") -> Pixels:
             viewers do.
     """
     if image.mode.startswith(("I", "F")):
-        return from_channels(_grey(image), "L", icc)
+        return from_channels(_gray(image), "L", icc)
     mode = image.mode
     if "transparency" in image.info and mode not in _OPAQUE:
         mode = "LA" if mode in ("1", "L") else "RGBA"
@@ -102,7 +102,7 @@ def to_srgb(pixels: Pixels, icc: bytes, mode: str = "RGB") -> Pixels:
     Args:
         pixels: (H, W, 3).
         icc: the profile.
-        mode: L where the file is grey, and all three channels are the same.
+        mode: L where the file is gray, and all three channels are the same.
     """
     transform = _transform(icc, mode) if icc else None
     if transform is None:
@@ -113,21 +113,21 @@ def to_srgb(pixels: Pixels, icc: bytes, mode: str = "RGB") -> Pixels:
     return pixels
 
 
-def value_range(least: float, most: float, *, is_float: bool) -> Range:
+def value_range(least: float, most: float, *, is_float: bool) -> ValueRange:
     """The range by which samples are shown whose depth declares none, from their least and largest value.
 
     The smallest of the usual ones that holds them: [0, 1] for floats, [0, 255], [0, 65535]; values outside all of
     them stretch from least to most.
     """
     if least > most:
-        return Range(0, 1)
+        return ValueRange(0, 1)
     for limit in (1.0, 255.0, 65535.0):
         if least >= 0 and most <= limit and (limit > 1 or is_float):
-            return Range(0, limit)
-    return Range(least, max(most, least + 1e-6))
+            return ValueRange(0, limit)
+    return ValueRange(least, max(most, least + 1e-6))
 
 
-def levels_of(samples: npt.NDArray[Any], shown: Range, dtype: npt.DTypeLike = np.uint8) -> Channels:
+def levels_of(samples: npt.NDArray[Any], shown: ValueRange, dtype: npt.DTypeLike = np.uint8) -> Channels:
     """The samples as whole numbers, 0 at the low end of the range and the largest of their type at the high one.
 
     Whole numbers from zero to a power of two keep their upper eight bits; the rest is rounded.
@@ -189,13 +189,13 @@ def _divided(channels: Channels) -> Channels:
     return np.concatenate([colors, channels[..., -1:]], axis=-1)
 
 
-def _grey(image: Image.Image) -> npt.NDArray[np.uint8]:
-    """Grey of more than 8 bits as (H, W, 1) bytes."""
+def _gray(image: Image.Image) -> npt.NDArray[np.uint8]:
+    """Gray of more than 8 bits as (H, W, 1) bytes."""
     values = np.asarray(image)[..., None]
     if image.mode.startswith("I;16"):
-        return levels_of(values, Range(0, (1 << _declared_bits(image)) - 1))
+        return levels_of(values, ValueRange(0, (1 << _declared_bits(image)) - 1))
     if image.format == "PPM":
-        return levels_of(values, Range(0, 65535 if image.mode == "I" else 1))
+        return levels_of(values, ValueRange(0, 65535 if image.mode == "I" else 1))
     finite = values[np.isfinite(values)]
     least, most = (float(finite.min()), float(finite.max())) if finite.size else (np.inf, -np.inf)
     return levels_of(values, value_range(least, most, is_float=image.mode == "F"))
@@ -231,7 +231,7 @@ def _transform(icc: bytes, mode: str) -> _Transform | None:
             profile = ImageCms.createProfile("LAB")  # type: ignore[assignment]
         else:
             return None
-        # Without tables in between, which are up to 10 levels off where grey is linear; colors go by another way.
+        # Without tables in between, which are up to 10 levels off where gray is linear; colors go by another way.
         flags = ImageCms.Flags.NOOPTIMIZE if mode == "L" else ImageCms.Flags.NONE
         built = ImageCms.buildTransform(profile, ImageCms.createProfile("sRGB"), mode, "RGB", flags=flags)
         transform = _Transform(lambda image: ImageCms.applyTransform(image, built))
@@ -241,7 +241,7 @@ def _transform(icc: bytes, mode: str) -> _Transform | None:
 
 
 def _changes_nothing(transform: _Transform, mode: str) -> bool:
-    """Whether grey levels, and colors spread over all of RGB, come out as they went in, to within a level."""
+    """Whether gray levels, and colors spread over all of RGB, come out as they went in, to within a level."""
     levels = np.arange(256, dtype=np.uint8)
     colors = np.repeat(levels[:, None], 3, axis=1)
     if mode == "RGB":
