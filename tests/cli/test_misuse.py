@@ -56,7 +56,7 @@ def refusal(capsys):
         ("--weights nowhere.safetensors", "The weights in 'nowhere.safetensors' cannot be loaded (No such file"),
         ("--backbone resnet19", "did you mean resnet18"),
         ("--backbone mobilevit_xxs", "cannot be made padding-exact"),
-        ("--backbone vgg11 --drop-path 0.1", "knows no stochastic depth"),
+        ("--backbone vgg11 --drop-path 0.1", "has no stochastic depth"),
         ("--epoch 3", "--epoch"),
         ("--epochs", "--epochs"),
     ],

@@ -78,7 +78,7 @@ def test_other_backbones_and_norms(settings):
 
 def test_backbones_for_multiples_alone_are_refused():
     """A network in which paths of different stride meet says which sides it takes, before any picture is read."""
-    with pytest.raises(ConfigError, match="'dla34' takes only images whose sides are multiples of 32"):
+    with pytest.raises(ConfigError, match="'dla34' only takes images whose sides are multiples of 32"):
         Classifier(ModelConfig(backbone="dla34"), 5)
 
 
@@ -107,7 +107,7 @@ def test_weights_come_from_a_file(tmp_path):
 @pytest.mark.parametrize(
     ("name", "tensors", "message"),
     [
-        ("weights.pth", {"a": torch.zeros(1)}, "safetensors files alone"),
+        ("weights.pth", {"a": torch.zeros(1)}, "must be in a safetensors file"),
         ("weights.safetensors", {"a": torch.zeros(1)}, "lacks .* of its"),
         ("weights.safetensors", None, "cannot be loaded"),
     ],

@@ -73,7 +73,7 @@ def test_a_lost_rank_is_a_sentence(monkeypatch):
 
     monkeypatch.setattr(dist, "all_reduce", lost)
     with pytest.raises(
-        RunError, match=r"another one has ended.*same command goes on .*Connection closed by peer \[127"
+        RunError, match=r"Another process of the run has ended.*same command resumes .*Connection closed by peer \[127"
     ):
         all_reduce(None)
 

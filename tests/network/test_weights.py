@@ -75,7 +75,7 @@ def test_a_file_that_is_no_whole_safetensors_file_is_refused(backbone, tensors, 
         path.write_bytes(
             {"cut": whole[:-100], "header": whole[:20], "empty": b"", "text": b"no weights at all"}[content]
         )
-    with pytest.raises(ConfigError, match="cannot be loaded, since it is no whole safetensors file"):
+    with pytest.raises(ConfigError, match="cannot be loaded, since it is not a complete safetensors file"):
         load_weights(backbone, path)
 
 
@@ -86,5 +86,5 @@ def test_a_file_that_cannot_be_opened_says_why(backbone, tmp_path):
     (tmp_path / "folder.safetensors").mkdir()
     with pytest.raises(ConfigError, match="is no regular file"):
         load_weights(backbone, tmp_path / "folder.safetensors")
-    with pytest.raises(ConfigError, match="safetensors files alone"):
+    with pytest.raises(ConfigError, match="must be in a safetensors file"):
         load_weights(backbone, tmp_path / "x.pth")

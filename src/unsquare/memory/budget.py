@@ -1,7 +1,7 @@
-"""How many bytes a run may take: what the user says, or what the device and the container really leave.
+"""The memory budget of a run: what the user sets, or what the device and the container leave.
 
-On a CPU the budget bounds the resident memory of the whole process, everything counted: the interpreter, the
-weights, the decoder's buffers and the activations. On a CUDA device it bounds the device's memory alone.
+On a CPU the budget bounds the resident memory of the whole process, including the interpreter, the weights, the
+decoder's buffers and the activations. On a CUDA device it bounds the device's memory alone.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from unsquare.memory.meter import resident_bytes
 from unsquare.settings import received
 
 LEFT_ALONE = 0.1
-"""Part of the free memory left to others when no budget is given: page cache and whatever else the machine runs."""
+"""Part of the free memory left unused when no budget is set, for the page cache and other processes."""
 
 MOST_BYTES = 1 << 62
-"""What 64 bits hold; no machine has as much."""
+"""The most that 64 bits hold; no machine has as much memory."""
 
 _UNITS = {"": 1, "B": 1}
 _UNITS |= {f"{letter}{suffix}": 1024**power for power, letter in enumerate("KMGT", 1) for suffix in ("", "iB")}
@@ -33,8 +33,8 @@ def parse_bytes(text: str, available: int | None = None) -> int:
     """The number of bytes that a text such as `8GiB`, `500MB` or `6e9` stands for; `8G` is 8 GiB.
 
     Args:
-        text: the amount; where `available` is given it may be a part of that, such as `80%`.
-        available: what 100 % is, in bytes.
+        text: the amount; where `available` is given it may be a percentage of that, such as `80%`.
+        available: the bytes of 100 %.
     """
     part = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*%\s*", text)
     if part and available is not None and 0 < float(part[1]) <= 100:
@@ -46,7 +46,7 @@ def parse_bytes(text: str, available: int | None = None) -> int:
     except ValueError:
         number = 0.0
     if unit is None or not 1 <= number * unit <= MOST_BYTES:
-        hint = "" if available is None else ", or a part of what is there such as 80%"
+        hint = "" if available is None else ", or a part of what is available such as 80%"
         raise ConfigError(
             f"An amount of memory is a number and a unit such as 8GiB or 500MB{hint}, but got {received(text)}."
         )
@@ -54,7 +54,7 @@ def parse_bytes(text: str, available: int | None = None) -> int:
 
 
 def format_bytes(num_bytes: float) -> str:
-    """A number of bytes for a person to read, in binary units: `5.2 GiB`."""
+    """A number of bytes in binary units, to be read by people: `5.2 GiB`."""
     for unit in ("B", "KiB", "MiB"):
         if num_bytes < 1024:
             return f"{num_bytes:.{int(unit != 'B' and num_bytes < 100)}f} {unit}"
@@ -66,12 +66,12 @@ def budget_bytes(asked: str | None, device: torch.device, num_local_ranks: int =
     """The memory budget of this rank in bytes.
 
     Args:
-        asked: what the user asked for, over all ranks of this machine (CPU) or per device (CUDA); None measures.
+        asked: the user's setting, for all ranks of this machine (CPU) or per device (CUDA); None uses what is free.
         device: where the network runs.
         num_local_ranks: ranks that share this machine's memory.
 
     Raises:
-        BudgetError: more was asked for than there is.
+        BudgetError: more is asked for than is available.
     """
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
@@ -94,20 +94,20 @@ def _choose(asked: str | None, *, available: int, fallback: int, where: str) -> 
     wanted = parse_bytes(asked, available)
     if wanted > available:
         raise BudgetError(
-            f"The memory budget must be there to be used, but {format_bytes(wanted)} was asked for and {where} has "
-            f"{format_bytes(available)} left; ask for less, or leave --memory out to take what is free."
+            f"--memory asks for {format_bytes(wanted)}, but only {format_bytes(available)} is available on {where}; "
+            "ask for less, or leave --memory out to use what is free."
         )
     return wanted
 
 
 def free_host_bytes() -> int:
-    """The memory that this process could still take: the machine's, or what a container or a limit leaves of it."""
+    """Bytes that this process can still take: what the machine, a container or a limit leaves."""
     limits = [limit - used for limit, used in map(_read_cgroup, _cgroup_folders()) if limit is not None]
     return max(0, min([int(psutil.virtual_memory().available), *limits, *_left_by_limits()]))
 
 
 def _left_by_limits() -> list[int]:
-    """What the limits on this process's own address space and data (`ulimit -v`, `-d`) leave."""
+    """Bytes left by the limits on this process's own address space and data (`ulimit -v`, `-d`)."""
     try:
         pages = [int(number) for number in Path("/proc/self/statm").read_text().split()]
     except OSError:
@@ -118,7 +118,7 @@ def _left_by_limits() -> list[int]:
 
 
 def _cgroup_folders() -> list[Path]:
-    """The folders of the memory controllers that bound this process, version 1 and 2, innermost first."""
+    """The folders of the memory controllers that limit this process, versions 1 and 2, innermost first."""
     try:
         lines = Path("/proc/self/cgroup").read_text().splitlines()
     except OSError:
@@ -135,9 +135,10 @@ def _cgroup_folders() -> list[Path]:
 
 
 def _read_cgroup(folder: Path) -> tuple[int | None, int]:
-    """The limit in bytes (None where there is none) and what is used of it, page cache that can go not counted."""
+    """The limit in bytes (None where there is none) and how much of it is used, without page cache that can be
+    dropped."""
     for limit_names, used_name, cache_key in (
-        (("memory.max", "memory.high"), "memory.current", "inactive_file"),  # above high, the kernel brakes hard
+        (("memory.max", "memory.high"), "memory.current", "inactive_file"),  # above high, the kernel slows the process
         (("memory.limit_in_bytes",), "memory.usage_in_bytes", "total_inactive_file"),
     ):
         try:

@@ -1,4 +1,4 @@
-"""Where the network runs: the device of this process, its precision, and how much memory it may take there."""
+"""Where the network runs: the device of this process, its precision, and its memory budget."""
 
 from __future__ import annotations
 
@@ -17,39 +17,38 @@ from unsquare.network.ranks import meet_again, processes_here, together
 from unsquare.plan.config import MOST_BUDGET_PIXELS, MOST_LAUNCH_PIXELS
 from unsquare.settings import MOST_WORKERS, Range, check_settings
 
-logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # the run says itself what it uses
+logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # the run itself prints what it uses
 
 Precision = Literal["bf16-mixed", "32-true"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceConfig:
-    """Where the network runs, and how much memory it may take there."""
+    """Where the network runs, and its memory budget."""
 
     memory: str | None = None
-    """The budget, such as 8GiB, or a part of what is there, such as 80%: of the whole process on a CPU, of the device
-    on a GPU; None takes what is free."""
+    """The budget, such as 8GiB, or a part of what is available, such as 80%: of the whole process on a CPU, of the
+    device on a GPU; None uses what is free."""
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """auto takes the best there is."""
+    """auto uses the best device available."""
     precision: Literal["auto", "bf16-mixed", "32-true"] = "auto"
-    """auto takes bf16 where the device multiplies in bf16 natively, fp32 elsewhere."""
+    """auto uses bf16 where the device multiplies in bf16 natively, fp32 elsewhere."""
     strategy: Literal["auto", "plain", "bf16", "checkpoint", "offload", "tile"] = "auto"
-    """How all micro-batches are run, at the least: auto runs them as the network is (plain), and images that do not
-    fit by the first fallback that holds them; another runs all of them in a way that takes less memory and more time
-    (see max_strategy)."""
+    """How micro-batches are run: auto runs them as the network is (plain), and images that do not fit by the first
+    fallback that holds them; any other runs all micro-batches in less memory and more time (see max_strategy)."""
     max_strategy: StrategyName = "tile"
-    """The last fallback for images that do not fit, each alone, in this order: plain, bf16 (where the precision is left
-    open), checkpoint (activation checkpointing), offload (activations kept in the host's memory or in a file), tile
-    (the feature maps piece by piece)."""
+    """The last fallback for images that do not fit, each alone, in this order: plain, bf16 (where the precision is
+    auto), checkpoint (activation checkpointing), offload (activations kept in the host's memory or in a file), tile
+    (the feature maps tile by tile)."""
     reuse_probes: bool = True
-    """Remember what probes showed, in the user's cache folder, and do without them the next time."""
+    """Save the results of memory probes in the user's cache folder, and reuse them the next time."""
     budget_pixels: Annotated[int, Range(1, MOST_BUDGET_PIXELS)] | None = None
-    """The most computed pixels of a micro-batch; None measures it. Pinned, nothing is probed and the plan is the
-    same on every machine."""
+    """The most computed pixels of a micro-batch; None measures it. If set, nothing is probed and the plan is the same
+    on every machine."""
     launch_pixels: Annotated[int, Range(0, MOST_LAUNCH_PIXELS)] = 500_000
-    """The cost of one more micro-batch as pixels, where `budget_pixels` is pinned."""
+    """The cost of one more micro-batch as pixels, where `budget_pixels` is set."""
     workers: Annotated[int, Range(1, MOST_WORKERS)] | None = None
-    """Threads that decode images; None takes one per core."""
+    """Threads that decode images; None uses one per core."""
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -68,12 +67,12 @@ class DeviceConfig:
 
 
 def launch(config: DeviceConfig) -> Fabric:
-    """The Fabric of this process: one device, or this process's share of what torchrun or srun started.
+    """The Fabric of this process: one device, or this process's part of those started by torchrun or srun.
 
-    From here on freed memory goes back to the operating system, so that what is measured is what is in use.
+    From here on freed memory goes back to the operating system, so that measured memory is memory in use.
 
     Raises:
-        ConfigError: there is no such accelerator here, or processes that share a run were started in another way.
+        ConfigError: the accelerator is not available, or processes of one run were started by other means.
     """
     devices, num_nodes = processes_here()
     try:

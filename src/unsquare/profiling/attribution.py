@@ -1,9 +1,8 @@
-"""Which layers, and which kind of memory, hold the peak of a training step.
+"""Which layers, and which kinds of memory, make up the peak of a training step.
 
-Every tensor that an operation makes during one micro-batch is noted with the module whose code ran, and struck off
-when its memory is freed. At the moment when most is held, a copy of the list is taken. What the process takes beyond
-that list and beyond what it held before is workspace: memory that kernels take for themselves, and what the allocator
-has in reserve.
+Every tensor that an operation allocates during one micro-batch is recorded with the module whose code ran, and removed
+when its memory is freed; at the peak, the list is copied. What the process takes beyond that list, and beyond what it
+held before, is workspace: memory that kernels take for themselves, and memory that the allocator has in reserve.
 """
 
 from __future__ import annotations
@@ -32,18 +31,18 @@ KINDS = ("process", "weights", "gradients", "optimizer", "activations", "workspa
 
 @dataclass(frozen=True)
 class LayerBytes:
-    """What a module holds at the peak."""
+    """What a module holds at the peak, in bytes."""
 
     name: str
     type: str
     activations: int
-    """What its own code made and is still held: maps kept for backward, and gradients of maps where those are held."""
+    """Allocated by its own code and still held: maps kept for backward, and gradients of maps where those are held."""
     weights: int
 
 
 @dataclass(frozen=True)
 class Attribution:
-    """The peak of a micro-batch, taken apart."""
+    """The peak of a micro-batch, by kind of memory and by layer."""
 
     images: int
     canvas: Shape
@@ -51,13 +50,13 @@ class Attribution:
     peak_bytes: int
     """Of the whole process on a CPU, of the device's allocator otherwise."""
     phase: Phase
-    """When it was reached."""
+    """When the peak was reached."""
     at: str
     """The module whose code ran then."""
     kinds: tuple[tuple[str, int], ...]
     """Bytes by kind; they add up to the peak."""
     layers: tuple[LayerBytes, ...]
-    """Modules that hold any, by falling bytes."""
+    """Modules that hold any, largest first."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
@@ -71,16 +70,16 @@ class Attribution:
 
 
 def attribute(engine: Engine, images: int, canvas: Shape, strategy: Strategy, name: str) -> Attribution:
-    """Take the peak of a micro-batch apart.
+    """Attribute the peak of a micro-batch to layers and kinds of memory.
 
-    The peak itself is measured without looking, since looking keeps small objects alive.
+    The peak itself is measured in another run, since recording keeps small objects alive.
 
     Args:
         engine: the network on its device; its weights move by one update of learning rate 0.
-        images: of the micro-batch.
+        images: number of images in the micro-batch.
         canvas: of the micro-batch.
-        way: how it is run.
-        name: the strategy's.
+        strategy: how it is run.
+        name: the name of the strategy.
     """
     meter = PeakMeter(engine.device)
     batches = [synthetic_batch(images, canvas) for _ in range(1 + READ_AHEAD)]  # as the loader holds them
@@ -98,7 +97,7 @@ def attribute(engine: Engine, images: int, canvas: Shape, strategy: Strategy, na
     weights = sum(map(_num_bytes, [*engine.model.parameters(), *engine.model.buffers()]))
     moments = sum(_num_bytes(part) for part in tree_leaves(list(engine.optimizer.state.values())) if _is_large(part))
     loader = sum(batch.pixels.numel() for batch in batches)
-    if engine.device.type != "cpu":  # there the loader's bytes are the host's, and nothing else was held before
+    if engine.device.type != "cpu":  # there the loader's bytes are on the host, and nothing else was held before
         loader, held = batches[0].pixels.numel(), weights + moments
     kinds = dict.fromkeys(KINDS, 0) | {"weights": weights, "optimizer": moments, "loader": loader}
     kinds["process"] = max(0, held - weights - moments - (loader if engine.device.type == "cpu" else 0))
@@ -119,7 +118,7 @@ def attribute(engine: Engine, images: int, canvas: Shape, strategy: Strategy, na
 
 @dataclass(frozen=True)
 class _Entry:
-    """Memory that an operation took."""
+    """Memory that an operation allocated."""
 
     module: str
     is_gradient: bool
@@ -128,7 +127,7 @@ class _Entry:
 
 @dataclass(frozen=True)
 class _Moment:
-    """When most was held, and all that was."""
+    """The moment of the highest total, and all memory held then."""
 
     phase: Phase = ""
     module: str = ""
@@ -137,10 +136,10 @@ class _Moment:
 
 
 class _Ledger(TorchDispatchMode):
-    """Notes what operations take, until it is freed.
+    """Records what operations allocate, until it is freed.
 
-    A copy of the whole list at each new maximum would take longer than the step; so copies are taken when memory first
-    falls after a maximum.
+    Copying the whole list at each new maximum would take longer than the step, so it is copied when memory first falls
+    after a maximum.
     """
 
     def __init__(self, engine: Engine, known: set[int]) -> None:
@@ -152,7 +151,7 @@ class _Ledger(TorchDispatchMode):
         self._rising = False
         self._last = ""
         self.running: list[str] = []
-        """Modules whose forward code runs, the innermost last; in backward, too, where that computes again."""
+        """Modules whose forward code runs, the innermost last; also where backward runs it again."""
         self.passed = ""
         """The module whose backward pass began last."""
         self.moment = _Moment()
@@ -185,7 +184,7 @@ class _Ledger(TorchDispatchMode):
         del self._live[key]
 
     def close(self) -> None:
-        """Memory falls, or the step is over: keep the list if this was the most so far."""
+        """Called when memory falls, or the step ends: keep the list if this was the highest total so far."""
         if self._rising and self._total > self.moment.total:
             self.moment = _Moment(self._engine.phase, self._last, self._total, tuple(self._live.values()))
         self._rising = False
@@ -193,7 +192,7 @@ class _Ledger(TorchDispatchMode):
 
 @contextmanager
 def _running(engine: Engine) -> Iterator[_Ledger]:
-    """A ledger of what runs in the block, which knows the module at work in forward and in backward."""
+    """A ledger of what runs in the block, told which module runs in forward and in backward."""
     known = {part.untyped_storage().data_ptr() for part in [*engine.model.parameters(), *engine.model.buffers()]}
     ledger = _Ledger(engine, known)
     handles = []
