@@ -321,7 +321,9 @@ def test_prediction_goes_on_past_a_bad_file(command, trained, tmp_path):
 
 def test_pictures_of_other_classes_are_refused(command, trained, make_folder):
     """A source with a class that the run does not know says which."""
-    refused(command("evaluate", trained / "run", make_folder(), "--budget-pixels", "60000"), "'cat' is none of them")
+    refused(
+        command("evaluate", trained / "run", make_folder(), "--budget-pixels", "60000"), "'cat' is not one of the run's"
+    )
 
 
 def test_settings_come_from_a_file_and_flags_win(command, trained, tmp_path):
@@ -465,7 +467,7 @@ class TestBadInput:
         other = RunFolder(trained / "run")
         other.lock()
         try:
-            refused(command("train", "--resume", trained / "run"), "is in use")
+            refused(command("train", "--resume", trained / "run"), "Another process is training")
         finally:
             other.unlock()
 

@@ -44,7 +44,7 @@ def refusal(capsys):
         ("--memory 200%", "An amount of memory"),
         ("--pyramid 1000000", "pyramid must be at most 64, but is 1000000"),
         ("--pyramid 64 64", "pyramid must list levels that make from 1 to 4,096 bins, but [64, 64] make 8,192"),
-        ("--optimizer adahessian", "The optimizer must work with gradients alone"),
+        ("--optimizer adahessian", "The optimizer 'adahessian' cannot be used"),
         ("--optimizer adamx", "did you mean adam"),
         ("--epochs 1e30", "epochs must be at most 1,000,000"),
         ("--lr-policy x", "invalid choice"),
@@ -99,9 +99,9 @@ def test_a_wrong_settings_file_is_refused(refusal, make_folder, tmp_path, conten
     ("what", "message"),
     [
         ("nothing", "(No such file or directory); check the path"),
-        ("a pipe", "is no regular file); check the path"),
-        ("a folder", "is no regular file); check the path"),
-        ("a device", "is no regular file); check the path"),
+        ("a pipe", "is not a regular file); check the path"),
+        ("a folder", "is not a regular file); check the path"),
+        ("a device", "is not a regular file); check the path"),
     ],
 )
 def test_what_is_no_file_is_not_waited_for(refusal, make_folder, tmp_path, flag, what, message):

@@ -15,7 +15,7 @@ from unsquare.training.optimizer_check import check_optimizer
     ("name", "reason"),
     [
         ("adahessian", "does not require grad"),
-        ("adafactorbv", "be saved as tensors and numbers, but .adafactorbv. does not"),
+        ("adafactorbv", "adafactorbv. cannot be used .*must be tensors and numbers"),
         ("sgdc", "positive max lr"),
         ("madgrad", "must be positive"),
         ("fusedadam", "APEX"),

@@ -42,7 +42,7 @@ def test_srun_says_how_many(monkeypatch):
     ("variables", "words"),
     [
         ({**SLURM, "SLURM_STEP_ID": None}, "srun did not start this process.*torchrun"),
-        ({**SLURM, "SLURM_NTASKS": "5"}, "5 are on 2; give srun --ntasks-per-node"),
+        ({**SLURM, "SLURM_NTASKS": "5"}, "5 are on 2 nodes; give srun --ntasks-per-node"),
         ({"OMPI_COMM_WORLD_SIZE": "2"}, "OMPI_COMM_WORLD_SIZE says that MPI started 2; use `torchrun"),
         ({"PMI_SIZE": "3"}, "PMI_SIZE says that MPI started 3; use `torchrun"),
     ],

@@ -32,7 +32,7 @@ SPREAD = (
 )
 # What is not compared bit by bit runs in the process of the tests, which has its imports behind it.
 SMALL = {"backbone": "test_resnet", "epochs": 1, "budget_pixels": 40_000, "min_side": 33}
-REWRITTEN = "models.json is not what it was, and is written again from the checkpoint"
+REWRITTEN = "models.json has changed or is damaged; it is restored from the checkpoint"
 
 
 @pytest.fixture(scope="module")

@@ -267,7 +267,7 @@ def test_evaluating_leaves_out_what_does_not_decode_where_asked(predictor, pictu
     left = Predictor(predictor._run.path).evaluate(source, "test", skip_bad=True)
     assert (left.num_images, left.accuracy) == (whole.num_images, whole.accuracy)
     assert left.loss == pytest.approx(whole.loss, rel=1e-6)
-    assert "3 of 9 pictures do not decode" in capsys.readouterr().err
+    assert "3 of 9 pictures cannot be decoded" in capsys.readouterr().err
 
 
 def test_the_network_itself(predictor, files, opened):

@@ -1,8 +1,8 @@
 """The schema of every JSON file of a run, with the range that each number may have.
 
-A file is checked once, when it is read (`reading`). What is not listed here is ignored, so that a later release may add
-to a file; what has a default may be missing. Rows of metrics alone may hold nothing else: a damaged name would be a
-default in silence. Bounds of numbers are what 64 bits and a page can hold, not what is usual.
+A file is checked once, when it is read (`reading`). Members that are not listed here are ignored, so that a later
+release may add some; those with a default may be missing. Only rows of metrics must have no others: a damaged name
+would silently become a default. Numbers are bounded by what 64 bits and a page can hold, not by what is usual.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MeasuredBatch = tuple[Positive, SidePixels, SidePixels, Amount, str]
 
 
 class MemoryLine(Struct):
-    """`memory.model.MemoryModel` as it is written."""
+    """`memory.model.MemoryModel` as it is written to files."""
 
     version: Literal[2]
     fixed_bytes: Amount
@@ -92,7 +92,7 @@ class StepRow(Struct, tag_field="kind", tag="step", forbid_unknown_fields=True):
     learning_rate: FiniteNumber
     num_images: Positive
     gradient_norm: Amount | None = None
-    """None where it was no finite number."""
+    """None where it was not a finite number."""
     num_micro_batches: Count = 0
     real_pixels: Count = 0
     computed_pixels: Count = 0
@@ -104,7 +104,7 @@ class StepRow(Struct, tag_field="kind", tag="step", forbid_unknown_fields=True):
 
 
 class EvaluationRow(Struct, tag_field="kind", tag="eval", forbid_unknown_fields=True):
-    """A row of `metrics.jsonl`: an evaluation in the course of training."""
+    """A row of `metrics.jsonl`: an evaluation during training."""
 
     step: Count
     epoch: Amount
@@ -122,13 +122,13 @@ class FinalRow(EvaluationRow, tag_field="kind", tag="final", forbid_unknown_fiel
 
 
 class StartRow(Struct, tag_field="kind", tag="start", forbid_unknown_fields=True):
-    """A row of `metrics.jsonl`: a process began to train, for the first time or again."""
+    """A row of `metrics.jsonl`: a process started to train, or resumed."""
 
     step: Count
     """Steps done before."""
     time_s: Amount
     seconds: Amount
-    """From the call to the first step: reading headers, making the network, measuring, planning."""
+    """From the call to the first step: reading headers, creating the network, measuring, planning."""
 
 
 MetricsRow = StepRow | EvaluationRow | FinalRow | StartRow
@@ -144,7 +144,7 @@ class SweepLine(Struct):
 
 
 class SweepSection(Struct):
-    """Batches of one canvas, larger and larger."""
+    """Batches of growing size on one canvas."""
 
     canvas: tuple[SidePixels, SidePixels]
     strategy: str
@@ -159,7 +159,7 @@ class SweepSection(Struct):
 
 
 class LayerRow(Struct):
-    """What a layer holds."""
+    """The memory that a layer holds."""
 
     name: str
     type: str
@@ -168,7 +168,7 @@ class LayerRow(Struct):
 
 
 class AttributionRow(Struct):
-    """What the memory of a batch is made of."""
+    """The memory of a batch, by kind and by layer."""
 
     images: Positive
     canvas: tuple[SidePixels, SidePixels]
@@ -181,7 +181,7 @@ class AttributionRow(Struct):
 
 
 class WatchColumns(Struct):
-    """Memory against time, in columns."""
+    """Memory over time, in columns."""
 
     time_s: list[Amount]
     resident_bytes: list[Amount | None]
@@ -212,35 +212,35 @@ class ProfileFile(Struct):
 
 
 class Manifest(Struct):
-    """`manifest.json` of a checkpoint: the sums of its files."""
+    """`manifest.json` of a checkpoint: the checksums of its files."""
 
     version: Literal[1]
     sha256: dict[str, Digest]
 
 
 class Origin(Struct):
-    """What a checkpoint was trained from: enough to see what has changed since, and to write again what is lost."""
+    """What a checkpoint was trained from: enough to see what has changed since, and to restore what is lost."""
 
     settings: dict[str, dict[str, Any]]
-    """Those of `config.toml`."""
+    """The settings in `config.toml`."""
     bounds: dict[str, Any]
     """The content of `models.json`, a `RunLimits`."""
     index_sha256: Digest
     source: str
-    """Where the pictures were looked for, an absolute path."""
+    """Absolute path of the source."""
     source_sha256: Digest | None = None
-    """Of a source that is a file."""
+    """Checksum of a source that is a file."""
 
 
 class Mark(Struct):
-    """How far `metrics.jsonl` had come when a checkpoint was written."""
+    """The end of `metrics.jsonl` when a checkpoint was written."""
 
     num_bytes: Count
     sha256: Digest
 
 
 class State(Struct, kw_only=True):
-    """`state.json` of a checkpoint: where the run stood, beside its tensors."""
+    """`state.json` of a checkpoint: the state of the run besides its tensors."""
 
     version: Literal[1]
     step: Count
@@ -253,5 +253,5 @@ class State(Struct, kw_only=True):
     planned_pixels: CeilingPixels
     optimizer: dict[str, Any]
     origin: Origin | None = None
-    """None of a release that did not write it."""
+    """None in checkpoints of releases that did not write it."""
     metrics: Mark | None = None

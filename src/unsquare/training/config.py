@@ -27,16 +27,16 @@ class SavingConfig:
     """What is evaluated and saved, and when."""
 
     validation_fraction: Annotated[float, Range(above=0, below=1)] = 0.2
-    """Part of the training images held out, class by class, where the source has no val split."""
+    """Part of the training images of each class that is held out where the source has no val split."""
     evaluate_every: Annotated[int, Range(1, MOST_EPOCHS)] = 1
     """Epochs between evaluations on the val split; the last epoch is always evaluated."""
     checkpoint_every_s: Annotated[float, Range(0, 1e9)] = 600.0
-    """Seconds between checkpoints in mid-epoch, up to 1e9, which are thirty years; one is always written at the end of
-    an epoch."""
+    """Seconds between checkpoints during an epoch, at most 1e9 (thirty years); one is always written at the end of an
+    epoch."""
     checkpoint_every_steps: Annotated[int, Range(0, MOST_STEP)] = 0
-    """Steps between checkpoints in mid-epoch; 0 goes by the clock alone."""
+    """Steps between checkpoints during an epoch; 0 uses the clock alone."""
     skip_bad: bool = False
-    """Leave out files that cannot be read, instead of refusing to start."""
+    """Skip files that cannot be read, instead of refusing to start."""
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -65,14 +65,14 @@ def to_toml(config: TrainConfig) -> str:
 
 
 def from_toml(text: str, where: str) -> TrainConfig:
-    """The settings that a TOML text holds; what it leaves out has its default.
+    """The settings in a TOML text, with defaults for those that are missing.
 
     Raises:
         ConfigError: the text is not TOML, or names a setting that does not exist or has another type.
     """
     try:
         values = upgrades.settings(tomllib.loads(text))
-    except (ValueError, RecursionError) as error:  # ValueError: numbers of thousands of digits, too
+    except (ValueError, RecursionError) as error:  # ValueError: also numbers of thousands of digits
         raise ConfigError(f"{where} must be a TOML file, but it is not: {error}.") from error
     parts: dict[str, Any] = {}
     for name, part in values.items():

@@ -2,8 +2,8 @@
 
 In `mixed` steps the batch size hardly changes and the factor is 1. In `b2b` a step of small pictures may hold a
 hundred times the images of a step of large ones; the factor follows it by the linear rule (Goyal et al. 2017) or
-its square root, which suits Adam (Malladi et al. 2022), and rises by at most `MAX_RISE` from one step to the next of an
-epoch, because it is the sudden jump upwards that makes a run diverge; downwards it follows at once.
+its square root, which suits Adam (Malladi et al. 2022). It rises by at most `MAX_RISE` from one step of an epoch to the
+next, because sudden increases make a run diverge, and falls at once.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ _EXPONENTS = {"none": 0.0, "sqrt": 0.5, "linear": 1.0}
 
 @dataclass(frozen=True, kw_only=True)
 class LearningRateConfig:
-    """How the learning rate runs."""
+    """The schedule of the learning rate."""
 
     lr: Annotated[float, Range(above=0, most=1e6)] = 2e-3
-    """The highest learning rate, for a step of `lr_images` images; a million overflows at once. The default suits AdamW
-    from scratch; pretrained weights want about a tenth."""
+    """The highest learning rate, for a step of `lr_images` images. The default suits AdamW from scratch; pretrained
+    weights need about a tenth. Above a million it would overflow at once."""
     lr_policy: Literal["none", "sqrt", "linear"] = "sqrt"
-    """How the learning rate follows a step's number of images."""
+    """How the learning rate scales with a step's number of images."""
     lr_images: Annotated[int, Range(1, MOST_STEP)] | None = None
-    """The number of images that `lr` is meant for; None takes the epoch's mean images per step."""
+    """The number of images for which `lr` is meant; None uses the epoch's mean images per step."""
     warmup_epochs: Annotated[float, Range(0, MOST_EPOCHS)] = 1.0
-    """Epochs over which the learning rate climbs from 0; shortened to a fifth of a short run."""
+    """Epochs over which the learning rate rises from 0; at most a fifth of the run."""
     final_lr_fraction: Annotated[float, Range(0, 1)] = 0.01
-    """Part of the learning rate that is left at the end of the cosine."""
+    """Part of the highest learning rate that is left at the end of the cosine."""
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -57,7 +57,7 @@ def learning_rates(config: LearningRateConfig, images: Sequence[int], epoch: int
     rates, factor, seen = [], math.inf, 0
     for num_images in images:
         seen += num_images
-        # Progress is counted in images, so that steps of any size share the run as their images do.
+        # Progress is counted in images, so that steps of any size advance the schedule by their images.
         progress = epoch + (seen - num_images / 2) / total
         factor = min((num_images / reference) ** _EXPONENTS[config.lr_policy], MAX_RISE * factor)
         rates.append(config.lr * factor * _schedule(progress, epochs, warmup, config.final_lr_fraction))
@@ -65,7 +65,7 @@ def learning_rates(config: LearningRateConfig, images: Sequence[int], epoch: int
 
 
 def _schedule(progress: float, epochs: int, warmup: float, final: float) -> float:
-    """The part of the highest learning rate at a progress in epochs: linear up, cosine down."""
+    """The part of the highest learning rate at a progress in epochs: linear warm-up, then cosine."""
     if progress < warmup:
         return progress / warmup
     done = (progress - warmup) / (epochs - warmup)
