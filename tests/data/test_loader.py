@@ -54,7 +54,7 @@ def test_each_picture_stands_at_the_top_left_with_zeros_around(make_folder):
 
 @pytest.mark.parametrize("becomes", ["gone", "below a file", "another", "damaged"])
 def test_the_advice_fits_what_became_of_a_picture(make_folder, becomes):
-    """Nothing is there to mend where a picture is gone; where it is another, the index is what is old."""
+    """A missing picture is put back or scanned for; one that was replaced needs a new scan, since the index is old."""
     index = scan_source(make_folder(num_images=2))
     path = index.path(1)
     content, times = path.read_bytes(), path.stat()
@@ -69,7 +69,9 @@ def test_the_advice_fits_what_became_of_a_picture(make_folder, becomes):
         path.write_bytes(content[:-400] + bytes(400))
         os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
     advice = (
-        "mend or remove it, or list all such" if becomes == "damaged" else r"bring it back, or scan the source again\.$"
+        "replace or remove it, or list all such"
+        if becomes == "damaged"
+        else r"put it back, or scan the source again\.$"
     )
     with pytest.raises(SourceError, match=rf"must decode, but '.*' [^;]+; {advice}"):
         _load(index)

@@ -123,7 +123,7 @@ def test_more_epochs_continue_a_finished_run(source, done, capsys, by_command):
         resume(done, epochs=3)
     assert losses(done)[:STEPS] == before
     assert len(losses(done)) == 12
-    assert "3 epochs in place of 2; from here on the learning rate" in " ".join(capsys.readouterr().err.split())
+    assert "3 epochs instead of 2; from now on the learning rate" in " ".join(capsys.readouterr().err.split())
     resume(done, quiet=True)  # knows of the third epoch
     with pytest.raises(RunError, match=r"optimizer.epochs was 3 and is 2"):
         train(source, done, quiet=True, **SETTINGS)
@@ -309,7 +309,7 @@ class TestPictures:
         with Image.open(one) as image:
             size = image.size
         Image.new("RGB", size).save(one)
-        with pytest.warns(UserWarning, match="1 pictures were changed"):
+        with pytest.warns(UserWarning, match="1 pictures have changed"):
             resume(run, changed_pictures=True, quiet=True)
         resume(run, epochs=3, quiet=True)
         Image.new("RGB", (size[0] + 1, size[1])).save(one)

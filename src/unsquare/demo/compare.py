@@ -1,7 +1,7 @@
-"""The demo's comparison: the same network, epochs and tuning on the same pictures, shown four ways.
+"""The demo's comparison: the same network, epochs and tuning on the same pictures, given in four ways.
 
-Each way that trains a network tries the same learning rates and keeps the one that does best on the val split;
-each is then judged once, on the test split, by the weights that did best on the val split.
+Each method that trains a network tries the same learning rates and keeps the one that is best on the val split; each is
+then evaluated once on the test split, with the weights that were best on the val split.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from unsquare.training.recipes import Recipe
 from unsquare.training.start import train
 
 LEARNING_RATES = (1e-3, 3e-3)
-"""What every network is tuned over."""
+"""The learning rates that every network is tuned over."""
 
 NEIGHBORS = (1, 3, 5, 9, 15, 25, 41)
-"""What the classifier by shape alone is tuned over."""
+"""The numbers of neighbors that the classifier by shape alone is tuned over."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ComparedMethod:
-    """One way's outcome."""
+    """One method's results."""
 
     name: str
     accuracy: float
@@ -43,7 +43,7 @@ class ComparedMethod:
     mean_per_class_accuracy: float
     num_images: int
     chosen: str
-    """What tuning chose on the val split."""
+    """The value that tuning chose on the val split."""
     val_accuracy: float
     """Mean per-class accuracy on the val split, by which it was chosen."""
     train_s: float
@@ -56,13 +56,13 @@ class ComparedMethod:
 
 
 def compare(pictures: Path, out: Path, config: TrainConfig, say: Say) -> list[ComparedMethod]:
-    """Train and judge all four; ways already done in `out` with the same settings are not done again.
+    """Train and evaluate all four; methods already done in `out` with the same settings are not repeated.
 
     Args:
         pictures: a folder with train, val and test above class folders.
-        out: where the runs go.
-        config: the settings of every network, the learning rate apart.
-        say: told what happens.
+        out: folder for the runs.
+        config: the settings of every network, except for the learning rate.
+        say: told about progress.
     """
     index = scan_source(pictures)
     side = round(math.sqrt(index.of_split("train").sizes.prod(axis=1).mean()))
@@ -81,7 +81,7 @@ def compare(pictures: Path, out: Path, config: TrainConfig, say: Say) -> list[Co
 
 
 def _tune(name: str, source: Path, out: Path, config: TrainConfig, recipe: Recipe, say: Say) -> ComparedMethod:
-    """Train with each learning rate; the row of the one that is best on the val split."""
+    """Train with each learning rate; the results of the one that is best on the val split."""
     tried = []
     for rate in LEARNING_RATES:
         settings = replace(config, learning_rate=replace(config.learning_rate, lr=rate))
@@ -102,7 +102,7 @@ def _tune(name: str, source: Path, out: Path, config: TrainConfig, recipe: Recip
 
 
 def _run(source: Path, folder: Path, config: TrainConfig, recipe: Recipe) -> tuple[float, dict[str, Any]]:
-    """Best val score and the final row of a run, which is made unless it is there, whole and of these settings."""
+    """Best val score and final row of a run, which is trained unless it exists, complete and with these settings."""
     run = RunFolder(folder)
     stamp = folder.with_suffix(".json")
     wanted = json.dumps(asdict(config), default=str, sort_keys=True)
@@ -117,7 +117,7 @@ def _run(source: Path, folder: Path, config: TrainConfig, recipe: Recipe) -> tup
 
 
 def _squash(pictures: Path, out: Path, index: ShapeIndex, side: int) -> Path:
-    """The same pictures as squares of `side` pixels, stored without loss."""
+    """The same pictures as squares of `side` pixels, stored losslessly."""
     if (out / "done").is_file():
         return out
     for row, key in enumerate(index.keys):

@@ -1,7 +1,7 @@
-"""Smooth random fields, the clay of every texture and every background here.
+"""Smooth random fields, from which every texture and background here is made.
 
 A field is a small grid of normal numbers, enlarged and turned in one bicubic resampling (Pillow's affine
-transform): a few milliseconds per picture where filtering white noise at full size would take a hundred.
+transform): a few milliseconds per picture, where filtering white noise at full size would take a hundred.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The scene: which object stands where, in which colors and which light. It knows nothing of the material.
+"""The scene: which object is where, in which colors and which light. It does not depend on the material.
 
 Silhouettes are described in the unit square, so that a scene fits a picture of any shape; outline and light
-are computed on a quarter of the pixels along each side and enlarged, for they are smooth.
+are computed on a quarter of the pixels along each side and enlarged, because they are smooth.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _COARSE = 4
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scene:
-    """Everything in a picture but the material."""
+    """Everything in a picture except for the material."""
 
     seed: tuple[int, ...]
     """Seeds the silhouette and the light."""
@@ -35,7 +35,7 @@ class Scene:
     color: Color
     """The object's own color."""
     tint: Color
-    """The color to which the texture turns the object's own."""
+    """The color toward which the texture shifts the object's own."""
     wall: tuple[Color, Color]
     """Background at the top and at the bottom."""
     light: float
@@ -70,7 +70,7 @@ def render(scene: Scene, texture: Field, rng: np.random.Generator) -> npt.NDArra
     """The photograph of a scene whose object has this texture.
 
     Args:
-        scene: what stands where.
+        scene: everything in the picture except for the texture.
         texture: the material's surface, (H, W), of zero mean and unit variance.
         rng: source of the camera's grain.
 
@@ -87,7 +87,7 @@ def render(scene: Scene, texture: Field, rng: np.random.Generator) -> npt.NDArra
     pixels = _wall(scene, shape) * (1 - shadow)[..., None]
     pixels += inside[..., None] * (surface - pixels)
     pixels += rng.normal(0, 0.008, shape).astype(np.float32)[..., None]
-    # Rounding to whole levels also hides last-bit differences between machines' mathematical libraries.
+    # Rounding to whole levels also hides last-bit differences between machines' math libraries.
     return np.clip(np.rint(pixels * 255), 0, 255).astype(np.uint8)
 
 
@@ -131,14 +131,14 @@ def _unit_grid(shape: Shape) -> tuple[Field, Field]:
 
 
 def _blur(field: Field, fraction: float) -> Field:
-    """Blurred by a fraction of the shorter side; through 8 bits, which is what Pillow's blur works on."""
+    """Blurred by a fraction of the shorter side; in 8 bits, since Pillow's blur works on those."""
     image = Image.fromarray(np.rint(np.clip(field, 0, 1) * 255).astype(np.uint8))
     radius = max(1.0, fraction * min(field.shape))
     return np.asarray(image.filter(ImageFilter.GaussianBlur(radius)), dtype=np.float32) / np.float32(255)
 
 
 def _draw_hue(rng: np.random.Generator) -> float:
-    """Mostly the warm hues of clay, wood, brass and varnish; at times any other."""
+    """Mostly the warm hues of clay, wood, brass and varnish; sometimes any other."""
     return float(rng.normal(0.09, 0.04) if rng.uniform() < 0.65 else rng.uniform(0.0, 1.0))
 
 
@@ -157,7 +157,7 @@ def _vase(rng: np.random.Generator, y: Field, x: Field) -> Field:
 
 
 def _plate(rng: np.random.Generator, y: Field, x: Field) -> Field:
-    """Round, seen at an angle, with a wavy rim at times."""
+    """Round, seen at an angle, sometimes with a wavy rim."""
     waves, amount, start = rng.integers(5, 14), rng.uniform(0, 0.03), rng.uniform(0, 2 * pi)
     radius = np.hypot(x / rng.uniform(0.75, 0.92), y / rng.uniform(0.65, 0.92))
     around = np.arctan2(y, x)
@@ -176,7 +176,7 @@ def _statue(rng: np.random.Generator, y: Field, x: Field) -> Field:
 
 
 def _fragment(rng: np.random.Generator, y: Field, x: Field) -> Field:
-    """A broken piece: straight edges all round, none alike."""
+    """A broken piece: straight edges all round, all different."""
     count = int(rng.integers(5, 9))
     turns = (np.arange(count) + rng.uniform(0.15, 0.85, count)) * (2 * pi / count)
     edges = [rng.uniform(0.55, 0.85) - (cos(turn) * x + sin(turn) * y) for turn in turns]

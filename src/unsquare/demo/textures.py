@@ -1,8 +1,8 @@
 """The materials: one function each, from a random generator and a shape to a fine texture.
 
-A texture is a field of zero mean and unit variance whose features are 2 to 6 pixels wide, turned at
-random, either way up. What differs between materials is only how neighboring pixels go together: mean,
-contrast and scale are drawn alike for all, so that no coarse measurement tells them apart.
+A texture is a field of zero mean and unit variance whose features are 2 to 6 pixels wide, at a random angle and with
+either sign. Materials differ only in how neighboring pixels are related: mean, contrast and scale have the same
+distribution for all, so that no coarse measurement tells them apart.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from unsquare.demo.noise import Field, smooth_noise, standardize
 from unsquare.shapes import Shape
 
 _CLIP = 2.5
-"""Largest deviation kept, in standard deviations; rarer extremes would only burn out."""
+"""Largest deviation kept, in standard deviations; rarer values would only saturate."""
 
 
 def make_texture(rng: np.random.Generator, material: str, shape: Shape) -> Field:
@@ -29,7 +29,7 @@ def make_texture(rng: np.random.Generator, material: str, shape: Shape) -> Field
 
 
 def _soften(field: Field) -> Field:
-    """Blurred as a lens does, by less than a pixel: edges that fall between pixels would look like stairs."""
+    """Blurred like by a lens, by less than a pixel: without it, edges between pixels would look like stairs."""
     padded = np.pad(field, 1, mode="edge")
     rows = padded[:-2] + np.float32(3) * padded[1:-1] + padded[2:]
     return (rows[:, :-2] + np.float32(3) * rows[:, 1:-1] + rows[:, 2:]) / np.float32(25)

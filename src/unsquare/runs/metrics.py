@@ -138,7 +138,7 @@ class MetricsFile:
         bad = decoded(marked).num_bad if as_marked else metrics.num_bad
         words = Metrics(rows, bad).words(step)
         if not as_marked and not words:
-            return "rows are not those of when the checkpoint was written"
+            return "its rows differ from those at the checkpoint"
         return words
 
     def _count(self, content: bytes) -> None:

@@ -91,7 +91,7 @@ def _asked(picture: Any, number: int) -> list[Asked]:
         return [Asked(name=file or f"picture {number}", image=picture)]
     path = os.fsdecode(picture)
     if not path:
-        raise ConfigError("One of the paths is empty; give the path of a picture.")
+        raise ConfigError("A picture's path must not be empty; give a file or a folder.")
     if not os.path.isdir(path):
         return [Asked(name=path)]
     listing = list_folder(Path(path))

@@ -135,13 +135,13 @@ class Predictor:
             evaluation = evaluator.evaluate(progress, lost.append if skip_bad else None)
         except UndecodableError as error:
             raise SourceError(
-                f"'{error.key}' {error.reason}, so it cannot be decoded; {error.remedy}, or skip such files with "
-                "--skip-bad."
+                f"Every picture must decode, but '{error.key}' {error.reason}; {error.remedy}, or leave such files out "
+                "with --skip-bad."
             ) from error
         if lost:
             first = f"'{shown(lost[0].key)}' {lost[0].reason}"
             self._console.say(
-                f"{len(lost)} of {len(index)} pictures cannot be decoded and are skipped; the first: {first}."
+                f"{len(lost)} of {len(index)} pictures cannot be decoded and are left out; the first: {first}."
             )
         return evaluation
 
