@@ -178,7 +178,7 @@ def test_a_plan_of_other_shapes_is_refused(make_folder, geometry):
     index = scan_source(make_folder(num_images=2))
     plan = plan_epoch(index.sizes, CONFIG, LIMITS, 0)
     loader = BatchLoader(index, geometry)
-    with pytest.raises(PlanError, match=r"\.jpg is planned as .* and will be .*; plan geometry\.resize"):
+    with pytest.raises(PlanError, match=r"\.jpg is planned as .* but will be .*; plan geometry\.resize"):
         next(loader.load(plan, plan.micro_batches))
     loader.close()
 

@@ -93,7 +93,7 @@ def test_what_is_refused_is_refused_by_the_scan(tmp_path: Path, data: bytes, rea
 def test_runs_for_another_depth_are_refused(tmp_path: Path) -> None:
     """RLE4 of 8 bits has no meaning."""
     (tmp_path / "a.bmp").write_bytes(bmp(4 * ROW + b"\0\1", compression=2))
-    with pytest.raises(ImageError, match="has 8 bits a pixel, but is compressed as if it had 4"):
+    with pytest.raises(ImageError, match="has 8 bits per pixel, but is compressed as if it had 4"):
         decode(tmp_path / "a.bmp")
 
 

@@ -78,9 +78,9 @@ def test_chunks_without_an_end_are_refused(write_picture, extra: bytes, reason: 
 @pytest.mark.parametrize(
     ("at", "value", "reason"),
     [
-        (24, 3, "pixels of no known kind"),
-        (25, 5, "pixels of no known kind"),
-        (16, 1, "above the limit of 1,000,000 a side"),
+        (24, 3, "an invalid kind of pixels"),
+        (25, 5, "an invalid kind of pixels"),
+        (16, 1, "above the limit of 1,000,000 for a side"),
     ],
 )
 def test_headers_that_no_decoder_reads_are_refused(write_picture, at: int, value: int, reason: str) -> None:

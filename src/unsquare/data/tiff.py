@@ -57,7 +57,7 @@ def read_samples(fp: IO[bytes], header: Header, bits: int | None = None) -> Chan
 
 
 def _range(page: tifffile.TiffPage, samples: Samples, bits: int | None, *, is_opacity: bool) -> ValueRange:
-    """The values shown as black and white, or as transparent and opaque: beside colors of 0 to 255, opacity may be 0 to 1."""
+    """The values shown as black and white, or as transparent and opaque: opacity has a range of its own."""
     if samples.kind == "u" and samples.bits <= 16:
         return ValueRange(0, (1 << (bits if bits and samples.bits == 16 else samples.bits)) - 1)
     if samples.kind == "i" and samples.bits == 8:
