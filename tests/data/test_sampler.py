@@ -286,7 +286,7 @@ def test_what_does_not_decide_the_order_may_change():
 @pytest.mark.parametrize("state", [{}, {"version": 99, "epoch": 0, "steps_done": 0, "settings": {}}, {"version": 1}])
 def test_a_state_of_another_kind_is_refused(state):
     """The version is looked at before anything else."""
-    with pytest.raises(RunError, match=r"has version 1, epoch, .* set_epoch"):
+    with pytest.raises(RunError, match=r"must have version 1, epoch, .* set_epoch"):
         StepSampler(SIZES).load_state_dict(state)
 
 

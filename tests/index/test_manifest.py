@@ -85,7 +85,7 @@ def test_missing_files_are_said_with_a_hint(listed, monkeypatch: pytest.MonkeyPa
     assert "None of the manifest's files exist; relative paths start at" in text_of(listed("x/0.jpg,cat"), "missing")
     assert "case matters ('0.jpg' exists)" in text_of(listed("cat/0.JPG,cat", FOUR[2]), "missing")
     monkeypatch.chdir(make_folder(("owl",), name="elsewhere"))
-    assert "they are there from" in text_of(listed("owl/0.jpg,cat"), "missing")
+    assert "they exist below" in text_of(listed("owl/0.jpg,cat"), "missing")
 
 
 def test_labels_in_two_unicode_forms_are_one_class(listed) -> None:

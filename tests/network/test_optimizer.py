@@ -15,7 +15,7 @@ from unsquare.training.optimizer_check import check_optimizer
     ("name", "reason"),
     [
         ("adahessian", "does not require grad"),
-        ("adafactorbv", "adafactorbv. cannot be used .*must be tensors and numbers"),
+        ("adafactorbv", "adafactorbv. cannot be used .*state of tensors and numbers"),
         ("sgdc", "positive max lr"),
         ("madgrad", "must be positive"),
         ("fusedadam", "APEX"),

@@ -197,7 +197,7 @@ class StepSampler(Sampler[list[int]]):
         saved, here = known.get("settings"), self._settings()
         if known.get("version") != STATE_VERSION or not isinstance(saved, Mapping):
             raise RunError(
-                f"A sampler's state has version {STATE_VERSION}, epoch, steps_done and settings, but this one is "
+                f"A sampler's state must have version {STATE_VERSION}, epoch, steps_done and settings, but this one is "
                 f"{received(state)}; start the epoch again by set_epoch."
             )
         epoch = checked(EpochNumber, known.get("epoch"), "The state's epoch")

@@ -132,8 +132,8 @@ def _table(
             if len(row) != len(names):
                 raise unreadable(
                     path,
-                    f"line {rows.line_num} and the header differ in their number of cells ({len(row)} and {len(names)}); put "
-                    "cells that hold the delimiter into quotes",
+                    f"line {rows.line_num} and the header differ in their number of cells ({len(row)} and "
+                    f"{len(names)}); put cells that hold the delimiter into quotes",
                 )
             cells.extend([row[at] for at in picked])
             if len(cells) >= _BATCH_CELLS:

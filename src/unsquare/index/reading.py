@@ -32,7 +32,7 @@ _OS_REASONS = {
     errno.EACCES: "cannot be read (no permission)",
     errno.EPERM: "cannot be read (no permission)",
     errno.EISDIR: "is a folder, not a file",
-    errno.ELOOP: "is a link to itself",
+    errno.ELOOP: "is a link that leads to itself",
 }
 
 

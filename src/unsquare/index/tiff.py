@@ -267,7 +267,7 @@ def _samples(page: tifffile.TiffPage) -> Samples | None:
     if page.compression in _OF_SECOND_DECODER or (mode == "YCbCr" and page.is_subsampled):
         return None
     if page.compression not in _COMPRESSIONS:
-        raise ImageError(f"is compressed by method {page.compression}, which is not supported (but {_known()} are)")
+        raise ImageError(f"is compressed by method {page.compression}, which is not supported; use one of {_known()}")
     if page.predictor != 1 and _COMPRESSIONS[page.compression] in ("none", "PackBits"):
         raise ImageError("has a predictor without a compression that uses one, which programs read differently")
     if mode == "CMYK" and page.tags.valueof(_INK_SET, 1) == 2:

@@ -65,6 +65,6 @@ def refusal(config: OptimizerConfig, error: Exception) -> ConfigError:
     """The error to raise where an optimizer cannot be used."""
     reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
     return ConfigError(
-        f"The optimizer {config.optimizer!r} cannot be used ({reason}): it must need gradients only, and its state "
-        "must be tensors and numbers; try adamw, sgd or lion."
+        f"The optimizer {config.optimizer!r} cannot be used ({reason}): it must work from gradients alone, with a "
+        "state of tensors and numbers; try adamw, sgd or lion."
     )

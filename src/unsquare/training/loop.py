@@ -83,7 +83,7 @@ class Session:
     epochs: Epochs
     loader: BatchLoader
     validation: Evaluator
-    judge: Evaluator
+    final_evaluator: Evaluator
     """The last evaluation's evaluator: on the test split, or on the val split where there is none."""
     watch: Watch
     console: Console

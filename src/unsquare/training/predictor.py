@@ -207,7 +207,7 @@ class Predictor:
             highest, order = probabilities.topk(top, dim=1)
             for row, values, labels in zip(rows.tolist(), highest.tolist(), order.tolist()):
                 if not all(map(math.isfinite, values)):
-                    answers.fail(asked[row][0], "makes the network return NaN")
+                    answers.fail(asked[row][0], "makes the network return values that are not finite")
                     continue
                 names = tuple(self.classes[label] for label in labels)
                 answers.add(asked[row][0], Prediction(path="", classes=names, probabilities=tuple(values)))

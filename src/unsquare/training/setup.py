@@ -113,7 +113,7 @@ def prepare(
     """
     run, config, fabric, recipe = job.run, job.config, job.fabric, job.recipe
     train_index, validation = index.of_split("train"), index.of_split("val")
-    judged = index.of_split("test") if np.any(index.splits == "test") else validation
+    evaluated = index.of_split("test") if np.any(index.splits == "test") else validation
     sizes = config.geometry.crop(config.geometry.resize(train_index.sizes))
     torch.manual_seed(config.plan.seed)
     engine = Engine(fabric, recipe.classifier(config.model, len(index.classes), load=fresh), config.optimizer)
@@ -140,7 +140,7 @@ def prepare(
         limits=limits,
         loader=BatchLoader(train_index, config.geometry, config.augment, device.workers),
         validation=_evaluator(engine, config, limits, validation, recipe),
-        judge=_evaluator(engine, config, limits, judged, recipe),
+        final_evaluator=_evaluator(engine, config, limits, evaluated, recipe),
         recovery=Recovery(engine, limits, device.max_strategy),
         watch=Watch(engine.device, lambda: engine.phase),
         console=job.console,

@@ -253,11 +253,11 @@ def _finish(session: Session, state: TrainState, started: float) -> Path:
 
 def _evaluate_best(session: Session, state: TrainState) -> None:
     """Evaluate the best weights on the test split, or on the val split where there is none."""
-    run, console, split = session.run, session.console, str(session.judge.index.splits[0])
-    evaluation = session.judge.evaluate(console.progress(f"evaluating {split}"))
+    run, console, split = session.run, session.console, str(session.final_evaluator.index.splits[0])
+    evaluation = session.final_evaluator.evaluate(console.progress(f"evaluating {split}"))
     if session.is_main:
         with run.writing(run.evaluation):
-            write_evaluation(run.evaluation, evaluation, session.judge.index)
+            write_evaluation(run.evaluation, evaluation, session.final_evaluator.index)
         row: dict[str, Any] = {"kind": "final", "step": state.step, "epoch": float(state.epoch)}
         run.append_metrics(row | {"time_s": state.time_s, "split": split} | evaluation.to_dict())
     console.say(
