@@ -94,7 +94,7 @@ __version__ = "fake"
 """
 
 
-def test_a_mismatched_torchvision_is_mended_whoever_imports_it_first(tmp_path: Path) -> None:
+def test_a_mismatched_torchvision_is_repaired_whoever_imports_it_first(tmp_path: Path) -> None:
     """After `import unsquare` alone, which loads no torch, a torchvision without its operators imports whole."""
     package = tmp_path / "torchvision"
     package.mkdir()

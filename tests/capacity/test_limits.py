@@ -64,7 +64,8 @@ def test_probing_changes_nothing(engine, measured):
 
 
 def test_probes_grow_step_by_step_and_see_other_shapes(measured):
-    """No probe is more than four times as large as one before it, they reach the need, and shapes and counts differ."""
+    """No probe is more than four times as large as one before it, they cover what is needed, and shapes and counts
+    differ."""
     probes = measured[1].base.probes
     pixels = sorted({probe.pixels for probe in probes if probe.pixels & (probe.pixels - 1) == 0})
     assert all(a < b <= 4 * a for a, b in pairwise(pixels))

@@ -281,7 +281,7 @@ def test_orientation_variants_show_one_picture(shared_data: Path) -> None:
 
 
 def test_orientation_variants_of_tiff_show_one_picture(shared_data: Path) -> None:
-    """The turned variants of one fax all show the same picture; some were dithered anew."""
+    """The turned variants of one fax all show the same picture; some were dithered again."""
     first, *others = sorted((shared_data / "awkward/orientation").glob("g4_*.tif"))
     for path in others:
         assert difference(decode(path), decode(first)) < 0.5

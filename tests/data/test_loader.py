@@ -78,8 +78,8 @@ def test_the_advice_fits_what_became_of_a_picture(make_folder, becomes):
 
 
 @pytest.mark.parametrize("num_bad", [1, 5, 12])
-def test_batches_go_on_without_what_does_not_decode(make_folder, num_bad):
-    """Somebody is told of each such picture once; the others come as they would; nobody told, it is an error."""
+def test_batches_are_loaded_without_what_does_not_decode(make_folder, num_bad):
+    """`failed` is called once for each such picture, and the others are loaded; without it, the first is an error."""
     index = scan_source(make_folder(num_images=6))
     bad = np.random.default_rng(num_bad).permutation(len(index))[:num_bad].tolist()
     _, whole = _load(index)

@@ -1,4 +1,4 @@
-"""The drop-in: which images each rank gets, what they weigh, and that a resume goes on where training was."""
+"""The drop-in: which images each rank gets, what they weigh, and that a resume continues where training was."""
 
 import itertools
 import json

@@ -1,4 +1,4 @@
-"""The comparison's other ways are what they say, so that it compares like with like."""
+"""The comparison's other methods are what they claim to be, so that the comparison is fair."""
 
 import numpy as np
 import pytest

@@ -36,7 +36,7 @@ def test_a_whole_index_passes_as_it_is() -> None:
 
 
 def test_problems_stop_unless_they_may_be_skipped() -> None:
-    """The error counts them, names the first few with reasons, and says how to go on."""
+    """The error counts them, names the first few with reasons, and says what to do."""
     problems = tuple(Problem(key=f"{i}.jpg", reason="is empty") for i in range(5))
     index = replace(make_index([0, 1]), problems=problems)
     with pytest.raises(SourceError, match=r"5 files cannot be read: '0.jpg' is empty; .*; and 2 more.*--skip-bad"):

@@ -1,4 +1,4 @@
-"""Stock models, lone images and errors, as for exact networks."""
+"""Stock models, images alone and errors, as for exact networks."""
 
 from tests.exact.conftest import references
 

@@ -21,7 +21,7 @@ SIZES = [(33, 47), (64, 96), (50, 61)]
 def test_training_agrees_with_lone_images(
     references: SimpleNamespace, swap: Callable[[nn.Module], nn.Module], name: str
 ) -> None:
-    """With either norm a padded batch in training is what lone images are, to 1e-10: no image knows another."""
+    """With either norm a padded batch in training equals the images alone, to 1e-10: no image affects another."""
     stock = lone.without_chance(swap(references.stock_model(name))).train()
     images = references.lone_images(SIZES)
     weights = torch.linspace(-1, 1, 21, dtype=torch.float64).view(3, 7)

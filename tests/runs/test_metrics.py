@@ -24,7 +24,8 @@ def file(tmp_path):
 
 
 def kept_after(file, content=None):
-    """Write other content, go on from the fourth step as another process does; what is said, and the steps kept."""
+    """Write other content and resume from the fourth step as another process does; returns the message, and the steps
+    kept."""
     if content is not None:
         file._path.write_bytes(content)
     words = MetricsFile(file._path).keep_until(4, file.marked)

@@ -1,4 +1,4 @@
-"""A network is asked about pictures of every kind, in one pass, and about each the same whatever it comes as."""
+"""Pictures of every kind are predicted in one pass, and each the same however it is given."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def test_a_folder_is_its_pictures(predictor, files, tmp_path):
 
 
 def test_bad_pictures_are_raised_or_kept_in_their_place(predictor, files, cut, tmp_path):
-    """Raised by default, with the name; kept, the list is as long as what was asked, and the rest is answered."""
+    """Raised by default, with the name; if kept, the list has every picture, and the others have predictions."""
     (tmp_path / "text.jpg").write_text("no picture")
     asked = [files[0], tmp_path / "gone.png", cut, files[1], tmp_path / "text.jpg", cut, files[0]]
     found = predictor.predict(asked, on_error="keep")
@@ -255,7 +255,7 @@ def test_on_error_is_one_of_two(predictor, files):
 
 
 def test_evaluating_leaves_out_what_does_not_decode_where_asked(predictor, pictures, tmp_path, cut, capsys):
-    """Figures are those of the other pictures, and how many are left out is said; not asked, the first is an error."""
+    """With skip_bad the figures are those of the other pictures, with a message; without it, the first is an error."""
     source = tmp_path / "source"
     shutil.copytree(pictures, source)
     whole = predictor.evaluate(source, "test")
