@@ -458,7 +458,7 @@ class TestBadInput:
     def test_run_folder_not_empty(self, command, trained, make_folder):
         """Neither a run nor other files are ever written over; the message names what is there."""
         refused(command("train", make_folder(), "--out", trained / "run", *FAST), "trains on", "--out")
-        refused(command("train", make_folder(), "--out", trained, *FAST), "not empty", "'pictures'")
+        refused(command("train", make_folder(), "--out", trained, *FAST), "must be empty", "'pictures'")
 
     def test_run_folder_in_use(self, command, trained):
         """Two processes cannot train into one folder."""
@@ -484,7 +484,11 @@ class TestBadInput:
     def test_too_much_memory(self, command, make_folder, tmp_path):
         """A budget above what there is says what there is."""
         arguments = ("--memory", "4000GiB", "--backbone", "test_resnet", "--min-side", "32")
-        refused(command("train", make_folder(), "--out", tmp_path / "run", *arguments), "was asked for", "--memory")
+        refused(
+            command("train", make_folder(), "--out", tmp_path / "run", *arguments),
+            "is available on this machine",
+            "--memory",
+        )
 
     def test_settings_out_of_range(self, command, make_folder, tmp_path):
         """A value that a setting may not have is refused by the setting's name."""

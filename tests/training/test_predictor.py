@@ -160,7 +160,7 @@ def test_bad_pictures_are_raised_or_kept_in_their_place(predictor, files, cut, t
     assert [each.path for each in found] == list(map(str, asked))
     assert [bool(each.problem) for each in found] == [False, True, True, False, True, True, False]
     assert [bool(each.classes) for each in found] == [not each.problem for each in found]
-    assert found[1].problem == "is not there"
+    assert found[1].problem == "does not exist"
     assert_same([found[0], found[3]], predictor.predict(files[:2]))
     assert found[0] == found[6]
     for bad in asked[1], cut, asked[4]:

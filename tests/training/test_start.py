@@ -401,7 +401,7 @@ def test_an_index_in_the_run_folder_is_no_source_of_a_new_start(source, stopped)
     """What would be deleted before it is read is refused."""
     shutil.rmtree(stopped / "checkpoints")
     (stopped / "memory.parquet").unlink()
-    with pytest.raises(RunError, match=r"the source .*index\.parquet is one of them; move it out"):
+    with pytest.raises(RunError, match=r"the source .*index\.parquet is one of them; move it to"):
         train(stopped / "index.parquet", stopped, quiet=True, **SETTINGS)
     assert (stopped / "index.parquet").exists()
 
