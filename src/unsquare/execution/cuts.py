@@ -31,9 +31,9 @@ class StepWeight:
     """What a step costs, for each pixel of the image."""
 
     given_bytes: float
-    """Its input map."""
+    """Bytes of its input map."""
     kept_bytes: float
-    """What it keeps for its backward pass."""
+    """Bytes that it keeps for its backward pass."""
     given_stride: float
     """Stride of the input map: pixels of the image between two of its pixels, along a side."""
     stride: int

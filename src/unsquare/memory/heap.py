@@ -4,8 +4,8 @@ By default glibc keeps freed blocks of up to 32 MB, in a heap that is fragmented
 training process then holds a third more than it uses, and each run differs. After `return_freed` every block of a
 megabyte or more is mapped by itself, so that resident memory equals the memory in use, within a percent. The cost is
 that fresh pages must be cleared each time, a third to two thirds of a step's time (docs/experiments.md). After
-`keep_freed` all freed memory is kept, and grows to about half more than a micro-batch uses, until `release_unused`.
-Choose one of the two per process: blocks that fit into memory kept before are taken from there.
+`keep_freed` all freed memory is kept, up to about half more than a micro-batch uses, until `release_unused`. A later
+`return_freed` is not exact: blocks that fit into memory kept before are taken from there.
 """
 
 from __future__ import annotations
