@@ -74,7 +74,7 @@ def write_picture(tmp_path: Path):
 
 
 def _picture(height: int, width: int, rng: np.random.Generator) -> Image.Image:
-    """A smooth random colour picture: JPEG keeps it nearly unchanged."""
+    """A smooth random color picture: JPEG keeps it nearly unchanged."""
     seeds = Image.fromarray(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8))
     return seeds.resize((int(width), int(height)), Image.Resampling.BICUBIC)
 

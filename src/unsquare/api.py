@@ -1,4 +1,4 @@
-"""The library's front door for whole runs: what the commands do, from Python."""
+"""The library's functions for whole runs: the commands, as Python functions."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ def train(
 ) -> Path:
     """Train a classifier on a source of pictures, evaluate it and write the report.
 
-    Called again with the same source and settings, it goes on with a run that is not finished.
+    Called again with the same source and settings, it resumes a run that is not finished.
 
     Args:
         source: a folder of class folders, a manifest, MAMe's folder, or an index.
         out: the run folder: new, empty, or that of a run with the same source and settings; more epochs continue it.
-        config: the settings; None takes the defaults.
-        changed_pictures: where the run goes on, take pictures that were changed since it started as they are now.
+        config: the settings; None uses the defaults.
+        changed_pictures: on a resume, use pictures that have changed since the run started as they are now.
         quiet: print no progress.
         **settings: single settings by the names of their flags, such as `backbone="resnet50"` or `epochs=50`.
 
@@ -52,12 +52,12 @@ def train(
         The run folder.
 
     Raises:
-        UnsquareError: something that the user can fix; the message says how.
+        UnsquareError: a problem that the user can fix; the message says how.
         Stopped: Ctrl-C or SIGTERM stopped the run, which is saved.
     """
     config = with_settings(config or TrainConfig(), settings)
     check_optimizer(config.optimizer)
-    if not os.path.exists(RunFolder(Path(out)).config):  # what goes on needs no starting weights
+    if not os.path.exists(RunFolder(Path(out)).config):  # a resumed run needs no starting weights
         check_model(config.model)
     with without_empty_folders(Path(out)):
         run = start.train(source, out, config, changed_pictures=changed_pictures, quiet=quiet)
@@ -73,20 +73,20 @@ def resume(
     changed_pictures: bool = False,
     quiet: bool = False,
 ) -> Path:
-    """Go on with a run from its last checkpoint, as if it had never stopped, or for more epochs than it had.
+    """Resume a run from its last checkpoint, as if it had never stopped, or train it for more epochs.
 
     Args:
         run: the run folder.
-        config: the settings; None takes the run's own, from which no other may differ than the epochs.
-        epochs: passes over the training images in all; None takes the run's own number.
-        changed_pictures: take pictures that were changed since the run started as they are now.
+        config: the settings; None uses the run's own, from which only the epochs may differ.
+        epochs: passes over the training images in all; None uses the run's own number.
+        changed_pictures: use pictures that have changed since the run started as they are now.
         quiet: print no progress.
 
     Returns:
         The run folder.
 
     Raises:
-        UnsquareError: something that the user can fix; the message says how.
+        UnsquareError: a problem that the user can fix; the message says how.
         Stopped: Ctrl-C or SIGTERM stopped the run, which is saved.
     """
     folder = start.resume(run, config, epochs=epochs, changed_pictures=changed_pictures, quiet=quiet)
@@ -109,7 +109,7 @@ def predict(
     """The most probable classes of pictures, in the order given; see `Predictor.predict`, which returns the same.
 
     Raises:
-        SourceError: a picture cannot be answered, and `on_error` is raise.
+        SourceError: a picture cannot be read or classified, and `on_error` is raise.
     """
     return Predictor(run, quiet=quiet).predict(pictures, top, on_error=on_error)
 
@@ -125,26 +125,26 @@ def profile(
     say: Callable[[str], None] = lambda line: None,
     **device: Any,
 ) -> tuple[dict[str, Any], Path]:
-    """Where a network's memory goes, and how many images fit.
+    """Measure where a network's memory goes, and how many images fit.
 
     Args:
-        subject: a run folder, or a network of timm by name.
-        canvas: the images' height and width; None takes that of the run's median micro-batch, or 512 x 512.
-        out: where the page goes; None takes the run's report, or `profile.html` here.
-        num_classes: of a network without a run, up to a million, which large heads still hold.
+        subject: a run folder, or the name of a timm network.
+        canvas: the images' height and width; None uses that of the run's median micro-batch, or 512 x 512.
+        out: the page's path; None uses the run's report, or `profile.html` here.
+        num_classes: classes of a network without a run, at most a million.
         norm: the norms of a network without a run.
-        say: told what is found, line by line.
-        **device: settings of the device, such as `memory="4GiB"`, in place of the run's own.
+        say: called with each line of progress.
+        **device: settings of the device, such as `memory="4GiB"`, instead of the run's own.
 
     Returns:
         The content of `profile.json`, and the page.
 
     Raises:
-        UnsquareError: something that the user can fix; the message says how.
+        UnsquareError: a problem that the user can fix; the message says how.
     """
     shape = None if canvas is None else checked_shape(canvas, "canvas")
     folder = Path(subject)
-    is_run = folder.is_dir() or len(folder.parts) > 1  # no network's name has a slash
+    is_run = folder.is_dir() or len(folder.parts) > 1  # names of networks have no slash
     if is_run:
         config, num_classes, usual = profiles.subject_of_run(folder)
         held = profiles.memory_of_run(folder)
@@ -167,16 +167,16 @@ def profile(
 
 @checks_arguments
 def compare(before: Path | str, after: Path | str, out: Path | str | None = None) -> tuple[dict[str, Any], Path]:
-    """What the plans of two runs ask of the memory, side by side, and the page that shows it (`comparison.html`)."""
+    """How much memory the plans of two runs need, side by side, and the page that shows it (`comparison.html`)."""
     found = profiles.compare_plans(Path(before), Path(after))
     return found, write_comparison_page(found, Path(out or "comparison.html"))
 
 
 def with_settings(config: TrainConfig, settings: dict[str, Any]) -> TrainConfig:
-    """The settings with some changed, each named as its flag is.
+    """The settings with some of them changed, each named like its flag.
 
     Raises:
-        ConfigError: there is no setting of that name, or it may not have that value.
+        ConfigError: there is no such setting, or the value is not allowed.
     """
     parts = {part.name: getattr(config, part.name) for part in fields(config)}
     owners = {field.name: part for part in parts for field in fields(parts[part])}

@@ -1,13 +1,12 @@
-"""What a user can get wrong.
+"""The errors that a user can fix.
 
-Every error that a user can fix is one sentence with the rule, what was received and what to do; the
-command line prints it without a traceback and exits with 1, or with 2 where the command itself is incomplete. A mistake
-of the programmer is an assertion.
+Each is one sentence with the rule, what was received and what to do; the command line prints it without a traceback and
+exits with 1, or with 2 where the command itself is incomplete. Mistakes of the programmer are assertions.
 """
 
 
 class UnsquareError(Exception):
-    """The root of everything that a user can fix."""
+    """The base class of all errors that a user can fix."""
 
 
 class SourceError(UnsquareError):
@@ -15,19 +14,19 @@ class SourceError(UnsquareError):
 
 
 class ImageError(UnsquareError):
-    """One image file cannot be read; the message is the reason alone, without the file's name."""
+    """One image file cannot be read; the message is the reason, without the file's name."""
 
 
 class StaleImageError(ImageError):
-    """An image file is not there, or no longer the one that was indexed."""
+    """An image file is missing, or no longer the one that was indexed."""
 
 
 class ConfigError(UnsquareError):
-    """A setting has a value that it may not have."""
+    """A setting has a value that is not allowed."""
 
 
 class UsageError(ConfigError):
-    """A command lacks a word that it needs, or has two that exclude each other."""
+    """A command lacks a required argument, or has two that exclude each other."""
 
 
 class PlanError(UnsquareError):

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there, and reading that neither waits nor guesses what a name stands for."""
+"""Writes files atomically, and reads regular files only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PARTIAL = re.compile(r"\.(?P<name>.+)\.(?P<process>\d+)\.partial")
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` to write to; it takes the place of `path` only if the block succeeds."""
+    """A temporary path beside `path` to write to; it replaces `path` only if the block succeeds."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         yield partial
@@ -26,13 +26,13 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def partial_of(path: Path) -> str | None:
-    """The name of the file that a temporary path of `replacing` was to become; None of any other path."""
+    """The name of the file that a temporary path of `replacing` belongs to; None for any other path."""
     match = _PARTIAL.fullmatch(path.name)
     return match["name"] if match else None
 
 
 def clear_partials(folder: Path) -> None:
-    """Delete what processes that ended while they wrote into a folder have left of `replacing`."""
+    """Delete temporary files of `replacing` left in a folder by processes that ended while they wrote."""
     for path in folder.iterdir():
         match = _PARTIAL.fullmatch(path.name)
         if match and not _is_alive(int(match["process"])):
@@ -41,25 +41,25 @@ def clear_partials(folder: Path) -> None:
 
 @contextmanager
 def without_empty_folders(path: Path) -> Iterator[None]:
-    """A block that makes `path`; where it fails, the folders that it made and left empty are gone again."""
+    """A block that creates `path`; if it fails, the folders that it created and left empty are removed."""
     missing = [folder for folder in (path, *path.parents) if not os.path.lexists(folder)]
     try:
         yield
     except BaseException:
         for folder in missing:
-            with suppress(OSError):  # it is not there, or has something in it
+            with suppress(OSError):  # it does not exist, or is not empty
                 folder.rmdir()
         raise
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
+    """Write a text file atomically."""
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
 def read_regular(path: Path) -> bytes:
-    """The content of a regular file; a pipe, which would make a reader wait, and any other thing is an OSError."""
+    """The content of a regular file; anything else, such as a pipe, which would block a reader, is an OSError."""
     require_regular(path)
     return path.read_bytes()
 
@@ -67,7 +67,7 @@ def read_regular(path: Path) -> bytes:
 def require_regular(path: Path) -> None:
     """Raise OSError unless the path is that of a regular file, or a link to one."""
     if not stat.S_ISREG(path.stat().st_mode):
-        raise OSError(f"'{path}' is no regular file")
+        raise OSError(f"'{path}' is not a regular file")
 
 
 def _is_alive(process: int) -> bool:

@@ -16,7 +16,7 @@ from unsquare.errors import ConfigError, UnsquareError
 from unsquare.settings import PixelCount, Range, check_settings, checked, received
 
 MOST_SIDE = (1 << 31) - 1
-"""The longest side in pixels: two of them multiplied stay below what 64 bits hold."""
+"""The longest side in pixels: the product of two fits into 64 bits."""
 
 Sizes = npt.NDArray[np.int64]
 """Array of shapes, (N, 2) int64: height, width."""
@@ -86,16 +86,16 @@ def checked_sizes(sizes: npt.ArrayLike, error: type[UnsquareError] = ConfigError
     """Shapes (..., 2) as whole numbers of pixels.
 
     Raises:
-        UnsquareError: of the type `error`; they are no shapes.
+        UnsquareError: of the type `error`; they are not shapes.
     """
     return checked_sides(_shape_array(sizes, error), error)
 
 
 def shape_rows(sizes: npt.ArrayLike, error: type[UnsquareError]) -> npt.NDArray[Any]:
-    """Shapes (N, 2) as an array of numbers whose values are not looked at, for they may lie in a file.
+    """Shapes (N, 2) as an array of numbers whose values are not checked, since they may be in a file.
 
     Raises:
-        UnsquareError: of the type `error`; it is no array of height and width.
+        UnsquareError: of the type `error`; it is not an array of heights and widths.
     """
     return _shape_array(sizes, error, axes=2)
 
@@ -110,8 +110,8 @@ def _shape_array(sizes: npt.ArrayLike, error: type[UnsquareError], axes: int | N
     if found.dtype.kind not in "iuf" or found.shape[-1:] != (2,) or axes not in (None, found.ndim):
         what = f"{found.shape} {found.dtype}" if found.ndim and found.dtype.kind != "O" else received(sizes)
         raise error(
-            f"Shapes must be (N, 2) numbers on the host, a height and a width an image, but are {what}; give a row for "
-            "each image."
+            f"Shapes must be (N, 2) numbers on the host, a height and a width for each image, but are {what}; give a "
+            "row for each image."
         )
     return found
 
@@ -120,10 +120,10 @@ def checked_sides(sizes: npt.NDArray[Any], error: type[UnsquareError]) -> Sizes:
     """The shapes as int64, each side a whole number from 1 to `MOST_SIDE`.
 
     Raises:
-        UnsquareError: of the type `error`; a side is none.
+        UnsquareError: of the type `error`; a side is not.
     """
     least, most = sizes.min(initial=1), sizes.max(initial=1)
-    if not (least >= 1 and most <= MOST_SIDE):  # false of what is not a number, too
+    if not (least >= 1 and most <= MOST_SIDE):  # also false for NaN
         wrong = least if not least >= 1 else most
         raise error(f"Sides must be at least 1 pixel and at most {MOST_SIDE:,}, but one is {wrong}; leave it out.")
     if sizes.dtype.kind == "f" and (sizes != np.rint(sizes)).any():
@@ -135,16 +135,16 @@ def checked_shape(shape: Any, name: str) -> Shape:
     """A height and a width as a shape.
 
     Raises:
-        ConfigError: they are none.
+        ConfigError: they are not.
     """
     return Shape(*checked(tuple[_Side, _Side], shape, name))
 
 
 def _shrink(sizes: Sizes, max_pixels: int) -> Sizes:
-    pixels = sizes[..., 0] * sizes[..., 1].astype(np.float64)  # scaled sides may exceed 64 bits
+    pixels = sizes[..., 0] * sizes[..., 1].astype(np.float64)  # the product of scaled sides may exceed 64 bits
     factor = np.sqrt(max_pixels / np.maximum(pixels, 1))[..., None]
     shrunk = np.maximum(1, np.floor(sizes * factor)).astype(np.int64)
-    # A strip one pixel wide cannot shrink along that side; the other side takes all of it.
+    # A strip one pixel wide cannot shrink along that side; the other side shrinks by all of it.
     shrunk = np.where(shrunk[..., ::-1] == 1, np.minimum(shrunk, max_pixels), shrunk)
     return np.where((pixels > max_pixels)[..., None], shrunk, sizes)
 

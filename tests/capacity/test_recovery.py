@@ -191,7 +191,7 @@ def test_failing_within_backward_leaves_no_trace(reached):
 
 
 def test_an_image_alone_takes_its_fallbacks(engine, recovery, monkeypatch):
-    """Where the plain way does not hold one image, a way that was never measured is taken, with the same gradient."""
+    """Where the plain strategy does not hold one image, an unmeasured one is used, with the same gradient."""
     single = batch_of([(96, 128)])
     engine.accumulate(single, 1)
     wanted = gradient(engine)
@@ -231,7 +231,8 @@ def test_other_errors_are_not_swallowed(engine, recovery, monkeypatch):
 
 @given(st.lists(st.booleans(), max_size=200), st.integers(1000, 10**9))
 def test_the_ceiling_falls_at_once_and_rises_with_patience(troubles, planned):
-    """A shortage sets it, so many quiet steps raise it by half, and at what plans hold it is gone."""
+    """A shortage sets it, enough quiet steps raise it by half, and at the size of planned micro-batches it is
+    removed."""
     ceiling, quiet = Ceiling(), 0
     for trouble in troubles:
         before = ceiling
@@ -289,7 +290,7 @@ def test_the_guard_waits_for_an_image_alone_and_then_gives_up(engine, monkeypatc
     recovery.accumulate(batch_of([(64, 64)]), 1)
     monkeypatch.setattr(guard, "free_host_bytes", lambda: 10)
     monkeypatch.setattr(guard, "WAIT_S", 0.0)
-    with pytest.raises(ShortageError, match="is free; free some"):
+    with pytest.raises(ShortageError, match=r"but only .* is free; free some"):
         recovery.accumulate(batch_of([(64, 64)]), 1)
 
 
@@ -304,7 +305,8 @@ def test_evaluation_is_halved_as_well(engine, monkeypatch):
 
 
 def test_the_guard_stops_evaluation_too(engine, monkeypatch):
-    """What the machine no longer holds is asked in parts; an image alone waits, and then says what is missing."""
+    """Micro-batches that no longer fit are predicted in parts; a single image waits, then the message says what is
+    missing."""
     whole = engine.predict(BATCH)
     tried = fails_above(engine, monkeypatch, 100)
     monkeypatch.setattr(guard, "free_host_bytes", lambda: 2 * 80 * 96 * 1000)
@@ -319,7 +321,7 @@ def test_the_guard_stops_evaluation_too(engine, monkeypatch):
     assert len(slept) == 3
     monkeypatch.setattr(guard, "free_host_bytes", lambda: 10)
     monkeypatch.setattr(guard, "WAIT_S", 0.0)
-    with pytest.raises(ShortageError, match="is free; free some"):
+    with pytest.raises(ShortageError, match=r"but only .* is free; free some"):
         predict(engine, BATCH, measured(1 << 50))
 
 
@@ -342,7 +344,7 @@ def test_evaluation_climbs_as_well(engine, monkeypatch):
 
 
 def test_the_guard_climbs_where_a_higher_rung_has_room(engine, monkeypatch):
-    """What is free holds an image by another way: that is taken at once, without waiting."""
+    """If free memory holds an image by another strategy, that is used at once, without waiting."""
     engine.forget_gradients()
     plain = profile_of(1 << 33).base
     engine.model.train()

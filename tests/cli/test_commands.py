@@ -321,7 +321,9 @@ def test_prediction_goes_on_past_a_bad_file(command, trained, tmp_path):
 
 def test_pictures_of_other_classes_are_refused(command, trained, make_folder):
     """A source with a class that the run does not know says which."""
-    refused(command("evaluate", trained / "run", make_folder(), "--budget-pixels", "60000"), "'cat' is none of them")
+    refused(
+        command("evaluate", trained / "run", make_folder(), "--budget-pixels", "60000"), "'cat' is not one of the run's"
+    )
 
 
 def test_settings_come_from_a_file_and_flags_win(command, trained, tmp_path):
@@ -456,7 +458,7 @@ class TestBadInput:
     def test_run_folder_not_empty(self, command, trained, make_folder):
         """Neither a run nor other files are ever written over; the message names what is there."""
         refused(command("train", make_folder(), "--out", trained / "run", *FAST), "trains on", "--out")
-        refused(command("train", make_folder(), "--out", trained, *FAST), "not empty", "'pictures'")
+        refused(command("train", make_folder(), "--out", trained, *FAST), "must be empty", "'pictures'")
 
     def test_run_folder_in_use(self, command, trained):
         """Two processes cannot train into one folder."""
@@ -465,7 +467,7 @@ class TestBadInput:
         other = RunFolder(trained / "run")
         other.lock()
         try:
-            refused(command("train", "--resume", trained / "run"), "is in use")
+            refused(command("train", "--resume", trained / "run"), "Another process is training")
         finally:
             other.unlock()
 
@@ -482,7 +484,11 @@ class TestBadInput:
     def test_too_much_memory(self, command, make_folder, tmp_path):
         """A budget above what there is says what there is."""
         arguments = ("--memory", "4000GiB", "--backbone", "test_resnet", "--min-side", "32")
-        refused(command("train", make_folder(), "--out", tmp_path / "run", *arguments), "was asked for", "--memory")
+        refused(
+            command("train", make_folder(), "--out", tmp_path / "run", *arguments),
+            "is available on this machine",
+            "--memory",
+        )
 
     def test_settings_out_of_range(self, command, make_folder, tmp_path):
         """A value that a setting may not have is refused by the setting's name."""

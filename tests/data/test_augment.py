@@ -1,4 +1,4 @@
-"""Crops, flips, turns and colours."""
+"""Crops, flips, turns and colors."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def test_bytes_stay_bytes_and_labels_may_be_anything():
 
 def test_what_cannot_be_is_refused():
     """A micro-batch that no allowed canvas holds, and a multiple below 1."""
-    with pytest.raises(PlanError, match=r"25 x 30 fits none of 60 x 20, 20 x 90; allow a larger"):
+    with pytest.raises(PlanError, match=r"25 x 30 fits none of the allowed canvases, 60 x 20, 20 x 90; allow a larger"):
         PadCollate(canvases=[(20, 90), (60, 20)])(ITEMS)
     with pytest.raises(ConfigError, match="multiple must be at least 1, but is 0"):
         PadCollate(multiple=0)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageFile, ImageOps
 
-from unsquare.data.colour import to_rgb
+from unsquare.data.color import to_rgb
 from unsquare.data.decode import decode, decode_peak_bytes, decode_row
 from unsquare.errors import ImageError, StaleImageError
 from unsquare.index import read_header, scan_source
@@ -23,7 +23,7 @@ from unsquare.shapes import Shape
 
 
 def difference(one: np.ndarray, other: np.ndarray) -> float:
-    """Mean absolute difference in grey levels."""
+    """Mean absolute difference in gray levels."""
     assert one.shape == other.shape
     return float(np.abs(one.astype(float) - other).mean())
 
@@ -36,7 +36,7 @@ def by_pillow(path: Path) -> np.ndarray:
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif", "bmp", "avif", "jp2", "ppm"])
 def test_every_format_gives_what_pillow_gives(write_picture, suffix: str) -> None:
-    """The pixels are Pillow's, whatever the format; JPEG, by another decoder, to within a grey level."""
+    """The pixels are Pillow's, whatever the format; JPEG, by another decoder, to within a gray level."""
     path = write_picture(f"a.{suffix}", 45, 70)
     pixels = decode(path)
     assert pixels.dtype == np.uint8
@@ -75,7 +75,7 @@ def test_enlarging_is_exact_too(write_picture) -> None:
 
 
 @pytest.mark.parametrize(
-    ("mode", "colour", "expected"),
+    ("mode", "color", "expected"),
     [
         ("1", 1, (255, 255, 255)),
         ("L", 77, (77, 77, 77)),
@@ -88,9 +88,9 @@ def test_enlarging_is_exact_too(write_picture) -> None:
         ("I;16", 65535, (255, 255, 255)),
     ],
 )
-def test_every_kind_of_pixel_becomes_rgb(tmp_path: Path, mode: str, colour: object, expected: tuple) -> None:
-    """Grey, palette, transparency (over white) and 16 bits all become 8-bit RGB."""
-    image = Image.new(mode, (3, 2), colour)
+def test_every_kind_of_pixel_becomes_rgb(tmp_path: Path, mode: str, color: object, expected: tuple) -> None:
+    """Gray, palette, transparency (over white) and 16 bits all become 8-bit RGB."""
+    image = Image.new(mode, (3, 2), color)
     if mode == "P":
         image.putpalette([i for i in range(256) for _ in range(3)])
     image.save(tmp_path / "a.png")
@@ -130,7 +130,7 @@ def test_twelve_bits_are_scaled_as_twelve_bits(shared_data: Path) -> None:
     np.testing.assert_array_equal(decode(path)[..., 0], raw >> 4)
 
 
-def test_cmyk_jpegs_are_shown_in_colour(write_picture, tmp_path: Path) -> None:
+def test_cmyk_jpegs_are_shown_in_color(write_picture, tmp_path: Path) -> None:
     """A CMYK JPEG, stored inverted as Adobe does, is neither refused nor negative."""
     with Image.open(write_picture("a.png", 40, 60)) as image:
         image.convert("CMYK").save(tmp_path / "a.jpg", quality=95)
@@ -139,12 +139,12 @@ def test_cmyk_jpegs_are_shown_in_colour(write_picture, tmp_path: Path) -> None:
 
 
 def lab_profile() -> bytes:
-    """A sound profile, but of another colour space than RGB."""
+    """A sound profile, but of another color space than RGB."""
     return ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
 
 
-def test_colour_profiles_are_converted(shared_data: Path) -> None:
-    """Pixels of another colour space become sRGB, as Pillow's colour management has it; JPEG and PNG alike."""
+def test_color_profiles_are_converted(shared_data: Path) -> None:
+    """Pixels of another color space become sRGB, as Pillow's color management has it; JPEG and PNG alike."""
     for name in ("icc/icc_profile_big.jpg", "orientation/xmp_tags_orientation.png"):
         path = shared_data / "awkward" / name
         with Image.open(path) as image:
@@ -159,14 +159,14 @@ def test_colour_profiles_are_converted(shared_data: Path) -> None:
 
 @pytest.mark.parametrize("profile", [b"nonsense", lab_profile()])
 def test_profiles_that_do_not_fit_are_ignored(write_picture, profile: bytes) -> None:
-    """A damaged profile, or one of another colour space, changes nothing."""
+    """A damaged profile, or one of another color space, changes nothing."""
     plain = decode(write_picture("a.png", 20, 20))
     np.testing.assert_array_equal(decode(write_picture("b.png", 20, 20, icc_profile=profile)), plain)
 
 
 def test_the_first_frame_is_the_picture(tmp_path: Path) -> None:
     """Of an animation or a document with pages the first is decoded."""
-    frames = [Image.new("RGB", (8, 6), colour) for colour in ("red", "blue")]
+    frames = [Image.new("RGB", (8, 6), color) for color in ("red", "blue")]
     for suffix in ("gif", "webp", "tif", "png"):
         path = tmp_path / f"a.{suffix}"
         frames[0].save(path, save_all=True, append_images=frames[1:])
@@ -177,7 +177,7 @@ def test_the_first_frame_is_the_picture(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif", "bmp", "avif", "jp2", "ppm", "gif"])
 def test_a_file_cut_short_is_an_error(write_picture, suffix: str) -> None:
-    """Wherever a file is cut there is an error: never a picture that is grey from some row on."""
+    """Wherever a file is cut there is an error: never a picture that is gray from some row on."""
     path = write_picture(f"a.{suffix}", 120, 160)
     data = path.read_bytes()
     for part in (0.2, 0.5, 0.9):
@@ -204,7 +204,7 @@ def test_a_changed_file_is_noticed(write_picture) -> None:
     with pytest.raises(StaleImageError, match=r"is 20 x 30 pixels now, but 30 x 20 in the index"):
         decode(path, Shape(5, 5), expected=Shape(30, 20))
     path.unlink()
-    with pytest.raises(StaleImageError, match="is not there"):
+    with pytest.raises(StaleImageError, match="does not exist"):
         decode(path)
 
 
@@ -271,7 +271,7 @@ def test_every_awkward_file_that_is_indexed_decodes(shared_data: Path) -> None:
 
 
 def test_orientation_variants_show_one_picture(shared_data: Path) -> None:
-    """The turned variants of one photograph all show it upright, to within 4 grey levels on average."""
+    """The turned variants of one photograph all show it upright, to within 4 gray levels on average."""
     folder = shared_data / "awkward"
     upright = decode(folder / "derived/UPPER.JPG").mean(axis=2)
     variants = [key for key in awkward_rows(shared_data) if "hopper_orientation" in key]
@@ -281,14 +281,14 @@ def test_orientation_variants_show_one_picture(shared_data: Path) -> None:
 
 
 def test_orientation_variants_of_tiff_show_one_picture(shared_data: Path) -> None:
-    """The turned variants of one fax all show the same picture; some were dithered anew."""
+    """The turned variants of one fax all show the same picture; some were dithered again."""
     first, *others = sorted((shared_data / "awkward/orientation").glob("g4_*.tif"))
     for path in others:
         assert difference(decode(path), decode(first)) < 0.5
 
 
 def test_real_photographs_decode_as_pillow_does(shared_data: Path) -> None:
-    """JPEGs as they come from phones and cameras: to within a grey level of Pillow where no profile changes them."""
+    """JPEGs as they come from phones and cameras: to within a gray level of Pillow where no profile changes them."""
     paths = sorted((shared_data / "photos/clothing/val/hat").iterdir())
     for path in paths:
         assert difference(decode(path), by_pillow(path)) < 1

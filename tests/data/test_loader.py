@@ -54,7 +54,7 @@ def test_each_picture_stands_at_the_top_left_with_zeros_around(make_folder):
 
 @pytest.mark.parametrize("becomes", ["gone", "below a file", "another", "damaged"])
 def test_the_advice_fits_what_became_of_a_picture(make_folder, becomes):
-    """Nothing is there to mend where a picture is gone; where it is another, the index is what is old."""
+    """A missing picture is put back or scanned for; one that was replaced needs a new scan, since the index is old."""
     index = scan_source(make_folder(num_images=2))
     path = index.path(1)
     content, times = path.read_bytes(), path.stat()
@@ -69,15 +69,17 @@ def test_the_advice_fits_what_became_of_a_picture(make_folder, becomes):
         path.write_bytes(content[:-400] + bytes(400))
         os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
     advice = (
-        "mend or remove it, or list all such" if becomes == "damaged" else r"bring it back, or scan the source again\.$"
+        "replace or remove it, or list all such"
+        if becomes == "damaged"
+        else r"put it back, or scan the source again\.$"
     )
     with pytest.raises(SourceError, match=rf"must decode, but '.*' [^;]+; {advice}"):
         _load(index)
 
 
 @pytest.mark.parametrize("num_bad", [1, 5, 12])
-def test_batches_go_on_without_what_does_not_decode(make_folder, num_bad):
-    """Somebody is told of each such picture once; the others come as they would; nobody told, it is an error."""
+def test_batches_are_loaded_without_what_does_not_decode(make_folder, num_bad):
+    """`failed` is called once for each such picture, and the others are loaded; without it, the first is an error."""
     index = scan_source(make_folder(num_images=6))
     bad = np.random.default_rng(num_bad).permutation(len(index))[:num_bad].tolist()
     _, whole = _load(index)
@@ -176,7 +178,7 @@ def test_a_plan_of_other_shapes_is_refused(make_folder, geometry):
     index = scan_source(make_folder(num_images=2))
     plan = plan_epoch(index.sizes, CONFIG, LIMITS, 0)
     loader = BatchLoader(index, geometry)
-    with pytest.raises(PlanError, match=r"\.jpg is planned as .* and will be .*; plan geometry\.resize"):
+    with pytest.raises(PlanError, match=r"\.jpg is planned as .* but will be .*; plan geometry\.resize"):
         next(loader.load(plan, plan.micro_batches))
     loader.close()
 

@@ -17,8 +17,8 @@ from unsquare.errors import ImageError
 from unsquare.index import read_header
 from unsquare.index.choices import Choices
 
-GREY = np.arange(24 * 40, dtype=np.uint8).reshape(24, 40)
-COLOR = np.dstack([GREY, GREY[::-1], 255 - GREY])
+GRAY = np.arange(24 * 40, dtype=np.uint8).reshape(24, 40)
+COLOR = np.dstack([GRAY, GRAY[::-1], 255 - GRAY])
 
 
 def opened(path: Path) -> Image.Image:
@@ -114,9 +114,9 @@ def test_empty_opacity_of_a_loaded_bmp_is_no_opacity(shared_data: Path) -> None:
 @pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "CMYK", "1", "I;16"])
 def test_loaded_pictures_of_usual_kinds_give_the_same(tmp_path: Path, suffix: str, mode: str) -> None:
     """To within a level; JPEG to within four, since another decoder reads the file."""
-    picture = Image.fromarray(GREY.astype(np.uint16) * 257) if mode == "I;16" else Image.fromarray(COLOR).convert(mode)
+    picture = Image.fromarray(GRAY.astype(np.uint16) * 257) if mode == "I;16" else Image.fromarray(COLOR).convert(mode)
     if mode == "RGBA":
-        picture.putalpha(Image.fromarray(GREY[:, ::-1]))
+        picture.putalpha(Image.fromarray(GRAY[:, ::-1]))
     path = tmp_path / f"a.{suffix}"
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -154,8 +154,8 @@ def test_a_long_file_given_open_is_refused(write_picture, monkeypatch: pytest.Mo
 
 def test_choices_count_for_a_file_in_memory(tmp_path: Path) -> None:
     """Pages are refused until one is chosen; bits are shown as chosen."""
-    Image.fromarray(GREY).save(tmp_path / "a.tif", save_all=True, append_images=[Image.fromarray(GREY)])
+    Image.fromarray(GRAY).save(tmp_path / "a.tif", save_all=True, append_images=[Image.fromarray(GRAY)])
     with pytest.raises(ImageError, match="has 2 pages"):
         shape_of(opened(tmp_path / "a.tif"))
-    Image.fromarray(GREY.astype(np.uint16) << 4).save(tmp_path / "b.png")
-    np.testing.assert_array_equal(shown(opened(tmp_path / "b.png"), bits=12)[..., 0], GREY)
+    Image.fromarray(GRAY.astype(np.uint16) << 4).save(tmp_path / "b.png")
+    np.testing.assert_array_equal(shown(opened(tmp_path / "b.png"), bits=12)[..., 0], GRAY)

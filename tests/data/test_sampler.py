@@ -1,4 +1,4 @@
-"""The drop-in: which images each rank gets, what they weigh, and that a resume goes on where training was."""
+"""The drop-in: which images each rank gets, what they weigh, and that a resume continues where training was."""
 
 import itertools
 import json
@@ -277,7 +277,7 @@ def test_what_does_not_decide_the_order_may_change():
     other = Limits(budget_pixels=2000, launch_pixels=0)
     StepSampler(SIZES, MIXED, other).load_state_dict(StepSampler(SIZES, MIXED, LIMITS).state_dict())
     state = StepSampler(SIZES, B2B, LIMITS).state_dict()
-    with pytest.raises(RunError, match=r"budget_pixels 1500 -> 2000, launch_pixels 100 -> 0; give those"):
+    with pytest.raises(RunError, match=r"budget_pixels 1500 -> 2000, launch_pixels 100 -> 0; use those"):
         StepSampler(SIZES, B2B, other).load_state_dict(state)
     with pytest.raises(RunError, match="changed: world_size 1 -> 2"):
         StepSampler(SIZES, B2B, LIMITS, rank=0, world_size=2).load_state_dict(state)
@@ -286,7 +286,7 @@ def test_what_does_not_decide_the_order_may_change():
 @pytest.mark.parametrize("state", [{}, {"version": 99, "epoch": 0, "steps_done": 0, "settings": {}}, {"version": 1}])
 def test_a_state_of_another_kind_is_refused(state):
     """The version is looked at before anything else."""
-    with pytest.raises(RunError, match=r"has version 1, epoch, .* set_epoch"):
+    with pytest.raises(RunError, match=r"must have version 1, epoch, .* set_epoch"):
         StepSampler(SIZES).load_state_dict(state)
 
 
@@ -311,13 +311,13 @@ def test_a_step_with_less_images_than_ranks_is_refused(config, world_size):
 @pytest.mark.parametrize("ranks", [(2, 2), (-1, 2), (0, None), (None, 2)])
 def test_ranks_that_do_not_exist_are_refused(ranks):
     """Rank and world size are given together or not at all."""
-    with pytest.raises(ConfigError, match="rank and world_size are given together"):
+    with pytest.raises(ConfigError, match="rank and world_size must be given together"):
         StepSampler(SIZES, rank=ranks[0], world_size=ranks[1])
 
 
 def test_limits_for_other_ranks_are_refused():
     """A world size in the limits that is not the sampler's is a mistake, not a choice."""
-    with pytest.raises(ConfigError, match="the limits say 4 and the sampler 1; leave world_size out"):
+    with pytest.raises(ConfigError, match="limits are for 4 ranks, but the sampler has 1; leave world_size out"):
         list(StepSampler(SIZES, MIXED, Limits(world_size=4)))
 
 

@@ -1,10 +1,10 @@
-"""The comparison's other ways are what they say, so that it compares like with like."""
+"""The comparison's other methods are what they claim to be, so that the comparison is fair."""
 
 import numpy as np
 import pytest
 import torch
 
-from unsquare.demo.compare import _neighbours
+from unsquare.demo.compare import _neighbors
 from unsquare.demo.naive import BATCH, NaiveClassifier, plan_random, plan_random_in_order
 from unsquare.network.classifier import Classifier
 from unsquare.network.config import ModelConfig
@@ -51,10 +51,10 @@ def test_the_naive_network_differs_by_padding_alone():
     assert not torch.allclose(naive(pixels, part), exact(pixels, part), rtol=1e-2)
 
 
-def test_neighbours_vote_by_shape(rng):
+def test_neighbors_vote_by_shape(rng):
     """Two well-separated groups of shapes are told apart, and labels without structure are not."""
     known = np.concatenate([rng.normal(0, 0.1, (50, 2)), rng.normal(3, 0.1, (50, 2))])
     labels = np.repeat([0, 1], 50)
-    assert _neighbours(known, labels, known, labels, 5) == (1.0, 1.0)
+    assert _neighbors(known, labels, known, labels, 5) == (1.0, 1.0)
     shuffled = rng.permutation(labels)
-    assert _neighbours(known[::2], shuffled[::2], known[1::2], shuffled[1::2], 5)[0] < 0.75
+    assert _neighbors(known[::2], shuffled[::2], known[1::2], shuffled[1::2], 5)[0] < 0.75

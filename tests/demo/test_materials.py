@@ -44,15 +44,15 @@ def digests(folder: Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def nearest_neighbour(train: npt.NDArray, train_y: npt.NDArray, test: npt.NDArray, test_y: npt.NDArray) -> float:
-    """Accuracy of the nearest training example, features standardised."""
+def nearest_neighbor(train: npt.NDArray, train_y: npt.NDArray, test: npt.NDArray, test_y: npt.NDArray) -> float:
+    """Accuracy of the nearest training example, features standardized."""
     mean, std = train.mean(axis=0), train.std(axis=0) + 1e-9
     distance = np.linalg.norm((test - mean)[:, None] / std - (train - mean)[None] / std, axis=-1)
     return float((train_y[distance.argmin(axis=1)] == test_y).mean())
 
 
 def nearest_centroid(train: npt.NDArray, train_y: npt.NDArray, test: npt.NDArray, test_y: npt.NDArray) -> float:
-    """Accuracy of the nearest class mean, features standardised."""
+    """Accuracy of the nearest class mean, features standardized."""
     names = np.unique(train_y)
     centroids = np.stack([train[train_y == name].mean(axis=0) for name in names])
     std = train.std(axis=0) + 1e-9
@@ -62,11 +62,11 @@ def nearest_centroid(train: npt.NDArray, train_y: npt.NDArray, test: npt.NDArray
 
 def texture_features(image: Image.Image) -> npt.NDArray[np.float64]:
     """How brightness varies in the middle: power per frequency band, and how directed each band is."""
-    grey = np.log(np.asarray(image.convert("L"), dtype=np.float64) + 8)
-    height, width = grey.shape
-    side = min(64, *grey.shape)
+    gray = np.log(np.asarray(image.convert("L"), dtype=np.float64) + 8)
+    height, width = gray.shape
+    side = min(64, *gray.shape)
     top, left = (height - side) // 2, (width - side) // 2
-    patch = grey[top : top + side, left : left + side]
+    patch = gray[top : top + side, left : left + side]
     power = np.abs(np.fft.fft2((patch - patch.mean()) * np.outer(np.hanning(side), np.hanning(side)))) ** 2
     frequency = np.fft.fftfreq(side)
     fy, fx = np.meshgrid(frequency, frequency, indexing="ij")
@@ -190,19 +190,19 @@ def test_shape_says_nothing_of_the_class(honest: Path) -> None:
     train_x, test_x = (np.log([image.size for image in images]) for images in (train, test))
     pixels = {name: np.exp(train_x[train_y == name].sum(axis=1)).mean() for name in MATERIALS}
     assert max(pixels.values()) / min(pixels.values()) < 1.1
-    assert nearest_neighbour(train_x, train_y, test_x, test_y) < CHANCE + 0.14
+    assert nearest_neighbor(train_x, train_y, test_x, test_y) < CHANCE + 0.14
 
 
-def test_colour_says_nothing_of_the_class(honest: Path) -> None:
-    """The nearest known mean and spread of colour gives the class by chance only."""
+def test_color_says_nothing_of_the_class(honest: Path) -> None:
+    """The nearest known mean and spread of color gives the class by chance only."""
     train, train_y = read(honest, "train")
     test, test_y = read(honest, "test")
 
-    def colours(images: list[Image.Image]) -> npt.NDArray[np.float64]:
+    def colors(images: list[Image.Image]) -> npt.NDArray[np.float64]:
         pixels = [np.asarray(image, dtype=np.float64).reshape(-1, 3) for image in images]
         return np.stack([np.concatenate([one.mean(axis=0), one.std(axis=0)]) for one in pixels])
 
-    assert nearest_neighbour(colours(train), train_y, colours(test), test_y) < CHANCE + 0.14
+    assert nearest_neighbor(colors(train), train_y, colors(test), test_y) < CHANCE + 0.14
 
 
 def test_texture_gives_the_class_until_it_is_squashed(honest: Path) -> None:

@@ -63,7 +63,7 @@ class _EveryPool(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Logits of each for one picture that is the whole canvas, (1, pools, classes)."""
-        features = self.backbone(self.classifiers[0].normalised(pixels))
+        features = self.backbone(self.classifiers[0].normalized(pixels))
         return self._heads(features, torch.tensor([[features.shape[2], features.shape[3]]]))
 
     def _heads(self, features: Tensor, regions: Tensor) -> Tensor:

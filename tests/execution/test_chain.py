@@ -113,7 +113,7 @@ def test_a_map_used_twice_is_no_chain() -> None:
 
 def test_what_is_no_chain_cannot_be_run_in_parts() -> None:
     """The error names the network and others that can."""
-    with pytest.raises(ExactError, match=r"_Blocks is no chain of blocks.*resnet50"):
+    with pytest.raises(ExactError, match=r"_Blocks is not a chain of blocks.*resnet50"):
         Chain(make_exact(_Blocks(skips=True)), "forward", lambda x: x)
 
 
@@ -153,18 +153,18 @@ def _basic_block(stride: int) -> nn.Module:
         (lambda: make_exact(nn.Sequential(nn.Conv2d(8, 8, 5, padding=2)))[0], ReceptiveField(1, 0, 2, 2)),
     ],
 )
-def test_reach_of_known_steps(build: Callable[[], nn.Module], expected: ReceptiveField) -> None:
+def test_receptive_fields_of_known_steps(build: Callable[[], nn.Module], expected: ReceptiveField) -> None:
     """Along both axes, what paper and pencil give."""
     assert find_receptive_field(build(), 8, "step") == (expected, expected)
 
 
-def test_reach_differs_by_axis() -> None:
+def test_receptive_fields_differ_by_axis() -> None:
     """Height first."""
     conv = nn.Conv2d(4, 4, (7, 1), stride=(2, 1), padding=(3, 0))
     assert find_receptive_field(conv, 4, "step") == (ReceptiveField(2, 1, 3, 3), ReceptiveField(1, 0, 0, 0))
 
 
-def test_far_reach() -> None:
+def test_a_large_receptive_field() -> None:
     """Steps that look further than the first maps tried are looked at on larger ones."""
     convs = nn.Sequential(*(nn.Conv2d(2, 2, 3, padding=8, dilation=8) for _ in range(5)))
     assert find_receptive_field(convs, 2, "step")[0] == ReceptiveField(1, 0, 40, 40)
@@ -173,22 +173,22 @@ def test_far_reach() -> None:
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: nn.BatchNorm2d(8), r"stem\.bn \(BatchNorm2d\) takes its statistics over all pixels.*--norm frozen"),
-        (lambda: nn.Sequential(nn.ReLU(), nn.BatchNorm2d(8)), r"stem\.bn\.1 \(BatchNorm2d\) takes its statistics"),
-        (lambda: nn.BatchNorm2d(8, track_running_stats=False).eval(), r"\(BatchNorm2d\) takes its statistics"),
-        (lambda: timm.layers.SEModule(8, rd_channels=4), r"stem\.bn \(SEModule\) looks at whole images"),
+        (lambda: nn.BatchNorm2d(8), r"stem\.bn \(BatchNorm2d\) computes statistics over all pixels.*--norm frozen"),
+        (lambda: nn.Sequential(nn.ReLU(), nn.BatchNorm2d(8)), r"stem\.bn\.1 \(BatchNorm2d\) computes statistics"),
+        (lambda: nn.BatchNorm2d(8, track_running_stats=False).eval(), r"\(BatchNorm2d\) computes statistics"),
+        (lambda: timm.layers.SEModule(8, rd_channels=4), r"stem\.bn \(SEModule\) depends on the whole image"),
         (
             lambda: timm.models._efficientnet_blocks.SqueezeExcite(8),
-            r"stem\.bn \(SqueezeExcite\) looks at whole images",
+            r"stem\.bn \(SqueezeExcite\) depends on the whole image",
         ),
-        (lambda: nn.GroupNorm(2, 8), r"\(GroupNorm\) looks at whole images"),
-        (lambda: nn.AdaptiveAvgPool2d(1), r"looks at whole images"),
+        (lambda: nn.GroupNorm(2, 8), r"\(GroupNorm\) depends on the whole image"),
+        (lambda: nn.AdaptiveAvgPool2d(1), r"depends on the whole image"),
         (lambda: nn.Dropout(0.1), r"stem\.bn \(Dropout\) draws random numbers for each pixel"),
         (lambda: nn.Sequential(nn.Dropout2d(0.1)), r"stem\.bn\.0 \(Dropout2d\) draws random numbers"),
-        (lambda: nn.Upsample(scale_factor=2), r"looks at whole images"),
+        (lambda: nn.Upsample(scale_factor=2), r"depends on the whole image"),
     ],
 )
-def test_what_cannot_run_in_pieces_is_named(build: Callable[[], nn.Module], message: str) -> None:
+def test_what_cannot_be_tiled_is_named(build: Callable[[], nn.Module], message: str) -> None:
     """By its path and class, and with what to do where something can be done."""
     with pytest.raises(NotLocalError, match=message):
         find_receptive_field(build(), 8, "stem.bn")
@@ -280,7 +280,7 @@ def test_steps_with_buffers_alone() -> None:
 
 
 def test_looking_leaves_random_numbers_alone() -> None:
-    """A run whose reaches are found anew, after a resume, draws the same numbers as one that knows them."""
+    """A run whose receptive fields are found again, after a resume, draws the same numbers as one that knows them."""
     step = nn.Conv2d(3, 4, 3)
     before = torch.get_rng_state()
     find_receptive_field(step, 3, "stem")

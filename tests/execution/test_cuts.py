@@ -1,4 +1,4 @@
-"""Where a chain is cut: as a search of all cuts would, and only what can be run in pieces is."""
+"""Where a chain is cut: as a search of all cuts would, and only what can be tiled is."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _chains(draw: st.DrawFn, most: int = 8) -> list[StepWeight]:
 
 
 def _peak(weights: Sequence[StepWeight], starts: Sequence[int], *, offload: bool) -> float:
-    """What crosses the cuts, unless it is kept elsewhere, and the largest part."""
+    """The maps at the cuts, unless they are offloaded, and the largest part."""
     parts = pairwise([*starts, len(weights)])
     crossing = 0.0 if offload else sum(weights[start].given_bytes for start in starts)
     return crossing + max(sum(weight.kept_bytes for weight in weights[start:stop]) for start, stop in parts)
@@ -45,8 +45,8 @@ def _searched(weights: Sequence[StepWeight], *, offload: bool) -> float:
 
 @settings(max_examples=150, deadline=None)
 @given(weights=_chains(), offload=st.booleans())
-def test_recomputed_parts_are_the_best(weights: list[StepWeight], offload: bool) -> None:
-    """The peak is the least that any cuts reach, to the spacing of the limits tried: two per cent of the parts."""
+def test_checkpointed_parts_are_the_best(weights: list[StepWeight], offload: bool) -> None:
+    """The peak is the least of any cuts, to the spacing of the limits tried: two per cent of the parts."""
     strategy = checkpointed(weights, offload=offload)
     starts = [segment.start for segment in strategy.segments]
     least = _searched(weights, offload=offload)
@@ -59,7 +59,7 @@ def test_recomputed_parts_are_the_best(weights: list[StepWeight], offload: bool)
     assert strategy.offload == offload
 
 
-def test_recomputed_parts_by_hand() -> None:
+def test_checkpointed_parts_by_hand() -> None:
     """Eight equal steps with small maps between them: the square root of their number is best."""
     weights = [StepWeight(1.0, 4.0, 1.0, 1, 2)] * 8
     strategy = checkpointed(weights)
@@ -69,7 +69,7 @@ def test_recomputed_parts_by_hand() -> None:
 
 
 def test_free_cuts_are_not_wasted() -> None:
-    """Where maps are kept elsewhere no part exceeds the largest step, and steps that fit together stay together."""
+    """Where maps are offloaded no part exceeds the largest step, and steps that fit together stay together."""
     weights = [StepWeight(9.0, kept, 1.0, 1, 2) for kept in (4, 1, 1, 2, 4, 3)]
     strategy = checkpointed(weights, offload=True)
     assert _peak(weights, [segment.start for segment in strategy.segments], offload=True) == 4
@@ -78,8 +78,8 @@ def test_free_cuts_are_not_wasted() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(weights=_chains())
-def test_streamed_ways(weights: list[StepWeight]) -> None:
-    """By ascending work; segments cover all steps, only local ones stream, and these come first."""
+def test_tiled_strategies(weights: list[StepWeight]) -> None:
+    """In order of work; segments cover all steps, only local ones are tiled, and these come first."""
     estimates = tiled(weights)
     assert [each.work for each in estimates] == sorted(each.work for each in estimates)
     for each in estimates:
@@ -103,8 +103,8 @@ def test_streamed_ways(weights: list[StepWeight]) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(weights=_chains())
-def test_pieces_hold_their_halo_and_their_bytes(weights: list[StepWeight]) -> None:
-    """A piece is larger than what it looks at beside its tile, and keeps no more bytes than it may."""
+def test_tiles_hold_their_halo_and_their_bytes(weights: list[StepWeight]) -> None:
+    """A tile's input is larger than its halo, and keeps no more bytes than it may."""
     for each in tiled(weights):
         for segment in each.strategy.segments:
             if segment.how != "tile":
@@ -116,8 +116,8 @@ def test_pieces_hold_their_halo_and_their_bytes(weights: list[StepWeight]) -> No
             assert side + part[0].given_stride > halo
 
 
-def test_larger_pieces_overlap_less() -> None:
-    """Of one set of cuts, more bytes for a piece mean less work."""
+def test_larger_tiles_overlap_less() -> None:
+    """Of one set of cuts, more bytes for a tile mean less work."""
     weights = [
         StepWeight(12.0, 100.0, 1.0, 2, 5),
         StepWeight(50.0, 200.0, 2.0, 1, 2),
@@ -133,12 +133,12 @@ def test_larger_pieces_overlap_less() -> None:
     assert ordered[-1] == pytest.approx(1, abs=0.05)
 
 
-def test_nothing_streams_where_the_first_step_looks_at_all() -> None:
-    """A chain whose first step is not local has no streamed way, though later ones are."""
+def test_nothing_is_tiled_where_the_first_step_sees_the_whole_image() -> None:
+    """A chain whose first step is not local has no tiled strategy, though later ones are."""
     assert tiled([StepWeight(1, 2, 1, 0, 0), StepWeight(1, 2, 1, 1, 2)]) == []
     assert not StepWeight(1, 2, 1, 0, 0).is_local
 
 
-def test_halos_larger_than_any_piece_do_not_stream() -> None:
-    """Where a piece of all the bytes allowed would be within its halo, there is no such way."""
+def test_halos_larger_than_any_tile_are_not_tiled() -> None:
+    """Where a tile's input would be smaller than its halo for all the bytes allowed, there is no such strategy."""
     assert tiled([StepWeight(12.0, 1e6, 1.0, 1, 1000)]) == []

@@ -1,4 +1,4 @@
-"""A way says what is done with which steps, and survives a JSON file."""
+"""A strategy says what is done with which steps, and is the same after a JSON file."""
 
 import json
 
@@ -30,7 +30,7 @@ def test_a_way_survives_a_json_file(strategy):
 
 @given(strategies())
 def test_what_a_way_says_of_itself(strategy):
-    """A way is plain without segments, and streams where one of them does."""
+    """A strategy is plain without segments, and tiles where one of them does."""
     assert strategy.is_plain == (len(strategy.segments) == 0)
     assert strategy.tiles == any(segment.tile_side > 0 for segment in strategy.segments)
 
@@ -49,7 +49,7 @@ def test_the_plain_way():
     [(2, 2, "keep"), (3, 2, "keep"), (-1, 2, "keep"), (0, 2, "fold"), (0, 2, "tile"), (0, 2, "checkpoint", 5)],
 )
 def test_segments_that_make_no_sense(values):
-    """A segment has steps, is run in a known manner, and has a side of pieces where it has pieces."""
+    """A segment has steps, is run in a known manner, and has a tile side if it is tiled."""
     with pytest.raises(AssertionError):
         Segment(*values)
 

@@ -93,21 +93,21 @@ def _require_equal(
 
 
 def _strategies(model: Classifier, name: str) -> dict[str, Strategy]:
-    """One way of each kind, and some of several."""
+    """One strategy of each kind, and some that combine several."""
     paths = [step.path for step in model.chain().steps]
     a, b, c = (next(i for i, path in enumerate(paths) if path.startswith(f"{cut}.")) for cut in _CUTS[name])
     end = len(paths)
     rest = Segment(b, c, "checkpoint"), Segment(c, end, "keep")
-    recompute = Segment(0, a, "checkpoint"), Segment(a, b, "checkpoint"), *rest
+    checkpointed = Segment(0, a, "checkpoint"), Segment(a, b, "checkpoint"), *rest
     return {
         "keep": Strategy((Segment(0, b, "keep"), Segment(b, end, "keep"))),
-        "checkpoint": Strategy(recompute),
-        "recompute all": Strategy((Segment(0, end, "checkpoint"),)),
-        "offload": Strategy(recompute, offload=True),
-        "stream in small pieces": Strategy((Segment(0, a, "tile", 23), Segment(a, b, "checkpoint"), *rest)),
+        "checkpoint": Strategy(checkpointed),
+        "checkpoint all": Strategy((Segment(0, end, "checkpoint"),)),
+        "offload": Strategy(checkpointed, offload=True),
+        "small tiles": Strategy((Segment(0, a, "tile", 23), Segment(a, b, "checkpoint"), *rest)),
         "tile": Strategy((Segment(0, b, "tile", 50), *rest)),
-        "stream whole pictures": Strategy((Segment(0, b, "tile", 500), *rest)),
-        "stream all": Strategy((Segment(0, end, "tile", 64),)),
+        "one tile": Strategy((Segment(0, b, "tile", 500), *rest)),
+        "tile all": Strategy((Segment(0, end, "tile", 64),)),
         "two tiled parts": Strategy((Segment(0, a, "tile", 33), Segment(a, b, "tile", 12), *rest)),
         "everything": Strategy((Segment(0, a, "tile", 36), Segment(a, b, "checkpoint"), *rest), offload=True),
     }
@@ -115,12 +115,12 @@ def _strategies(model: Classifier, name: str) -> dict[str, Strategy]:
 
 @pytest.fixture(autouse=True)
 def _small_tensors_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tensors of small pictures are kept elsewhere as well."""
+    """Tensors of small pictures are offloaded as well."""
     monkeypatch.setattr(offload, "LEAST_BYTES", 4096)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "convnext_atto", "mobilenetv2_050", "test_resnet"])
-def test_every_way_gives_the_same(name: str, tmp_path: Path) -> None:
+def test_every_strategy_gives_the_same(name: str, tmp_path: Path) -> None:
     """A padded batch of odd sizes: logits and all gradients agree to 1e-10, and no file is left."""
     model, batch = _classifier(name), _batch([(33, 67), (50, 33)])
     expected = _run(model, batch)
@@ -138,7 +138,7 @@ def test_larger_pictures(name: str, sizes: list[tuple[int, int]]) -> None:
     """One picture without any padding, or three of very different sizes."""
     model, batch = _classifier(name), _batch(sizes, extra=(0, 0))
     expected, strategies = _run(model, batch), _strategies(model, name)
-    for kind in ("tile", "stream all", "two tiled parts", "everything"):
+    for kind in ("tile", "tile all", "two tiled parts", "everything"):
         _require_equal(_run(model, batch, strategies[kind]), expected)
 
 
@@ -146,7 +146,7 @@ def test_larger_pictures(name: str, sizes: list[tuple[int, int]]) -> None:
 def test_every_remainder_of_a_size(offset: int) -> None:
     """Sizes one pixel apart end at other phases of the strides."""
     model, batch = _classifier("test_resnet"), _batch([(64 + offset, 95 - offset)])
-    _require_equal(_run(model, batch, _strategies(model, "test_resnet")["stream all"]), _run(model, batch))
+    _require_equal(_run(model, batch, _strategies(model, "test_resnet")["tile all"]), _run(model, batch))
 
 
 def test_evaluation_without_gradients() -> None:
@@ -188,7 +188,7 @@ def test_gradients_add_up_over_micro_batches() -> None:
         torch.testing.assert_close(parameter.grad, parts[0][name] + parts[1][name], rtol=1e-9, atol=1e-11)
 
 
-def test_recomputed_batch_norms_count_a_batch_once(tmp_path: Path) -> None:
+def test_checkpointed_batch_norms_count_a_batch_once(tmp_path: Path) -> None:
     """Batch norms in training: the same gradients, and running statistics moved once."""
     torch.manual_seed(0)
     model = Classifier(ModelConfig(backbone="test_resnet", pool="avg"), 5).double().train()
@@ -220,7 +220,7 @@ def test_paths_dropped_alike(name: str) -> None:
 
 
 def test_paths_dropped_for_each_picture() -> None:
-    """Of several pictures each draws its own numbers, the same for all of its pieces, whatever their size."""
+    """Of several pictures each draws its own numbers, the same for all of its tiles, whatever their size."""
     model, batch = _classifier("test_convnext", drop_path=0.5), _batch([(75, 98)] * 3)
     batch[0][:] = batch[0][:1].clone()  # one picture thrice
     end = len(model.chain().steps)
@@ -232,7 +232,8 @@ def test_paths_dropped_for_each_picture() -> None:
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_convnext"])
 def test_under_autocast(name: str) -> None:
-    """In bfloat16 the ways differ from each other by its rounding, no more than the plain run does from float32."""
+    """In bfloat16 the strategies differ from each other by its rounding, no more than the plain run does from
+    float32."""
     model, batch = _classifier(name, torch.float32), _batch([(75, 98), (50, 64)])
     exact = _run(model, batch)
     with torch.autocast("cpu", torch.bfloat16):
@@ -306,15 +307,15 @@ def _saved_bytes(model: Classifier, batch: tuple[Tensor, Tensor], strategy: Stra
     return sum(sizes)
 
 
-def test_ways_keep_less() -> None:
-    """Streaming keeps less than recomputing does, and that less than the plain run, by far."""
+def test_strategies_keep_less() -> None:
+    """Tiling keeps far less than checkpointing does, and that far less than the plain run."""
     model, batch = _classifier("test_resnet"), _batch([(256, 256)], extra=(0, 0))
     strategies = _strategies(model, "test_resnet")
-    plain, again, pieces = (
+    plain, checkpointed, tiled = (
         _saved_bytes(model, batch, strategy) for strategy in (PLAIN, strategies["checkpoint"], strategies["tile"])
     )
-    assert again < plain / 3
-    assert pieces < again
+    assert checkpointed < plain / 3
+    assert tiled < checkpointed
 
 
 def test_weighing_keeps_nothing() -> None:
@@ -329,8 +330,8 @@ def test_weighing_keeps_nothing() -> None:
     assert not any(each() is not None for each in maps)
 
 
-def test_planned_ways_give_the_same() -> None:
-    """The ways that the planner would take, with pieces as small as these pictures ask for."""
+def test_planned_strategies_give_the_same() -> None:
+    """The strategies that `cuts` would choose, with tiles as small as these pictures need."""
     model, batch = _classifier("test_convnext"), _batch([(64, 75)])
     weights = model.chain().weigh()
     expected = _run(model, batch)
@@ -356,7 +357,7 @@ def test_a_cut_before_a_step_that_works_in_place(how: str) -> None:
     _require_equal(_run(model, batch, Strategy(segments[how])), _run(model, batch))
 
 
-def test_a_cut_before_a_step_that_works_in_place_kept_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cut_before_a_step_that_works_in_place_offloaded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Maps too small for a file are kept as they were given, whatever is written into them."""
     monkeypatch.setattr(offload, "LEAST_BYTES", 1 << 20)
     torch.manual_seed(0)
@@ -373,7 +374,7 @@ def test_a_cut_before_a_step_that_works_in_place_kept_elsewhere(monkeypatch: pyt
 
 
 def test_padding_that_depends_on_the_size() -> None:
-    """TensorFlow's padding differs between even and odd sizes; pieces are padded as their picture is."""
+    """TensorFlow's padding differs between even and odd sizes; tiles are padded as their picture is."""
     name = "tf_mobilenetv3_small_minimal_100"
     model, batch = _classifier(name), _batch([(75, 64)])
     _require_equal(_run(model, batch, _strategies(model, name)["tile"]), _run(model, batch))
@@ -392,17 +393,17 @@ class _Scaled(nn.Module):
 
 
 def test_parameters_that_share_a_gradient() -> None:
-    """Sums over pieces are each parameter's own."""
+    """Sums over tiles are each parameter's own."""
     module, x = _Scaled(), torch.rand(1, 3, 40, 30)
-    stream = TiledPart(Part((find_receptive_field(module, 3, "step"),)), [module], Passes(), None, 16)
-    stream(x, torch.tensor([[40, 30]])).sum().backward()
+    tiled_part = TiledPart(Part((find_receptive_field(module, 3, "step"),)), [module], Passes(), None, 16)
+    tiled_part(x, torch.tensor([[40, 30]])).sum().backward()
     for parameter in module.parameters():
         torch.testing.assert_close(parameter.grad.flatten(), x.sum(dim=(0, 2, 3)))
 
 
 @st.composite
-def _reaches(draw: st.DrawFn) -> ReceptiveField:
-    """How a window looks."""
+def _receptive_field(draw: st.DrawFn) -> ReceptiveField:
+    """The receptive field of a window."""
     kernel, dilation, stride = draw(st.integers(1, 7)), draw(st.integers(1, 3)), draw(st.integers(1, 4))
     span = dilation * (kernel - 1) + 1
     padding = draw(st.integers(0, span // 2))
@@ -411,10 +412,12 @@ def _reaches(draw: st.DrawFn) -> ReceptiveField:
 
 @settings(max_examples=300, deadline=None)
 @given(
-    receptive_fields=st.lists(_reaches(), min_size=1, max_size=4), length=st.integers(1, 700), most=st.integers(1, 300)
+    receptive_fields=st.lists(_receptive_field(), min_size=1, max_size=4),
+    length=st.integers(1, 700),
+    most=st.integers(1, 300),
 )
 def test_tiles_cover_the_map_once(receptive_fields: list[ReceptiveField], length: int, most: int) -> None:
-    """Near-equal tiles, one after another; their pieces hold what they need and begin at multiples of the stride."""
+    """Near-equal tiles, one after another; their inputs hold what they need and begin at multiples of the stride."""
     part = Part(tuple((field, field) for field in receptive_fields))
     lengths = [length]
     for field in receptive_fields:
@@ -429,13 +432,13 @@ def test_tiles_cover_the_map_once(receptive_fields: list[ReceptiveField], length
     assert max(sides) - min(sides) <= 1
     for tile in tiles:
         low, high = part.needed(tile.start, tile.end, 1)
-        assert 0 <= tile.piece_start <= max(low, 0)
-        assert min(high, length) <= tile.piece_end <= length
-        assert tile.piece_start % stride == 0
-        assert (length - tile.piece_end) % stride == 0
-        assert tile.inside * stride == tile.start * stride - tile.piece_start
-        assert tile.inside + tile.end - tile.start <= part.length(tile.piece_end - tile.piece_start, 1)
-        assert tile.piece_end - tile.piece_start <= max(most, part.halo(1) + stride) + 2 * (stride - 1)
+        assert 0 <= tile.input_start <= max(low, 0)
+        assert min(high, length) <= tile.input_end <= length
+        assert tile.input_start % stride == 0
+        assert (length - tile.input_end) % stride == 0
+        assert tile.inside * stride == tile.start * stride - tile.input_start
+        assert tile.inside + tile.end - tile.start <= part.length(tile.input_end - tile.input_start, 1)
+        assert tile.input_end - tile.input_start <= max(most, part.halo(1) + stride) + 2 * (stride - 1)
 
 
 @settings(max_examples=25, deadline=None)
@@ -446,7 +449,7 @@ def test_tiles_cover_the_map_once(receptive_fields: list[ReceptiveField], length
     size=st.tuples(st.integers(20, 70), st.integers(20, 70)),
     tile_side=st.integers(1, 60),
 )
-def test_pieces_of_any_windows(windows: list[tuple[int, int, int, int]], size: tuple[int, int], tile_side: int) -> None:
+def test_tiles_of_any_windows(windows: list[tuple[int, int, int, int]], size: tuple[int, int], tile_side: int) -> None:
     """Stacks of any convolutions: the map, the parameters' gradients and the given map's are those of the whole."""
     torch.manual_seed(0)
     modules, receptive_fields, lengths = [], [], list(size)

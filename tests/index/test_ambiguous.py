@@ -45,7 +45,7 @@ def test_bits_that_are_not_used_wait_for_a_choice(root: Path, suffix: str) -> No
     """12 bits in 16 are said, with both ranges; the choice shows them as black to white, or as declared."""
     path = root / f"cat/a.{suffix}"
     Image.fromarray(TWELVE).save(path)
-    assert "declares samples of 16 bits, 0 to 65,535, but uses 0 to 4,095" in problems(root)[0]
+    assert "declares samples of 16 bits, 0 to 65,535, but uses only 0 to 4,095" in problems(root)[0]
     assert "--bits 12" in problems(root)[0]
     for bits, most in ((12, 255), (16, 15)):
         index = scan_source(root, choices=Choices(bits=bits))

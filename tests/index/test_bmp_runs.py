@@ -93,16 +93,16 @@ def test_what_is_refused_is_refused_by_the_scan(tmp_path: Path, data: bytes, rea
 def test_runs_for_another_depth_are_refused(tmp_path: Path) -> None:
     """RLE4 of 8 bits has no meaning."""
     (tmp_path / "a.bmp").write_bytes(bmp(4 * ROW + b"\0\1", compression=2))
-    with pytest.raises(ImageError, match="has 8 bits a pixel, but is compressed as if it had 4"):
+    with pytest.raises(ImageError, match="has 8 bits per pixel, but is compressed as if it had 4"):
         decode(tmp_path / "a.bmp")
 
 
-def test_a_palette_of_greys_and_whole_rows_are_shown_as_pillow_shows_them(tmp_path: Path) -> None:
+def test_a_palette_of_grays_and_whole_rows_are_shown_as_pillow_shows_them(tmp_path: Path) -> None:
     """The palette from black to white, which Pillow drops, is there; rows count from below."""
     data = b"".join(bytes([6, level, 0, 0]) for level in (9, 80, 200, 255)) + b"\0\1"
-    grey = bytes(value for level in range(256) for value in (level, level, level, 0))
+    gray = bytes(value for level in range(256) for value in (level, level, level, 0))
     file = bmp(data)
-    (tmp_path / "a.bmp").write_bytes(file[:54] + grey + file[54 + 1024 :])
+    (tmp_path / "a.bmp").write_bytes(file[:54] + gray + file[54 + 1024 :])
     with Image.open(tmp_path / "a.bmp") as image:
         np.testing.assert_array_equal(decode(tmp_path / "a.bmp"), np.asarray(image.convert("RGB")))
     assert decode(tmp_path / "a.bmp")[:, 0, 0].tolist() == [255, 200, 80, 9]

@@ -66,8 +66,8 @@ def test_empty_lines_and_rows_are_passed_over(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"path,label\na,b\nc\n", r"line 3 has another number of cells \(1\) than the header \(2\)"),
-        (b"path,label\ra,b\rc,d,e\r", "line 3 has another number"),
+        (b"path,label\na,b\nc\n", r"line 3 and the header differ in their number of cells \(1 and 2\)"),
+        (b"path,label\ra,b\rc,d,e\r", "line 3 and the header differ"),
         (b'path,label\na,"b\nc,d\n', "unexpected end of data"),
         (b'path,label\n"a"b,c\n', "line 2"),
         (b"path,label\na,caf\xe9\n", r"not UTF-8 in line 2 \(byte 0xe9\); save it as UTF-8"),

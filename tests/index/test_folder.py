@@ -96,7 +96,7 @@ def test_one_split_name_among_classes_is_a_class_and_said(make_folder) -> None:
     """valid beside invalid is a class."""
     index = scan_source(make_folder(("valid", "invalid"), num_images=1))
     assert index.classes == ("invalid", "valid")
-    assert "'valid' is taken as a class" in notes(index)["split_as_class"]
+    assert "'valid' is read as a class" in notes(index)["split_as_class"]
 
 
 def test_two_folders_of_one_split_are_said(make_folder) -> None:

@@ -76,16 +76,16 @@ def test_backslashes_are_said(listed) -> None:
     """Paths of Windows are read, and how many is said; an absolute one gets a hint."""
     index = listed(*(row.replace("/", "\\") for row in FOUR))
     assert index.problems == ()
-    assert text_of(index, "backslashes").startswith("4 paths read with / for \\: 'cat\\0.jpg'")
-    assert "absolute paths of Windows" in text_of(listed("D:\\x\\0.jpg,cat"), "missing")
+    assert text_of(index, "backslashes").startswith("4 paths read with / instead of \\: 'cat\\0.jpg'")
+    assert "absolute Windows paths" in text_of(listed("D:\\x\\0.jpg,cat"), "missing")
 
 
 def test_missing_files_are_said_with_a_hint(listed, monkeypatch: pytest.MonkeyPatch, make_folder) -> None:
     """That all are missing, where paths start, and what else may be wrong: the case, or the folder worked in."""
-    assert "None of the manifest's files is there; paths start at" in text_of(listed("x/0.jpg,cat"), "missing")
-    assert "case counts ('0.jpg' is there)" in text_of(listed("cat/0.JPG,cat", FOUR[2]), "missing")
+    assert "None of the manifest's files exist; relative paths start at" in text_of(listed("x/0.jpg,cat"), "missing")
+    assert "case matters ('0.jpg' exists)" in text_of(listed("cat/0.JPG,cat", FOUR[2]), "missing")
     monkeypatch.chdir(make_folder(("owl",), name="elsewhere"))
-    assert "they are there from" in text_of(listed("owl/0.jpg,cat"), "missing")
+    assert "they exist below" in text_of(listed("owl/0.jpg,cat"), "missing")
 
 
 def test_labels_in_two_unicode_forms_are_one_class(listed) -> None:
@@ -147,7 +147,7 @@ def test_sizes_are_trusted_but_files_must_be_there(listed) -> None:
     assert index.sizes.tolist() == [[80, 90]] * 3
     assert index.num_bytes.min() > 0
     reasons = [(problem.key, problem.reason) for problem in index.problems]
-    assert reasons == [("dog", "is a folder, not a file"), ("dog/9.jpg", "is not there")]
+    assert reasons == [("dog", "is a folder, not a file"), ("dog/9.jpg", "does not exist")]
 
 
 PATHS = ["a.jpg", "b.jpg"]

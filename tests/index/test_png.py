@@ -78,9 +78,9 @@ def test_chunks_without_an_end_are_refused(write_picture, extra: bytes, reason: 
 @pytest.mark.parametrize(
     ("at", "value", "reason"),
     [
-        (24, 3, "pixels of no known kind"),
-        (25, 5, "pixels of no known kind"),
-        (16, 1, "above the limit of 1,000,000 a side"),
+        (24, 3, "an invalid kind of pixels"),
+        (25, 5, "an invalid kind of pixels"),
+        (16, 1, "above the limit of 1,000,000 for a side"),
     ],
 )
 def test_headers_that_no_decoder_reads_are_refused(write_picture, at: int, value: int, reason: str) -> None:
@@ -102,7 +102,7 @@ def test_headers_that_no_decoder_reads_are_refused(write_picture, at: int, value
     ],
 )
 def test_metadata_that_come_again_are_not_unpacked_again(write_picture, one: bytes) -> None:
-    """A thousand pieces that each unpack to megabytes cost what one does."""
+    """A thousand chunks that each unpack to megabytes take no longer than one."""
     path = with_chunks(write_picture("a.png", 6, 9), one * 1000)
     begin = time.process_time()
     assert read_header(path).shape == (6, 9)

@@ -51,7 +51,7 @@ def test_small_and_empty_classes_are_said(make_folder) -> None:
     (root / "train/owl").mkdir()
     (root / "train/owl/0.jpg").write_bytes(b"")
     found = said(scan_source(root))
-    assert found["single_image"] == "1 class with a single image to train on: 'dog'."
+    assert found["single_image"] == "1 class with only one image to train on: 'dog'."
     assert found["class_without_images"].endswith("'owl'.")
     assert found["not_in_val"].endswith("'dog'.")
 

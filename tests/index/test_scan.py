@@ -104,7 +104,7 @@ def test_what_is_called_an_image_is_never_passed_over(make_folder) -> None:
     assert [(p.key, p.reason) for p in index.problems] == [
         ("cat/empty.PNG", "is empty"),
         ("cat/page.jpg", "is an HTML page, not an image"),
-        ("dog/lost.jpg", "is not there"),
+        ("dog/lost.jpg", "does not exist"),
         ("dog/pipe.jpg", "is not a regular file"),
     ]
     assert [index.classes[problem.label] for problem in index.problems] == ["cat", "cat", "dog", "dog"]
@@ -210,7 +210,7 @@ def test_a_manifest_names_files_beside_it(make_folder) -> None:
     assert index.classes == ("007", "NA")
     assert index.splits.tolist() == ["train", "val"]
     assert index.sizes.tolist() == scan_source(root).sizes.tolist()
-    assert [(problem.key, problem.reason) for problem in index.problems] == [("dog/none.jpg", "is not there")]
+    assert [(problem.key, problem.reason) for problem in index.problems] == [("dog/none.jpg", "does not exist")]
 
 
 def test_absolute_paths_and_parents_are_followed(make_folder, tmp_path: Path) -> None:
@@ -266,7 +266,7 @@ def test_manifests_may_be_compressed(tmp_path: Path, kind: str) -> None:
         (("name,label", "a,b"), "needs a column 'path'.*its columns are: name, label"),
         (("path,label",), "lists no images"),
         (("path,label", "a,x", ",y"), "Row 2 of .* has no path"),
-        (("path,label", "a,x", "a,y"), "listed once, but 1 are listed again, first 'a'"),
+        (("path,label", "a,x", "a,y"), "listed only once, but 1 are listed again, first 'a'"),
         (("path,split", "a,train", "b,dev"), "Row 2 of .* has the split 'dev'; it must be train, val, test"),
         (
             ("path,width,height", "a,3,4", "b,0,4"),

@@ -30,13 +30,13 @@ def make_index(labels: list[int], splits: list[str] | None = None, prefix: str =
 
 
 def test_a_whole_index_passes_as_it_is() -> None:
-    """Two classes, all labelled, no problems: nothing to say."""
+    """Two classes, all labeled, no problems: nothing to say."""
     index = make_index([0, 1, 0])
     assert check_trainable(index, skip_bad=False).keys is index.keys
 
 
 def test_problems_stop_unless_they_may_be_skipped() -> None:
-    """The error counts them, names the first few with reasons, and says how to go on."""
+    """The error counts them, names the first few with reasons, and says what to do."""
     problems = tuple(Problem(key=f"{i}.jpg", reason="is empty") for i in range(5))
     index = replace(make_index([0, 1]), problems=problems)
     with pytest.raises(SourceError, match=r"5 files cannot be read: '0.jpg' is empty; .*; and 2 more.*--skip-bad"):

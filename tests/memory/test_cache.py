@@ -1,4 +1,4 @@
-"""Measurements are found again under their key, and whatever is wrong with a file, only measured anew."""
+"""Measurements are found again under their key, and a damaged file only leads to a new measurement."""
 
 import json
 from pathlib import Path
@@ -68,7 +68,7 @@ def test_the_last_value_counts(filled):
     "content", [b"", b"{", b"null", b"[1]", b'"text"', b"{}", b'{"version": 1}', b"\xff\xfe\x00", b'{"value": 3}']
 )
 def test_a_damaged_file_is_no_value(filled, content):
-    """Nothing is found in it, and the next value mends it."""
+    """Nothing is found in it, and the next value replaces it."""
     found, path = filled
     path.write_bytes(content)
     assert found.get(KEY) is None

@@ -45,7 +45,7 @@ def test_images_that_seem_to_save_memory_cost_none():
 
 
 def test_a_line_that_bends_goes_on_as_steep_as_it_ended():
-    """What a piece takes hides what grows until that is more; beyond the probes the growth goes on."""
+    """A constant tile hides the growth until that is larger; beyond the probes the growth continues."""
     pixels = np.array([4e6, 8e6, 16e6])
     peaks = np.maximum(1.1e9, 0.8e9 + 45 * pixels)
     straight, bent = (MemoryModel.fit(pixels, [1, 1, 1], peaks, bends=bends) for bends in (False, True))

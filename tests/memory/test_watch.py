@@ -44,7 +44,7 @@ def test_without_the_kernels_mark_a_thread_samples(monkeypatch):
 
 
 def test_a_trace_goes_on_after_a_resume():
-    """A second watch takes over the samples up to a time, and its own clock goes on from there."""
+    """A second watch takes over the samples up to a time, and its own clock continues from there."""
     first = Watch(CPU, lambda: "forward", interval_s=0.01)
     first.start()
     first.mark(3, 4, Shape(20, 25))

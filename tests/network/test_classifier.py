@@ -31,7 +31,7 @@ def _batch():
     return pixels, torch.tensor(SIZES)
 
 
-def test_logits_do_not_depend_on_padding_or_neighbours(classifier):
+def test_logits_do_not_depend_on_padding_or_neighbors(classifier):
     """From uint8 pixels to logits, a padded batch with garbage around gives what each picture gives alone."""
     pixels, sizes = _batch()
     together = classifier(pixels, sizes)
@@ -42,7 +42,7 @@ def test_logits_do_not_depend_on_padding_or_neighbours(classifier):
 
 @pytest.mark.parametrize("pool", get_args(Pool))
 def test_every_pool_gives_each_picture_the_logits_it_has_alone(pool):
-    """Whatever pools the features, padding and neighbours do not count; the head fits, and its bins are divided out."""
+    """Whatever pools the features, padding and neighbors do not count; the head fits, and its bins are divided out."""
     torch.manual_seed(0)
     model = Classifier(ModelConfig(backbone="test_resnet", pool=pool), 5).double().eval()
     pixels, sizes = _batch()
@@ -79,7 +79,7 @@ def test_other_backbones_and_norms(settings):
 
 def test_backbones_for_multiples_alone_are_refused():
     """A network in which paths of different stride meet says which sides it takes, before any picture is read."""
-    with pytest.raises(ConfigError, match="'dla34' takes only images whose sides are multiples of 32"):
+    with pytest.raises(ConfigError, match="'dla34' only takes images whose sides are multiples of 32"):
         Classifier(ModelConfig(backbone="dla34"), 5)
 
 
@@ -108,7 +108,7 @@ def test_weights_come_from_a_file(tmp_path):
 @pytest.mark.parametrize(
     ("name", "tensors", "message"),
     [
-        ("weights.pth", {"a": torch.zeros(1)}, "safetensors files alone"),
+        ("weights.pth", {"a": torch.zeros(1)}, "must be in a safetensors file"),
         ("weights.safetensors", {"a": torch.zeros(1)}, "lacks .* of its"),
         ("weights.safetensors", None, "cannot be loaded"),
     ],

@@ -42,7 +42,7 @@ def test_srun_says_how_many(monkeypatch):
     ("variables", "words"),
     [
         ({**SLURM, "SLURM_STEP_ID": None}, "srun did not start this process.*torchrun"),
-        ({**SLURM, "SLURM_NTASKS": "5"}, "5 are on 2; give srun --ntasks-per-node"),
+        ({**SLURM, "SLURM_NTASKS": "5"}, "5 are on 2 nodes; give srun --ntasks-per-node"),
         ({"OMPI_COMM_WORLD_SIZE": "2"}, "OMPI_COMM_WORLD_SIZE says that MPI started 2; use `torchrun"),
         ({"PMI_SIZE": "3"}, "PMI_SIZE says that MPI started 3; use `torchrun"),
     ],
@@ -73,7 +73,7 @@ def test_a_lost_rank_is_a_sentence(monkeypatch):
 
     monkeypatch.setattr(dist, "all_reduce", lost)
     with pytest.raises(
-        RunError, match=r"another one has ended.*same command goes on .*Connection closed by peer \[127"
+        RunError, match=r"Another process of the run has ended.*same command resumes .*Connection closed by peer \[127"
     ):
         all_reduce(None)
 

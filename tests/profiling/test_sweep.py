@@ -104,7 +104,7 @@ def test_a_process_that_is_killed_is_named_and_survived(tmp_path):
         subject.close()
 
 
-def test_a_mistake_in_the_settings_is_the_users_to_mend(tmp_path):
+def test_a_mistake_in_the_settings_is_for_the_user_to_fix(tmp_path):
     """What the process says of a wrong backbone is what the user reads."""
     wrong = replace(CONFIG, model=ModelConfig(backbone="resnt10t"))
     with pytest.raises(RunError, match="did you mean resnet10t"):

@@ -68,7 +68,9 @@ def test_the_best_is_gone_on_from_where_no_other_is_whole(folder):
         (folder / name / "model.safetensors").unlink()
     assert checkpoints.newest(folder).name == "best"
     (folder / "best" / "state.json").write_bytes(b"[]")
-    with pytest.raises(RunError, match=r"none in .* is \(step-10/model.safetensors .*start the run anew"):
+    with pytest.raises(
+        RunError, match=r"no checkpoint in .* is complete \(step-10/model.safetensors .*start a new run"
+    ):
         checkpoints.newest(folder)
 
 
@@ -79,7 +81,7 @@ def test_the_newest_stands_in_for_a_damaged_best(folder):
     path, words = checkpoints.best_or_newest(folder)
     assert path.name == "step-10"
     assert "best/model.safetensors has changed" in words
-    assert "step-10 stand in" in words
+    assert "step-10 are used instead" in words
 
 
 def test_no_checkpoint_at_all(tmp_path):
@@ -96,7 +98,7 @@ def test_checkpoints_that_cannot_be_seen_may_be_there(tmp_path):
     (tmp_path / "file").write_text("")
     (tmp_path / "link").symlink_to(tmp_path / "disk")
     for name, why in (("file", "Not a directory"), ("link", "No such file or directory")):
-        with pytest.raises(RunError, match=rf"{name} cannot be read \({why}\); mend that"):
+        with pytest.raises(RunError, match=rf"{name} cannot be read \({why}\); fix that"):
             checkpoints.newest(tmp_path / name)
 
 
@@ -104,7 +106,7 @@ def test_checkpoints_that_cannot_be_seen_may_be_there(tmp_path):
     ("number", "message"),
     [
         (errno.EACCES, r"\(Permission denied\); give yourself permission to read them, then give the same command"),
-        (errno.ETIMEDOUT, r"\(Connection timed out\); mend that, then give the same command again"),
+        (errno.ETIMEDOUT, r"\(Connection timed out\); fix that, then give the same command again"),
     ],
 )
 @pytest.mark.parametrize("file", FILES)

@@ -11,7 +11,7 @@ from unsquare.errors import RunError
 from unsquare.files import replacing, require_regular
 from unsquare.runs.folder import RunFolder
 from unsquare.runs.reading import DamagedFileError
-from unsquare.runs.schemas import PLAN_VERSION, Plan
+from unsquare.runs.schemas import PLAN_VERSION, PlanFile
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_a_partial_file_of_a_live_process_stays(tmp_path):
 def test_others_files_are_refused_and_stay(tmp_path, name):
     """A folder that holds anything else is named with it, and nothing is deleted."""
     (tmp_path / name).write_text("mine")
-    with pytest.raises(RunError, match=f"not empty: it holds '{name}'"):
+    with pytest.raises(RunError, match=f"must be empty, but .* holds '{name}'"):
         RunFolder(tmp_path).claim()
     assert (tmp_path / name).read_text() == "mine"
 
@@ -66,14 +66,14 @@ def test_others_files_are_refused_and_stay(tmp_path, name):
 def test_files_of_a_runs_names_are_others_where_no_run_has_been(tmp_path, name):
     """Settings or an index that somebody wrote to start a run from are not taken for those of a run that ended."""
     (tmp_path / name).write_text("mine")
-    with pytest.raises(RunError, match=f"not empty: it holds '{name}'"):
+    with pytest.raises(RunError, match=f"must be empty, but .* holds '{name}'"):
         RunFolder(tmp_path).claim()
     assert os.listdir(tmp_path) == [name]
 
 
 def test_a_second_process_is_refused_until_the_first_has_ended(run):
     """The lock is the process's, and says how several share a run."""
-    with pytest.raises(RunError, match=r"is in use; .*torchrun"):
+    with pytest.raises(RunError, match=r"Another process is training .*torchrun"):
         RunFolder(run.path).claim()
     run.unlock()
     other = RunFolder(run.path)
@@ -91,7 +91,7 @@ def test_a_pipe_does_not_make_anyone_wait(tmp_path, name):
     if name == "metrics.jsonl":
         with pytest.raises(RunError, match=r"metrics\.jsonl cannot be written"):
             run.append_metrics({"kind": "step"})
-        with pytest.raises(RunError, match="no regular file"):
+        with pytest.raises(RunError, match="not a regular file"):
             run.read_metrics()
     run.unlock()
 
@@ -122,10 +122,8 @@ def test_what_is_taken_back_is_the_runs_own(run):
 def test_a_json_file_of_another_structure_is_named(run, content):
     """One sentence names the file, whatever it holds."""
     run.plan.write_bytes(content)
-    with pytest.raises(
-        RunError, match=r"plan\.json (cannot be read \(.+\)|has version None, .+); start the run anew\."
-    ):
-        run.read_json(run.plan, Plan)
+    with pytest.raises(RunError, match=r"plan\.json (cannot be read \(.+\)|has version None, .+); start a new run\."):
+        run.read_json(run.plan, PlanFile)
 
 
 def test_a_digit_that_changed_in_a_json_file_is_found(run):
@@ -138,23 +136,23 @@ def test_a_digit_that_changed_in_a_json_file_is_found(run):
         "micro_batches": [[3, 17, 12], [1, 17, 14]],
     }
     run.write_json(run.plan, values)
-    assert run.read_json(run.plan, Plan) == values
+    assert run.read_json(run.plan, PlanFile) == values
     content = run.plan.read_bytes()
     for digit in (at for at, byte in enumerate(content) if chr(byte).isdecimal() and at < content.index(b"crc32")):
         run.plan.write_bytes(content[:digit] + b"7" + content[digit + 1 :])
         if run.plan.read_bytes() != content:
             with pytest.raises(DamagedFileError, match=r"plan\.json cannot be read \(it has changed since it was"):
-                run.read_json(run.plan, Plan)
+                run.read_json(run.plan, PlanFile)
     run.plan.write_text(json.dumps(values))
-    assert run.read_json(run.plan, Plan) == values
+    assert run.read_json(run.plan, PlanFile) == values
 
 
 def test_a_folder_in_place_of_a_file_is_named(run):
-    """What is no regular file cannot be read, and is not waited for."""
+    """What is not a regular file cannot be read, and is not waited for."""
     run.plan.mkdir()
-    with pytest.raises(DamagedFileError, match="no regular file"):
-        run.read_json(run.plan, Plan)
-    with pytest.raises(OSError, match="no regular file"):
+    with pytest.raises(DamagedFileError, match="not a regular file"):
+        run.read_json(run.plan, PlanFile)
+    with pytest.raises(OSError, match="not a regular file"):
         require_regular(run.plan)
     with pytest.raises(RunError, match=r"plan\.json cannot be written"):
         run.write_json(run.plan, {})

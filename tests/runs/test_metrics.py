@@ -24,7 +24,8 @@ def file(tmp_path):
 
 
 def kept_after(file, content=None):
-    """Write other content, go on from the fourth step as another process does; what is said, and the steps kept."""
+    """Write other content and resume from the fourth step as another process does; returns the message, and the steps
+    kept."""
     if content is not None:
         file._path.write_bytes(content)
     words = MetricsFile(file._path).keep_until(4, file.marked)
@@ -76,13 +77,13 @@ def test_rows_of_an_earlier_release_are_read(tmp_path):
     path.write_bytes(content.replace(b'"loss": 0.5', b'"loss": 0.7', 1))
     assert [row.values.loss for row in read_metrics(path).rows] == [0.7, 0.5, 0.5, 0.5]
     mark = Mark(num_bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
-    assert MetricsFile(path).keep_until(4, mark) == "rows are others than when the checkpoint was written"
+    assert MetricsFile(path).keep_until(4, mark) == "its rows differ from those at the checkpoint"
 
 
 def test_a_row_that_was_taken_out_is_said(file):
     """One of which no step is missed, such as a start, too."""
     lines = file._path.read_bytes().splitlines(keepends=True)
-    assert kept_after(file, b"".join(lines[1:]))[0] == "rows are others than when the checkpoint was written"
+    assert kept_after(file, b"".join(lines[1:]))[0] == "its rows differ from those at the checkpoint"
 
 
 def test_all_rows_lost_is_said(file):

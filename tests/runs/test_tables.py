@@ -80,5 +80,5 @@ def test_other_tables_are_refused(tmp_path):
     path.unlink()
     os.mkfifo(path)
     for read in (read_evaluation, read_index, read_memory):
-        with pytest.raises(RunError, match="no regular file"):
+        with pytest.raises(RunError, match="not a regular file"):
             read(path)

@@ -10,7 +10,7 @@ from unsquare.memory.model import MemoryModel, TimeModel
 from unsquare.runs import upgrades
 from unsquare.runs.memory_profile import Probe, ProbeRange, RunLimits
 from unsquare.runs.reading import decode_row, read_json
-from unsquare.runs.schemas import Plan, StepRow
+from unsquare.runs.schemas import PlanFile, StepRow
 from unsquare.training.config import TrainConfig, from_toml
 
 WAY = {
@@ -98,7 +98,7 @@ def test_plans_and_rows_have_their_new_names(tmp_path):
     limits = {"budget_pixels": 9, "launch_pixels": 1, "pixels_per_s": 5, "world_size": 1, "ladder": [rung]}
     plan = {"version": 1, "config": {}, "limits": limits, "ledger": {"padding_overhead": 0.1}}
     (tmp_path / "plan.json").write_text(json.dumps(plan | {"micro_batches": [[1, 2, 3]]}))
-    read = read_json(tmp_path / "plan.json", Plan)
+    read = read_json(tmp_path / "plan.json", PlanFile)
     assert read["limits"]["fallbacks"] == [rung | {"name": "tile"}]
     numbers = {
         "step": 1,

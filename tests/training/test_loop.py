@@ -32,7 +32,7 @@ SPREAD = (
 )
 # What is not compared bit by bit runs in the process of the tests, which has its imports behind it.
 SMALL = {"backbone": "test_resnet", "epochs": 1, "budget_pixels": 40_000, "min_side": 33}
-REWRITTEN = "models.json is not what it was, and is written again from the checkpoint"
+REWRITTEN = "models.json has changed or is damaged; it is restored from the checkpoint"
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def test_a_stopped_run_resumes_with_the_same_losses(pictures, uninterrupted, uns
 def test_two_processes_give_the_curve_of_one_though_one_is_killed(pictures, tmp_path):
     """The loss of every step agrees between one process and two to 1e-5, relative, where torchrun restarts them.
 
-    The survivor ends with a sentence, and the same command goes on from the last checkpoint.
+    The survivor ends with a sentence, and the same command resumes from the last checkpoint.
     """
     assert main(["train", str(pictures), "--out", str(tmp_path / "one"), *SPREAD]) == 0
     run = tmp_path / "two"
@@ -108,7 +108,7 @@ def test_two_processes_give_the_curve_of_one_though_one_is_killed(pictures, tmp_
 
 
 def test_a_picture_that_breaks_in_mid_run_loses_nothing(pictures, uninterrupted, unsquare, tmp_path):
-    """A file damaged behind its header stops the run with one sentence; mended, the run resumes."""
+    """A file damaged behind its header stops the run with one sentence; once it is repaired, the run resumes."""
     source = tmp_path / "pictures"
     shutil.copytree(pictures, source)
     broken = next((source / "train").rglob("*.jpg"))
@@ -128,7 +128,7 @@ def test_a_picture_that_breaks_in_mid_run_loses_nothing(pictures, uninterrupted,
 
 
 def test_two_processes_of_srun_share_batch_norms_statistics(pictures, unsquare, tmp_path):
-    """With batch norm, running statistics are the mean of the ranks', and the run goes on with one process."""
+    """With batch norm, running statistics are the mean of the ranks', and the run resumes with one process."""
     settings = ("--backbone", "test_resnet", "--epochs", "1", "--step-images", "6", "--budget-pixels", "40000")
     run = tmp_path / "run"
     command = [sys.executable, "-m", "unsquare", "train", pictures, "--out", run, *settings, "--min-side", "33"]

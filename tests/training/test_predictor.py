@@ -1,4 +1,4 @@
-"""A network is asked about pictures of every kind, in one pass, and about each the same whatever it comes as."""
+"""Pictures of every kind are predicted in one pass, and each the same however it is given."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_a_picture_in_memory_is_answered_as_its_file(predictor, files, opened):
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "1", "CMYK", "I;16"])
 def test_every_kind_of_pixels_is_shown_as_from_a_file(predictor, tmp_path, mode, opened):
-    """Grey, palettes, opacity, CMYK and 16 bits are converted as those of files are."""
+    """Gray, palettes, opacity, CMYK and 16 bits are converted as those of files are."""
     ramp = np.linspace(0, 255, 60 * 80).reshape(60, 80)
     if mode == "I;16":
         picture = Image.fromarray((ramp * 257).astype(np.uint16))
@@ -132,10 +132,10 @@ def test_orientation_is_applied_once(predictor, write_picture, orientation, name
     assert_same(predictor.predict(ImageOps.exif_transpose(opened(path))), expected)
 
 
-def test_grey_arrays(predictor, rng):
-    """With and without an axis for the one channel, grey is all three channels alike."""
-    grey = rng.integers(0, 256, (50, 60), dtype=np.uint8)
-    assert_same(predictor.predict([grey, grey[..., None]]), predictor.predict([np.stack([grey] * 3, axis=2)] * 2))
+def test_gray_arrays(predictor, rng):
+    """With and without an axis for the one channel, gray is all three channels alike."""
+    gray = rng.integers(0, 256, (50, 60), dtype=np.uint8)
+    assert_same(predictor.predict([gray, gray[..., None]]), predictor.predict([np.stack([gray] * 3, axis=2)] * 2))
 
 
 def test_a_folder_is_its_pictures(predictor, files, tmp_path):
@@ -153,14 +153,14 @@ def test_a_folder_is_its_pictures(predictor, files, tmp_path):
 
 
 def test_bad_pictures_are_raised_or_kept_in_their_place(predictor, files, cut, tmp_path):
-    """Raised by default, with the name; kept, the list is as long as what was asked, and the rest is answered."""
+    """Raised by default, with the name; if kept, the list has every picture, and the others have predictions."""
     (tmp_path / "text.jpg").write_text("no picture")
     asked = [files[0], tmp_path / "gone.png", cut, files[1], tmp_path / "text.jpg", cut, files[0]]
     found = predictor.predict(asked, on_error="keep")
     assert [each.path for each in found] == list(map(str, asked))
     assert [bool(each.problem) for each in found] == [False, True, True, False, True, True, False]
     assert [bool(each.classes) for each in found] == [not each.problem for each in found]
-    assert found[1].problem == "is not there"
+    assert found[1].problem == "does not exist"
     assert_same([found[0], found[3]], predictor.predict(files[:2]))
     assert found[0] == found[6]
     for bad in asked[1], cut, asked[4]:
@@ -255,7 +255,7 @@ def test_on_error_is_one_of_two(predictor, files):
 
 
 def test_evaluating_leaves_out_what_does_not_decode_where_asked(predictor, pictures, tmp_path, cut, capsys):
-    """Figures are those of the other pictures, and how many are left out is said; not asked, the first is an error."""
+    """With skip_bad the figures are those of the other pictures, with a message; without it, the first is an error."""
     source = tmp_path / "source"
     shutil.copytree(pictures, source)
     whole = predictor.evaluate(source, "test")
@@ -267,7 +267,7 @@ def test_evaluating_leaves_out_what_does_not_decode_where_asked(predictor, pictu
     left = Predictor(predictor._run.path).evaluate(source, "test", skip_bad=True)
     assert (left.num_images, left.accuracy) == (whole.num_images, whole.accuracy)
     assert left.loss == pytest.approx(whole.loss, rel=1e-6)
-    assert "3 of 9 pictures do not decode" in capsys.readouterr().err
+    assert "3 of 9 pictures cannot be decoded" in capsys.readouterr().err
 
 
 def test_the_network_itself(predictor, files, opened):

@@ -55,7 +55,8 @@ def trained(pictures, tmp_path_factory):
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_shortage_on_one_of_two_ranks_changes_nothing(pictures, trained, tmp_path, rank):
-    """Memory runs out on one rank, in forward and in backward; the ranks go on together and the losses are the same."""
+    """Memory runs out on one rank, in forward and in backward; the ranks continue together and the losses are the
+    same."""
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     command = [sys.executable, *launcher, SCRIPT, str(rank), "1", "5", "train", pictures, "--out", tmp_path / "run"]
     path = f"{Path(__file__).parents[2]}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"

@@ -1,4 +1,4 @@
-"""A run goes on from where it was by the same command, and sees what has changed under it."""
+"""The same command resumes a run from where it was, and notices what has changed meanwhile."""
 
 import json
 import os
@@ -99,11 +99,11 @@ def test_a_finished_run_says_so_and_stays(source, done, capsys):
     """The same command changes nothing, and names what continues it."""
     before = (done / "metrics.jsonl").read_bytes()
     assert train(source, done, **SETTINGS) == done
-    assert "is finished, after 2 epochs; more --epochs continue it" in " ".join(capsys.readouterr().err.split())
+    assert "is finished after 2 epochs; give more --epochs to continue it" in " ".join(capsys.readouterr().err.split())
     assert (done / "metrics.jsonl").read_bytes() == before
 
 
-def test_a_finished_run_mends_what_its_checkpoint_holds(source, done, finished):
+def test_a_finished_run_restores_what_its_checkpoint_holds(source, done, finished):
     """Settings and bounds that are damaged are written again, so that the report can be, too."""
     (done / "config.toml").write_bytes(b"\xff\xfe")
     (done / "models.json").write_text("[]")
@@ -115,7 +115,7 @@ def test_a_finished_run_mends_what_its_checkpoint_holds(source, done, finished):
 
 @pytest.mark.parametrize("by_command", [True, False])
 def test_more_epochs_continue_a_finished_run(source, done, capsys, by_command):
-    """Steps done stay as they were; the learning rate then follows the longer run, which is said."""
+    """Steps done stay as they were; the learning rate then follows the longer run, with a message."""
     before = losses(done)
     if by_command:
         train(source, done, **(SETTINGS | {"epochs": 3}))
@@ -123,7 +123,7 @@ def test_more_epochs_continue_a_finished_run(source, done, capsys, by_command):
         resume(done, epochs=3)
     assert losses(done)[:STEPS] == before
     assert len(losses(done)) == 12
-    assert "3 epochs in place of 2; from here on the learning rate" in " ".join(capsys.readouterr().err.split())
+    assert "3 epochs instead of 2; from now on the learning rate" in " ".join(capsys.readouterr().err.split())
     resume(done, quiet=True)  # knows of the third epoch
     with pytest.raises(RunError, match=r"optimizer.epochs was 3 and is 2"):
         train(source, done, quiet=True, **SETTINGS)
@@ -148,7 +148,7 @@ def test_other_settings_are_named_and_refused(source, stopped, changes, words):
 
 def test_another_source_is_named_and_refused(source, stopped, make_folder):
     """By both places; the same place written otherwise is the same."""
-    with pytest.raises(RunError, match=rf"trains on {source}, but was now given"):
+    with pytest.raises(RunError, match=rf"trains on {source}, but .* was given"):
         train(make_folder(), stopped, quiet=True, **SETTINGS)
     train(source / ".." / source.name, stopped, quiet=True, **SETTINGS)
 
@@ -173,8 +173,8 @@ def test_settings_that_were_edited_are_named_and_refused(source, stopped, finish
 
 
 @pytest.mark.parametrize("content", [b"PAR1", None])
-def test_a_run_without_its_index_is_not_to_be_started_anew(source, stopped, content):
-    """Whoever uses its weights is told what makes the index again."""
+def test_a_run_without_its_index_is_not_replaced_by_a_new_one(source, stopped, content):
+    """Evaluation and prediction say how to make the index again."""
     (stopped / "index.parquet").unlink()
     if content is not None:
         (stopped / "index.parquet").write_bytes(content)
@@ -194,7 +194,7 @@ def test_a_run_without_its_index_is_not_to_be_started_anew(source, stopped, cont
     ],
 )
 def test_damaged_files_are_made_again(stopped, finished, file, content):
-    """What the checkpoint or the source can give is written again, and said; the losses are the same."""
+    """What the checkpoint or the source can restore is restored, with a message; the losses are the same."""
     (stopped / file).unlink()
     if content is not None:
         (stopped / file).write_bytes(content)
@@ -206,7 +206,7 @@ def test_damaged_files_are_made_again(stopped, finished, file, content):
 
 @pytest.mark.parametrize("file", ["plan.json", "metrics.jsonl"])
 def test_a_digit_that_changed_is_said_and_stops_nothing(stopped, finished, file):
-    """No weight depends on plan or metrics; going on says which file is another, and ends with the same weights."""
+    """No weight depends on plan or metrics; a resume names the changed file, and ends with the same weights."""
     text = (stopped / file).read_text()
     at = text.index("0.", text.index("padding_overhead" if file == "plan.json" else "loss")) + 2
     (stopped / file).write_text(text[:at] + ("1" if text[at] != "1" else "2") + text[at + 1 :])
@@ -228,9 +228,11 @@ def test_rows_that_are_lost_stop_nothing_and_are_said(stopped, finished):
 
 
 def test_a_damaged_best_is_found_when_going_on(source, stopped, finished):
-    """It is said before training, and the run ends with best weights that are whole."""
+    """A message says so before training, and the run ends with complete best weights."""
     (stopped / "checkpoints" / "best" / "manifest.json").write_bytes(b"{}")
-    with pytest.warns(UserWarning, match=r"best weights of .* are damaged \(best/.*\); they are chosen anew"):
+    with pytest.warns(
+        UserWarning, match=r"best weights of .* are damaged \(best/.*\); the best weights from now on will replace"
+    ):
         resume(stopped, quiet=True)
     assert losses(stopped) == losses(finished)
     assert evaluate(stopped, source, quiet=True).num_images == 4
@@ -243,9 +245,9 @@ def test_a_damaged_best_of_a_finished_run(source, done):
         lambda: evaluate(done, source, quiet=True),
         lambda: predict(done, [source / "test" / "a" / "0.png"]),
     ):
-        with pytest.warns(UserWarning, match=rf"best weights .* those of step-{STEPS} stand in"):
+        with pytest.warns(UserWarning, match=rf"best weights .* those of step-{STEPS} are used instead"):
             act()
-    with pytest.warns(UserWarning, match="chosen anew"):
+    with pytest.warns(UserWarning, match="will replace them"):
         train(source, done, quiet=True, **SETTINGS)
     evaluate(done, source, quiet=True)
 
@@ -253,13 +255,13 @@ def test_a_damaged_best_of_a_finished_run(source, done):
 def test_damaged_checkpoints_fall_back_and_go(stopped, finished):
     """The newest is damaged, the one before is gone on from, and the damaged one does not count among those kept."""
     (stopped / "checkpoints" / "step-6" / "manifest.json").write_text("[]")
-    with pytest.warns(UserWarning, match=r"damaged \(step-6/manifest.json .*\); the run goes on from step-5"):
+    with pytest.warns(UserWarning, match=r"damaged \(step-6/manifest.json .*\); the run resumes from step-5"):
         resume(stopped, quiet=True)
     assert losses(stopped) == losses(finished)
 
 
 class TestPictures:
-    """Pictures that change under a run are named; what the user then wants is asked for."""
+    """Pictures that change during a run are named; a flag uses them as they are."""
 
     @pytest.fixture
     def begun(self, source, stopped_once, tmp_path):
@@ -307,7 +309,7 @@ class TestPictures:
         with Image.open(one) as image:
             size = image.size
         Image.new("RGB", size).save(one)
-        with pytest.warns(UserWarning, match="1 pictures were changed"):
+        with pytest.warns(UserWarning, match="1 pictures have changed"):
             resume(run, changed_pictures=True, quiet=True)
         resume(run, epochs=3, quiet=True)
         Image.new("RGB", (size[0] + 1, size[1])).save(one)
@@ -315,7 +317,8 @@ class TestPictures:
             resume(run, epochs=4, changed_pictures=True, quiet=True)
 
     def test_pictures_that_are_new_are_said(self, begun):
-        """The run goes on with its own, whatever is new in its source; what cannot be read is no picture."""
+        """The run resumes with its own pictures, whatever is new in its source; files that cannot be read do not
+        count."""
         pictures, run = begun
         for name in ("train/a/new.png", "val/c/new.png"):
             (pictures / name).parent.mkdir(exist_ok=True)
@@ -328,7 +331,8 @@ class TestPictures:
         train(pictures, run, quiet=True, **SETTINGS)  # finished: nothing is trained, nothing said
 
     def test_pictures_that_a_manifest_no_longer_lists_are_said(self, begun, tmp_path):
-        """Lost, they are refused by name; listed no longer, or in a manifest that is away, the run goes on."""
+        """Lost pictures are refused by name; if they are no longer listed, or the manifest is missing, the run
+        resumes."""
         pictures, _ = begun
         manifest = tmp_path / "list.csv"
         rows = [f"{path},{path.parent.name},{path.parent.parent.name}" for path in sorted(pictures.rglob("*.png"))]
@@ -338,11 +342,11 @@ class TestPictures:
         with pytest.warns(UserWarning, match=r"list\.csv now lacks 1 of them; start another run"):
             resume(run, epochs=2, quiet=True)
         manifest.unlink()
-        with pytest.warns(UserWarning, match=r"whether its source has new ones cannot be told: The source .*list\.csv"):
+        with pytest.warns(UserWarning, match=r"whether its source has new ones is unknown: The source .*list\.csv"):
             resume(run, epochs=3, quiet=True)
 
     def test_a_manifest_that_changed_is_refused_by_the_same_command(self, begun, tmp_path):
-        """A source that is a file has a sum; a resume, which does not name the source, goes on with the run's index."""
+        """A source that is a file has a checksum; a resume, which does not name the source, uses the run's index."""
         pictures, _ = begun
         rows = [(path, path.parent.name, path.parent.parent.name) for path in sorted(pictures.rglob("*.png"))]
         manifest = tmp_path / "list.csv"
@@ -354,7 +358,7 @@ class TestPictures:
         resume(run, epochs=2, quiet=True)
 
 
-def test_killed_before_the_first_checkpoint_it_starts_anew(source, finished, tmp_path, monkeypatch):
+def test_killed_before_the_first_checkpoint_a_new_run_starts(source, finished, tmp_path, monkeypatch):
     """Wherever it was killed; a resume names the command."""
     out = tmp_path / "run"
     for name in ("prepare", "precision_name", "trainable_index"):
@@ -383,9 +387,7 @@ def test_checkpoints_that_are_away_are_waited_for(source, stopped, finished, ins
     elif instead != "nothing":
         checkpoints.symlink_to(stopped.with_name("disk"))
     names = sorted(os.listdir(stopped))
-    with pytest.raises(
-        RunError, match=r"checkpoints (cannot be read \(.*mend that|holds none, though memory\.parquet)"
-    ):
+    with pytest.raises(RunError, match=r"checkpoints (cannot be read \(.*fix that|is empty, though memory\.parquet)"):
         train(source, stopped, quiet=True, **SETTINGS)
     assert sorted(os.listdir(stopped)) == names
     if instead != "nothing":
@@ -399,7 +401,7 @@ def test_an_index_in_the_run_folder_is_no_source_of_a_new_start(source, stopped)
     """What would be deleted before it is read is refused."""
     shutil.rmtree(stopped / "checkpoints")
     (stopped / "memory.parquet").unlink()
-    with pytest.raises(RunError, match=r"the source .*index\.parquet is one of them; move it out"):
+    with pytest.raises(RunError, match=r"the source .*index\.parquet is one of them; move it to"):
         train(stopped / "index.parquet", stopped, quiet=True, **SETTINGS)
     assert (stopped / "index.parquet").exists()
 
@@ -415,7 +417,7 @@ def test_before_the_first_step_the_folder_is_left_as_it_was(source, tmp_path):
 
 
 def test_a_full_disk_advises_what_works(source, finished, tmp_path, monkeypatch):
-    """Before the first checkpoint or after, the same command goes on once there is space."""
+    """Before the first checkpoint or after, the same command resumes once there is space."""
     out = tmp_path / "run"
 
     save_file = loop.checkpoint.save_file
@@ -448,7 +450,7 @@ def test_a_folder_that_is_removed_is_named(source, tmp_path, monkeypatch):
             shutil.rmtree(out)
 
     monkeypatch.setattr(loop, "save", remove_after)
-    with pytest.raises(RunError, match=r"must stay where it is .* was removed or replaced"):
+    with pytest.raises(RunError, match=r"was removed or replaced while its run"):
         train(source, out, quiet=True, **SETTINGS)
     assert not out.exists()
 
@@ -460,8 +462,8 @@ def test_the_time_before_the_first_step_is_written(finished):
     assert 0 < row["seconds"] < 100
 
 
-def test_runs_of_an_earlier_release_go_on(stopped, finished):
-    """A checkpoint that does not say what it was trained from is gone on from, and says it from then on."""
+def test_runs_of_an_earlier_release_are_resumed(stopped, finished):
+    """A run resumes from a checkpoint without an origin; later checkpoints have one."""
     for path in (stopped / "checkpoints").iterdir():
         state = json.loads((path / "state.json").read_text())
         del state["origin"], state["metrics"]

@@ -1,1 +1,1 @@
-"""How much fits: probe steps, memory profiles of strategies, and what happens where memory runs short."""
+"""How much fits: probes, memory profiles of execution strategies, the memory guard, and recovery from shortages."""

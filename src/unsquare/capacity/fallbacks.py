@@ -1,5 +1,5 @@
-"""Measures the execution strategies of a network on this device, one fallback after the other, until the largest
-image fits."""
+"""Measures the execution strategies of a network on this device, one fallback after the other, until the largest image
+fits."""
 
 from __future__ import annotations
 
@@ -45,29 +45,31 @@ timm = import_timm()
 Kind = Literal["train", "evaluate"]
 
 PROBE_SECONDS: dict[Kind, float] = {"train": 18.0, "evaluate": 3.0}
-"""After this time no further probe of a strategy starts: lines need no more, and a start should not take minutes."""
+"""After this time no further probe of a strategy starts: the lines fitted need no more, and a start should take
+seconds."""
 FARTHEST_PIXELS = 1 << 26
-"""No probe is larger."""
+"""No probe has more pixels."""
 TILES_PROBED = 4
-"""Tiles of the smallest image by which tiling is probed."""
+"""Tiles of the smallest image with which tiling is probed."""
 MARGIN = 1.2
-"""How much more than estimated a tiled strategy is expected to take at the most."""
+"""How much more than estimated a tiled strategy is expected to take at most."""
 HOPEFUL = 1.5
 """Where no tiled strategy is estimated to fit, the best is measured if its estimate is at most this many times the
-memory there is."""
+available memory."""
 TRIES = 3
 """Tiled strategies that are measured, each with less memory than the one before, until the largest image fits."""
 RETIMED_PIXELS = 1 << 20
-"""Probes up to which times are taken again where the heap keeps what is freed."""
+"""Probes of up to this many pixels are timed again where the allocator keeps freed memory."""
 LAUNCHES = 32
-"""A heap that keeps what is freed halves the budget; launches that are this many times smaller do not show."""
+"""Caching in the allocator halves the budget, which costs nothing while a micro-batch takes this many launches of
+time."""
 
 _STEPS: dict[Kind, ProbeStep] = {"train": train_probe, "evaluate": evaluate_probe}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """The micro-batches that memory is measured for, and what else takes memory meanwhile."""
+    """The micro-batches that memory is measured for, and the memory reserved for other uses."""
 
     training: ProbeRange | None
     """None where nothing is trained."""
@@ -75,24 +77,24 @@ class Workload:
     budget_bytes: int
     """The memory budget of this rank."""
     reserved_bytes: int = 0
-    """Part of it kept for decoding."""
+    """Part of it reserved for decoding."""
     least: StrategyName = "plain"
     """The strategy of micro-batches that fit."""
     most: StrategyName = "tile"
     """The last fallback."""
     may_use_bf16: bool = False
-    """Whether images that do not fit may be computed in bf16 although the run is not."""
+    """Whether images that do not fit may be computed in bf16 where the run's own precision is higher."""
     may_keep_freed: bool = False
-    """Whether the heap may keep what is freed, where half the budget is enough."""
+    """Whether the allocator may keep freed memory, where half the budget is enough."""
 
 
 class Prober:
-    """Runs probes, or remembers what they showed.
+    """Runs probes, or reads their results from the cache.
 
     Args:
         engine: the network on its device.
-        identity: what measurements depend on beside the engine's device: the network and its optimizer.
-        cache: where they are kept.
+        identity: what measurements depend on besides the engine's device: the network and its optimizer.
+        cache: where results are kept.
     """
 
     def __init__(self, engine: Engine, identity: Mapping[str, Any], cache: MeasurementCache) -> None:
@@ -102,21 +104,21 @@ class Prober:
         heap.return_freed()
         self._settled: dict[Kind, int] = {}
         self.copy_bytes = 0
-        """Of a copy of the weights that a run does not hold, but these measurements do."""
+        """Bytes of a copy of the weights that is held while measuring, but not in a run."""
         self._base = held_bytes(engine)
 
     def probe(
         self, kind: Kind, strategy: Strategy, probe_range: ProbeRange, budget: int, first_pixels: int
     ) -> list[Probe]:
         """Probes of a strategy, the first with `first_pixels`."""
-        # Rounded, so that another dataset or a budget that is a little different finds what is known.
+        # Rounded, so that another dataset or a slightly different budget finds earlier results.
         far = min(1 << (probe_range.usual_pixels - 1).bit_length(), FARTHEST_PIXELS)
         half = 1 << (budget.bit_length() - 1)
         key = {
             **self._identity,
             "probing": PROBING,
             "kind": kind,
-            "trained": kind == "train" or bool(self.engine.optimizer.state),  # which is held in evaluation, too
+            "trained": kind == "train" or bool(self.engine.optimizer.state),  # its state is held in evaluation as well
             "strategy": strategy.to_dict(),
             "far": far,
             "half": half,
@@ -142,7 +144,7 @@ class Prober:
         return [replace(probe, peak_bytes=probe.peak_bytes + self._base) for probe in probes]
 
     def timed_again(self, kind: Kind, measured: StrategyProfile) -> list[Probe]:
-        """A strategy's smaller probes with their times as the heap is now, memory left as it was."""
+        """A strategy's smaller probes, timed again with the allocator as it is now; peaks are unchanged."""
         probes = [probe for probe in measured.probes if probe.pixels <= RETIMED_PIXELS]
         shapes = [(probe.images, probe.height, probe.width) for probe in probes]
         key = {**self._identity, "kind": kind, "kept": measured.strategy.to_dict(), "shapes": shapes}
@@ -157,10 +159,10 @@ class Prober:
 
 
 def measure_profiles(prober: Prober, workload: Workload) -> tuple[MemoryProfile, MemoryProfile]:
-    """Probe training and evaluation by all the strategies that the largest image needs; the weights stay as they were.
+    """Probe training and evaluation by every strategy that the largest image needs; the weights are restored afterward.
 
     Returns:
-        The profiles of training and of evaluation; where nothing is trained, twice that of evaluation.
+        The profiles of training and of evaluation; where nothing is trained, that of evaluation twice.
     """
     engine = prober.engine
     if workload.training is None:
@@ -171,23 +173,24 @@ def measure_profiles(prober: Prober, workload: Workload) -> tuple[MemoryProfile,
     with weights_restored(engine) as prober.copy_bytes:
         engine.model.train()
         training = _profile(prober, "train", workload, workload.training)
-        train_probe(engine, 1, SMALL, PLAIN)  # evaluation between epochs finds the optimizer's state held
+        train_probe(engine, 1, SMALL, PLAIN)  # evaluation between epochs runs with the optimizer's state in memory
         engine.model.eval()
         evaluation = _profile(prober, "evaluate", workload, workload.evaluation)
         return _keeping_freed(prober, "train", workload, training, evaluation)
 
 
 def _profile(prober: Prober, kind: Kind, workload: Workload, probe_range: ProbeRange) -> MemoryProfile:
-    """Strategies from the least allowed to the first that holds the largest image, or the last allowed."""
+    """Profiles of the strategies from the first allowed to the one that holds the largest image, or the last
+    allowed."""
     names = STRATEGY_NAMES[STRATEGY_NAMES.index(workload.least) : STRATEGY_NAMES.index(workload.most) + 1]
-    if kind == "evaluate":  # nothing is kept for a backward pass, so that the strategies between save nothing
+    if kind == "evaluate":  # nothing is kept for a backward pass, so the strategies between save nothing
         names = tuple(name for name in STRATEGY_NAMES if name == "plain" or (name == "tile" and name == workload.most))
     profile: MemoryProfile | None = None
     for name in names:
         for strategy, first_pixels in _strategies(prober.engine, name, workload, probe_range, profile):
             try:
                 probes = prober.probe(kind, strategy, probe_range, workload.budget_bytes, first_pixels)
-            except ShortageError:  # a strategy that takes more than was estimated
+            except ShortageError:  # it takes more than was estimated
                 heap.release_unused()
                 continue
             found = strategy_profile(name, strategy, probes)
@@ -198,15 +201,15 @@ def _profile(prober: Prober, kind: Kind, workload: Workload, probe_range: ProbeR
                 heap="return",
                 map_elements=prober.engine.model.map_elements(),
                 probe_range=probe_range,
-                # A later try takes less than one before.
+                # A later try takes less memory than those before.
                 measured=(*(each for each in before if each.name != name), found),
             )
             if profile.largest_pixels >= probe_range.largest_image or not profile.holds_anything:
                 return profile
     if profile is None:
         raise BudgetError(
-            f"The network must run by one of the strategies {', '.join(names)}, but none of them works within the "
-            "memory budget; leave --strategy out, or choose a network that is a chain of blocks, such as resnet50."
+            f"None of the strategies {', '.join(names)} works for this network within the memory budget; leave "
+            "--strategy out, or choose a network that is a chain of blocks, such as resnet50."
         )
     return profile
 
@@ -214,7 +217,7 @@ def _profile(prober: Prober, kind: Kind, workload: Workload, probe_range: ProbeR
 def _strategies(
     engine: Engine, name: StrategyName, workload: Workload, probe_range: ProbeRange, before: MemoryProfile | None
 ) -> Iterator[tuple[Strategy, int]]:
-    """The strategies of a name to try, and the pixels of their first probe; none where the network has none."""
+    """The strategies to try under a name, each with the pixels of its first probe; empty where the network has none."""
     bf16 = workload.may_use_bf16 and name != "plain"
     if name == "plain":
         yield PLAIN, FIRST_PIXELS
@@ -239,7 +242,7 @@ def _strategies(
 def _tiled_strategies(
     estimates: list[Estimate], memory: float, largest_image: int, *, bf16: bool
 ) -> Iterator[tuple[Strategy, int]]:
-    """The fastest strategy that should hold the largest image in the memory, then others that take less."""
+    """The fastest strategy estimated to hold the largest image, then others that take less memory."""
     for _ in range(TRIES):
         fitting = [each for each in estimates if _total(each, largest_image) * MARGIN <= memory]
         if not fitting and estimates:
@@ -263,7 +266,7 @@ def _total(estimate: Estimate, pixels: int) -> float:
 def _keeping_freed(
     prober: Prober, kind: Kind, workload: Workload, profile: MemoryProfile, evaluation: MemoryProfile
 ) -> tuple[MemoryProfile, MemoryProfile]:
-    """Both profiles with a heap that keeps what is freed, if they still hold enough; the first one timed again."""
+    """Both profiles with an allocator that keeps freed memory, if they still hold enough; training is timed again."""
     keeping, evaluated = replace(profile, heap="keep"), replace(evaluation, heap="keep")
     tunable = workload.may_keep_freed and prober.engine.device.type == "cpu" and heap.is_tunable()
     needs = profile.probe_range
@@ -278,7 +281,7 @@ def _keeping_freed(
 
 
 def _machine(engine: Engine) -> dict[str, Any]:
-    """What of the device and the libraries decides memory and time."""
+    """The facts of device and libraries on which memory and time depend."""
     return {
         "unsquare": __version__,
         "torch": torch.__version__,
@@ -293,7 +296,7 @@ def _machine(engine: Engine) -> dict[str, Any]:
 
 
 def device_name(device: torch.device) -> str:
-    """The kind of device, and which."""
+    """The type and model of a device."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     return f"{device.type}: {name}"
 

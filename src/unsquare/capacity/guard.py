@@ -1,7 +1,7 @@
-"""Whether the memory that a micro-batch will take is free: on a CPU nobody else says no before the kernel kills.
+"""The memory guard: checks before each micro-batch that the memory it will take is free.
 
-Where it is not, or where the device's allocator says that memory ran out, a micro-batch is cut in halves, and an image
-alone is run by its fallbacks.
+On a CPU nothing else does: the kernel kills a process that takes too much. Where memory is short, or the device's
+allocator reports that it ran out, a micro-batch is halved, and a single image is run by its fallbacks.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from unsquare.network.engine import Engine, ShortageError
 from unsquare.runs.memory_profile import Candidate, RunLimits
 
 WAIT_S = 60.0
-"""How long an image that cannot be divided waits for others to give memory back, before the run is saved and ends."""
+"""How long a single image waits for other processes to free memory, before the run is saved and ends."""
 TRIMMED = 0.75
-"""Part of its bound in a heap that keeps what is freed, by which a micro-batch grows at the most when the heap was just
-trimmed: 1.5 times what it takes where all is returned, of which 1.41 were measured."""
+"""Where the allocator keeps freed memory and was just trimmed, a micro-batch grows by at most this part of its bound:
+1.5 times what it takes where freed memory is returned; 1.41 was measured."""
 
 T = TypeVar("T")
 
 
 class MemoryGuard:
-    """Looks at what is free on a CPU; everywhere else, and where nothing was measured, memory counts as free.
+    """Checks the free memory of a CPU; on other devices, and where nothing was measured, memory counts as free.
 
     Args:
         engine: the network on its device.
@@ -46,16 +46,16 @@ class MemoryGuard:
         attempt: Callable[[PaddedBatch, str, Strategy], T],
         failed: Callable[[ShortageError], None],
     ) -> T:
-        """Run a part by the first strategy, an image alone by the first that memory holds.
+        """Run a part by its first strategy; a single image by the first that fits in memory.
 
         Args:
             part: the micro-batch.
-            candidates: best first; taken one by one as they are tried.
-            attempt: runs the part by a strategy, given with its name.
-            failed: told of each strategy for which memory was short.
+            candidates: best first; an iterator, read only as far as needed.
+            attempt: runs the part by a strategy, which is given with its name.
+            failed: called with the error of each strategy that ran out of memory.
 
         Raises:
-            ShortageError: memory holds none of them.
+            ShortageError: it fits by none of them.
         """
         known: list[tuple[str, Strategy, int]] = []
         for name, strategy, growth in candidates:
@@ -63,11 +63,11 @@ class MemoryGuard:
                 self._require(part, growth)
                 return attempt(part, name, strategy)
             except ShortageError as error:
-                # An error keeps the frames that it came through, and these keep the activations.
+                # An error holds the frames that it passed through, and these hold the activations.
                 error.__traceback__ = error.__context__ = None
                 failed(error)
                 if len(part.images) > 1:
-                    raise  # its halves are better off than the whole by a slower strategy
+                    raise  # halving it is faster than a slower strategy
                 last = error
             if growth is not None:
                 known.append((name, strategy, growth))
@@ -75,14 +75,14 @@ class MemoryGuard:
             try:
                 raise last
             finally:
-                del last  # an error and a frame that keep each other would keep the micro-batch
+                del last  # an error and a frame that refer to each other would keep the micro-batch alive
         name, strategy, growth = min(known, key=lambda each: each[2])
         self._wait(growth)
         self._require(part, growth)
         return attempt(part, name, strategy)
 
     def _require(self, part: PaddedBatch, growth: int | None) -> None:
-        """Refuse a part whose known growth in bytes is not free; None is not known."""
+        """Refuse a part whose known growth in bytes is not free; a growth of None is unknown and passes."""
         if self._profile is None or growth is None or self._has(growth):
             return
         release_unused()
@@ -95,8 +95,8 @@ class MemoryGuard:
         else:
             left, remedy = f"{format_bytes(free)} is free", "free some memory, or give less with --memory"
         raise ShortageError(
-            f"A micro-batch needs its memory free, but {len(part.images)} images on {part.pixels.shape[2]} x "
-            f"{part.pixels.shape[3]} take up to {format_bytes(growth)} and {left}; {remedy}."
+            f"A micro-batch of {len(part.images)} images on {part.pixels.shape[2]} x {part.pixels.shape[3]} takes up "
+            f"to {format_bytes(growth)}, but only {left}; {remedy}."
         )
 
     def _has(self, growth: int) -> bool:
@@ -104,7 +104,7 @@ class MemoryGuard:
         return resident_bytes() + growth <= self._profile.budget_bytes and growth <= free_host_bytes()
 
     def _wait(self, growth: int) -> None:
-        """Wait until others left this much free, but no longer than `WAIT_S`."""
+        """Wait until this much memory is free, for at most `WAIT_S`."""
         deadline = time.monotonic() + WAIT_S
         while self._profile is not None and growth > free_host_bytes() and time.monotonic() < deadline:
             time.sleep(1.0)
@@ -116,16 +116,16 @@ def run_in_parts(
     is_too_large: Callable[[PaddedBatch], bool] = lambda part: False,
     failed: Callable[[PaddedBatch], None] = lambda part: None,
 ) -> Iterator[T]:
-    """Run a micro-batch, in halves and halves of halves where memory does not hold it; one result for each part.
+    """Run a micro-batch, or its halves where it does not fit in memory, and so on; one result for each part.
 
     Args:
         batch: the micro-batch.
-        attempt: runs a part, all of it or nothing.
+        attempt: runs a part completely, or raises.
         is_too_large: whether a part of several images is halved without being tried.
-        failed: told of each part of several images that memory did not hold.
+        failed: called with each part of several images that did not fit.
 
     Raises:
-        ShortageError: memory does not hold an image alone.
+        ShortageError: a single image does not fit.
     """
     waiting = [batch]
     while waiting:
@@ -145,7 +145,7 @@ def run_in_parts(
 
 
 def halves(batch: PaddedBatch) -> list[PaddedBatch]:
-    """Two micro-batches of the images of one, each on the canvas that its own images need."""
+    """Two micro-batches with half of the images each, on the canvases that these need."""
     middle = len(batch.images) // 2
     return [_part(batch, slice(0, middle)), _part(batch, slice(middle, None))]
 
@@ -162,5 +162,5 @@ def _part(batch: PaddedBatch, images: slice) -> PaddedBatch:
 
 
 def computed_pixels(batch: PaddedBatch) -> int:
-    """The pixels of a micro-batch's canvas, all images together."""
+    """Pixels of the canvases of all images of a micro-batch."""
     return len(batch.images) * batch.pixels.shape[2] * batch.pixels.shape[3]

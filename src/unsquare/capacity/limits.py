@@ -1,4 +1,4 @@
-"""What a run's plans may count on, found before training: pinned by the user, or measured on this device."""
+"""Finds what a run's plans may use, before training: limits set by the user, or measured on this device."""
 
 from __future__ import annotations
 
@@ -27,17 +27,16 @@ from unsquare.network.optimizer import OptimizerConfig
 from unsquare.network.ranks import broadcast
 from unsquare.plan.config import Limits
 from unsquare.plan.epoch import EpochPlan, MicroBatch
+from unsquare.progress import Say
 from unsquare.runs.memory_profile import READ_AHEAD, MemoryProfile, ProbeRange, RunLimits
 from unsquare.shapes import Geometry, Shape
 
 LEAST_PIXELS = 1 << 20
-"""Of an image that a budget which holds none should hold, so that there is something to work with."""
+"""Where the budget holds no image, the suggested one holds an image of up to this many pixels."""
 VERIFIED_STEPS = 1024
-"""Steps of the first epoch whose largest micro-batch is run before training; all are within the same budget."""
+"""Steps of the first epoch among which the largest micro-batch is run before training; all keep to the same budget."""
 SLOW_S = 20.0
 """A probe that takes longer is announced."""
-
-Say = Callable[[str], None]
 
 
 def pictures_workload(
@@ -49,20 +48,20 @@ def pictures_workload(
     training: ProbeRange | None,
     step_images: int,
 ) -> Workload:
-    """What a network is to do with pictures: train on some of them, or evaluate them alone.
+    """What a network is to run on pictures: training on some of them, or evaluation alone.
 
     Args:
         engine: the network on its device.
         device: budget and strategies.
         index: all pictures, which are evaluated whole.
         geometry: the rule for their sizes.
-        training: what training needs; None where nothing is trained.
-        step_images: images that an evaluation's micro-batches may have, where memory holds them.
+        training: the probes that training needs; None where nothing is trained.
+        step_images: images that a micro-batch of evaluation may have, memory allowing.
     """
     whole = geometry.resize(index.sizes)
     reserved = 0
-    if engine.device.type == "cpu":  # on a GPU the budget is the device's memory, and decoding takes none of it
-        # What is read ahead of a small micro-batch may be large; what takes more to decode is not read ahead.
+    if engine.device.type == "cpu":  # a GPU's budget is its own memory, which decoding does not use
+        # What is read ahead beside a small micro-batch may be large; larger decodes are not read ahead.
         reserved = DECODE_BYTES + min(3 * int(whole.prod(axis=1).max()), DECODE_BYTES) * READ_AHEAD
     return Workload(
         training=training,
@@ -84,14 +83,14 @@ def measure_limits(
     *,
     auto_precision: bool = False,
 ) -> RunLimits:
-    """The limits that probe steps of the real network show; one rank's clock decides, so that all plan alike.
+    """The limits measured by probes of the real network; rank 0's measurements count, so that all ranks plan alike.
 
     Args:
         engine: the network on its device.
-        device: whether earlier probes count.
-        workload: what it is to do.
-        identity: what measurements depend on beside the device (`identity_of`).
-        checked: refuses or corrects the profile of training.
+        device: whether results of earlier probes may be used.
+        workload: the micro-batches to measure.
+        identity: what measurements depend on besides the device (`identity_of`).
+        checked: checks the profile of training, and returns it corrected or raises.
         auto_precision: whether the user left the precision open.
     """
     cache = MeasurementCache(cache_folder() if device.reuse_probes else None)
@@ -107,7 +106,7 @@ def measure_limits(
 
 
 def pinned_limits(engine: Engine, device: DeviceConfig, *, auto_precision: bool = False) -> RunLimits | None:
-    """The limits that the settings pin; None where they pin none."""
+    """The limits set by the user; None where none are."""
     if device.budget_pixels is None:
         return None
     return RunLimits(
@@ -120,7 +119,7 @@ def pinned_limits(engine: Engine, device: DeviceConfig, *, auto_precision: bool 
 
 
 def _pinned_strategy(engine: Engine, device: DeviceConfig) -> Strategy:
-    """The strategy of the settings, where nothing is measured."""
+    """The strategy set by the user, where nothing is measured."""
     least = device.least_strategy
     if least in ("plain", "bf16"):
         return replace(PLAIN, bf16=least == "bf16")
@@ -144,7 +143,7 @@ def identity_of(model: ModelConfig, num_classes: int, optimizer: OptimizerConfig
 
 
 def remember(limits: RunLimits, backbone: str, engine: Engine) -> None:
-    """Keep measured limits for plans that are made on this machine without training."""
+    """Save measured limits, for plans made on this machine without training."""
     if limits.training is not None and engine.fabric.is_global_zero:
         precision = str(engine.fabric.strategy.precision.precision)
         told = limits.training.limits(limits.training.launch_pixels, 1)
@@ -152,7 +151,7 @@ def remember(limits: RunLimits, backbone: str, engine: Engine) -> None:
 
 
 def describe(profile: MemoryProfile) -> list[str]:
-    """What was measured, in a line, and a line for each fallback."""
+    """A line on what was measured, and one for each fallback."""
     base, most = profile.base, profile.most_pixels
     kept = profile.heap == "keep"
     per_pixel = profile.growth_bytes(base, 1, 0)
@@ -172,39 +171,42 @@ def describe(profile: MemoryProfile) -> list[str]:
 
 
 def memory_flag(engine: Engine, num_bytes: int) -> str:
-    """The flag that gives a rank this many bytes, and a little more: measured again, they are never the same."""
-    shared = engine.num_local_ranks if engine.device.type == "cpu" else 1  # a CPU's memory is given for all ranks
+    """The flag that gives a rank this many bytes and a little more, since measurements vary."""
+    shared = engine.num_local_ranks if engine.device.type == "cpu" else 1  # a CPU's budget is for all ranks together
     return f"--memory {math.ceil(1.02 * num_bytes * shared / (1 << 20))}MiB"
 
 
 def require_budget(engine: Engine, profile: MemoryProfile, index: ShapeIndex, geometry: Geometry) -> None:
-    """Refuse a budget that does not hold the process, or the largest picture's decoding, for which the rest waits."""
+    """Refuse a budget that does not hold the process, or not the decoding of the largest picture.
+
+    While that picture is decoded, everything else waits.
+    """
     decoding = decoding_bytes(index, geometry) if engine.device.type == "cpu" else 0
     fixed = int(profile.base.memory.fixed_bytes)
     if profile.largest_pixels < 1:
         least = profile.least_budget_bytes(min(profile.probe_range.largest_image, LEAST_PIXELS)) or 0
         raise BudgetError(
-            "The memory budget must hold the process and one picture, but the process and the decoders alone take up "
-            f"to {format_bytes(fixed + profile.reserved_bytes)} of {format_bytes(profile.budget_bytes)}; "
-            f"give {memory_flag(engine, max(least, fixed + decoding))} or more."
+            f"The process and the decoders alone take up to {format_bytes(fixed + profile.reserved_bytes)} of the "
+            f"memory budget of {format_bytes(profile.budget_bytes)}, which leaves too little for one picture; give "
+            f"{memory_flag(engine, max(least, fixed + decoding))} or more."
         )
     if fixed + decoding > profile.budget_bytes:
         raise BudgetError(
-            "The memory budget must hold the process and the largest picture while it is decoded, but they take "
-            f"{format_bytes(fixed)} and up to {format_bytes(decoding)} of {format_bytes(profile.budget_bytes)}; "
-            f"give {memory_flag(engine, fixed + decoding)} or more."
+            f"The process takes {format_bytes(fixed)} and decoding the largest picture up to {format_bytes(decoding)}, "
+            f"more than the memory budget of {format_bytes(profile.budget_bytes)}; give "
+            f"{memory_flag(engine, fixed + decoding)} or more."
         )
 
 
 def verified(
     engine: Engine, profile: MemoryProfile, plan: Callable[[Limits], EpochPlan | None], say: Say
 ) -> MemoryProfile:
-    """Run the first epoch's largest micro-batch of each strategy before anything depends on it; correct what is wrong.
+    """Run the first epoch's largest micro-batch of each strategy once, and correct the profile where it was wrong.
 
     Args:
         engine: the network on its device.
-        profile: of training.
-        plan: the first epoch's plan within limits; None where there is none.
+        profile: the profile of training.
+        plan: plans the first epoch within limits; None where no plan is possible.
         say: told of probes that take long.
     """
     done: dict[str, int] = {}
@@ -216,11 +218,11 @@ def verified(
             return profile
         name, largest = next(iter(todo.items()))
         profile = verify_largest(engine, profile, len(largest.images), largest.canvas, say)
-        done[name] = largest.computed_pixels  # corrected, the plan has only smaller ones
+        done[name] = largest.computed_pixels  # the plan of a corrected profile has only smaller ones
 
 
 def verify_largest(engine: Engine, profile: MemoryProfile, images: int, canvas: Shape, say: Say) -> MemoryProfile:
-    """Run a planned micro-batch once; return the profile, corrected where the run took more than predicted."""
+    """Run a planned micro-batch once; return the profile, corrected if the run took more than predicted."""
     pixels = images * canvas.pixels
     measured = profile.strategy_for(pixels)
     expected_s = measured.time.seconds(pixels)
@@ -229,22 +231,22 @@ def verify_largest(engine: Engine, profile: MemoryProfile, images: int, canvas: 
         say(f"Running the largest image once, {canvas}, by the strategy {measured.name}: about {how_long} ...")
     with weights_restored(engine) as copy_bytes:
         engine.model.train()
-        train_probe(engine, 1, SMALL, PLAIN)  # the optimizer has its state
+        train_probe(engine, 1, SMALL, PLAIN)  # creates the optimizer's state
         try:
             probe = measure(engine, train_probe, images, canvas, measured.strategy)
             probe = replace(probe, peak_bytes=probe.peak_bytes - copy_bytes)
         except ShortageError:
-            # How much it would have taken is not known; half as much again brings the next fallback into play.
+            # How much it would have taken is unknown; assuming half as much again makes the next fallback take over.
             more = replace(measured.memory, bytes_per_pixel=1.5 * measured.memory.bytes_per_pixel)
             return profile.with_memory(measured, more)
-    if profile.heap == "keep":  # its peaks are bounds, no measure of what is in use
+    if profile.heap == "keep":  # its peaks are bounds, not measurements
         if probe.peak_bytes <= profile.usable_bytes:
             return profile
         return_freed()
         release_unused()
         return replace(profile, heap="return")
     if probe.peak_bytes <= measured.memory.peak_bytes(pixels, images):
-        return profile  # less may be taken because not all kernels that the model counts are held yet
+        return profile  # it may take less because some kernels that the model counts are not loaded yet
     return profile.with_memory(measured, fit_memory((*measured.probes, probe), measured.strategy), probe)
 
 
@@ -260,7 +262,7 @@ def _largest_micro_batches(profile: MemoryProfile, plan: EpochPlan) -> dict[str,
 
 
 def apply_heap(limits: RunLimits) -> None:
-    """Have the C library's heap work as was measured."""
+    """Set up the C library's heap as it was when memory was measured."""
     release_unused()
     if limits.training is None or limits.training.heap == "keep":
         keep_freed()
@@ -269,6 +271,6 @@ def apply_heap(limits: RunLimits) -> None:
 
 
 def tidy_heap(limits: RunLimits) -> None:
-    """Where the heap returns what is freed, return small blocks as well, which nobody else does."""
+    """Where freed memory is returned, return small blocks as well, which the C library itself does not."""
     if limits.training is not None and limits.training.heap == "return":
         trim()

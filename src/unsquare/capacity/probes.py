@@ -1,11 +1,11 @@
-"""Probe steps of the real network on this device: what micro-batches of made-up pixels take.
+"""Probe steps of the real network on this device: memory and time of micro-batches with random pixels.
 
-Probes grow from a small canvas, by doubling and then fourfold where the line through them says that there is room. A
-wide, a tall and many small images are among them, so that shapes and counts are seen too.
+Probes grow from a small canvas, first twofold, then fourfold as long as the fitted line predicts that they fit. A wide,
+a tall and many small images are among them, so that shapes and counts are measured too.
 
-A library that compiles kernels for each shape it meets holds more and more, until it has met most kinds of them: with
-oneDNN some 60 shapes and 90 MB. So small images of many shapes come first; what is still to come after them is worked
-out, and a probe counts as what it adds to memory that has settled.
+A library that compiles kernels for each new shape holds more and more memory until it has seen most kinds of shapes:
+with oneDNN some 60 shapes and 90 MB. So small images of many shapes come first, the growth still to come is
+extrapolated, and a probe's peak is what it adds to the settled memory.
 """
 
 from __future__ import annotations
@@ -28,35 +28,35 @@ from unsquare.runs.memory_profile import Probe, ProbeRange, StrategyProfile
 from unsquare.shapes import Shape
 
 PROBING = 4
-"""Changes when probes are chosen or measured otherwise, so that what earlier ones showed is not used."""
+"""Version of the choice and method of probes; results of other versions are not used."""
 FIRST_PIXELS = 1 << 16
 WARM_SHAPES = 64
-"""Small shapes run first, at the most."""
+"""Most small shapes that are run first."""
 WARM_SECONDS = 5.0
 WARM_STRIDE = 4
-"""Shapes between two looks at the memory."""
+"""Shapes between two measurements of memory."""
 FLAT_BYTES = 1 << 19
-"""Growth between two looks below which memory counts as settled."""
+"""Growth between two measurements below which memory counts as settled."""
 SETTLING_SHAPES = 20.0
-"""Shapes in which what is still to come falls to 1/e of it; 17 to 25 were measured."""
+"""Shapes in which the growth still to come falls to 1/e; 17 to 25 were measured."""
 SHAPED_PIXELS = 1 << 18
-"""Pixels of the probes that are wide and tall; the one of many small images has twice as many."""
+"""Pixels of the wide and the tall probe; the probe of many small images has twice as many."""
 STRIDE = 4
-"""How many times larger a probe is than the one before, once there are three."""
+"""How many times larger each probe is than the one before, after the first three."""
 
 LONG_PROBE_S = 2.0
 """A probe that takes longer is run once."""
 SMALL = Shape(96, 96)
-"""A canvas to run before what is measured, for the optimizer to have its state."""
+"""A canvas that is run before measuring, so that the optimizer has its state."""
 
 ProbeStep = Callable[[Engine, int, Shape, Strategy], float]
 """Runs a micro-batch: the engine, the number of images, the canvas and the strategy; returns seconds."""
 
 
 def train_probe(engine: Engine, images: int, canvas: Shape, strategy: Strategy) -> float:
-    """Seconds of forward and backward; the update, which a step pays once however it is cut, is not timed."""
+    """Seconds of forward and backward; the update is not timed, since each step has one however it is cut."""
     batch = synthetic_batch(images, canvas)
-    for parameter in engine.model.parameters():  # as in a step's later micro-batches, which add to gradients
+    for parameter in engine.model.parameters():  # as in later micro-batches of a step, which add to gradients
         if parameter.requires_grad:
             parameter.grad = torch.zeros_like(parameter)
     started = time.perf_counter()
@@ -75,7 +75,7 @@ def evaluate_probe(engine: Engine, images: int, canvas: Shape, strategy: Strateg
 
 
 def synthetic_batch(images: int, canvas: Shape) -> PaddedBatch:
-    """A micro-batch of noise, its last image a pixel smaller each way, so that the paths for padding run as well."""
+    """A micro-batch of noise; its last image is one pixel smaller each way, so that padding is computed as well."""
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (images, canvas.height, canvas.width, 3), dtype=np.uint8)
     sizes = torch.tensor([canvas] * images)
@@ -89,11 +89,11 @@ def synthetic_batch(images: int, canvas: Shape) -> PaddedBatch:
 
 
 def warm_up(engine: Engine, run: ProbeStep, strategy: Strategy) -> int:
-    """Run small images of new shapes: kernels are chosen, the optimizer has its state.
+    """Run small images of new shapes, so that kernels are chosen and the optimizer has its state.
 
     Returns:
-        The bytes that the process will hold between micro-batches once memory has settled; 0 on another device than
-        the CPU, whose allocator holds no kernels.
+        The bytes that the process will hold between micro-batches once memory has settled; 0 on devices other than the
+        CPU, whose allocators hold no kernels.
     """
     started, rng = time.perf_counter(), np.random.default_rng(0)
     held: list[int] = []
@@ -107,36 +107,37 @@ def warm_up(engine: Engine, run: ProbeStep, strategy: Strategy) -> int:
 
 
 def _still_to_come(held: list[int]) -> int:
-    """What memory that settles exponentially will still grow by, from its growth over the later half of the looks."""
+    """How much memory that settles exponentially will still grow, from its growth over the later half of
+    measurements."""
     half = len(held) // 2
     grown = max(0, held[-1] - held[-1 - half])
     return int(grown / math.expm1(half * WARM_STRIDE / SETTLING_SHAPES))
 
 
 def held_bytes(engine: Engine) -> int:
-    """What the process holds between micro-batches; 0 on another device than the CPU."""
-    release_unused()  # what an earlier probe left behind would be counted as fixed
+    """Bytes that the process holds between micro-batches; 0 on devices other than the CPU."""
+    release_unused()  # else freed memory of an earlier probe would count as fixed
     return resident_bytes() if engine.device.type == "cpu" else 0
 
 
 def measure(
     engine: Engine, run: ProbeStep, images: int, canvas: Shape, strategy: Strategy, settled_bytes: int | None = None
 ) -> Probe:
-    """A micro-batch's peak and time.
+    """The peak memory and the time of a micro-batch.
 
     Args:
         engine: the network on its device.
-        run: what is probed.
-        images: of the micro-batch.
+        run: the kind of probe.
+        images: number of images in the micro-batch.
         canvas: of the micro-batch.
         strategy: how it is run.
-        settled_bytes: the peak is what the micro-batch adds to this; None takes what is held now.
+        settled_bytes: memory to which the micro-batch's growth is added; None takes what is held now.
     """
     meter = PeakMeter(engine.device)
     held = held_bytes(engine)
     meter.start()
     seconds = [run(engine, images, canvas, strategy)]
-    if seconds[0] < LONG_PROBE_S:  # the first run also pays for choosing kernels of this shape
+    if seconds[0] < LONG_PROBE_S:  # the first run also chooses kernels for this shape
         held = held_bytes(engine)
         meter.start()
         seconds.append(run(engine, images, canvas, strategy))
@@ -155,17 +156,17 @@ def climb(
     seconds: float,
     first_pixels: int = FIRST_PIXELS,
 ) -> list[Probe]:
-    """Probes of growing pixels, three for a line where the budget holds them, and some of other shapes.
+    """Probes of growing size, at least two, three where the budget holds them, and some of other shapes.
 
     Args:
         engine: the network on its device.
-        run: what is probed.
+        run: the kind of probe.
         strategy: how it is run.
-        settled_bytes: what peaks add to.
-        budget: bytes; three quarters of it bound the probes after the third.
-        probe_range: pixels beyond which no probe tells anything.
-        seconds: after so long no further probe starts.
-        first_pixels: of the first.
+        settled_bytes: memory to which each probe's growth is added.
+        budget: bytes; probes after the third stay below three quarters of it.
+        probe_range: the pixels that probes should cover.
+        seconds: after this time no further probe starts.
+        first_pixels: pixels of the first probe.
     """
     started = time.perf_counter()
     probes: list[Probe] = []
@@ -189,7 +190,7 @@ def climb(
 
 
 def _canvas(pixels: int) -> Shape:
-    """Single images and several take turns as pixels double."""
+    """The canvas of a probe: single images and several images take turns as pixels double."""
     side = 1 << (pixels.bit_length() - 1) // 2
     return Shape(side, side) if side * side == pixels else Shape(side, min(side, 512))
 
@@ -201,14 +202,14 @@ def _shaped(engine: Engine, run: ProbeStep, strategy: Strategy, settled_bytes: i
 
 
 def _expected_peak(probes: list[Probe], pixels: int) -> float:
-    """The peak of a probe of so many pixels, if the growth between the last two goes on."""
+    """The expected peak of a probe of this many pixels, from the growth between the last two."""
     before, last = probes[-2:]
     per_pixel = max(0, last.peak_bytes - before.peak_bytes) / (last.pixels - before.pixels)
     return last.peak_bytes + per_pixel * (pixels - last.pixels)
 
 
 def _expected_s(probes: list[Probe], pixels: int) -> float:
-    """How long such a probe would take, its second run included."""
+    """The expected seconds of such a probe, its second run included."""
     seconds = probes[-1].seconds * pixels / probes[-1].pixels
     return seconds if seconds >= LONG_PROBE_S else 2 * seconds
 
@@ -216,15 +217,15 @@ def _expected_s(probes: list[Probe], pixels: int) -> float:
 def fit_memory(probes: list[Probe] | tuple[Probe, ...], strategy: Strategy) -> MemoryModel:
     """The plane through the peaks of a strategy's probes.
 
-    With tiling a tile's memory is constant and what is passed between parts grows, so that the peak is the largest of
-    several lines.
+    With tiling, a tile's memory is constant and the maps between parts grow, so that the peak is the largest of several
+    lines.
     """
     images, peaks = [probe.images for probe in probes], [probe.peak_bytes for probe in probes]
     return MemoryModel.fit([probe.pixels for probe in probes], images, peaks, bends=strategy.tiles)
 
 
 def strategy_profile(name: StrategyName, strategy: Strategy, probes: list[Probe]) -> StrategyProfile:
-    """What probes show of a strategy."""
+    """A strategy's profile from its probes."""
     return StrategyProfile(
         name=name,
         strategy=strategy,
@@ -241,10 +242,10 @@ def fit_time(probes: list[Probe]) -> TimeModel:
 
 @contextmanager
 def weights_restored(engine: Engine) -> Iterator[int]:
-    """Put back weights, running statistics and the optimizer after probe steps.
+    """Restore weights, running statistics and the optimizer after probes.
 
     Yields:
-        The bytes of the copy that is held meanwhile, where peaks of the engine's device count them.
+        The bytes of the copy that is held meanwhile, where peaks of this device count it.
     """
     state = {name: value.to("cpu", copy=True) for name, value in engine.model.state_dict().items()}
     try:

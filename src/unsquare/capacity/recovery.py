@@ -1,15 +1,15 @@
-"""What happens when memory runs out after all: the micro-batch is rolled back, halved and run again; none is lost.
+"""Recovers when memory runs out during training: the micro-batch is halved and run again; no image is lost.
 
-Others may take memory during a run, so no plan can promise that it is there. On a GPU the device's allocator says so,
-and the micro-batch that failed leaves no trace (`Engine.accumulate`). On a CPU the kernel would kill the process
-instead, so a guard looks before each micro-batch and refuses it. Either way the halves are run with the same weights;
-an image alone is run by the next fallback. Where batch norms take statistics over a micro-batch,
-halves have their own, and dropout draws for each half anew; everything else is the same to rounding.
+Other processes may take memory during a run, so no plan can guarantee that it is free. On a GPU the device's allocator
+reports the shortage, and the failed micro-batch changes nothing (`Engine.accumulate`). On a CPU the kernel would kill
+the process, so the memory guard refuses a micro-batch beforehand. In both cases the halves are run with the same
+weights; a single image is run by its next fallback. Where batch norms compute statistics over a micro-batch, each half
+has its own, and dropout draws new numbers for each half; everything else is the same to rounding.
 
-Ranks need no agreement to halve, since nothing is exchanged within a step. At its end they agree on the lowest ceiling
-of any; larger micro-batches are cut beforehand from then on, and the next epoch of `mixed` is planned below it. A
-micro-batch that took more than the budget lowers it in proportion. After `PATIENCE` steps without trouble the ceiling
-rises by half, until it is gone.
+Ranks halve independently, since nothing is exchanged within a step. At its end they agree on the lowest ceiling of any
+rank: from then on larger micro-batches are halved beforehand, and the next epoch of `mixed` is planned below it. A
+micro-batch that took more than the budget lowers the ceiling in proportion. After every `PATIENCE` steps without a
+shortage the ceiling rises by half, until it is removed.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from unsquare.runs.memory_profile import Candidate, RunLimits
 
 NO_CEILING = 1 << 62
 PATIENCE = 32
-"""Steps without trouble after which larger micro-batches are tried again."""
+"""Steps without a shortage after which larger micro-batches are tried again."""
 RISE = 1.5
-"""How much larger they may be then."""
+"""Factor by which the ceiling then rises."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Ceiling:
 
     pixels: int = NO_CEILING
     quiet_steps: int = 0
-    """Steps since it last moved."""
+    """Steps since it last changed."""
 
     def after(self, lowest: int, shortages: int, planned: int) -> Ceiling:
         """The ceiling after a step.
@@ -53,7 +53,7 @@ class Ceiling:
         Args:
             lowest: the lowest ceiling of any rank.
             shortages: how often memory ran out on any rank.
-            planned: what plans hold without a ceiling, at which it is gone.
+            planned: pixels of the largest planned micro-batch; a ceiling that reaches it is removed.
         """
         if shortages:
             return Ceiling(lowest)
@@ -67,23 +67,23 @@ class Ceiling:
 
 @dataclass
 class Recovered:
-    """What came of a micro-batch, run in as many parts as memory asked for."""
+    """The outcome of a micro-batch, run in as many parts as memory requires."""
 
     ceiling_pixels: int
-    """The most computed pixels that this rank runs at once from here on."""
+    """The most computed pixels that this rank runs at once from now on."""
     loss: float = 0.0
     """The sum of the images' losses."""
     right: int = 0
-    """How many images are classified right."""
+    """How many images are classified correctly."""
     shortages: int = 0
     """How often memory ran out, or a part took more than the budget."""
     words: str = ""
-    """What to say of the first shortage."""
+    """The message on the first shortage."""
     measured: list[tuple[int, int, int, int, str]] = field(default_factory=list)
-    """Of each part: images, height, width, peak bytes, and the strategy's name."""
+    """For each part: images, height, width, peak bytes, and the strategy's name."""
 
     def add(self, later: Recovered) -> None:
-        """Add what came of a later micro-batch of the same step."""
+        """Add the outcome of a later micro-batch of the same step."""
         self.ceiling_pixels = later.ceiling_pixels
         self.loss, self.right = self.loss + later.loss, self.right + later.right
         self.shortages += later.shortages
@@ -101,7 +101,7 @@ class Recovery:
 
     Args:
         engine: the network on its device.
-        limits: how micro-batches are run, and what they take.
+        limits: how micro-batches are run, and the memory they take.
         last: the last fallback.
     """
 
@@ -114,15 +114,15 @@ class Recovery:
         self._meter = PeakMeter(engine.device)
 
     def accumulate(self, batch: PaddedBatch, weight: float, ceiling_pixels: int = NO_CEILING) -> Recovered:
-        """As `Engine.accumulate`, in as many parts as memory asks for.
+        """`Engine.accumulate`, in as many parts as memory requires.
 
         Args:
             batch: the micro-batch.
-            weight: of each image's loss.
-            ceiling_pixels: the most computed pixels to run at once, but for an image alone.
+            weight: weight of each image's loss.
+            ceiling_pixels: the most computed pixels to run at once, except for a single image.
 
         Raises:
-            BudgetError: an image alone fits by no strategy.
+            BudgetError: a single image fits by no strategy.
         """
         done = Recovered(ceiling_pixels)
 
@@ -140,7 +140,7 @@ class Recovery:
         return done
 
     def _run(self, part: PaddedBatch, weight: float, done: Recovered) -> tuple[float, int]:
-        """Run a part by its strategy; an image alone by each fallback, too, with the same random numbers."""
+        """Run a part by its strategy, a single image also by each fallback; always with the same random numbers."""
         chance = RandomState.now(self._engine.device)
 
         def attempt(part: PaddedBatch, name: str, strategy: Strategy) -> tuple[float, int]:
@@ -159,9 +159,9 @@ class Recovery:
         return self._guard.run(part, self._candidates(part), attempt, failed)
 
     def _candidates(self, part: PaddedBatch) -> Iterator[Candidate]:
-        """The strategy for a part, its fallbacks, and those that were never measured."""
+        """The strategy for a part, its fallbacks, and strategies that were not measured."""
         yield from self._limits.candidates(computed_pixels(part), len(part.images))
-        if self._unmeasured is None:  # found when they are needed
+        if self._unmeasured is None:  # built when first needed
             profile = self._limits.training
             known = [] if profile is None else [each.name for each in profile.strategies]
             names = [name for name in STRATEGY_NAMES[: STRATEGY_NAMES.index(self._last) + 1] if name not in known]
@@ -183,10 +183,10 @@ class Recovery:
 
 
 def predict(engine: Engine, batch: PaddedBatch, limits: RunLimits) -> torch.Tensor:
-    """As `Engine.predict`, in as many parts as memory asks for.
+    """`Engine.predict`, in as many parts as memory requires.
 
     Raises:
-        ShortageError: an image alone does not fit.
+        ShortageError: a single image does not fit.
     """
     guard = MemoryGuard(engine, limits)
 
@@ -198,13 +198,13 @@ def predict(engine: Engine, batch: PaddedBatch, limits: RunLimits) -> torch.Tens
 
 
 def _unmeasured(engine: Engine, names: list[StrategyName]) -> Iterator[Candidate]:
-    """Strategies by name, with as little memory as they can; none for a network, or a device, that has none."""
+    """Strategies by name, each at its least memory; empty for networks that are not chains."""
     engine.model.train()
     try:
         chain = engine.model.chain()
         with engine.fabric.autocast():
             weights = chain.weigh()
-    except (ExactError, MemoryError, RuntimeError):  # with so little memory even weighing may fail
+    except (ExactError, MemoryError, RuntimeError):  # when memory is short even weighing may fail
         return
     for name in names:
         if name == "checkpoint" or (name == "offload" and can_offload(engine.device)):

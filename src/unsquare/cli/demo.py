@@ -12,7 +12,7 @@ from rich.table import Table
 from unsquare.api import train, with_settings
 from unsquare.cli.arguments import DemoArguments
 from unsquare.cli.output import progress_bar
-from unsquare.demo.compare import Row, compare
+from unsquare.demo.compare import ComparedMethod, compare
 from unsquare.demo.materials import MaterialsConfig, make_materials
 from unsquare.network.classifier import check_model
 from unsquare.network.ranks import is_first
@@ -60,7 +60,7 @@ def _free(parent: Path, name: str) -> Path:
     return next(path for path in candidates if not path.exists())
 
 
-def _print(rows: list[Row]) -> None:
+def _print(rows: list[ComparedMethod]) -> None:
     table = Table("", "test accuracy", "mean per class", "chosen on val", "val accuracy", "training time", box=None)
     for row in rows:
         table.add_row(

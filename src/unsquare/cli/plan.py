@@ -26,7 +26,7 @@ from unsquare.plan.draw import Weights, class_weights
 from unsquare.plan.epoch import EpochPlan
 from unsquare.plan.planner import naming, plan_epoch
 from unsquare.runs.reading import read_json
-from unsquare.runs.schemas import Plan
+from unsquare.runs.schemas import PlanFile
 from unsquare.shapes import Sizes
 
 
@@ -75,7 +75,7 @@ def run(given: PlanArguments) -> int:
 def _limits_of(run: Path) -> Assumed:
     if not (run / "plan.json").is_file():
         raise RunError(f"Limits are read from a run's plan.json, but {run} has none; give the folder that --out named.")
-    plan = read_json(run / "plan.json", Plan, "give the folder of another run")
+    plan = read_json(run / "plan.json", PlanFile, "give the folder of another run")
     return Assumed(limits=Limits.from_dict(plan["limits"]), source=f"measured by the run {shown(run.resolve().name)}")
 
 

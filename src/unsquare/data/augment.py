@@ -1,9 +1,8 @@
-"""How training changes a picture: a random crop, flips, quarter turns, color; the shape is known beforehand.
+"""How training changes a picture: a random crop, flips, quarter turns, color; the resulting shape is known beforehand.
 
-Shapes are the plan's business, so the plan decides crop and turn; where to crop, flips and colours are drawn
-here from a generator of the image's own, so that they depend on neither rank nor worker nor order. Nothing
-resizes: a flip or a turn moves pixels, and colour works through whole numbers in strips, without a float
-copy.
+The plan needs the shapes, so it decides crop and turn; the crop's position, flips and colors are drawn here, from a
+generator of the image's own, so that they depend on neither rank nor worker nor order. Nothing is resized: flips and
+turns move pixels, and colors are changed in whole numbers, strip by strip, without a float copy.
 """
 
 from __future__ import annotations
@@ -18,18 +17,18 @@ from unsquare.settings import Range, check_settings
 from unsquare.shapes import Shape
 
 _STREAM = 0x70_69_78
-"""Keeps these draws apart from others that are seeded by the same numbers."""
+"""Separates these draws from others that are seeded by the same numbers."""
 _STRIP_PIXELS = 1 << 16
-"""Strips of colour arithmetic stay in the processor's cache."""
-_GREY = (0.299, 0.587, 0.114)
+"""Pixels of a strip for color arithmetic, small enough for the processor's cache."""
+_GRAY = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in luminance (ITU-R BT.601)."""
 _ONE = 1 << 12
-"""The factor 1 in the fixed-point arithmetic of colours."""
+"""The factor 1 in the fixed-point arithmetic of colors."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """Augmentation in training."""
+    """How training may change a picture."""
 
     flip_horizontal: bool = True
     """Mirror left and right with probability 0.5. Turn it off where the side carries meaning, as in text."""
@@ -49,8 +48,8 @@ def image_rng(seed: int, epoch: int, key_position: int) -> np.random.Generator:
     """The generator of one image in one epoch, the same on every rank and worker.
 
     Args:
-        seed: of the run, at least 0.
-        epoch: counted from 0.
+        seed: the run's seed, at least 0.
+        epoch: the epoch, from 0.
         key_position: the image's row in the index.
     """
     return np.random.Generator(np.random.Philox(np.random.SeedSequence((_STREAM, seed, epoch, key_position))))
@@ -64,14 +63,14 @@ def augment(image: Pixels, *, crop: Shape, turn: int, rng: np.random.Generator, 
         crop: the shape to cut out, before the turn.
         turn: quarter turns counter-clockwise, 0 to 3.
         rng: `image_rng` of this image.
-        config: which flips and how much colour jitter.
+        config: which flips and how much color jitter.
 
     Returns:
         (h, w, 3) uint8: the crop's shape, its sides swapped by an odd turn.
     """
     height, width = image.shape[:2]
     assert max(crop.height - height, crop.width - width) <= 0, "the crop must lie inside the picture"
-    # All draws are made whatever the settings, so that one setting does not change another's draws.
+    # All draws are made whatever the settings, so that no setting changes the draws of another.
     top = int(rng.integers(height - crop.height + 1))
     left = int(rng.integers(width - crop.width + 1))
     mirror, upend = rng.random(2) < 0.5
@@ -88,13 +87,13 @@ def augment(image: Pixels, *, crop: Shape, turn: int, rng: np.random.Generator, 
 
 
 def _jitter(image: Pixels, brightness: float, contrast: float, saturation: float) -> Pixels:
-    """Colours scaled: brightness first, contrast about the mean luminance, saturation about each pixel's own.
+    """Colors scaled: brightness first, contrast about the mean luminance, saturation about each pixel's own.
 
     All three are linear, so they are one matrix: out = direct x channel + shared x luminance + offset.
     """
-    mean = float(_sample(image).mean(axis=(0, 1)) @ _GREY) * brightness
+    mean = float(_sample(image).mean(axis=(0, 1)) @ _GRAY) * brightness
     direct = round(_ONE * brightness * contrast * saturation)
-    shared = [round(_ONE * brightness * contrast * (1 - saturation) * weight) for weight in _GREY]
+    shared = [round(_ONE * brightness * contrast * (1 - saturation) * weight) for weight in _GRAY]
     offset = round(_ONE * ((1 - contrast) * mean + 0.5))
     out = np.empty(image.shape, np.uint8)
     rows = max(1, _STRIP_PIXELS // image.shape[1])
@@ -110,5 +109,5 @@ def _jitter(image: Pixels, brightness: float, contrast: float, saturation: float
 
 
 def _sample(image: Pixels) -> Pixels:
-    """About 256 x 256 pixels, evenly spread: enough for a mean."""
+    """About 256 x 256 pixels, evenly spread, which are enough for a mean."""
     return image[:: max(1, image.shape[0] // 256), :: max(1, image.shape[1] // 256)]

@@ -1,4 +1,4 @@
-"""Pictures of several shapes as one padded tensor: the collate function beside `StepSampler`."""
+"""Combines pictures of several shapes into one padded tensor: the collate function for `StepSampler`."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from unsquare.shapes import Shape, checked_shape
 class PadCollate:
     """Collates (picture, label) pairs into padded pixels, sizes and labels.
 
-    Without arguments canvases are tight, as planned. On devices where each new canvas costs (compiled graphs,
-    cuDNN's plan caches) a plan bounds them (`PlanConfig.canvases`), and `canvases=sampler.canvases` pads to those.
-    `multiple` alone adds padding that the budget does not know of: leave room for it.
+    Without arguments canvases are tight, as planned. On devices where each new canvas has a cost (compiled graphs,
+    cuDNN's plan caches) a plan can bound their number (`PlanConfig.canvases`), and `canvases=sampler.canvases` pads to
+    those. `multiple` alone adds padding that is not in the plan's budget: leave memory for it.
 
     Args:
         multiple: both sides of a canvas are rounded up to a multiple of this.
-        canvases: the canvases allowed, (height, width) each; the smallest that holds the micro-batch is taken.
+        canvases: the canvases allowed, (height, width) each; the smallest that holds the micro-batch is used.
     """
 
     @checks_arguments
@@ -42,17 +42,17 @@ class PadCollate:
             self._canvases = sorted(allowed, key=lambda canvas: (canvas.pixels, canvas))
 
     def __call__(self, items: Sequence[tuple[torch.Tensor, Any]]) -> tuple[torch.Tensor, torch.Tensor, Any]:
-        """One micro-batch.
+        """Collate one micro-batch.
 
         Args:
-            items: each a picture (C, H, W) of any type of number, and a label of any kind that PyTorch collates.
+            items: each a picture (C, H, W) of any numeric type, and a label that PyTorch can collate.
 
         Returns:
             Pixels (N, C, H, W), channels_last, each picture at the top left and zeros elsewhere; sizes (N, 2) int64,
             height and width; labels.
 
         Raises:
-            SourceError: an item is something else, or the items do not go together.
+            SourceError: an item is something else, or the items cannot be combined.
             PlanError: none of the canvases holds them.
         """
         pictures, labels = _pairs(items)
@@ -60,7 +60,7 @@ class PadCollate:
         canvas = self._canvas(*sizes.amax(dim=0).tolist())
         num_channels = pictures[0].shape[0]
         pixels = torch.zeros(len(pictures), *canvas, num_channels, dtype=pictures[0].dtype)
-        pixels = pixels.permute(0, 3, 1, 2)  # (N, C, H, W), channels_last as it lies
+        pixels = pixels.permute(0, 3, 1, 2)  # (N, C, H, W), channels_last in memory
         for place, picture in zip(pixels, pictures):
             place[:, : picture.shape[1], : picture.shape[2]] = picture
         try:
@@ -68,8 +68,8 @@ class PadCollate:
         except (TypeError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
             raise SourceError(
-                f"Labels must be of one kind and length, which PyTorch can put together, but are {received(labels)} "
-                f"({reason}); have the dataset return numbers."
+                f"Labels of a micro-batch must be of one kind and length, so that PyTorch can collate them, but are "
+                f"{received(labels)} ({reason}); have the dataset return numbers."
             ) from error
 
     def _canvas(self, height: int, width: int) -> Shape:
@@ -80,7 +80,7 @@ class PadCollate:
             if canvas.height >= height and canvas.width >= width:
                 return canvas
         raise PlanError(
-            f"One of the allowed canvases must hold each micro-batch, but {height} x {width} fits none of "
+            f"A micro-batch of {height} x {width} fits none of the allowed canvases, "
             f"{', '.join(map(str, self._canvases))}; allow a larger one."
         )
 
@@ -89,11 +89,11 @@ def _pairs(items: Sequence[tuple[torch.Tensor, Any]]) -> tuple[list[torch.Tensor
     """Pictures and labels.
 
     Raises:
-        SourceError: an item is no such pair, or pictures differ in more than height and width.
+        SourceError: an item is not such a pair, or pictures differ in more than height and width.
     """
     pairs = list(items) if isinstance(items, Iterable) else []
     if not pairs:
-        raise SourceError(f"A micro-batch is a list of (picture, label), but got {received(items)}.")
+        raise SourceError(f"A micro-batch must be a list of (picture, label), but got {received(items)}.")
     for pair in pairs:
         picture = pair[0] if isinstance(pair, (tuple, list)) and len(pair) == 2 else pair
         if picture is pair or not isinstance(picture, torch.Tensor) or picture.ndim != 3 or not picture.numel():
@@ -109,6 +109,6 @@ def _pairs(items: Sequence[tuple[torch.Tensor, Any]]) -> tuple[list[torch.Tensor
     if len(kinds) > 1:
         listed = ", ".join(f"{channels} of {dtype}" for channels, dtype in sorted(kinds, key=str))
         raise SourceError(
-            f"Pictures of a micro-batch must have the same channels and type, but have {listed}; convert them alike."
+            f"Pictures of a micro-batch must have the same channels and type, but have {listed}; convert them to one."
         )
     return [pair[0] for pair in pairs], [pair[1] for pair in pairs]

@@ -1,10 +1,10 @@
-"""From a file to the pixels that a person would see, at the shape that training wants.
+"""Decodes a file to pixels as a person would see them, at the shape that training needs.
 
-Each format has the decoder that is right about it: JPEG goes through libjpeg-turbo, which shrinks while it decodes
-where the target is less than half as large (a quarter of the time and memory); PNG through libpng, in the file's own
-depth; TIFF through tifffile and imagecodecs; what Pillow reads in Python, through NumPy; the rest, and what the first
-decoder lacks, through Pillow. Memory is a fixed number of bytes per pixel, known beforehand, so that a loader can
-reserve it. Nearly all time is spent without the interpreter's lock.
+Each format has the decoder that reads it correctly: JPEG uses libjpeg-turbo, which shrinks while decoding where the
+target is less than half as large (a quarter of the time and memory); PNG libpng, in the file's own depth; TIFF tifffile
+and imagecodecs; formats that Pillow decodes in Python, NumPy; all others, and what the first decoder cannot read,
+Pillow. Memory is a fixed number of bytes per pixel, known beforehand, so that a loader can reserve it. Nearly all time
+is spent without the interpreter's lock.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy.typing as npt
 import simplejpeg
 from PIL import BmpImagePlugin, GifImagePlugin, Image
 
-from unsquare.data.colour import SampleRange, from_channels, levels_of, needs_depth, to_rgb, to_srgb
+from unsquare.data.color import ValueRange, from_channels, levels_of, needs_depth, to_rgb, to_srgb
 from unsquare.data.pixels import Pixels, oriented_pixels
 from unsquare.data.tiff import read_samples
 from unsquare.errors import ImageError, StaleImageError
@@ -34,22 +34,22 @@ from unsquare.index.table import ShapeIndex
 from unsquare.shapes import Shape
 
 RESIZED_BYTES_PER_PIXEL = 14
-"""Peak per pixel after resizing: Pillow's picture (4), the pass in between (4), ours (3), and turned (3)."""
+"""Peak per pixel after resizing: Pillow's picture (4), the intermediate pass (4), the array (3), and turned (3)."""
 FIXED_BYTES = 16 << 20
-"""Strips of color conversion, decoder tables, and the like."""
+"""Memory of color conversion strips, decoder tables and the like."""
 _ANIMATED, _HAS_ALPHA = 2, 16
 """Flags of an extended WebP."""
 
 _DAMAGE = re.compile(
     r"Corrupt JPEG data: (?!\d+ extraneous bytes before marker 0x(?!d[0-7]))|[Pp]remature end|Inconsistent progression"
 )
-"""Complaints of libjpeg about pixels that are not there, or not what they were. Whatever else it says concerns odd
-metadata, stray bytes between segments (not between the parts of the pixel data, markers d0 to d7), or a kind that its
-wrapper lacks: viewers show such pictures, and so does the second decoder."""
+"""Warnings of libjpeg about missing or changed pixels. Its other warnings concern odd metadata, stray bytes between
+segments (not between parts of the pixel data, markers d0 to d7), or a kind that its wrapper does not support: viewers
+show such pictures, and so does the second decoder."""
 
 
 class Stamp(NamedTuple):
-    """What tells a file from one that took its place."""
+    """Length and time of a file, to detect that it was replaced."""
 
     num_bytes: int
     modified_ns: int
@@ -68,17 +68,17 @@ def decode(
     Args:
         path: the file.
         size: the displayed shape to resize to; None keeps the file's.
-        expected: the displayed shape that the index has; None checks nothing.
-        stamp: the length and modification time that the index has; None checks nothing.
-        bits: the bits that samples of 16 bits in TIFF and PNG use, the choice that the index keeps; None for the
-            declared range.
+        expected: the displayed shape in the index; None checks nothing.
+        stamp: the length and modification time in the index; None checks nothing.
+        bits: the number of bits that 16-bit samples in TIFF and PNG use, as chosen in the index; None uses the declared
+            range.
 
     Returns:
         (H, W, 3) uint8.
 
     Raises:
         ImageError: the file is damaged, cut short, too large for its bytes, or of a kind that is not read.
-        StaleImageError: it is not there, or no longer the one that the index has.
+        StaleImageError: it is missing, or no longer the one in the index.
     """
     with image_errors(), open_regular(path) as (fp, status):
         _check_unchanged(status, stamp)
@@ -89,21 +89,21 @@ def decode(
 
 
 def decode_stream(fp: IO[bytes], header: Header, size: Shape, bits: int | None = None) -> Pixels:
-    """As `decode`, for an open file with its header; call it within `image_errors`."""
+    """Like `decode`, for an open file with its header; call it within `image_errors`."""
     target = oriented(size, header.orientation)
     return oriented_pixels(resize(_decode_stored(fp, header, target, bits), target), header.orientation)
 
 
 def decode_row(index: ShapeIndex, row: int, size: Shape | None = None) -> Pixels:
-    """The picture of one row of an index, as `decode` gives it, if its file is still the one that was indexed.
+    """The picture of one row of an index, decoded by `decode` if its file is still the one that was indexed.
 
     Args:
-        index: the images; length and time are compared where it has looked at the file.
+        index: the images; length and time are compared if the index has them.
         row: the image.
         size: the displayed shape to resize to; None keeps the file's.
 
     Raises:
-        ImageError: as `decode`.
+        ImageError: as for `decode`.
     """
     shape = Shape(int(index.sizes[row, 0]), int(index.sizes[row, 1]))
     stamp = Stamp(int(index.num_bytes[row]), int(index.modified_ns[row]))
@@ -125,19 +125,19 @@ def _check_unchanged(status: os.stat_result, stamp: Stamp | None) -> None:
 
 
 def decode_peak_bytes(shape: Shape, size: Shape, bytes_per_pixel: int = MOST_BYTES_PER_PIXEL) -> int:
-    """An upper bound of the memory that `decode` takes at its peak, in bytes, its result included.
+    """An upper bound of the peak memory of `decode`, in bytes, including its result.
 
     Args:
         shape: the file's shape.
         size: the shape it is resized to.
-        bytes_per_pixel: the file's, as its header says; where it is not known, the most that any takes.
+        bytes_per_pixel: the file's, as in its header; where it is unknown, the most of any format.
     """
     resized = 0 if shape == size else RESIZED_BYTES_PER_PIXEL * size.pixels
     return bytes_per_pixel * shape.pixels + resized + FIXED_BYTES
 
 
 def decode_need(path: Path, shape: Shape, size: Shape) -> int:
-    """The same for a file; the most that it could take where its header cannot be read."""
+    """The same for a file; where its header cannot be read, the most that it could need."""
     try:
         return decode_peak_bytes(shape, size, read_header(path).bytes_per_pixel)
     except ImageError:
@@ -145,7 +145,7 @@ def decode_need(path: Path, shape: Shape, size: Shape) -> int:
 
 
 def _decode_stored(fp: IO[bytes], header: Header, target: Shape, bits: int | None) -> Pixels:
-    """The picture before its orientation is applied; a JPEG may come smaller, down to the target."""
+    """The picture before its orientation is applied; a JPEG may be smaller, but not below the target."""
     if header.format == "JPEG":
         return _decode_jpeg(fp, header, target)
     if header.format == "PNG":
@@ -160,7 +160,7 @@ def _decode_stored(fp: IO[bytes], header: Header, target: Shape, bits: int | Non
     if header.parts:
         data = join(fp, header.parts)
         if data[12:16] == b"VP8X" and data[20] & _ANIMATED:
-            # The canvas around the first frame is transparent, whether or not the header promises opacity.
+            # The canvas around the first frame is transparent, whether or not the header declares opacity.
             data[20] |= _HAS_ALPHA
         return _decode_other(io.BytesIO(data), header)
     return _decode_other(fp, header)
@@ -177,9 +177,9 @@ def _decode_other(fp: IO[bytes], header: Header) -> Pixels:
 
 
 def loaded_pixels(image: Image.Image, icc: bytes) -> Pixels:
-    """The pixels of a loaded picture, (H, W, 3), with what Pillow's decoders leave to be known of its format."""
+    """The pixels of a loaded picture, (H, W, 3), with corrections for formats that Pillow's decoders need."""
     if isinstance(image, BmpImagePlugin.BmpImageFile) and image.mode == "RGBA":
-        # A header that promises opacity, and nothing in it: every program shows such a picture as opaque.
+        # A header declares opacity, but all of it is zero: every program shows such a picture as opaque.
         image = image.convert("RGB") if image.getchannel("A").getextrema() == (0, 0) else image
     pixels = to_rgb(image, icc)
     if isinstance(image, GifImagePlugin.GifImageFile) and image.tell() == 0 and image.dispose_extent:
@@ -190,23 +190,24 @@ def loaded_pixels(image: Image.Image, icc: bytes) -> Pixels:
 
 
 def _decode_pnm(fp: IO[bytes], header: Header, image: Image.Image) -> Pixels:
-    """The samples of a PGM or PPM of a range that Pillow scales one by one, in Python: seconds for a few megapixels."""
+    """The samples of a PGM or PPM with a range that Pillow scales in a Python loop: seconds for a few megapixels."""
     _, start, (_, top) = coded(image)
     mode = "RGB" if image.mode == "RGB" else "L"
     fp.seek(start)
     kind = np.dtype(">u2" if top > 255 else "u1")
     data = fp.read(header.stored.pixels * len(mode) * kind.itemsize)
     samples = np.frombuffer(data, kind).reshape(*header.stored, len(mode))
-    return from_channels(levels_of(samples, SampleRange(0, top)), mode)
+    return from_channels(levels_of(samples, ValueRange(0, top)), mode)
 
 
 def _decode_runs(fp: IO[bytes], header: Header, runs: Runs) -> Pixels:
     with open_pixels(fp, header) as image:
         table = np.zeros((256, 3), np.uint8)
         if image.palette is not None:
-            colors = np.frombuffer(image.palette.getdata()[1], np.uint8).reshape(-1, 4)[:256, 2::-1]  # blue comes first
+            stored = np.frombuffer(image.palette.getdata()[1], np.uint8).reshape(-1, 4)  # blue first
+            colors = stored[:256, 2::-1]
             table[: len(colors)] = colors
-        else:  # Pillow's way to say that the colors are from black to white
+        else:  # in Pillow this means that the colors go from black to white
             table[:] = np.arange(256)[:, None] * (255 if image.mode == "1" else 1)
     return table[read_runs(fp, runs, header.stored)]
 
@@ -218,7 +219,7 @@ def _decode_jpeg(fp: IO[bytes], header: Header, target: Shape) -> Pixels:
     shrinks = 2 * target.height <= header.stored.height and 2 * target.width <= header.stored.width
     least = target if shrinks else header.stored
     try:
-        # Strict: a file that was cut short is an error, never a picture that is grey from some row on.
+        # Strict: a file that was cut short is an error, never a picture that is gray from some row on.
         pixels = simplejpeg.decode_jpeg(
             data, "RGB", min_height=least.height, min_width=least.width, min_factor=1, strict=True
         )
@@ -236,14 +237,14 @@ def _decode_png(fp: IO[bytes], header: Header, bits: int | None) -> Pixels:
     mode = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[pixels.shape[-1]]
     if pixels.dtype == np.uint16:
         dtype = np.uint16 if needs_depth(header.icc, mode) else np.uint8
-        colors = levels_of(pixels[..., : len(mode.rstrip("A"))], SampleRange(0, (1 << (bits or 16)) - 1), dtype)
-        alpha = levels_of(pixels[..., colors.shape[-1] :], SampleRange(0, 65535), dtype)
+        colors = levels_of(pixels[..., : len(mode.rstrip("A"))], ValueRange(0, (1 << (bits or 16)) - 1), dtype)
+        alpha = levels_of(pixels[..., colors.shape[-1] :], ValueRange(0, 65535), dtype)
         pixels = np.concatenate([colors, alpha], axis=-1)
     return from_channels(pixels, mode, header.icc)
 
 
 def resize(pixels: Pixels, size: Shape) -> Pixels:
-    """The pixels (H, W, 3) at another shape, smoothly."""
+    """The pixels (H, W, 3) resampled smoothly to another shape."""
     if pixels.shape[:2] == size:
         return pixels
     image = Image.fromarray(pixels)

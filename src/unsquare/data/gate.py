@@ -1,4 +1,4 @@
-"""A gate that counts bytes: decoders run side by side as long as their passing needs fit together."""
+"""Limits the bytes that decoders take at the same time."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 DECODE_BYTES = 256 * 1024**2
-"""What all decoders together may take in passing; a picture that needs more is decoded alone."""
+"""Temporary memory of all decoders together; a picture that needs more is decoded alone."""
 
 
 class ByteGate:
-    """Lets work through while the bytes it asks for fit; what never fits goes through alone.
+    """Admits work while the bytes that it needs fit in the limit; work that never fits is admitted alone.
 
     Args:
-        limit: bytes that all work inside may take together.
+        limit: bytes that all admitted work may take together.
     """
 
     def __init__(self, limit: int) -> None:
@@ -25,7 +25,7 @@ class ByteGate:
 
     @contextmanager
     def hold(self, num_bytes: int) -> Iterator[None]:
-        """Wait until `num_bytes` fit, and hold them for the block."""
+        """Wait until `num_bytes` fit, and reserve them for the block."""
         with self._changed:
             self._changed.wait_for(lambda: self._held == 0 or self._held + num_bytes <= self._limit)
             self._held += num_bytes

@@ -1,10 +1,10 @@
 """Decodes planned micro-batches ahead of the network, within a bounded number of bytes.
 
-Threads rather than worker processes: the decoders release the interpreter's lock, a 16 MP picture need not be
-copied between processes (containers often leave 64 MB of shared memory), and the memory taken is this process's
-own, where the budget counts it. What is in flight is bounded twice: whole micro-batches by `READ_AHEAD`, and the
-decoders' passing needs by a gate counting bytes. A picture that needs more than the gate lets through is decoded when
-its micro-batch is asked for, while the network holds nothing; so is one that found no memory ahead of time.
+Threads rather than worker processes: the decoders release the interpreter's lock, a 16 MP picture need not be copied
+between processes (containers often have only 64 MB of shared memory), and the memory belongs to this process, where the
+budget counts it. Work in progress is bounded twice: `READ_AHEAD` bounds whole micro-batches, and a gate bounds the
+bytes that decoders take. A picture that needs more than the gate admits is decoded when its micro-batch is requested,
+while the network holds nothing; so is one for which memory ran out while reading ahead.
 """
 
 from __future__ import annotations
@@ -46,22 +46,22 @@ class PaddedBatch:
     labels: torch.Tensor
     """(N,) int64."""
     images: npt.NDArray[np.int64]
-    """(N,) positions in the index."""
+    """(N,) rows of the index."""
 
     def of(self, chosen: npt.NDArray[np.bool_]) -> PaddedBatch:
-        """Some of its images, chosen by (N,) flags, on the same canvas."""
+        """A part of its images, chosen by (N,) flags, on the same canvas."""
         flags = torch.from_numpy(chosen)
-        pixels = self.pixels.permute(0, 2, 3, 1)[flags].permute(0, 3, 1, 2)  # channels_last as it lies
+        pixels = self.pixels.permute(0, 2, 3, 1)[flags].permute(0, 3, 1, 2)  # channels_last in memory
         return PaddedBatch(pixels, self.sizes[flags], self.labels[flags], self.images[chosen])
 
 
 def decoding_bytes(index: ShapeIndex, geometry: Geometry) -> int:
-    """The most bytes that the decoders take in passing for these images, whatever the number of threads.
+    """The most temporary bytes that decoders take for these images, for any number of threads.
 
-    More than `DECODE_BYTES` are taken only while no micro-batch is computed.
+    More than `DECODE_BYTES` are only taken while no micro-batch is computed.
 
-    The need depends on the format, which only the file tells; headers are read from the largest need downwards,
-    until what is known exceeds what any remaining file could take.
+    The need depends on the format, which only the file tells; headers are read in order of decreasing need, until the
+    known need exceeds what any remaining file could take.
     """
     targets = geometry.resize(index.sizes)
     bounds = [decode_peak_bytes(_shape(size), _shape(target)) for size, target in zip(index.sizes, targets)]
@@ -78,19 +78,19 @@ def _shape(size: npt.NDArray[np.int64]) -> Shape:
 
 
 class UndecodableError(SourceError):
-    """A picture whose header was good cannot be decoded."""
+    """A picture with a valid header cannot be decoded."""
 
     def __init__(self, key: str, error: ImageError, row: int) -> None:
         self.key = key
         self.reason = str(error)
         self.row = row
         self.remedy, others = (
-            "mend or remove it",
+            "replace or remove it",
             ", or list all such files with `unsquare scan --verify --out index.parquet` and train from that index with "
             "--skip-bad",
         )
         if isinstance(error, StaleImageError):
-            self.remedy, others = "bring it back, or scan the source again", ""
+            self.remedy, others = "put it back, or scan the source again", ""
         super().__init__(f"Every planned picture must decode, but '{key}' {self.reason}; {self.remedy}{others}.")
 
 
@@ -100,9 +100,9 @@ class BatchLoader:
     Args:
         index: the images.
         geometry: from file shape to training shape.
-        augment: how training changes the pictures; None shows them as they are.
-        workers: threads that decode; None takes one per core.
-        opened: pictures of Pillow, by position in the index, that are shown in place of its files.
+        augment: how training changes the pictures; None does not change them.
+        workers: number of decoder threads; None uses one per core.
+        opened: Pillow images by position in the index, used instead of its files.
     """
 
     @checks_arguments
@@ -123,7 +123,7 @@ class BatchLoader:
         self._targets = geometry.resize(index.sizes)
 
     def close(self) -> None:
-        """Drop what was read ahead and end the threads."""
+        """Discard what was read ahead and end the threads."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     @checks_arguments
@@ -136,14 +136,14 @@ class BatchLoader:
         """Yield the micro-batches decoded, in order, reading ahead while the caller computes.
 
         Args:
-            plan: the plan that the micro-batches are of.
-            micro_batches: which, in order.
-            failed: told of each picture that cannot be decoded; its micro-batch goes on without it, or is left out
-                where no other is in it. None raises instead.
+            plan: the plan of the micro-batches.
+            micro_batches: the micro-batches to load, in order.
+            failed: called for each picture that cannot be decoded; its micro-batch is yielded without it, or skipped
+                where no others are in it. None raises instead.
 
         Raises:
-            SourceError: a picture that the index holds cannot be decoded.
-            PlanError: the plan is of other shapes than the pictures will have.
+            SourceError: a picture of the index cannot be decoded.
+            PlanError: the plan is for other shapes than the pictures have.
         """
         waiting: deque[_Pending] = deque()
         ahead = iter(micro_batches)
@@ -163,7 +163,7 @@ class BatchLoader:
     def _submit(self, plan: EpochPlan, micro_batch: MicroBatch) -> _Pending:
         if not isinstance(micro_batch, MicroBatch):
             raise PlanError(
-                f"Micro-batches are those of a plan, but got {received(micro_batch)}; give plan.micro_batches."
+                f"Micro-batches must be those of a plan, but got {received(micro_batch)}; give plan.micro_batches."
             )
         self._require_planned(plan, micro_batch)
         height, width = micro_batch.canvas
@@ -174,18 +174,18 @@ class BatchLoader:
             jobs.append(_Job(place, None if self._is_giant(int(image)) else self._pool.submit(place)))
         sizes = torch.from_numpy(plan.sizes[micro_batch.images])
         labels = torch.from_numpy(self._index.labels[micro_batch.images].astype(np.int64))
-        pixels = torch.from_numpy(canvas).permute(0, 3, 1, 2)  # (N, 3, H, W), channels_last as it lies
+        pixels = torch.from_numpy(canvas).permute(0, 3, 1, 2)  # (N, 3, H, W), channels_last in memory
         return _Pending(jobs, PaddedBatch(pixels, sizes, labels, micro_batch.images))
 
     def _is_giant(self, image: int) -> bool:
-        """Whether a picture takes more memory to decode than all decoders together may while the network computes."""
+        """Whether decoding a picture takes more memory than all decoders may take while the network computes."""
         original, target = _shape(self._index.sizes[image]), _shape(self._targets[image])
         if decode_peak_bytes(original, target) <= DECODE_BYTES:
             return False
         return decode_need(self._index.path(image), original, target) > DECODE_BYTES
 
     def _require_planned(self, plan: EpochPlan, micro_batch: MicroBatch) -> None:
-        """Refuse a plan of other shapes than the pictures will have: padding would count as picture."""
+        """Refuse a plan for other shapes than the pictures have, since padding would count as picture."""
         rows = micro_batch.images
         shown = self._targets[rows] if self._augment is None else self._geometry.crop(self._targets[rows])
         shown = np.where(plan.turns[rows, None] % 2 == 1, shown[:, ::-1], shown)
@@ -193,9 +193,9 @@ class BatchLoader:
         if len(wrong):
             row = rows[wrong[0]]
             raise PlanError(
-                f"A plan must be of the shapes that the loader's geometry gives, but {self._index.keys[row]} is "
-                f"planned as {_shape(plan.sizes[row])} and will be {_shape(shown[wrong[0]])}; plan "
-                "geometry.resize(index.sizes), cropped by geometry.crop where pictures are augmented."
+                f"The plan does not fit the loader's geometry: {self._index.keys[row]} is planned as "
+                f"{_shape(plan.sizes[row])} but will be {_shape(shown[wrong[0]])}; plan geometry.resize(index.sizes), "
+                "cropped by geometry.crop where pictures are augmented."
             )
 
     def _place(self, slot: npt.NDArray[np.uint8], plan: EpochPlan, image: int) -> None:
@@ -220,13 +220,13 @@ class BatchLoader:
 
 
 class _Job(NamedTuple):
-    """The decoding of one picture, under way or put off."""
+    """The decoding of one picture, started or postponed."""
 
     place: Callable[[], None]
     future: Future[None] | None
 
     def finish(self) -> None:
-        """Wait for it, or do it now where it was put off or found no memory."""
+        """Wait for it, or run it now if it was postponed or ran out of memory."""
         try:
             if self.future is not None:
                 return self.future.result()
@@ -241,7 +241,7 @@ class _Pending:
     batch: PaddedBatch
 
     def result(self, failed: Callable[[UndecodableError], None] | None) -> PaddedBatch:
-        """The batch, decoded; without the pictures that cannot be where somebody is told of them."""
+        """The decoded batch; without pictures that cannot be decoded, if `failed` is given."""
         whole = np.ones(len(self.jobs), dtype=bool)
         for slot, job in enumerate(self.jobs):
             try:
@@ -254,7 +254,7 @@ class _Pending:
         return self.batch if whole.all() else self.batch.of(whole)
 
     def cancel(self) -> None:
-        """Begin nothing more."""
+        """Start nothing more."""
         for job in self.jobs:
             if job.future is not None:
                 job.future.cancel()

@@ -1,4 +1,4 @@
-"""Pictures that are in memory already, Pillow's or arrays, shown as files of the same content would be."""
+"""Pictures that are in memory already, as Pillow images or arrays, decoded like files with the same content."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from unsquare.index.reading import image_errors
 from unsquare.shapes import Shape
 
 _CHANNELS = (1, 3, 4)
-"""Of an array's last axis: grey, RGB, RGB with opacity."""
+"""Numbers of channels of an array: gray, RGB, RGB with opacity."""
 _one_at_a_time = threading.Lock()
-"""Around reading the files of opened pictures."""
+"""Held while the files of opened pictures are read."""
 
 
 def as_image(array: npt.NDArray[Any]) -> Image.Image:
-    """An array of pixels as a picture of Pillow.
+    """An array of pixels as a Pillow image.
 
     Args:
-        array: (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) uint8: grey, RGB, or RGB with opacity.
+        array: (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) uint8: gray, RGB, or RGB with opacity.
 
     Raises:
-        SourceError: it has another shape or type, whose meaning would be a guess.
+        SourceError: it has another shape or type, whose meaning is ambiguous.
     """
     if array.dtype != np.uint8:
         raise SourceError(
-            f"An array's pixels must be uint8, black at 0 and white at 255, but are {array.dtype}; convert them, as in "
-            "(255 * x).round().astype(np.uint8) for floats from 0 to 1."
+            f"An array's pixels must be uint8, from 0 for black to 255 for white, but are {array.dtype}; convert them, "
+            "for example by (255 * x).round().astype(np.uint8) for floats from 0 to 1."
         )
     if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in _CHANNELS)) or 0 in array.shape:
         raise SourceError(
@@ -49,7 +49,7 @@ def as_image(array: npt.NDArray[Any]) -> Image.Image:
 
 
 def shape_of(image: Image.Image, choices: Choices | None = None) -> Shape:
-    """The shape as displayed, which is that of `decode_opened`.
+    """The displayed shape, which is that of `decode_opened`.
 
     Raises:
         ImageError: there are no pixels, or its file is refused.
@@ -68,9 +68,9 @@ def decode_opened(image: Image.Image, size: Shape, bits: int | None = None) -> P
     """The picture as displayed: orientation applied, transparency over white, sRGB, 8 bits, the frame it is at.
 
     Args:
-        image: in any mode. Where it was only opened, its file is read, by the decoders that files are read by.
+        image: in any mode. If it was only opened, its file is read, by the same decoders as other files.
         size: the displayed shape to resize to.
-        bits: as for `decode`, where its file is read.
+        bits: as for `decode`, if its file is read.
 
     Returns:
         (H, W, 3) uint8.
@@ -89,15 +89,16 @@ def decode_opened(image: Image.Image, size: Shape, bits: int | None = None) -> P
 
 def is_unread(image: Image.Image) -> TypeGuard[ImageFile.ImageFile]:
     """Whether a picture was only opened, and nothing of its file was read but the header."""
-    # Pillow keeps the pixels there; a Pillow that does not would make all pictures loaded ones, shown as it reads them.
+    # Pillow keeps the pixels here. In a Pillow that does not, all pictures would count as loaded, and be shown as it
+    # reads them.
     return isinstance(image, ImageFile.ImageFile) and getattr(image, "_im", image) is None and image.tell() == 0
 
 
 def unread_file(image: Image.Image) -> io.BytesIO | None:
-    """The file of a picture that was only opened, from memory or an open file; None where Pillow has to read it.
+    """The file of a picture that was only opened, from memory or an open file; None where only Pillow can read it.
 
     Raises:
-        ImageError: the open file is longer than is read into memory.
+        ImageError: the open file is too long to be read into memory.
     """
     if not is_unread(image) or not is_read(image.format):
         return None
@@ -108,7 +109,7 @@ def unread_file(image: Image.Image) -> io.BytesIO | None:
         at = file.tell()
         length = file.seek(0, io.SEEK_END)
         try:
-            if length > MAX_WHOLE_BYTES and not isinstance(file, io.BytesIO):  # which is in memory as it is
+            if length > MAX_WHOLE_BYTES and not isinstance(file, io.BytesIO):  # a BytesIO is in memory already
                 raise ImageError(f"is an open file of {length:,} bytes, above {MAX_WHOLE_BYTES:,}; give its path")
             file.seek(0)
             return io.BytesIO(file.read())
@@ -119,7 +120,7 @@ def unread_file(image: Image.Image) -> io.BytesIO | None:
 def _orientation(image: Image.Image) -> int:
     """The EXIF orientation, 1 to 8, that is still to be applied; 1 where the metadata are damaged."""
     if isinstance(image, TiffImagePlugin.TiffImageFile):
-        return 1  # Pillow gives its shape, and later its pixels, with the orientation applied
+        return 1  # Pillow applies the orientation itself, to the shape and later to the pixels
     try:
         with image_errors():
             value = image.getexif().get(ExifTags.Base.Orientation, 1)

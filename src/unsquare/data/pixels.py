@@ -1,4 +1,4 @@
-"""Decoded pixels, and the moving of them."""
+"""Decoded pixels, and how to flip, turn and crop them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ Pixels = npt.NDArray[np.uint8]
 
 
 def contiguous(view: Pixels) -> Pixels:
-    """The pixels of a flipped, turned or cropped view in a block of their own; the array itself where it is one.
+    """A flipped, turned or cropped view copied into contiguous memory; the array itself if it is contiguous.
 
-    Whole pixels move as items of three bytes: two to three times faster than channel by channel.
+    Whole pixels are copied as items of three bytes: two to three times faster than channel by channel.
     """
     if view.flags.c_contiguous:
         return view

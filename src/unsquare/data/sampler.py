@@ -1,12 +1,12 @@
-"""A batch sampler for anybody's `DataLoader`: the micro-batches of this rank, in the order of the plan.
+"""A batch sampler for any `DataLoader`: the micro-batches of this rank, in the order of the plan.
 
-The sampler's state is which steps are *trained*, never which micro-batches were handed out: a `DataLoader` with
-workers asks for several in advance, so counting those would lose images on a resume. Iterating therefore changes
-nothing; whoever runs the loop says when a step is done, `StepLoader` by itself. The alternative, a state that rides
-along with each micro-batch through the workers (as torchdata does), needs a loader of its own.
+The sampler's state is which steps are *trained*, not which micro-batches were handed out: a `DataLoader` with workers
+requests several in advance, so counting those would lose images on a resume. Iterating therefore changes nothing; the
+training loop reports when a step is done, or `StepLoader` does. The alternative, sending a state along with each
+micro-batch through the workers (as torchdata does), needs a loader of its own.
 
-The state says nothing of ranks, so any rank's will do for all, and rank and world size are asked for whenever they
-are needed, never kept: a sampler made before the process group, or asked for its length, is right afterwards too.
+The state does not depend on ranks, so any rank's state serves all. Rank and world size are looked up whenever needed,
+never stored: a sampler created before the process group is right afterward, too.
 """
 
 from __future__ import annotations
@@ -32,26 +32,26 @@ from unsquare.settings import Range, checked, checks_arguments, received
 from unsquare.shapes import Shape, shape_rows
 
 STATE_VERSION = 1
-"""Raise when a state of old would be read differently."""
+"""Raise this when earlier states would be read differently."""
 
 
 class StepSampler(Sampler[list[int]]):
-    """Positions of each micro-batch of this rank, one list a micro-batch: the `batch_sampler` of a `DataLoader`.
+    """Lists the positions of each micro-batch of this rank: the `batch_sampler` of a `DataLoader`.
 
-    Iterating goes on after the last step that is done, through the rest of the epoch; once an epoch is done, the
-    next one follows by itself. `set_epoch` jumps to the start of another.
+    Iterating continues after the last step that is done, through the rest of the epoch; once an epoch is done, the next
+    one follows. `set_epoch` jumps to the start of another.
 
     Args:
         sizes: training shapes, (N, 2), as the dataset returns the pictures; position i is the dataset's item i.
-        config: how an epoch is cut into steps; None for the defaults.
-        limits: what a micro-batch may hold; None for the defaults. The world size is the sampler's own.
+        config: how an epoch is cut into steps; None uses the defaults.
+        limits: how large a micro-batch may be; None uses the defaults. The world size is the sampler's own.
         turns: whether each picture is turned by random quarter turns, which the dataset finds in `quarter_turns`.
-        weights: how often each picture should come against the others, (N,); None takes each once.
-        rank: this process's number; None asks `torch.distributed` where it is initialised, else 0.
-        world_size: the number of processes; given with `rank`, or asked for with it.
+        weights: how often each picture should be drawn relative to others, (N,); None takes each once.
+        rank: this process's number; None asks `torch.distributed` where it is initialized, else 0.
+        world_size: the number of processes; given together with `rank`, or looked up together with it.
 
     Raises:
-        ConfigError: rank and world size do not go together.
+        ConfigError: rank and world size do not fit together.
     """
 
     @checks_arguments
@@ -79,7 +79,7 @@ class StepSampler(Sampler[list[int]]):
         self._steps_done = 0
         self._untold = False
         self.told = False
-        """Whether somebody says which steps are done: a `StepLoader`, or the loop by `step_done`."""
+        """Whether it is told which steps are done: by a `StepLoader`, or by the loop through `step_done`."""
         self.quarter_turns = torch.zeros(1, dtype=torch.uint8).expand(len(self._sizes))
         """Quarter turns of each picture in the current epoch, (N,), 0 to 3, for the dataset to turn item i by
         `torch.rot90(picture, int(quarter_turns[i]), (1, 2))`; workers see the memory that the sampler writes to."""
@@ -88,7 +88,7 @@ class StepSampler(Sampler[list[int]]):
 
     @property
     def rank(self) -> int:
-        """This process's number among those that share each step."""
+        """This process's number among the processes that share each step."""
         return self._ranks()[0]
 
     @property
@@ -103,7 +103,7 @@ class StepSampler(Sampler[list[int]]):
 
     @property
     def epoch(self) -> int:
-        """The epoch that iterating takes micro-batches from."""
+        """The epoch from which iterating takes micro-batches."""
         return self._epoch
 
     @property
@@ -116,7 +116,7 @@ class StepSampler(Sampler[list[int]]):
         """The canvases of all epochs where `PlanConfig.canvases` bounds them, for `PadCollate`; else None."""
         if self._config.canvases is None:
             return None
-        _ = self.plan  # forms them
+        _ = self.plan  # creates them
         return [Shape(*canvas) for canvas in self._buckets[self.world_size].bounded.tolist()]
 
     @property
@@ -136,29 +136,30 @@ class StepSampler(Sampler[list[int]]):
         return self._planned
 
     def __iter__(self) -> Iterator[list[int]]:
-        """The micro-batches of this rank that are left of the epoch."""
+        """The remaining micro-batches of this rank in the epoch."""
         self._untold = True
         return self._lists(self.plan, self.rank, self._steps_done)
 
     def __len__(self) -> int:
-        """Micro-batches of this rank in the whole epoch, those that are done included.
+        """Micro-batches of this rank in the whole epoch, including those that are done.
 
-        Ranks and epochs may differ in it; the number of steps, `len(sampler.plan.steps)`, is the same for all ranks.
+        It may differ between ranks and epochs; the number of steps, `len(sampler.plan.steps)`, is the same on all
+        ranks.
         """
         rank = self.rank
         return sum(len(step.ranks[rank]) for step in self.plan.steps)
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to the start of an epoch, counted from 0; to the current one changes nothing."""
+        """Go to the start of an epoch, counted from 0; does nothing for the current epoch."""
         epoch = checked(EpochNumber, epoch, "epoch")
         if epoch != self._epoch:
             self._epoch, self._steps_done = epoch, 0
             self._untold = False
 
     def step_done(self) -> None:
-        """Count one more step of this epoch as trained; after the last one, the next epoch's start is current.
+        """Count one more step of this epoch as trained; after the last one, the next epoch starts.
 
-        `StepLoader` calls it; a loop over the bare `DataLoader` does so itself, on all ranks, after each update.
+        `StepLoader` calls it; a loop over the plain `DataLoader` must call it on all ranks, after each update.
         """
         self.told = True
         self._steps_done += 1
@@ -169,11 +170,11 @@ class StepSampler(Sampler[list[int]]):
         """Which steps are trained, and the settings that order them: plain values, the same on every rank.
 
         Raises:
-            RunError: micro-batches were taken, but nobody says which steps are trained.
+            RunError: micro-batches were taken, but no step was reported as trained.
         """
         if self._untold and not self.told:
             raise RunError(
-                "A state holds the steps that are trained, but micro-batches were taken and no step was reported; "
+                "The sampler's state cannot be saved, because micro-batches were taken but no step was reported; "
                 "iterate unsquare.StepLoader(loader), or call step_done() after each update."
             )
         return {
@@ -184,10 +185,10 @@ class StepSampler(Sampler[list[int]]):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go to where a state was saved; what iterates already is not moved.
+        """Go to where a state was saved; iterations that have begun are not moved.
 
-        In `mixed`, the number of ranks, the budget and the price of a launch may differ from those of the state:
-        each step keeps its images. In `b2b` they decide the steps, and must be the same.
+        In `mixed`, the number of ranks, the budget and the cost of a launch may differ from those of the state: each
+        step keeps its images. In `b2b` they determine the steps, and must be the same.
 
         Raises:
             RunError: the state is of another version, or was saved with other settings.
@@ -196,8 +197,8 @@ class StepSampler(Sampler[list[int]]):
         saved, here = known.get("settings"), self._settings()
         if known.get("version") != STATE_VERSION or not isinstance(saved, Mapping):
             raise RunError(
-                f"A sampler's state has version {STATE_VERSION}, epoch, steps_done and settings, but this one is "
-                f"{received(state)}; start the epoch anew by set_epoch."
+                f"A sampler's state must have version {STATE_VERSION}, epoch, steps_done and settings, but this one is "
+                f"{received(state)}; start the epoch again by set_epoch."
             )
         epoch = checked(EpochNumber, known.get("epoch"), "The state's epoch")
         steps_done = checked(
@@ -207,8 +208,8 @@ class StepSampler(Sampler[list[int]]):
         if changed:
             differences = ", ".join(f"{name} {saved.get(name)!r} -> {here.get(name)!r}" for name in changed)
             raise RunError(
-                f"A resume goes on in the order that was begun, but these settings changed: {differences}; "
-                "give those of the state, or start the epoch anew by set_epoch."
+                f"A resume keeps the order of the epoch, but these settings changed: {differences}; use those of the "
+                "state, or start the epoch again by set_epoch."
             )
         self._epoch, self._steps_done = epoch, steps_done
         self._untold = False
@@ -229,13 +230,13 @@ class StepSampler(Sampler[list[int]]):
             found = 0, 1
         if self._limits.world_size not in (1, found[1]):
             raise ConfigError(
-                f"The limits and the sampler must mean the same ranks, but the limits say {self._limits.world_size} "
-                f"and the sampler {found[1]}; leave world_size out of Limits."
+                f"The limits are for {self._limits.world_size} ranks, but the sampler has {found[1]}; leave world_size "
+                "out of Limits."
             )
         return found
 
     def _settings(self) -> dict[str, Any]:
-        """What decides which images each step has, apart from the epoch."""
+        """The settings that determine which images each step has, except for the epoch."""
         settings = asdict(self._config) | self._contents | {"turns": self._turns}
         if self._config.steps == "mixed":
             of_buckets = {"buckets", "boundaries", "canvases", "multiple"}
@@ -246,7 +247,7 @@ class StepSampler(Sampler[list[int]]):
 
     @cached_property
     def _contents(self) -> dict[str, Any]:
-        """The dataset, in short."""
+        """A digest of the dataset."""
         return {
             "num_images": self.num_images,
             "shapes": _digest(self._sizes, "<i8"),
@@ -265,24 +266,25 @@ def _checked_ranks(rank: int | None, world_size: int | None) -> tuple[int, int] 
         return None
     if rank is None or world_size is None or not 0 <= rank < world_size <= MOST_RANKS:
         raise ConfigError(
-            "rank and world_size are given together, rank from 0 and below world_size, at most "
-            f"{MOST_RANKS:,}, but they are {rank} and {world_size}; leave both out where torch.distributed knows them."
+            "rank and world_size must be given together, with rank from 0 and below world_size, at most "
+            f"{MOST_RANKS:,}, but they are {rank} and {world_size}; leave both out where torch.distributed is "
+            "initialized."
         )
     return rank, world_size
 
 
 def _require_work_for_all(plan: EpochPlan, world_size: int) -> None:
-    """Refuse steps in which a rank has nothing: the others would wait for its gradients for ever."""
+    """Refuse steps in which a rank has no image: the others would wait for its gradients forever."""
     smallest = int(plan.images_per_step.min())
     if smallest < world_size:
         raise PlanError(
-            f"Each rank needs an image of each step, but a step of epoch {plan.epoch} has {smallest} for {world_size} "
+            f"Each rank needs an image in each step, but a step of epoch {plan.epoch} has {smallest} for {world_size} "
             "ranks; use fewer ranks, a larger step_images in mixed, or fewer buckets in b2b."
         )
 
 
 def _digest(values: npt.NDArray[Any], dtype: str) -> str:
-    """A short digest of an array that may lie in a file."""
+    """A short digest of an array, which may be in a memory-mapped file."""
     digest = hashlib.sha256()
     for start in range(0, len(values), CHUNK):
         digest.update(values[start : start + CHUNK].astype(dtype).tobytes())

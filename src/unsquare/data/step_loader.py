@@ -1,9 +1,9 @@
-"""A `DataLoader`'s micro-batches as steps: where each step ends, what its images weigh, and what is trained.
+"""Groups a `DataLoader`'s micro-batches into steps: where each step ends, its images' weight, and what is trained.
 
-One item a step, not a micro-batch. Ranks run different numbers of micro-batches, but the same number of steps; so
-everything that counts a loader's items (Lightning's collectives in each item, its limits and its checkpoints,
-progress bars) counts alike on all ranks. Handing over whole steps instead, decoded, would hold a step's pixels at
-once; here a step's micro-batches arrive one by one.
+It yields one item per step, not per micro-batch. Ranks run different numbers of micro-batches but the same number of
+steps, so everything that counts a loader's items (Lightning's collectives in each item, its limits and its checkpoints,
+progress bars) agrees on all ranks. Yielding a step's decoded pixels at once would hold them all in memory; here they
+arrive micro-batch by micro-batch.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from unsquare.plan.epoch import MicroBatch, Step
 
 
 class RankStep:
-    """This rank's part of one step: iterate it once for its micro-batches, loaded, each with whether it is the last.
+    """This rank's part of one step: iterate it once for its loaded micro-batches, each with whether it is the last.
 
-    The step counts as trained once its last micro-batch is: when the loop over it has ended.
+    The step counts as trained when the loop over its micro-batches has ended.
     """
 
     def __init__(self, step: Step, number: int, batches: Iterator[Any], sampler: StepSampler) -> None:
         self.number = number
-        """Of this step in its epoch, from 0."""
+        """Number of this step in its epoch, from 0."""
         self.num_images = step.num_images
         """Images of the step over all ranks."""
         self.weight = sampler.world_size / step.num_images
-        """What to multiply a summed loss by where gradients are averaged over ranks, as
-        `DistributedDataParallel` does; the mean over the step's images is what comes out."""
+        """Factor for a summed loss where gradients are averaged over ranks, as by `DistributedDataParallel`; the result
+        is the mean over the step's images."""
         self.micro_batches: tuple[MicroBatch, ...] = step.ranks[sampler.rank]
         """As planned, in the order in which they are loaded."""
         self._batches = batches
@@ -41,13 +41,16 @@ class RankStep:
         """Whether all micro-batches were taken and the loop over them has ended."""
 
     def __len__(self) -> int:
-        """Micro-batches of this rank; other ranks may have more or fewer, at least one."""
+        """Micro-batches of this rank, at least one; other ranks may have more or fewer."""
         return len(self.micro_batches)
 
     def __iter__(self) -> Iterator[tuple[Any, bool]]:
         """What the `DataLoader` returns for each micro-batch, and whether it is this rank's last of the step."""
         if self._begun:
-            raise RunError("A step's micro-batches are loaded once, but this step was iterated before; keep them.")
+            raise RunError(
+                "A step's micro-batches are loaded once, but this step was iterated before; store them to use them "
+                "again."
+            )
         self._begun = True
         return self._load()
 
@@ -61,41 +64,41 @@ class RankStep:
 class StepLoader:
     """The steps of a `DataLoader` whose `batch_sampler` is a `StepSampler`.
 
-    Takes the place of the `DataLoader` in a loop, in Lightning's `fit` (which saves and loads its state) and in
-    Accelerate's `prepare`; neither re-wraps it. Iterating goes on after the last step that is done.
+    Use it instead of the `DataLoader` in a loop, in Lightning's `fit` (which saves and loads its state) and in
+    Accelerate's `prepare`; neither wraps it again. Iterating continues after the last step that is done.
 
     Args:
         loader: a `torch.utils.data.DataLoader`, with any dataset, workers and collate function.
 
     Raises:
-        ConfigError: the loader has another batch sampler, another number of pictures, loses its order, or counts by
+        ConfigError: the loader has another batch sampler or number of pictures, does not keep the order, or counts by
             itself.
     """
 
     def __init__(self, loader: DataLoader[Any]) -> None:
-        sampler = getattr(loader, "batch_sampler", None)  # what Accelerate makes of a loader is no DataLoader
+        sampler = getattr(loader, "batch_sampler", None)  # a loader prepared by Accelerate is not a DataLoader
         if not isinstance(sampler, StepSampler):
             raise ConfigError(
                 "StepLoader takes a DataLoader(dataset, batch_sampler=StepSampler(...)), but of the given "
-                f"{type(loader).__name__} the batch sampler is {type(sampler).__name__}; "
-                "where a framework prepared the loader, give the one from before."
+                f"{type(loader).__name__} the batch sampler is {type(sampler).__name__}; if a framework prepared the "
+                "loader, give the original one."
             )
         if not hasattr(loader.dataset, "__len__"):
             raise ConfigError(
-                f"Steps are of items by number, but {type(loader.dataset).__name__} has no length; give a dataset with "
+                f"Steps need items by number, but {type(loader.dataset).__name__} has no length; give a dataset with "
                 "__getitem__ and __len__, or plan its shapes as they arrive by plan_stream."
             )
         if (num_items := len(loader.dataset)) != sampler.num_images:
             raise ConfigError(
                 f"The sampler must have the shape of each item, but has {sampler.num_images} shapes for {num_items} "
-                "items; give StepSampler the shapes of this very dataset."
+                "items; give StepSampler the shapes of this dataset."
             )
         if not getattr(loader, "in_order", True):
-            raise ConfigError("Micro-batches must come in the order of the plan, but in_order is False; leave it out.")
+            raise ConfigError("Micro-batches must be in the order of the plan, but in_order is False; leave it out.")
         if hasattr(loader, "state_dict"):
             raise ConfigError(
-                f"Only the sampler may count what is trained, but {type(loader).__name__} counts as well; "
-                "give a torch.utils.data.DataLoader and save StepLoader.state_dict()."
+                f"Only the sampler may count what is trained, but {type(loader).__name__} counts as well; use a "
+                "torch.utils.data.DataLoader and save StepLoader.state_dict()."
             )
         self._loader = loader
         self._sampler = sampler
@@ -103,19 +106,19 @@ class StepLoader:
 
     @property
     def sampler(self) -> StepSampler:
-        """The sampler; under this name Lightning finds its `set_epoch`."""
+        """The sampler; Lightning finds its `set_epoch` under this name."""
         return self._sampler
 
     def __len__(self) -> int:
-        """Steps of the whole epoch, those that are done included; the same on every rank.
+        """Steps of the whole epoch, including those that are done; the same on every rank.
 
-        In `mixed` all epochs have as many. In `b2b` with turns or weights they may not: where a loop asks once for all
-        epochs, have it ask again (Lightning: `reload_dataloaders_every_n_epochs=1`).
+        In `mixed` all epochs have the same number. In `b2b` with turns or weights they may differ: if a loop asks once
+        for all epochs, make it ask again (Lightning: `reload_dataloaders_every_n_epochs=1`).
         """
         return len(self._sampler.plan.steps)
 
     def __iter__(self) -> Iterator[RankStep]:
-        """The steps that are left of the epoch."""
+        """The remaining steps of the epoch."""
         sampler = self._sampler
         steps, first = sampler.plan.steps, sampler.steps_done
         batches = iter(self._loader)
@@ -124,12 +127,12 @@ class StepLoader:
             yield rank_step
             if not rank_step.done:
                 raise RunError(
-                    f"A step is taken to its end before the next, but step {number} was left with micro-batches in it; "
-                    "loop over the whole step, and skip its update if you must."
+                    f"Each step must be iterated to its end, but step {number} was left with micro-batches in it; loop "
+                    "over the whole step, and skip its update if needed."
                 )
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to the start of an epoch; to the current one changes nothing."""
+        """Go to the start of an epoch; does nothing for the current epoch."""
         self._sampler.set_epoch(epoch)
 
     def state_dict(self) -> dict[str, Any]:
@@ -137,5 +140,5 @@ class StepLoader:
         return self._sampler.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go to where a state was saved; it takes effect when iterating begins."""
+        """Go to where a state was saved; takes effect when an iteration begins."""
         self._sampler.load_state_dict(state)

@@ -1,8 +1,8 @@
-"""The samples of a TIFF as bytes: a channel each, black at 0 and white at 255.
+"""Reads the samples of a TIFF as bytes, one channel each, black at 0 and white at 255.
 
-Strip by strip, so that beside the bytes one strip or tile is held in the file's own samples. Whole numbers are shown by
-the range that their depth declares, 32 bits and floats, whose depth declares none, by the smallest of the usual
-ranges that holds them all.
+Works strip by strip, so that besides the bytes only one strip or tile is held in the file's own samples. Integers are
+shown in the range that their depth declares; 32-bit integers and floats, whose depth declares none, in the smallest of
+the usual ranges that holds them all.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from typing import IO
 import numpy as np
 import tifffile
 
-from unsquare.data.colour import Channels, SampleRange, levels_of, needs_depth, value_range
+from unsquare.data.color import Channels, ValueRange, levels_of, needs_depth, value_range
 from unsquare.errors import StaleImageError
 from unsquare.index.header import Header
 from unsquare.index.tiff import Samples, blocks, first_page
 
 
 def read_samples(fp: IO[bytes], header: Header, bits: int | None = None) -> Channels:
-    """The channels that are shown, (H, W, C) uint8, or uint16 for a profile; opacity, where there is any, last.
+    """The visible channels, (H, W, C) uint8, or uint16 for a profile; opacity, if any, is the last.
 
     Args:
         fp: the open file.
         header: its header.
-        bits: the bits that samples of 16 use; None for all of them.
+        bits: the number of bits that 16-bit samples use; None for all of them.
 
     Raises:
         ImageError: parts of the picture are missing.
@@ -56,12 +56,12 @@ def read_samples(fp: IO[bytes], header: Header, bits: int | None = None) -> Chan
     return out
 
 
-def _range(page: tifffile.TiffPage, samples: Samples, bits: int | None, *, is_opacity: bool) -> SampleRange:
-    """The values shown as black and as white, or as transparent and opaque: beside floats of 0 to 255 stand 0 to 1."""
+def _range(page: tifffile.TiffPage, samples: Samples, bits: int | None, *, is_opacity: bool) -> ValueRange:
+    """The values shown as black and white, or as transparent and opaque: opacity has a range of its own."""
     if samples.kind == "u" and samples.bits <= 16:
-        return SampleRange(0, (1 << (bits if bits and samples.bits == 16 else samples.bits)) - 1)
+        return ValueRange(0, (1 << (bits if bits and samples.bits == 16 else samples.bits)) - 1)
     if samples.kind == "i" and samples.bits == 8:
-        return SampleRange(-128, 127)
+        return ValueRange(-128, 127)
     least, most = np.inf, -np.inf
     for block, _, _, channel in blocks(page, samples.num_channels):
         num_colors = max(0, samples.num_colors - channel)

@@ -1,4 +1,4 @@
-"""Decodes every picture of an index once, and turns those that fail into problems: a header can promise too much."""
+"""Decodes every picture of an index once, and turns failures into problems: a valid header may have damaged pixels."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from unsquare.shapes import Shape
 def verify(
     index: ShapeIndex, *, workers: int | None = None, progress: Callable[[int, int], None] | None = None
 ) -> ShapeIndex:
-    """The index with each row that does not decode moved to the problems.
+    """The index with each row that cannot be decoded moved to the problems.
 
     Args:
-        index: the images; its files must be there.
-        workers: threads that decode; None takes one per core.
-        progress: called after each picture with the numbers done and in all.
+        index: the images; their files must exist.
+        workers: number of decoder threads; None uses one per core.
+        progress: called after each picture with the number done and in all.
     """
     gate = ByteGate(DECODE_BYTES)
 

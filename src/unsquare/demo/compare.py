@@ -1,7 +1,7 @@
-"""The demo's comparison: the same network, epochs and tuning on the same pictures, shown four ways.
+"""The demo's comparison: the same network, epochs and tuning on the same pictures, given in four ways.
 
-Each way that trains a network tries the same learning rates and keeps the one that does best on the val split;
-each is then judged once, on the test split, by the weights that did best on the val split.
+Each method that trains a network tries the same learning rates and keeps the one that is best on the val split; each is
+then evaluated once on the test split, with the weights that were best on the val split.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,21 +20,22 @@ from unsquare.demo.naive import NAIVE
 from unsquare.files import write_text
 from unsquare.index.scan import scan_source
 from unsquare.index.table import ShapeIndex
+from unsquare.progress import Say
 from unsquare.runs.folder import RunFolder
 from unsquare.training.config import TrainConfig
 from unsquare.training.recipes import Recipe
 from unsquare.training.start import train
 
 LEARNING_RATES = (1e-3, 3e-3)
-"""What every network is tuned over."""
+"""The learning rates that every network is tuned over."""
 
-NEIGHBOURS = (1, 3, 5, 9, 15, 25, 41)
-"""What the classifier by shape alone is tuned over."""
+NEIGHBORS = (1, 3, 5, 9, 15, 25, 41)
+"""The numbers of neighbors that the classifier by shape alone is tuned over."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
-    """One way's outcome."""
+class ComparedMethod:
+    """One method's results."""
 
     name: str
     accuracy: float
@@ -43,7 +43,7 @@ class Row:
     mean_per_class_accuracy: float
     num_images: int
     chosen: str
-    """What tuning chose on the val split."""
+    """The value that tuning chose on the val split."""
     val_accuracy: float
     """Mean per-class accuracy on the val split, by which it was chosen."""
     train_s: float
@@ -55,14 +55,14 @@ class Row:
         return 1.96 * math.sqrt(self.accuracy * (1 - self.accuracy) / self.num_images)
 
 
-def compare(pictures: Path, out: Path, config: TrainConfig, say: Callable[[str], None]) -> list[Row]:
-    """Train and judge all four; ways already done in `out` with the same settings are not done again.
+def compare(pictures: Path, out: Path, config: TrainConfig, say: Say) -> list[ComparedMethod]:
+    """Train and evaluate all four; methods already done in `out` with the same settings are not repeated.
 
     Args:
         pictures: a folder with train, val and test above class folders.
-        out: where the runs go.
-        config: the settings of every network, the learning rate apart.
-        say: told what happens.
+        out: folder for the runs.
+        config: the settings of every network, except for the learning rate.
+        say: told about progress.
     """
     index = scan_source(pictures)
     side = round(math.sqrt(index.of_split("train").sizes.prod(axis=1).mean()))
@@ -80,8 +80,8 @@ def compare(pictures: Path, out: Path, config: TrainConfig, say: Callable[[str],
     return [*rows, _by_shape(index)]
 
 
-def _tune(name: str, source: Path, out: Path, config: TrainConfig, recipe: Recipe, say: Callable[[str], None]) -> Row:
-    """Train with each learning rate; the row of the one that is best on the val split."""
+def _tune(name: str, source: Path, out: Path, config: TrainConfig, recipe: Recipe, say: Say) -> ComparedMethod:
+    """Train with each learning rate; the results of the one that is best on the val split."""
     tried = []
     for rate in LEARNING_RATES:
         settings = replace(config, learning_rate=replace(config.learning_rate, lr=rate))
@@ -90,7 +90,7 @@ def _tune(name: str, source: Path, out: Path, config: TrainConfig, recipe: Recip
         say(f"  learning rate {rate:g}: val {best_val:.3f}")
         tried.append((best_val, rate, final))
     best_val, rate, final = max(tried, key=lambda each: each[0])
-    return Row(
+    return ComparedMethod(
         name=name,
         accuracy=final["accuracy"],
         mean_per_class_accuracy=final["mean_per_class_accuracy"],
@@ -102,7 +102,7 @@ def _tune(name: str, source: Path, out: Path, config: TrainConfig, recipe: Recip
 
 
 def _run(source: Path, folder: Path, config: TrainConfig, recipe: Recipe) -> tuple[float, dict[str, Any]]:
-    """Best val score and the final row of a run, which is made unless it is there, whole and of these settings."""
+    """Best val score and final row of a run, which is trained unless it exists, complete and with these settings."""
     run = RunFolder(folder)
     stamp = folder.with_suffix(".json")
     wanted = json.dumps(asdict(config), default=str, sort_keys=True)
@@ -117,7 +117,7 @@ def _run(source: Path, folder: Path, config: TrainConfig, recipe: Recipe) -> tup
 
 
 def _squash(pictures: Path, out: Path, index: ShapeIndex, side: int) -> Path:
-    """The same pictures as squares of `side` pixels, stored without loss."""
+    """The same pictures as squares of `side` pixels, stored losslessly."""
     if (out / "done").is_file():
         return out
     for row, key in enumerate(index.keys):
@@ -129,18 +129,18 @@ def _squash(pictures: Path, out: Path, index: ShapeIndex, side: int) -> Path:
     return out
 
 
-def _by_shape(index: ShapeIndex) -> Row:
-    """Nearest neighbours on height and width, their number tuned on the val split."""
+def _by_shape(index: ShapeIndex) -> ComparedMethod:
+    """Nearest neighbors on height and width, their number tuned on the val split."""
     features = {split: _shape_features(index.of_split(split)) for split in ("train", "val", "test")}
-    scores = [_neighbours(*features["train"], *features["val"], k)[1] for k in NEIGHBOURS]
-    k = NEIGHBOURS[int(np.argmax(scores))]
-    accuracy, per_class = _neighbours(*features["train"], *features["test"], k)
-    return Row(
+    scores = [_neighbors(*features["train"], *features["val"], k)[1] for k in NEIGHBORS]
+    k = NEIGHBORS[int(np.argmax(scores))]
+    accuracy, per_class = _neighbors(*features["train"], *features["test"], k)
+    return ComparedMethod(
         name="width and height alone",
         accuracy=accuracy,
         mean_per_class_accuracy=per_class,
         num_images=len(features["test"][1]),
-        chosen=f"{k} neighbours",
+        chosen=f"{k} neighbors",
         val_accuracy=max(scores),
         train_s=0.0,
     )
@@ -150,7 +150,7 @@ def _shape_features(index: ShapeIndex) -> tuple[np.ndarray, np.ndarray]:
     return np.log(index.sizes.astype(float)), index.labels
 
 
-def _neighbours(
+def _neighbors(
     known: np.ndarray, labels: np.ndarray, asked: np.ndarray, truth: np.ndarray, k: int
 ) -> tuple[float, float]:
     """Accuracy and mean per-class accuracy of the vote of the k nearest in log height and log width."""

@@ -1,13 +1,12 @@
 """The embedded dataset: photographs of objects of six materials, told apart by their fine texture alone.
 
-It is an honest task by construction. A scene (silhouette, colours, light, strength of the texture) is drawn
-once and photographed in every material; sizes come from the same strata for every material. Whatever is
-coarse, therefore, says nothing of the class, in any sample however small; and no scene of one split occurs in
-another. What does tell the classes apart is 2 to 6 pixels wide, and gone once the picture is squashed to a
-small square.
+The task cannot be solved in other ways, by construction. A scene (silhouette, colors, light, strength of the texture)
+is drawn once and photographed in every material; sizes come from the same strata for every material. So nothing coarse
+depends on the class, in any sample however small, and no scene of one split occurs in another. What tells the classes
+apart is 2 to 6 pixels wide, and is lost when the picture is squashed to a small square.
 
-Each picture depends only on (seed, split, number, material): in any order, by any number of workers, the
-same files.
+Each picture depends only on (seed, split, number, material), so that the files are the same in any order and with any
+number of workers.
 """
 
 from __future__ import annotations
@@ -34,13 +33,13 @@ from unsquare.settings import PixelCount, Range, Seed, check_settings
 from unsquare.shapes import Shape
 
 MANIFEST = "materials.json"
-"""Name of the file that says what a folder of materials was made from."""
+"""Name of the file that records what a folder of materials was made from."""
 
 _VERSION = 1
-"""Raise when the same settings give other pictures."""
+"""Raise this when the same settings give other pictures."""
 
 _PNG_EVERY = 12
-"""One scene in this many is stored as PNG, so that more than one decoder is at work."""
+"""One scene in this many is stored as PNG, so that more than one decoder is used."""
 
 _JPEG_QUALITY = 92
 _GOLDEN = 0.6180339887498949
@@ -57,11 +56,11 @@ class MaterialsConfig:
     num_train: NumPictures = 240
     """Pictures to train on, over all materials; rounded down to the same number for each."""
     num_val: NumPictures = 60
-    """Pictures to choose settings by, over all materials."""
+    """Pictures to choose settings with, over all materials."""
     num_test: NumPictures = 180
-    """Pictures to judge by, over all materials."""
+    """Pictures to evaluate on, over all materials."""
     mean_pixels: Annotated[PixelCount, Range(1024, 16_000_000)] = 100_000
-    """Mean pixel count; museum photographs have 10 million, spread alike."""
+    """Mean pixel count; museum photographs have 10 million on average, with the same spread."""
     seed: Seed = 0
     """Other seeds give other pictures."""
 
@@ -74,7 +73,7 @@ class MaterialsConfig:
 
 
 class Picture(NamedTuple):
-    """One picture that is to be made."""
+    """One picture to make."""
 
     split: str
     material: str
@@ -100,12 +99,12 @@ def make_materials(
     progress: Callable[[int, int], None] | None = None,
     workers: int | None = None,
 ) -> Path:
-    """Writes the dataset into `folder` as `split/material/number.jpg`, or finds it there.
+    """Writes the dataset into `folder` as `split/material/number.jpg`, unless it is there already.
 
-    A folder appears whole or not at all; one that was made with the same settings is left as it is.
+    A folder appears complete or not at all; one that was made with the same settings is left as it is.
 
     Args:
-        folder: where the dataset is to be.
+        folder: folder of the dataset.
         config: how many pictures of which size; None for the defaults.
         progress: called with the number of pictures done and in all.
         workers: number of threads; None for one per processor core.
@@ -130,7 +129,7 @@ def make_materials(
             folder.rmdir()
         partial.rename(folder)
     except OSError as error:
-        raise SourceError(f"the dataset cannot be written to {folder} ({error}); give another folder.") from error
+        raise SourceError(f"The dataset cannot be written to {folder} ({error}); give another folder.") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder
@@ -146,7 +145,7 @@ def draw_picture(picture: Picture, config: MaterialsConfig) -> npt.NDArray[np.ui
 
 
 def _stratified_shape(own: np.random.Generator, picture: Picture, config: MaterialsConfig) -> Shape:
-    """A shape from the stratum of this scene: the same strata for every material, another draw in each."""
+    """A shape from the stratum of this scene: the same strata for every material, with a new draw in each."""
     num_scenes = config.num_scenes(picture.split)
     pixel_rank = (picture.number + own.uniform()) / num_scenes
     aspect_rank = (0.5 + _GOLDEN * picture.number + own.uniform() / num_scenes) % 1
@@ -188,7 +187,7 @@ def _write_manifest(folder: Path, config: MaterialsConfig, num_pictures: int) ->
 
 
 def _is_made(folder: Path, config: MaterialsConfig, num_pictures: int) -> bool:
-    """Whether the folder holds this very dataset; raises where it holds something else."""
+    """Whether the folder holds this dataset; raises where it holds something else."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False
     try:
@@ -196,7 +195,7 @@ def _is_made(folder: Path, config: MaterialsConfig, num_pictures: int) -> bool:
         version, made_with = manifest["version"], manifest["config"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SourceError(
-            f"{folder} is in use for something other than this dataset; give a folder that is new or empty."
+            f"{folder} holds something other than this dataset; give a folder that is new or empty."
         ) from error
     if (version, made_with) != (_VERSION, asdict(config)):
         raise SourceError(
@@ -205,5 +204,7 @@ def _is_made(folder: Path, config: MaterialsConfig, num_pictures: int) -> bool:
         )
     found = sum(1 for picture in list_pictures(config) if (folder / picture.key).is_file())
     if found != num_pictures:
-        raise SourceError(f"{folder} has {found} of its {num_pictures} pictures left; delete it to make it anew.")
+        raise SourceError(
+            f"{folder} holds only {found} of its {num_pictures} pictures; delete the folder to make them again."
+        )
     return True

@@ -1,6 +1,6 @@
-"""The usual way, for comparison: random batches, padded with zeros to their largest image, an unchanged network.
+"""The baseline of the comparison: random batches, zero-padded to their largest image, and an unchanged network.
 
-The pixels are normalised before they are padded, as a collate function after the usual transforms does.
+The pixels are normalized before they are padded, as by a collate function after the usual transforms.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from unsquare.shapes import Sizes
 from unsquare.training.recipes import Recipe
 
 BATCH = 8
-"""Images of a random batch; steps gather as many batches as they need."""
+"""Images of a random batch; a step gathers as many batches as it needs."""
 
 
 class NaiveClassifier(Classifier):
-    """The same network, to which padding looks like picture."""
+    """The same network, but padding affects its output."""
 
     def __init__(self, config: ModelConfig, num_classes: int, *, load: bool = True) -> None:
         super().__init__(config, num_classes, load=load)
@@ -36,11 +36,11 @@ class NaiveClassifier(Classifier):
         self.backbone = stock
 
     def chain(self) -> Chain:
-        """No parts: padding that counts cannot be told from picture."""
-        raise ExactError("The usual way runs the network as a whole; give it more memory.")
+        """Refuse: padded images cannot be run in parts, since padding counts as picture."""
+        raise ExactError("The zero-padded baseline can only run the network as a whole; give it more memory.")
 
     def features(self, pixels: torch.Tensor, sizes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Features of the whole canvas, and the whole canvas as region of every image."""
+        """Features of the whole canvas, which is the region of every image."""
         sizes = sizes.to(pixels.device)
         rows = torch.arange(pixels.shape[2], device=pixels.device)[None, :] < sizes[:, :1]  # (N, H)
         columns = torch.arange(pixels.shape[3], device=pixels.device)[None, :] < sizes[:, 1:]  # (N, W)
@@ -51,7 +51,7 @@ class NaiveClassifier(Classifier):
 
 
 def plan_random(sizes: npt.ArrayLike, config: PlanConfig, limits: Limits, epoch: int, **options: Any) -> EpochPlan:
-    """The steps of `plan_epoch`, each cut into batches without regard to shape."""
+    """The steps of `plan_epoch`, each cut into batches regardless of shape."""
     plan = plan_epoch(sizes, config, limits, epoch, **options)
     return replace(plan, steps=tuple(_random_batches(plan.sizes, step, epoch) for step in plan.steps))
 

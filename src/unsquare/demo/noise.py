@@ -1,7 +1,7 @@
-"""Smooth random fields, the clay of every texture and every background here.
+"""Smooth random fields, from which every texture and background here is made.
 
 A field is a small grid of normal numbers, enlarged and turned in one bicubic resampling (Pillow's affine
-transform): a few milliseconds per picture where filtering white noise at full size would take a hundred.
+transform): a few milliseconds per picture, where filtering white noise at full size would take a hundred.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def smooth_noise(
     along, across = cell * stretch, cell
     columns, rows = ceil(reach / along) + 6, ceil(reach / across) + 6
     grid = rng.standard_normal((rows, columns), dtype=np.float32)
-    # Output pixel (x, y) reads the grid at (c0 x + c1 y + c2, c3 x + c4 y + c5); the centres of both meet.
+    # Output pixel (x, y) reads the grid at (c0 x + c1 y + c2, c3 x + c4 y + c5); the centers of both meet.
     c0, c1 = cos(angle) / along, sin(angle) / along
     c3, c4 = -sin(angle) / across, cos(angle) / across
     c2 = columns / 2 - c0 * shape.width / 2 - c1 * shape.height / 2
@@ -45,13 +45,13 @@ def smooth_noise(
         (c0, c1, c2, c3, c4, c5),
         resample=Image.Resampling.BICUBIC,
     )
-    return standardise(np.asarray(image, dtype=np.float32))
+    return standardize(np.asarray(image, dtype=np.float32))
 
 
-def standardise(field: npt.NDArray[np.floating]) -> Field:
+def standardize(field: npt.NDArray[np.floating]) -> Field:
     """The field with zero mean and unit variance."""
-    centred = field - field.mean()
-    return (centred / max(float(centred.std()), 1e-6)).astype(np.float32)
+    centered = field - field.mean()
+    return (centered / max(float(centered.std()), 1e-6)).astype(np.float32)
 
 
 def enlarge(field: Field, shape: Shape) -> Field:

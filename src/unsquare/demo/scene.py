@@ -1,7 +1,7 @@
-"""The scene: which object stands where, in which colours and which light. It knows nothing of the material.
+"""The scene: which object is where, in which colors and which light. It does not depend on the material.
 
 Silhouettes are described in the unit square, so that a scene fits a picture of any shape; outline and light
-are computed on a quarter of the pixels along each side and enlarged, for they are smooth.
+are computed on a quarter of the pixels along each side and enlarged, because they are smooth.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from PIL import Image, ImageFilter
 from unsquare.demo.noise import Field, enlarge, smooth_noise
 from unsquare.shapes import Shape
 
-Colour = npt.NDArray[np.float32]
+Color = npt.NDArray[np.float32]
 """Red, green, blue, (3,) float32 in [0, 1]."""
 
 _COARSE = 4
@@ -26,17 +26,17 @@ _COARSE = 4
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scene:
-    """Everything in a picture but the material."""
+    """Everything in a picture except for the material."""
 
     seed: tuple[int, ...]
     """Seeds the silhouette and the light."""
     silhouette: str
     """One of `SILHOUETTES`."""
-    colour: Colour
-    """The object's own colour."""
-    tint: Colour
-    """The colour to which the texture turns the object's own."""
-    wall: tuple[Colour, Colour]
+    color: Color
+    """The object's own color."""
+    tint: Color
+    """The color toward which the texture shifts the object's own."""
+    wall: tuple[Color, Color]
     """Background at the top and at the bottom."""
     light: float
     """Direction that the light comes from, in radians."""
@@ -54,11 +54,11 @@ def draw_scene(seed: tuple[int, ...]) -> Scene:
     return Scene(
         seed=seed,
         silhouette=str(rng.choice(list(SILHOUETTES))),
-        colour=_colour(hue, rng.uniform(0.05, 0.5), rng.uniform(0.45, 0.85)),
-        tint=_colour(hue + rng.uniform(-0.08, 0.08), rng.uniform(0.05, 0.5), rng.uniform(0.45, 0.85)),
+        color=_color(hue, rng.uniform(0.05, 0.5), rng.uniform(0.45, 0.85)),
+        tint=_color(hue + rng.uniform(-0.08, 0.08), rng.uniform(0.05, 0.5), rng.uniform(0.45, 0.85)),
         wall=(
-            _colour(wall_hue, wall_saturation, wall_value),
-            _colour(wall_hue, wall_saturation, wall_value * rng.uniform(0.55, 1.1)),
+            _color(wall_hue, wall_saturation, wall_value),
+            _color(wall_hue, wall_saturation, wall_value * rng.uniform(0.55, 1.1)),
         ),
         light=rng.uniform(1.1 * pi, 1.9 * pi),
         gloss=rng.uniform(0.0, 0.3),
@@ -70,7 +70,7 @@ def render(scene: Scene, texture: Field, rng: np.random.Generator) -> npt.NDArra
     """The photograph of a scene whose object has this texture.
 
     Args:
-        scene: what stands where.
+        scene: everything in the picture except for the texture.
         texture: the material's surface, (H, W), of zero mean and unit variance.
         rng: source of the camera's grain.
 
@@ -81,13 +81,13 @@ def render(scene: Scene, texture: Field, rng: np.random.Generator) -> npt.NDArra
     inside, shade, highlight, shadow = _relief(scene, shape)
     contrast = np.float32(scene.contrast)
     mix = np.clip(0.5 + 0.35 * texture, 0, 1)[..., None]
-    surface = scene.colour + np.float32(0.5) * mix * (scene.tint - scene.colour)
+    surface = scene.color + np.float32(0.5) * mix * (scene.tint - scene.color)
     surface = surface * (shade * (1 + contrast * texture))[..., None]
     surface += (highlight * (1 + 2 * contrast * texture))[..., None]
     pixels = _wall(scene, shape) * (1 - shadow)[..., None]
     pixels += inside[..., None] * (surface - pixels)
     pixels += rng.normal(0, 0.008, shape).astype(np.float32)[..., None]
-    # Rounding to whole levels also hides last-bit differences between machines' mathematical libraries.
+    # Rounding to whole levels also hides last-bit differences between machines' math libraries.
     return np.clip(np.rint(pixels * 255), 0, 255).astype(np.uint8)
 
 
@@ -124,25 +124,25 @@ def _wall(scene: Scene, shape: Shape) -> npt.NDArray[np.float32]:
 
 
 def _unit_grid(shape: Shape) -> tuple[Field, Field]:
-    """y and x from -1 to 1 at the centres of the pixels."""
+    """y and x from -1 to 1 at the centers of the pixels."""
     y = (np.arange(shape.height, dtype=np.float32) + 0.5) / shape.height * 2 - 1
     x = (np.arange(shape.width, dtype=np.float32) + 0.5) / shape.width * 2 - 1
     return np.broadcast_to(y[:, None], shape), np.broadcast_to(x[None, :], shape)
 
 
 def _blur(field: Field, fraction: float) -> Field:
-    """Blurred by a fraction of the shorter side; through 8 bits, which is what Pillow's blur works on."""
+    """Blurred by a fraction of the shorter side; in 8 bits, since Pillow's blur works on those."""
     image = Image.fromarray(np.rint(np.clip(field, 0, 1) * 255).astype(np.uint8))
     radius = max(1.0, fraction * min(field.shape))
     return np.asarray(image.filter(ImageFilter.GaussianBlur(radius)), dtype=np.float32) / np.float32(255)
 
 
 def _draw_hue(rng: np.random.Generator) -> float:
-    """Mostly the warm hues of clay, wood, brass and varnish; at times any other."""
+    """Mostly the warm hues of clay, wood, brass and varnish; sometimes any other."""
     return float(rng.normal(0.09, 0.04) if rng.uniform() < 0.65 else rng.uniform(0.0, 1.0))
 
 
-def _colour(hue: float, saturation: float, value: float) -> Colour:
+def _color(hue: float, saturation: float, value: float) -> Color:
     return np.array(colorsys.hsv_to_rgb(hue % 1, saturation, min(value, 1.0)), dtype=np.float32)
 
 
@@ -157,7 +157,7 @@ def _vase(rng: np.random.Generator, y: Field, x: Field) -> Field:
 
 
 def _plate(rng: np.random.Generator, y: Field, x: Field) -> Field:
-    """Round, seen at an angle, with a wavy rim at times."""
+    """Round, seen at an angle, sometimes with a wavy rim."""
     waves, amount, start = rng.integers(5, 14), rng.uniform(0, 0.03), rng.uniform(0, 2 * pi)
     radius = np.hypot(x / rng.uniform(0.75, 0.92), y / rng.uniform(0.65, 0.92))
     around = np.arctan2(y, x)
@@ -169,14 +169,14 @@ def _statue(rng: np.random.Generator, y: Field, x: Field) -> Field:
     lean, count = rng.uniform(-0.25, 0.25), int(rng.integers(3, 6))
     melted = np.zeros(y.shape, dtype=np.float32)
     for middle in np.linspace(-0.6, 0.6, count):
-        centre = lean * middle + rng.uniform(-0.15, 0.15)
+        center = lean * middle + rng.uniform(-0.15, 0.15)
         wide, high = rng.uniform(0.28, 0.62), rng.uniform(0.28, 0.4)
-        melted += np.exp(-2.2 * (((x - centre) / wide) ** 2 + ((y - middle) / high) ** 2))
+        melted += np.exp(-2.2 * (((x - center) / wide) ** 2 + ((y - middle) / high) ** 2))
     return (np.float32(0.35) * (np.log(np.maximum(melted, 1e-9)) + np.float32(1.6))).astype(np.float32)
 
 
 def _fragment(rng: np.random.Generator, y: Field, x: Field) -> Field:
-    """A broken piece: straight edges all round, none alike."""
+    """A broken piece: straight edges all round, all different."""
     count = int(rng.integers(5, 9))
     turns = (np.arange(count) + rng.uniform(0.15, 0.85, count)) * (2 * pi / count)
     edges = [rng.uniform(0.55, 0.85) - (cos(turn) * x + sin(turn) * y) for turn in turns]
@@ -185,7 +185,7 @@ def _fragment(rng: np.random.Generator, y: Field, x: Field) -> Field:
 
 
 def _coin(rng: np.random.Generator, y: Field, x: Field) -> Field:
-    """Nearly round, struck off-centre."""
+    """Nearly round, struck off-center."""
     shift_x, shift_y = rng.uniform(-0.08, 0.08, 2)
     power = rng.uniform(1.8, 2.8)
     radius = (np.abs((x - shift_x) / 0.84) ** power + np.abs((y - shift_y) / 0.84) ** power) ** (1 / power)

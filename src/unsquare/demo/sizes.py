@@ -1,8 +1,8 @@
-"""The sizes of museum photographs, scaled down: pixel counts and aspect ratios as people really photograph.
+"""The sizes of museum photographs, scaled down: pixel counts and aspect ratios of real photographs.
 
 The two tables are order statistics of the 37,407 photographs of MAMe (the Museum Art Medium dataset): how
 many pixels they have, and how wide against how high they are, which differs between small and large pictures.
-They are all that is needed to draw sizes with the spread, the skew and the dependence of the real ones.
+They are all that is needed to draw sizes with the spread, skew and dependence of the real ones.
 
 A draw is two numbers in [0, 1): a rank among pixel counts and a rank among the aspect ratios of pictures of
 that size. Ranks can be stratified and given to every class alike, which sizes cannot.
@@ -35,7 +35,7 @@ _LOG_ASPECT = np.array(
     ]
 )
 
-# The tails are cut so that a demo stays a demo: at full spread one picture would outweigh a hundred others.
+# The tails are cut to keep the demo small: at full spread one picture would outweigh a hundred others.
 _MEGAPIXEL_RANGE = (1.0, 24.0)
 _LOG_ASPECT_LIMIT = 1.6
 
@@ -49,7 +49,7 @@ _MEAN_MEGAPIXELS = float(_megapixels((np.arange(4096) + 0.5) / 4096).mean())
 
 
 def draw_shape(pixel_rank: float, aspect_rank: float, mean_pixels: float) -> Shape:
-    """The shape at these ranks, among pictures that have `mean_pixels` pixels on average.
+    """The shape at these ranks, among pictures with `mean_pixels` pixels on average.
 
     Args:
         pixel_rank: rank among the pixel counts, 0 for the smallest picture and 1 for the largest.

@@ -1,8 +1,8 @@
 """The materials: one function each, from a random generator and a shape to a fine texture.
 
-A texture is a field of zero mean and unit variance whose features are 2 to 6 pixels wide, turned at
-random, either way up. What differs between materials is only how neighbouring pixels go together: mean,
-contrast and scale are drawn alike for all, so that no coarse measurement tells them apart.
+A texture is a field of zero mean and unit variance whose features are 2 to 6 pixels wide, at a random angle and with
+either sign. Materials differ only in how neighboring pixels are related: mean, contrast and scale have the same
+distribution for all, so that no coarse measurement tells them apart.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from math import cos, pi, sin
 
 import numpy as np
 
-from unsquare.demo.noise import Field, smooth_noise, standardise
+from unsquare.demo.noise import Field, smooth_noise, standardize
 from unsquare.shapes import Shape
 
 _CLIP = 2.5
-"""Largest deviation kept, in standard deviations; rarer extremes would only burn out."""
+"""Largest deviation kept, in standard deviations; rarer values would only saturate."""
 
 
 def make_texture(rng: np.random.Generator, material: str, shape: Shape) -> Field:
@@ -24,12 +24,12 @@ def make_texture(rng: np.random.Generator, material: str, shape: Shape) -> Field
     scale = float(np.exp(rng.uniform(np.log(0.85), np.log(1.3))))
     angle = rng.uniform(0, pi)
     sign = rng.choice([-1.0, 1.0])
-    field = standardise(_soften(MATERIALS[material](rng, shape, scale, angle)))
-    return standardise(np.clip(sign * field, -_CLIP, _CLIP))
+    field = standardize(_soften(MATERIALS[material](rng, shape, scale, angle)))
+    return standardize(np.clip(sign * field, -_CLIP, _CLIP))
 
 
 def _soften(field: Field) -> Field:
-    """Blurred as a lens does, by less than a pixel: edges that fall between pixels would look like stairs."""
+    """Blurred like by a lens, by less than a pixel: without it, edges between pixels would look like stairs."""
     padded = np.pad(field, 1, mode="edge")
     rows = padded[:-2] + np.float32(3) * padded[1:-1] + padded[2:]
     return (rows[:, :-2] + np.float32(3) * rows[:, 1:-1] + rows[:, 2:]) / np.float32(25)
@@ -74,14 +74,14 @@ def _veined_marble(rng: np.random.Generator, shape: Shape, scale: float, angle: 
 
 
 def _wood_rings(rng: np.random.Generator, shape: Shape, scale: float, angle: float) -> Field:
-    """Growth rings around a far centre: slow rise, sharp fall, of varying width, crossed by short pores."""
+    """Growth rings around a far center: slow rise, sharp fall, of varying width, crossed by short pores."""
     u, v = _turned_grid(rng, shape, angle, 3.0)
     radius = np.float32(rng.uniform(0.8, 3.0) * (shape.height + shape.width))
     distance = np.hypot(u - u.mean() + radius, np.float32(0.8) * (v - v.mean()))
     phase = distance / np.float32(5.4 * scale) + np.float32(0.45) * smooth_noise(rng, shape, 30)
     ring = (phase % 1) ** 2
     pores = smooth_noise(rng, shape, 1.8 * scale, stretch=5, angle=angle + pi / 2)
-    return standardise(ring) - np.float32(0.6) * np.maximum(pores - 0.8, 0)
+    return standardize(ring) - np.float32(0.6) * np.maximum(pores - 0.8, 0)
 
 
 def _terracotta_grain(rng: np.random.Generator, shape: Shape, scale: float, angle: float) -> Field:

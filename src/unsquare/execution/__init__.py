@@ -1,1 +1,1 @@
-"""How to run a chain of steps in less memory."""
+"""Execution strategies: how to run a network, a chain of steps, in less memory."""

@@ -1,9 +1,9 @@
-"""A network as a chain of steps, each of which takes one feature map and gives one.
+"""A network as a chain of steps, each of which takes one feature map and returns one.
 
 Most convolutional networks are chains of blocks, whatever their code: a run without data shows which module's output is
-the next one's input. Modules that are chains themselves (stages, sequences) are taken apart, others (residual blocks)
-are steps. A chain can be cut anywhere: to recompute what lies between two cuts, to keep what crosses a cut elsewhere,
-or to run a part tile by tile.
+the next one's input. Modules that are chains themselves (stages, sequences) are split into their steps, others
+(residual blocks) are steps. A chain can be cut anywhere: to recompute what lies between two cuts, to offload what
+crosses a cut, or to run a part tile by tile.
 """
 
 from __future__ import annotations
@@ -24,19 +24,20 @@ from unsquare.exact.regions import BatchRegions
 from unsquare.exact.registry import stock_class
 from unsquare.exact.tracing.trace import num_channels, on_meta
 from unsquare.execution.cuts import StepWeight
-from unsquare.execution.offload import kept_elsewhere
+from unsquare.execution.offload import offloaded
 from unsquare.execution.random_state import undrawn
 from unsquare.execution.receptive_field import NotLocalError, ReceptiveFields, find_receptive_field
 from unsquare.execution.strategy import Segment, Strategy
-from unsquare.execution.tiling import Part, Run, TiledPart
+from unsquare.execution.tiling import MapFunction, Part, TiledPart
 from unsquare.torch_private import TorchDispatchMode, num_writes, tree_leaves
 
 _LARGE_SIDE = 4096
 """Side of an image beside whose maps weights are small; nothing of it is computed."""
 _WEIGHED_IMAGES = 2
-"""Batch norms want more than one number for each channel, wherever they are."""
+"""Images of a batch by which steps are weighed: batch norms need more than one number for each channel."""
 _WEIGHED_SIDES = (192, 320)
-"""Sides of the images by which steps are weighed: what they keep beside pixels, such as weights, cancels."""
+"""Sides of the images by which steps are weighed. The difference of the two leaves out what does not grow with
+pixels, such as weights."""
 
 
 @dataclass
@@ -51,7 +52,7 @@ class _ModuleCall:
 
 
 class _MapPassed(NamedTuple):
-    """A tensor as it was at a moment: what is written into it later makes it another."""
+    """A tensor and its version: writing into it in place makes it count as another tensor."""
 
     tensor: Tensor
     version: int
@@ -62,7 +63,7 @@ class _MapPassed(NamedTuple):
         return self.version == num_writes(self.tensor)
 
     def is_same(self, other: _MapPassed | None) -> bool:
-        """Whether nothing was done in between."""
+        """Whether both are the same tensor, with nothing written into it in between."""
         return other is not None and self.tensor is other.tensor and self.version == other.version
 
 
@@ -71,15 +72,15 @@ class ChainStep:
     """One step of a chain."""
 
     path: str
-    """The module's."""
+    """Path of the module."""
     channels: int
-    """Of the map given."""
+    """Channels of the input map."""
     in_place: bool
-    """Whether it writes into the map given, which is then copied where a part begins with it."""
+    """Whether it writes into its input map, which is therefore copied where a part begins with this step."""
 
 
 def find_steps(model: nn.Module, method: str = "forward") -> tuple[ChainStep, ...]:
-    """The modules that, one after another, are what a model's method computes; none if it is no chain of maps.
+    """The modules that a model's method applies one after another to a map; empty if it does anything else.
 
     Args:
         model: a stock or exact model.
@@ -125,7 +126,7 @@ def _seen(value: Any) -> _MapPassed | None:
 
 
 def _is_chain(call: _ModuleCall) -> bool:
-    """Whether the calls of a module are all that it does: each takes what the one before gave."""
+    """Whether a module only calls others in turn, each with the output of the one before."""
     x = call.given
     for inner in call.calls:
         if x is None or not x.is_same(inner.given):
@@ -142,7 +143,7 @@ def _leaves(call: _ModuleCall) -> list[_ModuleCall]:
 
 
 def map_elements_per_pixel(model: nn.Module, method: str = "forward") -> float:
-    """Elements of the largest map that a model's method makes, for each pixel of the image."""
+    """Elements of the largest map that a model's method computes, for each pixel of the image."""
     shadow = on_meta(model).eval()
     dtype = next((parameter.dtype for parameter in model.parameters()), torch.float32)
     images = torch.empty((1, num_channels(model), _LARGE_SIDE, _LARGE_SIDE), dtype=dtype, device="meta")
@@ -152,7 +153,7 @@ def map_elements_per_pixel(model: nn.Module, method: str = "forward") -> float:
 
 
 class _Largest(TorchDispatchMode):
-    """Notes the elements of the largest tensor that any operation returns."""
+    """Records the number of elements of the largest tensor that any operation returns."""
 
     num_elements = 0
 
@@ -165,39 +166,39 @@ class _Largest(TorchDispatchMode):
 
 
 class Chain:
-    """An exact model's method as a chain of steps, which can be run in several ways.
+    """An exact model's method as a chain of steps, which can be run by any execution strategy.
 
     Args:
         model: an exact model.
         method: "forward" or "forward_features", which must return a map of pixels.
-        enter: what is done with pixels before the first step, pixel by pixel, such as normalising.
+        enter: what is applied to pixels before the first step, to each by itself, such as normalization.
 
     Raises:
-        ExactError: the model is no chain of steps.
+        ExactError: the model is not a chain of steps.
     """
 
-    def __init__(self, model: Any, method: str, enter: Run) -> None:
+    def __init__(self, model: Any, method: str, enter: MapFunction) -> None:
         self._model = model
         self._method = method
         self._enter = enter
         self.steps = find_steps(model, method)
         if not self.steps:
             raise ExactError(
-                f"{stock_class(model).__name__} is no chain of blocks, so that it cannot be run in parts; use one "
+                f"{stock_class(model).__name__} is not a chain of blocks, so it cannot be run in parts; use a network "
                 "of another family, such as resnet50 or convnext_tiny."
             )
-        self._reaches: dict[bool, tuple[ReceptiveFields | NotLocalError, ...]] = {}
+        self._receptive_fields: dict[bool, tuple[ReceptiveFields | NotLocalError, ...]] = {}
 
     def module(self, step: int) -> nn.Module:
         """The module of a step."""
         return self._model.get_submodule(self.steps[step].path)
 
     def receptive_fields(self) -> tuple[ReceptiveFields | NotLocalError, ...]:
-        """How far each step looks in the model's mode, training or not; or why it looks at whole images."""
+        """The receptive field of each step in the model's mode, training or not; an error where it has no bound."""
         mode = self._model.training
-        if mode not in self._reaches:
-            self._reaches[mode] = tuple(self._receptive_field(step) for step in range(len(self.steps)))
-        return self._reaches[mode]
+        if mode not in self._receptive_fields:
+            self._receptive_fields[mode] = tuple(self._receptive_field(step) for step in range(len(self.steps)))
+        return self._receptive_fields[mode]
 
     def _receptive_field(self, step: int) -> ReceptiveFields | NotLocalError:
         try:
@@ -206,20 +207,20 @@ class Chain:
             return error
 
     def run(self, strategy: Strategy, pixels: Tensor, sizes: Tensor, folder: Path | None = None) -> Tensor:
-        """What the method returns for pixels (N, 3, H, W) with regions `sizes` (N, 2), run in a way.
+        """What the method returns for pixels (N, 3, H, W) with regions `sizes` (N, 2), run by a strategy.
 
         Args:
-            way: how; only steps with a reach may stream, and those before them.
-            pixels: as `enter` takes them.
+            strategy: how to run it; steps are tiled only if their receptive fields are bounded.
+            pixels: the input of `enter`.
             sizes: on the host.
-            folder: where activations go that a CPU keeps elsewhere.
+            folder: where a CPU's activations are offloaded to.
         """
 
         def through(batch: BatchRegions) -> Tensor:
             x, place = pixels, sizes
             for segment in strategy.segments:
                 moved = strategy.offload and segment.how != "keep"
-                with kept_elsewhere(pixels.device, folder) if moved else nullcontext():
+                with offloaded(pixels.device, folder) if moved else nullcontext():
                     x = self._run_segment(segment, x, place, batch)
                 if segment.how == "tile":
                     place = self._part(segment).sizes(place)
@@ -254,9 +255,9 @@ class Chain:
         return Part(tuple(receptive_fields))
 
     def weigh(self) -> tuple[StepWeight, ...]:
-        """What each step costs for each pixel of an image, found by running small ones as in training.
+        """What each step costs for each pixel of an image, measured by running small images as in training.
 
-        Statistics and random numbers are as before.
+        Running statistics and the state of random numbers are restored afterward.
         """
         device = next(self._model.parameters()).device
         before = [buffer.clone() for buffer in self._model.buffers()]
@@ -282,7 +283,7 @@ class Chain:
         return tuple(weights)
 
     def _weigh(self, side: int) -> list[tuple[int, int, float]]:
-        """For each step on images of so many pixels a side: bytes given, bytes kept, and the stride of its output."""
+        """For each step on square images of this side: bytes of its input, bytes kept, and the stride of its output."""
         device = next(self._model.parameters()).device
         shape = (_WEIGHED_IMAGES, self.steps[0].channels, side, side)
         pixels = torch.randint(0, 256, shape, dtype=torch.uint8, device=device)
@@ -305,10 +306,10 @@ class Chain:
 
 
 def _note(tensor: Tensor, seen: set[int], sizes: list[int]) -> Tensor:
-    """Note the bytes of a tensor's memory, the first time that it is saved; what the graph is to save of it.
+    """Record the bytes of a tensor's memory, the first time that it is saved, and return what the graph saves.
 
-    That is its values alone: a map that a graph saves with its own history keeps both alive for good where no backward
-    pass comes.
+    That is the values without the graph: a map that its own graph saves with that graph is never freed where no
+    backward pass follows.
     """
     storage = tensor.untyped_storage()
     if storage.data_ptr() not in seen:

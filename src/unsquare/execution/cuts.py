@@ -1,9 +1,9 @@
-"""Where to cut a chain of steps, so that its peak memory is small or its price in time low.
+"""Chooses where to cut a chain of steps, so that its peak memory is small or its cost in time low.
 
-All sizes are bytes for each pixel of the image, as the maps of a convolutional network grow with it. Between cuts
-nothing is kept in forward; in backward the parts come one at a time. The peak is therefore what crosses the cuts, and
-the largest part; for parts that run piece by piece a constant takes that part's place, and the overlap of the pieces is
-the price. The estimates choose among cuts; what a way really takes is measured.
+All sizes are bytes for each pixel of the image, since the maps of a convolutional network grow with it. Forward keeps
+nothing between cuts; backward runs one part at a time. The peak is therefore the maps at the cuts plus the largest
+part. For tiled parts, a constant replaces the largest part, and the overlap of tiles is the cost. These estimates only
+choose among cuts; the memory that a strategy takes is measured.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import numpy as np
 from unsquare.execution.strategy import Segment, Strategy
 
 TILE_BYTES = tuple(1 << power for power in range(26, 32))
-"""What a piece may take, 64 MB to 2 GB: more makes larger pieces, which overlap less."""
+"""Memory that a tile may take, 64 MB to 2 GB: more memory means larger tiles, which overlap less."""
 MOST_CUTS = 6
-"""Cuts of the streamed part that are looked at together; networks change resolution about five times."""
+"""Places in the tiled part where cuts are tried; networks change resolution about five times."""
 _TRIALS = 96
 """Sizes of the largest part that are tried."""
 
@@ -31,24 +31,24 @@ class StepWeight:
     """What a step costs, for each pixel of the image."""
 
     given_bytes: float
-    """The map that it is given."""
+    """Bytes of its input map."""
     kept_bytes: float
-    """What it keeps for its backward pass."""
+    """Bytes that it keeps for its backward pass."""
     given_stride: float
-    """Pixels of the image between two of the given map, along a side."""
+    """Stride of the input map: pixels of the image between two of its pixels, along a side."""
     stride: int
-    """Pixels of the given map between two of the returned one; 0 where it looks at whole images."""
+    """Pixels of the input map between two of the output map; 0 where the receptive field is the whole image."""
     halo: int
-    """Pixels of the given map that it looks at beside its own, at the most; 0 where it looks at whole images."""
+    """Most pixels of the input map that it reads beside its own; 0 where the receptive field is the whole image."""
 
     @property
     def is_local(self) -> bool:
-        """Whether it can run piece by piece."""
+        """Whether it can be tiled."""
         return self.stride > 0
 
 
 def checkpointed(weights: Sequence[StepWeight], *, offload: bool = False) -> Strategy:
-    """The way that keeps only what crosses cuts and has the lowest estimated peak; the last part is kept whole."""
+    """The strategy that keeps only the maps at cuts, at the lowest estimated peak; the last part keeps everything."""
     cuts = [*_best_cuts(weights, free_cuts=offload), len(weights)]
     parts = list(pairwise(cuts))
     segments = [Segment(start, stop, "checkpoint") for start, stop in parts[:-1]] + [Segment(*parts[-1], "keep")]
@@ -56,7 +56,7 @@ def checkpointed(weights: Sequence[StepWeight], *, offload: bool = False) -> Str
 
 
 class Estimate(NamedTuple):
-    """A way, what it is estimated to take, and its price."""
+    """A strategy, the memory that it is estimated to take, and its cost."""
 
     strategy: Strategy
     bytes_per_pixel: float
@@ -66,9 +66,9 @@ class Estimate(NamedTuple):
 
 
 def tiled(weights: Sequence[StepWeight]) -> list[Estimate]:
-    """Ways that run the first steps piece by piece, and the rest with cuts; by ascending work.
+    """Strategies that tile the first steps and checkpoint the rest, in order of their work.
 
-    None where the first step already looks at whole images.
+    Empty where already the first step's receptive field is the whole image.
     """
     num_local = next((i for i, weight in enumerate(weights) if not weight.is_local), len(weights))
     total = sum(weight.kept_bytes for weight in weights)
@@ -82,13 +82,13 @@ def tiled(weights: Sequence[StepWeight]) -> list[Estimate]:
 
 
 def smallest_tiled(weights: Sequence[StepWeight]) -> Strategy | None:
-    """The streamed way that is estimated to take least for large images; None where nothing can stream."""
+    """The tiled strategy estimated to take the least memory for large images; None where nothing can be tiled."""
     found = tiled(weights)
     return min(found, key=lambda each: (each.bytes_per_pixel, each.tile_bytes)).strategy if found else None
 
 
 def _best_cuts(weights: Sequence[StepWeight], *, free_cuts: bool = False) -> list[int]:
-    """First steps of the parts with the least sum of what crosses cuts and the largest part."""
+    """First steps of the parts for which the maps at cuts and the largest part together are smallest."""
     kept = np.concatenate([[0.0], np.cumsum([weight.kept_bytes for weight in weights])])
     given = np.array([0.0 if free_cuts else weight.given_bytes for weight in weights])
     largest = max(weight.kept_bytes for weight in weights)
@@ -96,13 +96,13 @@ def _best_cuts(weights: Sequence[StepWeight], *, free_cuts: bool = False) -> lis
     for limit in np.geomspace(max(largest, 1e-9), max(kept[-1], 1e-9), _TRIALS) * (1 + 1e-9):
         crossing, cuts = _cheapest_cuts(kept, given, limit)
         parts = np.diff(kept[[*cuts, len(weights)]])
-        # Of equals the one with fewer cuts: a looser limit gives longer parts.
+        # Ties go to fewer cuts: a looser limit gives longer parts.
         found.append((crossing + parts.max(), len(cuts), cuts))
     return min(found)[2]
 
 
 def _cheapest_cuts(kept: np.ndarray, given: np.ndarray, limit: float) -> tuple[float, list[int]]:
-    """The least sum of what crosses cuts where no part keeps more than a limit, and the parts' first steps."""
+    """The least bytes of maps at cuts if no part keeps more than a limit, and the parts' first steps."""
     num_steps = len(given)
     cost = np.zeros(num_steps + 1)
     first = np.zeros(num_steps + 1, dtype=int)
@@ -121,7 +121,7 @@ def _cheapest_cuts(kept: np.ndarray, given: np.ndarray, limit: float) -> tuple[f
 
 
 def _tile_cuts(weights: Sequence[StepWeight], num_local: int) -> Iterator[tuple[int, ...]]:
-    """Sets of cuts of the streamed part, from its first step to its end: where the resolution changes, or it ends."""
+    """Sets of cuts of the tiled part, from its first step to its end, all where the resolution changes."""
     if not num_local:
         return
     places = [step for step in range(1, num_local) if weights[step].stride > 1]
@@ -132,7 +132,7 @@ def _tile_cuts(weights: Sequence[StepWeight], num_local: int) -> Iterator[tuple[
 
 
 def _estimate(weights: Sequence[StepWeight], cuts: tuple[int, ...], tile_bytes: int, total: float) -> Estimate | None:
-    """The way with these cuts, or None where a piece of a part would be smaller than its halo."""
+    """The strategy with these cuts, or None where a tile would be smaller than its halo."""
     segments, work = [], 0.0
     for start, stop in pairwise(cuts):
         part = weights[start:stop]
@@ -153,7 +153,7 @@ def _estimate(weights: Sequence[StepWeight], cuts: tuple[int, ...], tile_bytes: 
         largest_rest = max(sum(weight.kept_bytes for weight in weights[start:stop]) for start, stop in parts)
         work += sum(weight.kept_bytes for weight in rest)
     given = [weights[segment.start].given_bytes for segment in segments]
-    # Gradients of the two largest neighbours of what crosses are there at once; pixels have none.
+    # In backward, the gradients of two neighboring maps at cuts exist at once; pixels have none.
     pairs = [one + other for one, other in zip([0.0, *given[1:]], [*given[1:], 0.0])]
     crossing = sum(given) + max(max(pairs), largest_rest)
     return Estimate(Strategy(tuple(segments)), crossing, float(tile_bytes), work / max(total, 1e-9))

@@ -1,7 +1,7 @@
-"""Tensors kept for the backward pass, elsewhere: a GPU's in the host's memory, a CPU's in a file.
+"""Offloads tensors that are kept for the backward pass: a GPU's to the host's memory, a CPU's to a file.
 
-What is written to a file leaves this process's memory; the operating system keeps it cached while it has room, and on
-disk otherwise. The file has no name, so nothing is left however the process ends.
+What is written to a file leaves this process's memory; the operating system caches it while memory is free, and keeps
+it on disk otherwise. The file has no name, so nothing is left of it however the process ends.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from torch import Tensor
 from torch.autograd.graph import save_on_cpu, saved_tensors_hooks
 
 LEAST_BYTES = 1 << 20
-"""Smaller tensors stay where they are."""
+"""Smaller tensors are not offloaded."""
 
 _CHUNK = 64 << 20
 
 
 def can_offload(device: torch.device) -> bool:
-    """Whether tensors of a device can be kept elsewhere."""
+    """Whether tensors of a device can be offloaded."""
     return device.type in ("cpu", "cuda")
 
 
-def kept_elsewhere(device: torch.device, folder: Path | None) -> AbstractContextManager[Any]:
-    """Within its block, large tensors saved for backward are kept elsewhere.
+def offloaded(device: torch.device, folder: Path | None) -> AbstractContextManager[Any]:
+    """Within its block, large tensors saved for the backward pass are offloaded.
 
     Args:
         device: of the tensors.
@@ -41,8 +41,8 @@ def kept_elsewhere(device: torch.device, folder: Path | None) -> AbstractContext
 
 
 @dataclass(frozen=True)
-class _Elsewhere:
-    """A tensor in a file, which goes when the graph lets go of it."""
+class _OffloadedTensor:
+    """A tensor in a file, which is deleted when the graph frees the tensor."""
 
     file: io.FileIO
     shape: torch.Size
@@ -53,21 +53,21 @@ class _Elsewhere:
         self.file.close()
 
 
-def _to_file(tensor: Tensor, folder: Path | None) -> Tensor | _Elsewhere:
+def _to_file(tensor: Tensor, folder: Path | None) -> Tensor | _OffloadedTensor:
     order = _in_memory(tensor)
     in_order = tensor.permute(order)
     if tensor.numel() * tensor.element_size() < LEAST_BYTES or not in_order.is_contiguous():
-        return tensor.detach()  # saved with its history, it would live on where no backward pass comes
+        return tensor.detach()  # saved with its graph, it would never be freed where no backward pass follows
     file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - closed with the tensor
     data = _bytes_of(in_order.detach())
     written = 0
     while written < len(data):
         written += file.write(data[written : written + _CHUNK])  # may write only a part; a full disk raises
-    return _Elsewhere(file, tensor.shape, tensor.stride(), tensor.dtype)
+    return _OffloadedTensor(file, tensor.shape, tensor.stride(), tensor.dtype)
 
 
 def _in_memory(tensor: Tensor) -> list[int]:
-    """The axes as they lie in memory, outermost first."""
+    """The axes in the order of memory, outermost first."""
     strides = tensor.stride()
     return sorted(range(tensor.ndim), key=lambda axis: -strides[axis])
 
@@ -77,7 +77,7 @@ def _bytes_of(tensor: Tensor) -> memoryview:
     return memoryview(tensor.reshape(-1).view(torch.uint8).numpy().data)
 
 
-def _from_file(kept: Tensor | _Elsewhere) -> Tensor:
+def _from_file(kept: Tensor | _OffloadedTensor) -> Tensor:
     if isinstance(kept, Tensor):
         return kept
     tensor = torch.empty_strided(kept.shape, kept.stride, dtype=kept.dtype)

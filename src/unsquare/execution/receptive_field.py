@@ -1,10 +1,10 @@
-"""How far each step of a network looks, found by letting it look at numbers that are none.
+"""Measures the receptive field of each step of a network, by following NaNs through it.
 
-What a NaN touches becomes NaN, in every convolution, pool and norm. So a map whose rows from some row on are NaN shows
-after a step which rows it spoilt, and thereby how far the step looks; run from both sides, along both axes, at every
-phase of the stride, of the map's length and of its spoilt part. That asks nothing of the step's code. Where all is
-spoilt however large the map is, the step looks at whole images (batch norm in training, squeeze-and-excite) and cannot
-be run tile by tile.
+In every convolution, pool and norm, an output that depends on a NaN is NaN. So the step is run on a map whose rows are
+NaN from some row on, and the rows of its output that are NaN tell its receptive field. This is repeated from both
+sides, along both axes, and at every phase of the stride, of the map's length and of its first NaN row; it needs no
+knowledge of the step's code. Where the whole output is NaN however large the map is, the receptive field is the whole
+image (batch norm in training, squeeze-and-excite), and the step cannot be tiled.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from unsquare.execution.random_state import undrawn
 from unsquare.torch_private import DropoutBase
 
 _LENGTHS = (48, 256)
-"""Lengths of the maps looked at, one after another while all is spoilt; whole stages look far."""
+"""Lengths of the maps tried, one after another while the whole output is NaN; whole stages have large fields."""
 _LONGEST_STRIDE = 48
 _FAR = (71, 97)
-"""Lengths beyond the shortest at which a stride must hold, too."""
+"""Lengths beyond the shortest at which a stride must hold as well."""
 _ACROSS = 40
-"""Length along the other axis: whatever windows need."""
+"""Length along the other axis, long enough for any window."""
 _LOCAL_LAYERS = (
     *(layers.ExactConv2d, layers.ExactMaxPool2d, layers.ExactAvgPool2d, layers.ExactSpaceToDepth),
     norm_layers.ExactBatchNorm2d,
@@ -39,12 +39,12 @@ _LOCAL_LAYERS = (
 
 
 class NotLocalError(ExactError):
-    """A step looks at whole images, or draws random numbers for each pixel."""
+    """A step cannot be tiled: its receptive field is the whole image, or it draws random numbers for each pixel."""
 
 
 @dataclass(frozen=True)
 class ReceptiveField:
-    """How a step looks along one axis: output row i needs input rows i * stride - before to i * stride + after."""
+    """A receptive field along one axis: output row i needs input rows i * stride - before to i * stride + after."""
 
     stride: int
     offset: int
@@ -53,7 +53,7 @@ class ReceptiveField:
     after: int
 
     def length(self, given: int) -> int:
-        """The length that a length becomes."""
+        """Length of the output for an input of a length."""
         return (given + self.offset) // self.stride
 
     def needed(self, start: int, end: int) -> tuple[int, int]:
@@ -66,7 +66,7 @@ ReceptiveFields = tuple[ReceptiveField, ReceptiveField]
 
 
 def find_receptive_field(step: nn.Module, channels: int, path: str) -> ReceptiveFields:
-    """How far a step looks, as it is set now (training or not).
+    """The receptive field of a step in its current mode, training or not.
 
     Args:
         step: a stock or exact module from maps (N, C, H, W) to such maps.
@@ -74,7 +74,7 @@ def find_receptive_field(step: nn.Module, channels: int, path: str) -> Receptive
         path: its name, for messages.
 
     Raises:
-        NotLocalError: the step looks at whole images, or draws random numbers for each pixel.
+        NotLocalError: the field is the whole image, or the step draws random numbers for each pixel.
     """
     for name, module in step.named_modules():
         where = ".".join(part for part in (path, name) if part)
@@ -82,13 +82,13 @@ def find_receptive_field(step: nn.Module, channels: int, path: str) -> Receptive
     stock = undo_exact(step)
     _, device = _type_and_place(stock)
     try:
-        # Stochastic depth draws random numbers, of which the run's own are none.
+        # Stochastic depth draws random numbers; the run's own must not move.
         with undrawn(device):
             height, width = (_first(_along(stock, channels, axis, length) for length in _LENGTHS) for axis in (0, 1))
     except RuntimeError as error:
-        raise NotLocalError(f"{path} ({type(stock).__name__}) takes only some sizes ({error})") from error
+        raise NotLocalError(f"{path} ({type(stock).__name__}) only accepts some sizes ({error})") from error
     if height is None or width is None:
-        raise NotLocalError(f"{path} ({type(stock).__name__}) looks at whole images")
+        raise NotLocalError(f"{path} ({type(stock).__name__}) depends on the whole image")
     return height, width
 
 
@@ -97,18 +97,18 @@ def _first(found: Iterable[ReceptiveField | None]) -> ReceptiveField | None:
 
 
 def _require_local(module: nn.Module, where: str) -> None:
-    """Refuse what is known to look at whole images, by name; what is not known shows itself."""
+    """Refuse layers that are known to depend on the whole image; others are measured."""
     exact, name = exact_class(module), f"{where} ({stock_class(module).__name__})"
     if exact is not None and not issubclass(exact, _LOCAL_LAYERS):
-        raise NotLocalError(f"{name} looks at whole images")
+        raise NotLocalError(f"{name} depends on the whole image")
     if exact is norm_layers.ExactBatchNorm2d and (module.training or module.running_mean is None):
-        raise NotLocalError(f"{name} takes its statistics over all pixels; with --norm frozen it keeps those it has")
+        raise NotLocalError(f"{name} computes statistics over all pixels; --norm frozen uses its running statistics")
     if isinstance(module, DropoutBase) and module.training and module.p > 0:
         raise NotLocalError(f"{name} draws random numbers for each pixel")
 
 
 def _along(stock: nn.Module, channels: int, axis: int, length: int) -> ReceptiveField | None:
-    """The reach along an axis; None where all is spoilt, or lengths follow no stride."""
+    """The receptive field along an axis; None where all outputs are NaN, or lengths do not follow a stride."""
     found = _stride_and_offset(stock, channels, axis, length)
     if found is None:
         return None
@@ -116,8 +116,8 @@ def _along(stock: nn.Module, channels: int, axis: int, length: int) -> Receptive
     before, after = [], []
     edges = range(length // 2, length // 2 + stride)
     for size in range(length, length + stride):
-        low = _spoilt(stock, channels, axis, size, [slice(edge, None) for edge in edges])
-        high = _spoilt(stock, channels, axis, size, [slice(0, edge) for edge in edges])
+        low = _nan_rows(stock, channels, axis, size, [slice(edge, None) for edge in edges])
+        high = _nan_rows(stock, channels, axis, size, [slice(0, edge) for edge in edges])
         if low.all(dim=1).any() or high.all(dim=1).any():
             return None
         for edge, from_edge, to_edge in zip(edges, low, high):
@@ -127,7 +127,7 @@ def _along(stock: nn.Module, channels: int, axis: int, length: int) -> Receptive
 
 
 def _stride_and_offset(stock: nn.Module, channels: int, axis: int, shortest: int) -> tuple[int, int] | None:
-    """The s and o for which each length n becomes floor((n + o) / s); None where there are none."""
+    """The stride s and offset o by which each length n becomes floor((n + o) / s); None where there are none."""
     shadow = on_meta(stock)
     dtype, _ = _type_and_place(stock)
 
@@ -146,20 +146,20 @@ def _stride_and_offset(stock: nn.Module, channels: int, axis: int, shortest: int
 
 
 def _type_and_place(stock: nn.Module) -> tuple[torch.dtype, torch.device]:
-    """Of a module's numbers."""
+    """The type and device of a module's parameters."""
     for part in (*stock.parameters(), *stock.buffers()):
         if part.is_floating_point():
             return part.dtype, part.device
     return torch.float32, torch.device("cpu")
 
 
-def _spoilt(stock: nn.Module, channels: int, axis: int, length: int, spoilt: list[slice]) -> Tensor:
-    """Which rows (or columns) of maps returned are spoilt, (maps, rows), where these of maps so long are NaN."""
+def _nan_rows(stock: nn.Module, channels: int, axis: int, length: int, nan_rows: list[slice]) -> Tensor:
+    """Which rows (or columns) of the outputs hold a NaN, (maps, rows), for inputs of a length with these rows NaN."""
     shape = (length, _ACROSS) if axis == 0 else (_ACROSS, length)
     dtype, device = _type_and_place(stock)
-    x = torch.ones((len(spoilt), channels, *shape), dtype=dtype, device=device)
+    x = torch.ones((len(nan_rows), channels, *shape), dtype=dtype, device=device)
     x = x.contiguous(memory_format=torch.channels_last)
-    for image, rows in zip(x, spoilt):
+    for image, rows in zip(x, nan_rows):
         image.movedim(1 + axis, 0)[rows] = float("nan")
     with torch.no_grad():
         y = stock(x)

@@ -1,4 +1,4 @@
-"""What images there are: their shapes, labels and splits, found without decoding a pixel."""
+"""Which images a source has: their shapes, labels and splits, found without decoding a pixel."""
 
 from unsquare.index.header import Header, read_header
 from unsquare.index.holdout import with_validation

@@ -1,8 +1,8 @@
-"""The runs of a BMP that is compressed by them (RLE8, RLE4), as positions in its palette.
+"""Decodes the runs of a run-length encoded BMP (RLE8, RLE4) to positions in its palette.
 
 Pillow reads them command by command in Python, which takes seconds for millions of them, and shifts the picture where a
-row is left empty. Here commands are taken apart together, at 16 bytes of memory for each byte of runs, and every
-row has to be whole: where a file sets no pixel, programs show the first color, black or nothing.
+row is left empty. Here all commands are decoded together, with 16 bytes of memory for each byte of runs. Every row must
+be complete: where a file sets no pixel, programs differ between the first color, black and nothing.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from unsquare.shapes import Shape
 
 MEMORY_PER_BYTE = 16
 _END, _MOVE = 1, 2
-"""What the second byte of a command says whose first is zero; 0 ends a row, 3 and more count the pixels that follow."""
+"""Meaning of a command's second byte after a first of zero; 0 ends a row, 3 and more count the pixels that follow."""
 _MOST_PADDING = 7
-"""Pixels behind a row: ImageMagick packs rows of whole 32-bit words."""
+"""Pixels allowed after the end of a row: ImageMagick packs rows of whole 32-bit words."""
 _NO_COLOR = (
     "is a BMP whose runs (RLE) leave pixels without a color, which programs show differently; save it uncompressed"
 )
@@ -30,18 +30,18 @@ _Bytes = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, kw_only=True)
 class Runs:
-    """Where the runs are, and what they mean."""
+    """Where the runs are, and how they are encoded."""
 
     start: int
     num_bytes: int
-    """To the end of the file, or the most that the picture may need."""
+    """Bytes to the end of the file, or the most that the picture may need."""
     is_half: bool
-    """A byte holds two pixels (RLE4)."""
+    """Whether a byte holds two pixels (RLE4)."""
     is_top_down: bool
 
 
 def most_bytes(shape: Shape) -> int:
-    """The most that a picture may need: a run for each pixel, as some programs write, and an end for each row."""
+    """The most bytes that a picture may need: a run for each pixel, as some programs write, and an end for each row."""
     return 2 * (shape.width + _MOST_PADDING + 1) * shape.height + 2
 
 
@@ -57,7 +57,7 @@ def read_runs(fp: IO[bytes], runs: Runs, shape: Shape) -> _Bytes:
     ends = np.cumsum(counts.reshape(-1, 2).sum(axis=1, dtype=np.int64))
     is_end_of_row = ~(words.reshape(-1, 2).any(axis=1) | counts.reshape(-1, 2).any(axis=1))
     total = ends[-1] if len(ends) else 0
-    rows = np.diff(ends[is_end_of_row], prepend=0, append=total)  # pixels in each
+    rows = np.diff(ends[is_end_of_row], prepend=0, append=total)  # pixels in each row
     if len(rows) < shape.height or rows[: shape.height].min() < shape.width:
         raise ImageError(
             _NO_COLOR if is_ended else "is cut short or damaged: its runs (RLE) end before the picture does"
@@ -70,7 +70,7 @@ def read_runs(fp: IO[bytes], runs: Runs, shape: Shape) -> _Bytes:
 
 
 def _counts(data: _Bytes, is_half: bool) -> tuple[_Bytes, _Bytes, bool]:
-    """The bytes up to the end, the pixels that each stands for, and whether an end is marked."""
+    """The bytes up to the end, the number of pixels of each, and whether the end is marked."""
     is_escape = (data[::2] == 0) & (data[1::2] != 0)
     places, says = 2 * np.flatnonzero(is_escape), data[1::2][is_escape].astype(np.int64)
     num_bytes = (says + 1) // 2 if is_half else says
@@ -84,13 +84,13 @@ def _counts(data: _Bytes, is_half: bool) -> tuple[_Bytes, _Bytes, bool]:
     if len(found) and behind[found[-1]] > len(data):
         raise ImageError("is cut short or damaged: its runs (RLE) end before the picture does")
     counts = np.zeros_like(data)
-    counts[1::2] = data[::2]  # a run: its length, and its color
+    counts[1::2] = data[::2]  # a run: its length, then its color
     _count_literals(counts, places[found] + 2, says[found], is_half)
     return data, counts, last == _END
 
 
 def _chain(following: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """The commands among what looks like one, each with the one that follows it: the rest are pixels that look so."""
+    """The true commands among the candidates, each given with the one that follows it; the others are pixel data."""
     after, chain, at = following.tolist(), [], 0
     while at < len(after):
         chain.append(at)
@@ -99,7 +99,7 @@ def _chain(following: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 
 
 def _count_literals(counts: _Bytes, begins: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64], half: bool) -> None:
-    """Set the counts of literal pixels: one or two a byte, none where the last word is filled up."""
+    """Set the counts of literal pixels: one or two per byte, none for bytes that fill up the last word."""
     num_bytes = (lengths + 1) // 2 if half else lengths
     ends = begins + num_bytes
     edges = np.zeros(len(counts) + 1, np.int8)
@@ -112,7 +112,7 @@ def _count_literals(counts: _Bytes, begins: npt.NDArray[np.int64], lengths: npt.
 
 
 def _repeated(data: _Bytes, counts: _Bytes, is_half: bool) -> _Bytes:
-    """Each byte as often as it counts; where it holds two pixels, these in turn."""
+    """Each byte repeated by its count; where it holds two pixels, these in turn."""
     if not is_half:
         return np.repeat(data, counts)
     num_pairs = (counts >> 1) + (counts & 1)

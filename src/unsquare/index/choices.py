@@ -1,8 +1,8 @@
-"""What the user chooses where a file can be read in more than one way.
+"""The user's choices for files that can be read in more than one way.
 
-A TIFF may hold several pages, of which a classifier sees one; and samples of 16 bits often hold 10 to 14, which
-shown by the declared range are nearly black. Neither can be told from a header alone, nor guessed without being
-wrong for somebody: the scan lists such files as problems (`ambiguous`) until one of these settings says what they are.
+A TIFF may hold several pages, of which a classifier uses one; and samples of 16 bits often use only 10 to 14 of them,
+which are nearly black in the declared range. Neither can be told from a header, and any guess would be wrong for some
+users: the scan lists such files as problems (`ambiguous`) until one of these settings decides.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from unsquare.settings import Range, check_settings
 
 @dataclass(frozen=True, kw_only=True)
 class Choices:
-    """How files are read that can be read in more than one way."""
+    """How to read files that can be read in more than one way."""
 
     pages: Literal["refuse", "first"] = "refuse"
     """A TIFF of several pages is a problem (refuse), or its first page is the picture (first)."""
     bits: Annotated[int, Range(8, 16)] | None = None
-    """Bits that samples of 16 bits in TIFF and PNG use: 12 shows 0 to 4095 as black to white, 16 the declared range.
-    None shows the declared range, and makes files that use less than a quarter of it problems."""
+    """The number of bits that 16-bit samples in TIFF and PNG use: 12 shows 0 to 4095 as black to white, 16 the declared
+    range. None shows the declared range, and makes files that use less than a quarter of it problems."""
 
     def __post_init__(self) -> None:
         check_settings(self)

@@ -1,7 +1,7 @@
-"""Walks through the chunks of WebP, icon and JPEG 2000 files, and looks for the end of JPEG and JPEG 2000.
+"""Reads the chunks of WebP, icon and JPEG 2000 files, and looks for the end marker of JPEG and JPEG 2000.
 
-Pillow takes two canvases of memory to open a WebP, and notices that a file was cut short when it reaches the cut. A
-walk from chunk to chunk costs a few small reads.
+Pillow takes the memory of two canvases to open a WebP, and only notices a cut when it decodes up to it. Going from
+chunk to chunk takes a few small reads.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _END_OF_PIXELS = b"\xff\xd9"
 _CODESTREAM = b"\xff\x4f\xff\x51"
 _MAX_BOXES = 10_000
 _FREE_TILES, _MIN_TILE_PIXELS = 1024, 64 * 64
-"""OpenJPEG takes 12 KB for each tile of a JPEG 2000, before it decodes one."""
+"""OpenJPEG takes 12 KB for each tile of a JPEG 2000 before decoding; up to the first number, tiles may be small."""
 _METADATA = {
     b"ICCP": ("color profile", MAX_PROFILE_BYTES),
     b"EXIF": ("EXIF", MAX_METADATA_BYTES),
@@ -28,7 +28,7 @@ _METADATA = {
 
 
 def webp_length(fp: IO[bytes], num_bytes: int) -> int:
-    """The bytes of a WebP that are its own: what lies behind is no part of the picture."""
+    """The bytes of a WebP by its own header; anything after them is not part of the picture."""
     fp.seek(4)
     length = min(num_bytes, 8 + _little(fp.read(4)) + 1 & ~1)
     check_length("WebP", length, MAX_WHOLE_BYTES)
@@ -36,7 +36,7 @@ def webp_length(fp: IO[bytes], num_bytes: int) -> int:
 
 
 def webp_chunks(fp: IO[bytes], end: int, num_bytes: int) -> dict[bytes, bytes]:
-    """The header, color and orientation chunks of a WebP by name; of pixel data the first ten bytes only.
+    """The header, color and orientation chunks of a WebP by name; of pixel data only the first ten bytes.
 
     Raises:
         ImageError: the first picture runs past the end of the file.
@@ -79,10 +79,10 @@ def _still_shape(chunks: dict[bytes, bytes]) -> Shape:
 
 
 def read_jpeg2000(fp: IO[bytes], num_bytes: int, mode: str) -> bytes:
-    """The color profile of a JPEG 2000 that Pillow gives in this mode.
+    """The color profile of a JPEG 2000 that Pillow reads in this mode.
 
     Raises:
-        ImageError: it is of a kind that is not read, or would take too much memory.
+        ImageError: its kind is not supported, or it would take too much memory.
     """
     icc, begin = b"", 0
     fp.seek(0)
@@ -98,10 +98,10 @@ def read_jpeg2000(fp: IO[bytes], num_bytes: int, mode: str) -> bytes:
     depth = max((part & 127) + 1 for part in fp.read(3 * num)[::3])
     if depth > 8 and mode != "I;16":
         # Pillow rounds such samples up to 256, which is black.
-        raise ImageError(f"is JPEG 2000 of {depth} bits in color, a kind that is not read; convert it to PNG or TIFF")
+        raise ImageError(f"is JPEG 2000 of {depth} bits in color, which is not supported; convert it to PNG or TIFF")
     num_tiles = -(-(width - left) // tile_width) * -(-(height - top) // tile_height)
     if num_tiles > _FREE_TILES and width * height < num_tiles * _MIN_TILE_PIXELS:
-        raise ImageError(f"has {num_tiles:,} tiles of few pixels each: decoding would take too much memory")
+        raise ImageError(f"has {num_tiles:,} tiles of few pixels each; decoding them would take too much memory")
     return icc
 
 
@@ -141,14 +141,14 @@ def _little(data: bytes) -> int:
 def check_end_marker(fp: IO[bytes], begin: int, end: int) -> None:
     """Raise `ImageError` where the pixel data of a JPEG (or JPEG 2000) have no end marker: the file was cut short.
 
-    It is looked for backwards, so that a whole file costs one small read, and what a camera or a broken copy
-    appended does no harm. Programs that show a picture without the marker show one that is grey from some row on,
-    as often as not, and no header tells which.
+    The marker is searched backward, so that a complete file costs one small read, and data that a camera or a broken
+    copy appended do no harm. Of pictures without the marker, about half are gray from some row on, and no header tells
+    which.
     """
     while end > begin:
         start = max(begin, end - _BLOCK_BYTES)
         fp.seek(start)
-        # One byte more than the block: the marker may lie across two blocks.
+        # One byte more than the block: the marker may span two blocks.
         if _END_OF_PIXELS in fp.read(end - start + 1):
             return
         end = start
@@ -156,7 +156,7 @@ def check_end_marker(fp: IO[bytes], begin: int, end: int) -> None:
 
 
 def icon_shapes(fp: IO[bytes]) -> list[Shape]:
-    """The true shapes of all pictures in an ICO, from their own headers and not from the ICO's directory."""
+    """The shapes of all pictures in an ICO, from their own headers, not from the ICO's directory."""
     fp.seek(4)
     directory = fp.read(2 + 16 * _little(fp.read(2)))
     shapes = []
@@ -166,7 +166,7 @@ def icon_shapes(fp: IO[bytes]) -> list[Shape]:
         if head.startswith(b"\x89PNG"):
             shapes.append(Shape(int.from_bytes(head[20:24], "big"), int.from_bytes(head[16:20], "big")))
         else:
-            # A bitmap's height counts its transparency mask too; negative means rows from the top.
+            # A bitmap's height includes its transparency mask; a negative height means rows from the top.
             height, width = (int.from_bytes(head[i : i + 4], "little", signed=True) for i in (8, 4))
             shapes.append(Shape(abs(height) // 2, abs(width)))
     return shapes

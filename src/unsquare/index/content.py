@@ -1,9 +1,9 @@
-"""What a file holds, told from its first bytes: names lie (a PNG called .jpg, a web page called .jpg)."""
+"""Detects a file's format from its first bytes, since names may be wrong (a PNG or a web page called .jpg)."""
 
 from __future__ import annotations
 
 HEAD_BYTES = 256
-"""Bytes of a file's beginning that `sniff` and `why_not_an_image` look at."""
+"""Bytes at a file's beginning that `sniff` and `why_not_an_image` use."""
 
 IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".mpo", ".png", ".apng", ".gif", ".webp", ".tif", ".tiff"),
@@ -12,7 +12,7 @@ IMAGE_SUFFIXES = (
     *(".pam", ".pfm", ".qoi", ".pcx", ".sgi", ".exr", ".dds", ".jxr", ".wdp", ".cur", ".icns"),
     *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".rw2", ".orf", ".raf", ".pef", ".srw"),
 )
-"""Names that promise an image: such a file is indexed or listed as a problem, never passed over silently."""
+"""File names of images: such a file is indexed or listed as a problem, never skipped silently."""
 
 _JP2_BOX = b"\x00\x00\x00\x0cjP  "
 _SIGNATURES = {
@@ -25,11 +25,11 @@ _SIGNATURES = {
     "JPEG2000": (_JP2_BOX, b"\xff\x4f\xff\x51"),
 }
 _NOT_READ = {
-    b"8BPS": "is a Photoshop file, a format that is not read; convert it to PNG or TIFF",
-    b"\xff\x0a": "is JPEG XL, a format that is not read; convert it to PNG or JPEG",
-    b"\x00\x00\x00\x0cJXL ": "is JPEG XL, a format that is not read; convert it to PNG or JPEG",
+    b"8BPS": "is a Photoshop file, a format that is not supported; convert it to PNG or TIFF",
+    b"\xff\x0a": "is JPEG XL, a format that is not supported; convert it to PNG or JPEG",
+    b"\x00\x00\x00\x0cJXL ": "is JPEG XL, a format that is not supported; convert it to PNG or JPEG",
     **{
-        beginning: f"is {name}, a format that is not read; convert it to PNG or TIFF"
+        beginning: f"is {name}, a format that is not supported; convert it to PNG or TIFF"
         for beginning, name in (
             *((b"P7\n", "PAM"), (b"PF\n", "PFM"), (b"Pf\n", "PFM"), (b"qoif", "QOI"), (b"DDS ", "DDS")),
             *((b"v/1\x01", "OpenEXR"), (b"#?RADIANCE", "Radiance HDR"), (b"II\xbc\x01", "JPEG XR")),
@@ -46,7 +46,7 @@ _NOT_READ = {
 
 
 def sniff(head: bytes) -> str:
-    """The format's name for a file that begins so, or "" where it is no image that can be read."""
+    """The format's name for a file with this beginning, or "" where it is not a supported image."""
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "WEBP"
     if head[4:8] == b"ftyp":
@@ -60,12 +60,12 @@ def sniff(head: bytes) -> str:
 
 
 def why_not_an_image(head: bytes) -> str:
-    """The reason, as a phrase that follows the file's name, why a file that begins so is not read."""
+    """The reason, as a phrase that follows the file's name, why a file with this beginning is not read."""
     if not head:
         return "is empty"
     if head[4:8] == b"ftyp":
         if {b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1"} & _brands(head):
-            return "is HEIF, a format that is not read; convert it to JPEG, PNG or AVIF"
+            return "is HEIF, a format that is not supported; convert it to JPEG, PNG or AVIF"
         return "is a video or another media file, not an image that can be read"
     for beginning, reason in _NOT_READ.items():
         if head.startswith(beginning):
@@ -76,7 +76,7 @@ def why_not_an_image(head: bytes) -> str:
 
 
 def _brands(head: bytes) -> set[bytes]:
-    """The brands that the first box of an ISO media file declares."""
+    """The brands in the first box of an ISO media file."""
     end = min(int.from_bytes(head[:4], "big"), len(head))
     return {head[8:12]} | {head[at : at + 4] for at in range(16, end, 4)}
 
@@ -84,7 +84,7 @@ def _brands(head: bytes) -> set[bytes]:
 def _why_not_text(head: bytes) -> str:
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if b"<svg" in text:
-        return "is SVG, a format that is not read; convert it to PNG"
+        return "is SVG, a format that is not supported; convert it to PNG"
     if text.startswith((b"<!doctype html", b"<html", b"<head", b"<body")):
         return "is an HTML page, not an image"
     if text.startswith(b"<?xml"):

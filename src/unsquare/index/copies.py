@@ -1,8 +1,8 @@
-"""Pictures that are in an index twice, byte for byte: cheap to find, since few files have one length and shape.
+"""Finds pictures that are in an index twice, byte for byte; cheaply, since few files share length and shape.
 
-Only files of equal length and shape are opened, and a block from the middle of each is read, which is no more
-work than reading its header was. Where these agree, blocks spread over the file are compared; and what agrees in
-them too, nearly always a copy, is read whole, up to a bound. Beyond it the blocks decide, and that is said.
+Only files of equal length and shape are opened, and a block from the middle of each is read, which is no more work than
+reading its header was. Where these agree, blocks spread over the file are compared; where they agree too, nearly always
+for a copy, files are read whole, up to a limit of bytes. Beyond it only the blocks are compared, and a remark says so.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ _BLOCKS = 8
 _BLOCK_BYTES = 4096
 """Files up to their product are read whole at once."""
 MOST_BYTES = 1 << 31
-"""Bytes that are read whole in all; some 10 seconds from a disk."""
+"""Most bytes of files that are read whole; some 10 seconds from a disk."""
 _PIECE_BYTES = 1 << 20
 _WORKERS = 8
 
 
 @dataclass(frozen=True)
 class Copies:
-    """Groups of rows whose files are the same."""
+    """Groups of rows whose files are equal."""
 
     groups: tuple[list[int], ...]
-    """Rows in the index's order, two or more each."""
+    """Rows in the index's order, two or more in each."""
     sampled: bool
-    """Whether the bound was reached, so that samples alone decided over the longest files."""
+    """Whether the limit was reached, so that the longest files were only compared by samples."""
 
 
 def find_copies(index: ShapeIndex, most_bytes: int = MOST_BYTES) -> Copies:
-    """The rows of an index whose files are the same, byte for byte; files that cannot be opened have no copies."""
+    """The rows of an index whose files are equal, byte for byte; files that cannot be opened have no copies."""
     if not index.root:
         return Copies((), False)
     lengths = _lengths(index)
@@ -63,7 +63,7 @@ def find_copies(index: ShapeIndex, most_bytes: int = MOST_BYTES) -> Copies:
 
 
 def _lengths(index: ShapeIndex) -> list[int]:
-    """Each file's length; where the index does not have it, as for a manifest that tells sizes, the file is asked."""
+    """Each file's length, from the index or, where it is not there (manifests with sizes), from the file."""
     lengths = index.num_bytes.tolist()
     for row, length in enumerate(lengths):
         if not length:
@@ -75,7 +75,7 @@ def _lengths(index: ShapeIndex) -> list[int]:
 
 
 def _groups(rows: Iterable[int], key_of: Callable[[int], Hashable | None]) -> list[list[int]]:
-    """The rows that share a key with another; rows whose key is None share none."""
+    """Groups of rows with the same key; rows whose key is None are in no group."""
     together: dict[Hashable, list[int]] = defaultdict(list)
     for row in rows:
         if (key := key_of(row)) is not None:
@@ -86,14 +86,14 @@ def _groups(rows: Iterable[int], key_of: Callable[[int], Hashable | None]) -> li
 def _by_digest(
     groups: Sequence[list[int]], digest: Callable[[int], bytes | None], pool: ThreadPoolExecutor
 ) -> list[list[int]]:
-    """The groups cut further, by a digest of each row's file."""
+    """The groups split further by a digest of each row's file."""
     rows = [row for group in groups for row in group]
     digests = dict(zip(rows, pool.map(digest, rows)))
     return [finer for group in groups for finer in _groups(group, digests.__getitem__)]
 
 
 def _sample(index: ShapeIndex, lengths: Sequence[int], blocks: int, row: int) -> bytes | None:
-    """A digest of so many blocks spread evenly over a file (one: its middle); None where it cannot be read."""
+    """A digest of this many blocks spread evenly over a file (one: its middle); None where it cannot be read."""
     length = lengths[row]
     if length <= _BLOCKS * _BLOCK_BYTES:
         return _whole(index, row)

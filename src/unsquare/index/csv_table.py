@@ -1,10 +1,10 @@
-"""A CSV file as columns of text, whatever program wrote it.
+"""Reads a CSV file as columns of text, whatever program wrote it.
 
-Line ends, byte order marks, UTF-16 and the delimiter are told by content. Cells stay text, so that a label 007
-stays 007 and a class NA is no gap. What cannot be told for sure is refused with its line: another encoding, a
-row of more or fewer cells than the header, a quote without its end. Cells that nobody wants are dropped, and the
-others become columns a batch at a time. (Arrow's reader takes half the time, but knows neither other encodings nor
-the line ends of old Macs, and names no line.)
+Line ends, byte order marks, UTF-16 and the delimiter are detected from the content. Cells stay text, so that a label
+007 stays 007 and a class NA is not a gap. What is ambiguous is refused with its line: another encoding, a row of more
+or fewer cells than the header, a quote that is not closed. Unused cells are dropped, and the others become columns
+batch by batch. (Arrow's reader takes half the time, but supports neither other encodings nor the line ends of old Macs,
+and does not name lines.)
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from unsquare.index.opening import open_regular
 from unsquare.index.table import shown
 
 MOST_ROWS = 10_000_000
-"""Of a manifest; each takes about half a kilobyte before its picture is opened."""
+"""Most rows of a manifest; each takes about half a kilobyte before its picture is opened."""
 MOST_BYTES = 1 << 30
-"""Of a manifest, unpacked."""
+"""Most bytes of a manifest, uncompressed."""
 _MOST_HEADER = 1 << 20
 _BATCH_CELLS = 1 << 18
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 _DELIMITERS = ",;\t|"
-_MARKS = {  # the longer mark begins with the shorter
+_MARKS = {  # longest first: the longer mark begins with the shorter
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF8: "utf-8-sig",
@@ -42,7 +42,7 @@ _MARKS = {  # the longer mark begins with the shorter
 _OTHER_FILES = {
     b"PK\x03\x04": "is a ZIP archive or a workbook; save the table as CSV",
     b"PAR1": "is a Parquet file; give it a name that ends in .parquet",
-    b"\xd0\xcf\x11\xe0": "is a workbook of an old Excel; save the table as CSV",
+    b"\xd0\xcf\x11\xe0": "is an old Excel workbook; save the table as CSV",
     b"BZh": "is compressed by bzip2; unpack it, or compress it by gzip",
     b"\xfd7zXZ": "is compressed by xz; unpack it, or compress it by gzip",
     b"\x28\xb5\x2f\xfd": "is compressed by zstd; unpack it, or compress it by gzip",
@@ -52,26 +52,26 @@ _OTHER_FILES = {
 def read_csv(
     path: Path, is_ours: Callable[[list[str]], bool], pick: Callable[[list[str]], Sequence[int]]
 ) -> tuple[list[str], pa.Table]:
-    """The names of all columns of a CSV file, perhaps compressed by gzip, and a table of some.
+    """The names of all columns of a CSV file, which may be compressed by gzip, and a table of some of them.
 
-    Empty lines and rows are passed over.
+    Empty lines and rows are skipped.
 
     Args:
         path: the file.
-        is_ours: whether these names of columns are what is looked for; it decides between delimiters.
-        pick: the positions of the columns that are kept, given the names of all.
+        is_ours: whether these column names include wanted ones; decides between delimiters.
+        pick: given all names, returns the positions of the columns to keep.
 
     Raises:
-        SourceError: the file is no such table, or holds too much; the message says in which line.
+        SourceError: the file is not such a table, or too long; the message names the line.
     """
     text = _text(path)
-    if mark := re.match(r"sep=(.)(\r\n|\r|\n)", text):  # Excel's word for the delimiter
+    if mark := re.match(r"sep=(.)(\r\n|\r|\n)", text):  # Excel's line for the delimiter
         return _table(_lines(text, mark.end()), mark[1], pick, path)
     return _table(_lines(text), _delimiter(text[:_MOST_HEADER], is_ours), pick, path)
 
 
 def _lines(text: str, start: int = 0) -> Iterator[str]:
-    """The lines with their ends, whichever these are; a StringIO would hold each letter in four bytes."""
+    """The lines with their line ends; a StringIO would take four bytes per character."""
     return (match[0] for match in _LINE.finditer(text, start))
 
 
@@ -99,12 +99,12 @@ def _text(path: Path) -> str:
         raise unreadable(path, f"{said}; save it as UTF-8") from error
     if "\0" in text:
         line = len(re.findall(r"\r\n|\r|\n", text[: text.index(chr(0))])) + 1
-        raise unreadable(path, f"line {line} holds a zero byte, so it is no text in UTF-8; save it as such")
+        raise unreadable(path, f"line {line} holds a zero byte, so it is not UTF-8 text; save it as UTF-8")
     return text
 
 
 def _delimiter(text: str, is_ours: Callable[[list[str]], bool]) -> str:
-    """The first delimiter by which the header has the columns looked for; else the one that cuts it most often."""
+    """The first delimiter with which the header has wanted columns; else the most frequent one."""
     headers = {}
     for delimiter in _DELIMITERS:
         try:
@@ -120,7 +120,7 @@ def _table(
     lines: Iterator[str], delimiter: str, pick: Callable[[list[str]], Sequence[int]], path: Path
 ) -> tuple[list[str], pa.Table]:
     rows = csv.reader(lines, delimiter=delimiter, strict=True)
-    cells: list[str] = []  # of many rows, one behind the other: a list for each costs twice the time
+    cells: list[str] = []  # of many rows in one list: a list for each row takes twice the time
     try:
         names = next((row for row in rows if row), [])
         picked = pick(names)
@@ -132,8 +132,8 @@ def _table(
             if len(row) != len(names):
                 raise unreadable(
                     path,
-                    f"line {rows.line_num} has another number of cells ({len(row)}) than the header ({len(names)}); "
-                    "put a cell that holds the delimiter into quotes",
+                    f"line {rows.line_num} and the header differ in their number of cells ({len(row)} and "
+                    f"{len(names)}); put cells that hold the delimiter into quotes",
                 )
             cells.extend([row[at] for at in picked])
             if len(cells) >= _BATCH_CELLS:
@@ -147,7 +147,7 @@ def _table(
 
 
 def _move(cells: list[str], columns: list[list[pa.Array]]) -> int:
-    """Move the cells of some rows into a further piece of each column; returns the number of rows."""
+    """Move the cells of some rows into a new chunk of each column; returns the number of rows."""
     for at, chunks in enumerate(columns):
         chunks.append(pa.array(cells[at :: len(columns)], pa.string()))
     num_rows = len(cells) // len(columns)
@@ -156,19 +156,19 @@ def _move(cells: list[str], columns: list[list[pa.Array]]) -> int:
 
 
 def check_rows(num_rows: int, path: Path) -> None:
-    """Raise `SourceError` where a manifest has more rows than are read."""
+    """Raise `SourceError` where a manifest has too many rows."""
     if num_rows > MOST_ROWS:
         reason = f"it has {num_rows:,} rows, but at most {MOST_ROWS:,} are read; list fewer pictures"
         raise unreadable(path, reason)
 
 
 def check_bytes(num_bytes: int, path: Path) -> None:
-    """Raise `SourceError` where a manifest, or what is read of it, is longer than is taken into memory."""
+    """Raise `SourceError` where a manifest, or the part of it that is read, is too long for memory."""
     if num_bytes > MOST_BYTES:
         said = f"it has {num_bytes:,} bytes to read, but at most {MOST_BYTES:,} are"
         raise unreadable(path, f"{said}; list fewer pictures, or shorter paths")
 
 
 def unreadable(path: Path, reason: str) -> SourceError:
-    """The error of a manifest that is no table."""
+    """The error for a manifest that cannot be read as a table."""
     return SourceError(f"The manifest '{shown(str(path))}' cannot be read: {reason.rstrip('.')}.")

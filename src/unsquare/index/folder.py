@@ -1,4 +1,4 @@
-"""A folder of class folders, with or without train, val and test folders above them."""
+"""Lists a folder of class folders, with or without train, val and test folders above them."""
 
 from __future__ import annotations
 
@@ -19,13 +19,12 @@ from unsquare.index.walk import Walk, is_leftover, looks_like_image, walk
 def list_folder(root: Path) -> Listing:
     """The images below a folder; a file outside a class folder gets no label.
 
-    A class is the first folder below the root, or below a split folder where there are split folders; folders
-    inside a class folder belong to that class. A file is listed where its name or its content is that of an
-    image, and its name is not that of a backup or of an unfinished download.
+    A class is the first folder below the root, or below the split folders if there are any; folders inside a class
+    folder belong to that class. A file is listed if its name or its content is that of an image, unless its name is
+    that of a backup or of an unfinished download.
 
     Raises:
-        SourceError: there are no images, split folders stand beside other folders, or a folder cannot be
-            read.
+        SourceError: there are no images, split folders are mixed with other folders, or a folder cannot be read.
     """
     found = walk(root)
     taken = [key for key, is_file in found.files if looks_like_image(key) or (is_file and _begins_as_image(root, key))]
@@ -41,7 +40,7 @@ def list_folder(root: Path) -> Listing:
     for key in keys:
         *folders, _ = key.split("/")
         splits.append(SPLIT_NAMES[folders.pop(0).lower()] if has_splits and folders else "")
-        # A name that is not UTF-8 cannot be stored as a class; each file in such a folder is a problem.
+        # A name that is not UTF-8 cannot be stored as a class; each file in such a folder becomes a problem.
         labels.append(class_name(folders[0]) if folders and printable(folders[0]) == folders[0] else "")
     notes = [*_left_out(found, leftovers), *_layout(root, found, keys, has_splits)]
     return sorted_listing(str(root), strings(keys), strings(labels), strings(splits), notes=notes)
@@ -51,7 +50,7 @@ def _begins_as_image(root: Path, key: str) -> bool:
     try:
         with open_regular(root / key) as (file, _):
             return bool(sniff(file.read(HEAD_BYTES)))
-    except (OSError, ImageError):  # A file that neither is called an image nor can be opened is none of ours.
+    except (OSError, ImageError):  # A file without an image's name that cannot be opened is ignored.
         return False
 
 
@@ -59,12 +58,12 @@ def _has_splits(root: Path, keys: list[str]) -> bool:
     tops = {key.split("/")[0] for key in keys if "/" in key}
     others = {top for top in tops if top.lower() not in SPLIT_NAMES}
     named = {SPLIT_NAMES[top.lower()] for top in tops - others}
-    # One folder called val or test beside others may be a class (valid, invalid); train, or two of them, hardly.
+    # One folder called val or test among others may be a class (valid, invalid); train, or two of them, hardly.
     if others and ("train" in named or len(named) > 1):
         raise SourceError(
-            f"'{shown(str(root))}' holds a folder for {_spoken(named)} and, beside it, '{shown(min(others))}', which "
-            "is not a split; put class folders either directly in the source or inside train, val and test, or list "
-            "the images in a manifest."
+            f"'{shown(str(root))}' has a folder for {_spoken(named)} and also '{shown(min(others))}', which is not a "
+            "split; put class folders either directly in the source or inside train, val and test, or list the images "
+            "in a manifest."
         )
     return bool(tops) and not others
 
@@ -75,10 +74,11 @@ def _spoken(named: set[str]) -> str:
 
 
 def _left_out(found: Walk, leftovers: list[str]) -> Iterator[Remark]:
-    """Remarks on what is left out by rule."""
+    """Remarks on files that are left out by the rules."""
     if names := found.hidden:
         text = (
-            f"Left out {counted(names, 'hidden file or folder', 'hidden files or folders')} (a dot first): {{names}}."
+            f"Left out {counted(names, 'hidden file or folder', 'hidden files or folders')} (names that begin with a "
+            f"dot): {{names}}."
         )
         yield remark("hidden", text, names)
     if leftovers:
@@ -87,15 +87,15 @@ def _left_out(found: Walk, leftovers: list[str]) -> Iterator[Remark]:
     if names := found.system:
         yield remark("system_folder", f"Left out {counted(names, 'system folder')}: {{names}}.", names)
     if names := found.lost:
-        text = f"Left out {counted(names, 'link')}, leading nowhere: {{names}}."
+        text = f"Left out {counted(names, 'broken link')}: {{names}}."
         yield remark("lost_link", text, names, important=True)
     if names := found.again:
-        text = f"Did not follow {counted(names, 'link')} to folders that lie above or are walked already: {{names}}."
+        text = f"Did not follow {counted(names, 'link')} to folders above, or to folders listed already: {{names}}."
         yield remark("repeated_link", text, names, important=True)
 
 
 def _layout(root: Path, found: Walk, keys: list[str], has_splits: bool) -> Iterator[Remark]:
-    """Remarks on how the folders were read."""
+    """Remarks on how the folders are read."""
     depth = 2 if has_splits else 1
     holding = {"/".join(key.split("/")[:level]) for key in keys for level in range(1, depth + 1)}
     empty = sorted(folder for folder in found.folders if folder.count("/") < depth and folder not in holding)
@@ -107,7 +107,7 @@ def _layout(root: Path, found: Walk, keys: list[str], has_splits: bool) -> Itera
         yield _inner(root, inner, depth, {key.split("/")[0] for key in keys})
     tops = sorted({key.split("/")[0] for key in keys if "/" in key})
     if not has_splits and (names := [top for top in tops if top.lower() in SPLIT_NAMES]):
-        text = f"{{names}} is taken as a class, not as a split, since '{shown(_first_other(tops))}' stands beside it."
+        text = f"{{names}} is read as a class, not as a split, since there is also '{shown(_first_other(tops))}'."
         yield remark("split_as_class", text, names, important=True)
     if has_splits:
         yield from _spelled_twice(tops)
@@ -116,15 +116,15 @@ def _layout(root: Path, found: Walk, keys: list[str], has_splits: bool) -> Itera
         for name in folders[depth - 1 : depth]:
             spelled[class_name(name)].add(name)
     if names := sorted(name for name, forms in spelled.items() if len(forms) > 1):
-        text = f"{counted(names, 'class', 'classes')} spelled in two Unicode forms, taken as one: {{names}}."
+        text = f"{counted(names, 'class', 'classes')} spelled in two Unicode forms, read as one: {{names}}."
         yield remark("unicode_forms", text, names)
 
 
 def _inner(root: Path, inner: list[str], depth: int, tops: set[str]) -> Remark:
-    """The remark on folders inside class folders, with what may have been meant."""
+    """The remark on folders inside class folders, with the layout that may have been meant."""
     owner = "/".join(inner[0].split("/")[:depth])
     text = (
-        f"{counted(inner, 'folder')} inside class folders, taken as the class above: first "
+        f"{counted(inner, 'folder')} inside class folders, read as the class above: first "
         f"'{shown(inner[0])}' as '{shown(owner.split('/')[-1])}'"
     )
     if depth == 1 and any(folder.split("/")[1].lower() in SPLIT_NAMES for folder in inner):
@@ -137,7 +137,7 @@ def _inner(root: Path, inner: list[str], depth: int, tops: set[str]) -> Remark:
 
 
 def _are_alike(inner: list[str], tops: set[str]) -> bool:
-    """Whether all upper folders hold two or more folders of the same names."""
+    """Whether all upper folders hold the same two or more folder names."""
     below = {top: {folder.split("/")[1] for folder in inner if folder.startswith(f"{top}/")} for top in tops}
     first = next(iter(below.values()))
     return len(first) > 1 and all(names == first for names in below.values())

@@ -1,7 +1,7 @@
-"""The header of one image file: its shape as displayed, found without decoding a pixel.
+"""Reads the header of an image file: its shape as displayed, without decoding a pixel.
 
-Only the formats named here are opened, told by content and never by name; sizes, and the lengths of all else, are
-checked before anything is allocated for them; Pillow's global limit on pixels is neither used nor changed.
+Only the formats listed here are opened, detected from content, not from names. Sizes, and the lengths of all else, are
+checked before memory is allocated for them; Pillow's global limit on pixels is neither used nor changed.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _OPENERS: dict[str, Callable[[IO[bytes], str], Image.Image]] = {
 _SIDEWAYS = (5, 6, 7, 8)
 """EXIF orientations that swap height and width."""
 MOST_BYTES_PER_PIXEL = 64
-"""No picture above a million pixels takes more while it is decoded."""
+"""No picture above a million pixels takes more bytes per pixel while it is decoded."""
 _BYTES_PER_PIXEL = {"JPEG": 9, "BMP": 12, "GIF": 9, "PPM": 18}
 """Peak per pixel of the file: measured 3 (JPEG), 9 (progressive JPEG), 10 (BMP), 7 (GIF) and 16 (PGM of 16 bits)."""
 _OTHER_BYTES_PER_PIXEL = 24
@@ -62,29 +62,29 @@ _OTHER_BYTES_PER_PIXEL = 24
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """What a file says of its picture."""
+    """The facts in a file's header."""
 
     format: str
     mode: str
-    """Pillow's name of the pixel layout: "RGB", "P", "I;16"."""
+    """Pillow's name for the pixel layout: "RGB", "P", "I;16"."""
     stored: Shape
-    """The shape in which the decoder gives the pixels."""
+    """The shape of the pixels that the decoder returns."""
     orientation: int = 1
-    """The EXIF orientation, 1 to 8, that is still to be applied to the decoded pixels."""
+    """The EXIF orientation, 1 to 8, still to be applied to the decoded pixels."""
     icc: bytes = field(default=b"", repr=False)
     """The embedded color profile."""
     parts: tuple[Part, ...] = field(default=(), repr=False)
-    """What the decoder is given of the file; nothing where it reads the file itself."""
+    """The parts of the file that the decoder is given; empty where it reads the file itself."""
     samples: Samples | None = field(default=None, repr=False)
-    """What the samples of a TIFF mean; None where Pillow reads it."""
+    """The meaning of the samples of a TIFF; None where Pillow reads it."""
     runs: Runs | None = None
-    """The runs of a BMP that is compressed by them."""
+    """The runs of a BMP that is compressed by runs."""
     depth: int = 8
-    """Bits of a sample, where the format has more than one depth."""
+    """Bits per sample, where the format has more than one depth."""
     num_pages: int = 1
     """Pictures of full size in a TIFF, of which the first is decoded."""
     bytes_per_pixel: int = _OTHER_BYTES_PER_PIXEL
-    """An upper bound of what decoding takes."""
+    """An upper bound of the memory that decoding takes."""
 
     @property
     def shape(self) -> Shape:
@@ -93,7 +93,7 @@ class Header:
 
 
 def oriented(shape: Shape, orientation: int) -> Shape:
-    """The shape after (or before: it is its own inverse) applying an EXIF orientation."""
+    """The shape after applying an EXIF orientation (or before: it is its own inverse)."""
     return Shape(shape.width, shape.height) if orientation in _SIDEWAYS else shape
 
 
@@ -108,7 +108,7 @@ def read_header(path: Path) -> Header:
 
 
 def header_of(fp: IO[bytes], num_bytes: int) -> Header:
-    """As `read_header`, for an open file of this length; call it within `image_errors`."""
+    """Like `read_header`, for an open file of this length; call it within `image_errors`."""
     fp.seek(0)
     head = fp.read(HEAD_BYTES)
     name = sniff(head)
@@ -120,12 +120,12 @@ def header_of(fp: IO[bytes], num_bytes: int) -> Header:
 
 
 def is_read(format: str | None) -> bool:
-    """Whether files of a format, by Pillow's name of it, are opened here."""
+    """Whether files of a format, given by Pillow's name, are opened here."""
     return format in ("PNG", "MPO", *_OPENERS)
 
 
 def open_pixels(fp: IO[bytes], header: Header) -> Image.Image:
-    """The file opened for decoding by Pillow; `header` comes from `header_of`, which has checked its size."""
+    """The file opened for decoding by Pillow; `header` comes from `header_of`, which checked its size."""
     fp.seek(0)
     source = HeaderReader(fp, header.format)
     image = _OPENERS[header.format](source, "")  # type: ignore[arg-type]
@@ -143,7 +143,7 @@ def _pillow_header(fp: IO[bytes], name: str, num_bytes: int) -> Header:
     image = _OPENERS[name](fp if name == "AVIF" else HeaderReader(fp, name), "")  # type: ignore[arg-type]
     icc = image.info.get("icc_profile") or b""
     if name == "ICO" and image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0):
-        raise ImageError("is an icon whose opacity channel is empty: there is no picture, or only its mask tells")
+        raise ImageError("is an icon whose opacity channel is empty: it has no picture, or only a mask")
     if name == "JPEG2000":
         begin = fp.tell()
         icc = containers.read_jpeg2000(fp, num_bytes, image.mode)
@@ -156,7 +156,9 @@ def _pillow_header(fp: IO[bytes], name: str, num_bytes: int) -> Header:
     if runs is not None:
         bytes_per_pixel = 8 - (-MEMORY_PER_BYTE * runs.num_bytes // max(1, stored.pixels))
         if bytes_per_pixel > MOST_BYTES_PER_PIXEL and stored.pixels > 1 << 20:
-            raise ImageError(f"takes {bytes_per_pixel} bytes a pixel to decode, above the limit; save it uncompressed")
+            raise ImageError(
+                f"takes {bytes_per_pixel} bytes per pixel to decode, above the limit; save it uncompressed"
+            )
     return Header(
         format=name,
         mode=image.mode,
@@ -169,31 +171,32 @@ def _pillow_header(fp: IO[bytes], name: str, num_bytes: int) -> Header:
 
 
 def coded(image: Image.Image) -> tuple[str, int, Any]:
-    """How Pillow would decode a picture that was opened: its codec, where the data begin, and the codec's arguments."""
+    """How Pillow would decode a picture that was opened: its codec, the start of the data, and the codec's
+    arguments."""
     assert isinstance(image, ImageFile.ImageFile)
     codec, _, start, args = image.tile[0]
     return codec, start, args
 
 
 def _runs(fp: IO[bytes], image: Image.Image, stored: Shape, num_bytes: int) -> Runs | None:
-    """Where the runs of a BMP are; None where it is not compressed by them, and all there."""
+    """The runs of a BMP; None where it is not compressed by runs. Raises where data are missing."""
     codec, start, args = coded(image)
     if codec != "bmp_rle":
         _, row_bytes, _ = args
-        _require_rows(start, row_bytes * stored.height - 3, num_bytes)  # the last row may be without its padding
+        _require_rows(start, row_bytes * stored.height - 3, num_bytes)  # the last row may lack its padding
         return None
     _, is_half, direction = args
     fp.seek(28)
     if (bits := int.from_bytes(fp.read(2), "little")) != (4 if is_half else 8):
         raise ImageError(
-            f"is damaged: it has {bits} bits a pixel, but is compressed as if it had {4 if is_half else 8}"
+            f"is damaged: it has {bits} bits per pixel, but is compressed as if it had {4 if is_half else 8}"
         )
     length = max(0, min(num_bytes - start, most_bytes(stored)))
     return Runs(start=start, num_bytes=length, is_half=is_half, is_top_down=direction > 0)
 
 
 def _check_pnm(image: Image.Image, stored: Shape, num_bytes: int) -> None:
-    """Raise `ImageError` where the samples of a PBM, PGM or PPM are not all there; those in text are counted later."""
+    """Raise `ImageError` where samples of a binary PBM, PGM or PPM are missing; text formats are checked later."""
     codec, start, args = coded(image)
     if codec != "ppm_plain":
         is_wide = image.mode == "I" or (codec == "ppm" and args[1] > 255)
@@ -226,7 +229,7 @@ def _jpeg_header(fp: IO[bytes], name: str, num_bytes: int) -> Header:
 
 
 def _held(parts: tuple[Part, ...], stored: Shape) -> int:
-    """Bytes per pixel of the file itself, held while it is decoded."""
+    """Bytes per pixel of the file's own data, held while it is decoded."""
     num_bytes = sum(part[1] for part in parts if isinstance(part, tuple))
     return -(-num_bytes // max(1, stored.pixels))
 
@@ -250,12 +253,12 @@ def _tiff_header(fp: IO[bytes], name: str, num_bytes: int) -> Header:
     samples = found.samples
     mode, stored, orientation = "1" if found.is_bilevel else "", found.stored, found.orientation
     if samples is None:
-        # Pillow gives the shape, and later the pixels, with the orientation tag already applied.
+        # Pillow returns the shape, and later the pixels, with the orientation tag applied.
         fp.seek(0)
         try:
             image = _OPENERS[name](HeaderReader(fp, name), "")  # type: ignore[arg-type]
         except SyntaxError as error:
-            raise ImageError(f"is a TIFF of a kind that is not read ({found.kind})") from error
+            raise ImageError(f"is a TIFF of a kind that is not supported ({found.kind})") from error
         mode, stored, orientation = image.mode, Shape(image.height, image.width), 1
     return Header(
         format=name,
@@ -289,17 +292,17 @@ _READERS = {"JPEG": _jpeg_header, "PNG": _png_header, "TIFF": _tiff_header, "WEB
 
 
 def _bare(info: dict) -> Image.Image:
-    """Metadata alone, as Pillow keeps them."""
+    """An image with metadata only, as Pillow stores them."""
     image = Image.Image()
     image.info = info
     return image
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF orientation, else that of XMP; 1 where there is none or where the metadata are damaged."""
+    """EXIF orientation, else that of XMP; 1 where there is none or the metadata are damaged."""
     try:
-        # The base class's method: the one of PNG decodes the picture to look behind it.
+        # The base class's method: PNG's own decodes the picture to look after it.
         value = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
-    except Exception:  # Damaged metadata take nothing from the picture; viewers show it unturned.
+    except Exception:  # The picture is good without its metadata; viewers show it unturned.
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1

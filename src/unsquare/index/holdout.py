@@ -1,4 +1,4 @@
-"""A validation split for sources that have none: held out by the hash of each name, the same everywhere."""
+"""Holds out a validation split for sources that have none, by the hash of each name, the same on every machine."""
 
 from __future__ import annotations
 
@@ -13,19 +13,18 @@ from unsquare.index.table import ShapeIndex, Strings
 
 
 def with_validation(index: ShapeIndex, fraction: float, seed: int, copies: Sequence[Sequence[int]] = ()) -> ShapeIndex:
-    """The index with every row in a split: rows that name none train, a part of them validates.
+    """The index with every row in a split: rows without one become training rows, and a part of these validates.
 
-    Where the source has a validation split it stays as it is. Otherwise, of each class, the given part of the
-    training rows (rounded; at least one and not all, where the class has two or more) with the smallest hash
-    of seed and key validates, so that a file added later moves at most one other file of its class. Copies of one
-    picture go together, by the hash of the first: what was trained on judges nothing. (A class that has nothing else
-    is cut among them.)
+    If the source has a validation split, it is kept. Otherwise the given part of each class's training rows (rounded;
+    at least one and not all, where the class has two or more) with the smallest hash of seed and key is held out, so
+    that a file added later moves at most one other file of its class. Copies of a picture stay together, by the hash of
+    the first: no picture is both trained on and validated on, unless a class has nothing but copies of one picture.
 
     Args:
-        index: with or without splits.
+        index: the index, with or without splits.
         fraction: part of the training rows to hold out, in [0, 1).
-        seed: another seed draws another part.
-        copies: groups of rows whose files are the same (`find_copies`).
+        seed: another seed holds out other rows.
+        copies: groups of rows whose files are equal (`find_copies`).
     """
     if not 0 <= fraction < 1:
         raise ConfigError(f"The part held out for validation must be at least 0 and below 1, but is {fraction}.")
@@ -52,7 +51,7 @@ def _held_out(names: Strings, rows: np.ndarray, fraction: float, seed: int) -> n
         least -= 1
     while most < len(rows) and names[order[most]] == names[order[most - 1]]:
         most += 1
-    # The nearer cut beside the copies; a class of nothing but one picture's copies is cut among them.
+    # The nearer cut beside the copies; a class with nothing but one picture's copies is cut among them.
     cuts = [cut for cut in (most, least) if 0 < cut < len(rows)]
     count = min(cuts, key=lambda cut: abs(cut - count), default=count)
     return np.array(order[:count], dtype=np.int64)

@@ -1,7 +1,7 @@
-"""A JPEG's header, segment by segment, and the part of the file that a decoder needs.
+"""Reads a JPEG's header, segment by segment, and finds the parts of the file that a decoder needs.
 
-Decoders are given the tables and the pixel data alone: comments, profiles and thumbnails cost them no time, odd
-revisions of JFIF no complaint, and what lies behind the picture no memory.
+Decoders only get the tables and the pixel data, so that comments, profiles and thumbnails take no time, odd revisions
+of JFIF cause no errors, and data after the picture take no memory.
 """
 
 from __future__ import annotations
@@ -31,27 +31,27 @@ _ALONE = frozenset({0x01, *range(0xD0, 0xD9)})
 """Markers without a length."""
 _FRAMES = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}
 _LOSSLESS = frozenset({0xC3, 0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF, 0xF7})
-"""Frames of lossless (JPEG-LS, too) and hierarchical JPEGs."""
+"""Frames of lossless (including JPEG-LS) and hierarchical JPEGs."""
 _PROGRESSIVE = frozenset({0xC2, 0xCA})
 _TABLES = frozenset({0xC4, 0xCC, 0xDB, 0xDD, *_FRAMES})
 _SCAN, _END, _JFIF, _EXIF, _ICC, _ADOBE = 0xDA, 0xD9, 0xE0, 0xE1, 0xE2, 0xEE
 _MAX_TABLE_BYTES = 1 << 20
 _PLAIN_JFIF = b"\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00"
 _MAX_BLOCKS = 10
-"""In one unit of a scan (ITU-T T.81, B.2.3)."""
+"""Most blocks in one unit of a scan (ITU-T T.81, B.2.3)."""
 _MODES = {1: "L", 3: "RGB", 4: "CMYK"}
 
 
 @dataclass(kw_only=True)
 class Jpeg:
-    """What a JPEG says before its pixels."""
+    """The facts in a JPEG before its pixels."""
 
     stored: Shape = field(default_factory=lambda: Shape(0, 0))
     mode: str = ""
     exif: bytes = b""
     xmp: bytes = b""
     parts: tuple[Part, ...] = ()
-    """What a decoder needs of the file."""
+    """The parts of the file that a decoder needs."""
     profile: dict[int, bytes] = field(default_factory=dict)
     """The parts of the color profile by their number."""
     num_profile_parts: int = 0
@@ -61,7 +61,7 @@ class Jpeg:
 
     @property
     def icc(self) -> bytes:
-        """The color profile, where all of it is there."""
+        """The color profile, if it is complete."""
         numbers = range(1, self.num_profile_parts + 1)
         return b"".join(self.profile[i] for i in numbers) if sorted(self.profile) == list(numbers) else b""
 
@@ -70,7 +70,7 @@ def read_jpeg(fp: IO[bytes], num_bytes: int) -> Jpeg:
     """The header of a JPEG of this many bytes.
 
     Raises:
-        ImageError: it is damaged, cut short, of a kind that no decoder here reads, or would take too long.
+        ImageError: it is damaged, cut short, not supported by any decoder here, or would take too long.
     """
     found = Jpeg()
     tables = bytearray(b"\xff\xd8")
@@ -88,8 +88,8 @@ def read_jpeg(fp: IO[bytes], num_bytes: int) -> Jpeg:
             begins = start - 4
             is_interleaved = fp.read(1) == bytes([len(found.mode)])
             if is_interleaved and found.blocks > _MAX_BLOCKS:
-                raise ImageError("has a chroma sampling too fine for pixels in one scan, a kind that is not read")
-            # Twice what the noisiest pixels of four channels need; what follows is no part of the picture.
+                raise ImageError("has a chroma sampling too fine for pixels in one scan, which is not supported")
+            # Twice what the noisiest pixels of four channels need; data after that are not part of the picture.
             end = min(num_bytes, begins + (1 << 20) + 8 * found.stored.pixels)
             check_end_marker(fp, begins, end)
             if found.is_progressive or not is_interleaved:
@@ -105,7 +105,7 @@ def read_jpeg(fp: IO[bytes], num_bytes: int) -> Jpeg:
 
 
 def _segments(fp: IO[bytes], num_bytes: int) -> Iterator[tuple[int, int, int]]:
-    """Marker, start and length of each segment's content; the file stands at its start."""
+    """Marker, start and length of each segment's content, from the start of the file."""
     at = 2
     for _ in range(MAX_CHUNKS):
         fp.seek(at)
@@ -128,11 +128,11 @@ def _segments(fp: IO[bytes], num_bytes: int) -> Iterator[tuple[int, int, int]]:
 
 
 def _next_marker(fp: IO[bytes], at: int, num_bytes: int) -> int:
-    """Where the next marker begins; fill bytes and stray ones are passed over."""
+    """Where the next marker begins, after fill bytes and stray ones."""
     while at < num_bytes:
         fp.seek(at)
         block = fp.read(_BLOCK_BYTES)
-        # Counting is fifty times faster than searching, and fill bytes may be many.
+        # Counting is fifty times faster than searching, and there may be many fill bytes.
         found = None if block.count(b"\xff") == len(block) else _MARKER.search(block)
         if found:
             return at + found.start()
@@ -141,24 +141,24 @@ def _next_marker(fp: IO[bytes], at: int, num_bytes: int) -> int:
 
 
 def _read_frame(marker: int, frame: bytes, found: Jpeg) -> None:
-    """Size and channels, and whether they are of a kind that is read."""
+    """Record size and channels; raises where they are not supported."""
     if marker in _LOSSLESS:
-        raise ImageError("is a lossless or hierarchical JPEG, a kind that is not read; convert it to PNG")
+        raise ImageError("is a lossless or hierarchical JPEG, which is not supported; convert it to PNG")
     if len(frame) < 6:
         raise ImageError("is damaged: its frame header is too short")
     bits, height, width, num_components = struct.unpack(">BHHB", frame[:6])
     if bits != 8:
-        raise ImageError(f"is a JPEG of {bits} bits, which are not read; convert it to PNG or TIFF")
+        raise ImageError(f"is a JPEG of {bits} bits, which is not supported; convert it to PNG or TIFF")
     if not height:
-        raise ImageError("says its height behind its pixels, a kind of JPEG that is not read; convert it to PNG")
+        raise ImageError("declares its height after its pixels, which is not supported; convert it to PNG")
     if num_components not in _MODES or len(frame) < 6 + 3 * num_components:
-        raise ImageError(f"is a JPEG of {num_components} channels; 1, 3 and 4 are read")
+        raise ImageError(f"is a JPEG of {num_components} channels, but only 1, 3 and 4 are supported")
     factors = [(frame[7 + 3 * i] >> 4, frame[7 + 3 * i] & 15) for i in range(num_components)]
     for axis in zip(*factors):
         if not all(1 <= one <= 4 for one in axis):
             raise ImageError("is damaged: its chroma sampling is not within 1 to 4")
         if any(max(axis) % one for one in axis):
-            raise ImageError("has a chroma sampling by a fraction, a kind that is not read; convert it to PNG")
+            raise ImageError("has a fractional chroma sampling, which is not supported; convert it to PNG")
     found.stored = Shape(height, width)
     found.mode = _MODES[num_components]
     found.is_progressive = marker in _PROGRESSIVE
@@ -166,7 +166,7 @@ def _read_frame(marker: int, frame: bytes, found: Jpeg) -> None:
 
 
 def _keep(marker: int, content: bytes, found: Jpeg) -> None:
-    """Note EXIF, XMP and parts of the color profile."""
+    """Record EXIF, XMP and parts of the color profile."""
     if marker == _EXIF and content.startswith(b"Exif\x00"):
         found.exif = found.exif or content
     elif marker == _EXIF and content.startswith(b"http://ns.adobe.com/xap/1.0/\x00"):
@@ -178,13 +178,13 @@ def _keep(marker: int, content: bytes, found: Jpeg) -> None:
 
 
 def _check_scans(fp: IO[bytes], begin: int, end: int, stored: Shape) -> None:
-    """Raise `ImageError` where the pixel data come in more scans than decoding in bounded time allows."""
+    """Raise `ImageError` where the pixel data have more scans than can be decoded in bounded time."""
     limit = MAX_SCANS if stored.pixels <= LARGE_PIXELS else MAX_SCANS_OF_LARGE
     count, last = 0, b""
     fp.seek(begin)
     while begin < end and (block := fp.read(min(16 * _BLOCK_BYTES, end - begin))):
-        # In pixel data the byte 0xff never precedes this one, but for a marker.
+        # In pixel data this byte follows 0xff only in a marker.
         count += block.count(b"\xff\xda") + (last == b"\xff" and block[:1] == b"\xda")
         if count > limit:
-            raise ImageError(f"has more than {limit} scans: decoding would take too long")
+            raise ImageError(f"has more than {limit} scans; decoding them would take too long")
         begin, last = begin + len(block), block[-1:]

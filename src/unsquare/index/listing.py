@@ -1,4 +1,4 @@
-"""What a source lists before any image is opened: names, labels, splits, and sizes where it tells them."""
+"""What a source lists before any image is opened: names, labels, splits, and sometimes sizes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SPLIT_NAMES = {
     "test": "test",
     "testing": "test",
 }
-"""What sources call their splits, in lower case, and what we call them."""
+"""Names of splits in sources, in lower case, and our names for them."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -34,13 +34,13 @@ class Listing:
     keys: Strings
     """(N,) unique, sorted."""
     labels: Strings
-    """(N,) class names, "" where there is none."""
+    """(N,) class names, "" for images without a label."""
     splits: Strings
     """(N,) "train", "val", "test" or ""."""
     sizes: Sizes | None = None
-    """(N, 2) displayed height, width where the source tells them: then no file is opened."""
+    """(N, 2) displayed height, width where the source has them; then no file is opened."""
     notes: tuple[Remark, ...] = ()
-    """What the folders, links or columns say."""
+    """Remarks on the folders, links or columns."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -49,7 +49,7 @@ class Listing:
 
 
 def class_name(name: str) -> str:
-    """The name as a class: in composed form (NFC), so that a name typed here and one unpacked there are one class."""
+    """The name as a class: in composed form (NFC), so that equal names in different Unicode forms are one class."""
     return unicodedata.normalize("NFC", name)
 
 
@@ -71,7 +71,7 @@ def sorted_listing(
     keys = keys[order]
     if (twice := np.flatnonzero(keys[1:] == keys[:-1])).size:
         raise SourceError(
-            f"Each image may be listed once, but {twice.size} are listed again, first '{shown(keys[twice[0]])}'."
+            f"Each image may be listed only once, but {twice.size} are listed again, first '{shown(keys[twice[0]])}'."
         )
     return Listing(
         root=root,

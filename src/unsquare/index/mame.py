@@ -1,7 +1,7 @@
-"""MAMe, museum photographs by medium, in its official layout: MAMe_dataset.csv beside folders of images.
+"""Lists MAMe, museum photographs by medium, in its official layout: MAMe_dataset.csv beside folders of images.
 
-The table alone is an ordinary manifest with sizes. With the images there, the files are measured: the table
-tells the sizes of the originals, and a smaller version of the images is published too.
+The table alone is an ordinary manifest with sizes. If the images are there, their files are measured: the table has the
+sizes of the originals, but a smaller version of the images is published, too.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from unsquare.index.table import strings
 
 TABLE = "MAMe_dataset.csv"
 _SAMPLE = 8
-"""Names that must all lie in a folder for it to be the folder of the images."""
+"""Number of names that must all be in a folder for it to be the folder of the images."""
 
 
 def is_mame(folder: Path) -> bool:
-    """Whether a folder is laid out as MAMe is published."""
+    """Whether a folder has the layout in which MAMe is published."""
     return bool(_tables(folder))
 
 
 def list_mame(folder: Path) -> Listing:
-    """The images of MAMe; measured where they are there, else in the sizes that the table tells."""
+    """The images of MAMe; with measured sizes if they are there, else with those in the table."""
     table = _tables(folder)[0]
-    listing = replace(read_manifest(table), notes=())  # its other columns are known, and nobody's mistake
+    listing = replace(read_manifest(table), notes=())  # its other columns are known, and not a mistake
     images = _image_folder(folder, [str(key) for key in listing.keys[:_SAMPLE]])
     if images is None:
         return listing

@@ -1,8 +1,7 @@
-"""A manifest: a CSV or Parquet table that lists images with their labels, and perhaps splits and sizes.
+"""Lists the images in a manifest: a CSV or Parquet table with paths, labels, and perhaps splits and sizes.
 
-With width and height for every row nothing is opened, so that a dataset can be planned where its files are
-not. Paths come from the user and mean what they say (`paths`): relative ones start at the manifest's folder,
-`..` and absolute ones are followed.
+With width and height for every row no file is opened, so that a dataset can be planned on another machine. Paths are
+used as given (`paths`): relative ones start at the manifest's folder, `..` and absolute ones are followed.
 """
 
 from __future__ import annotations
@@ -39,26 +38,26 @@ _NAMES = {
     "height": ("height",),
     "orientation": ("orientation", "exif_orientation"),
 }
-"""Names of columns, in lower case, by meaning; the first that is there counts. Some are MAMe's."""
+"""Names of columns, in lower case, by meaning; the first one present is used. Some are MAMe's."""
 _ALL_NAMES = tuple(name for names in _NAMES.values() for name in names)
 _ROW_NUMBERS = re.compile(r"|unnamed: \d+|__index_level_\d+__")
-"""Names, in lower case, of columns that pandas adds."""
+"""Names, in lower case, of index columns that pandas adds."""
 _SIDEWAYS = (5, 6, 7, 8)
 _NUM_SAMPLED = 8
 
 
 @dataclass(frozen=True)
 class _Columns:
-    """Which columns of a table mean something to us."""
+    """Which columns of a table are used."""
 
     used: dict[str, int]
     """Position by meaning."""
     names: list[str]
-    """All names, as the table has them."""
+    """All names, as in the table."""
 
     @property
     def unused(self) -> list[str]:
-        """Names of columns that somebody meant and nobody reads."""
+        """Names of columns that are not used, except for those that pandas adds."""
         others = [name for position, name in enumerate(self.names) if position not in self.used.values()]
         return [name for name in others if not _ROW_NUMBERS.fullmatch(_plain(name))]
 
@@ -66,12 +65,12 @@ class _Columns:
 def read_manifest(path: Path) -> Listing:
     """The images that a manifest lists.
 
-    Columns: path and label, optional split, width and height (as displayed; where there is a column of EXIF
-    orientations too, sizes are as stored and are turned by it). Other columns are named in the notes; blank
-    labels are no labels.
+    Columns: path and label, optionally split, width and height (as displayed; if there is a column of EXIF
+        orientations,
+    too, sizes are as stored and are turned by it). Other columns are named in the notes; blank labels are no labels.
 
     Raises:
-        SourceError: the table cannot be read, lacks a column, or has a cell that makes no sense.
+        SourceError: the table cannot be read, lacks a column, or has an invalid cell.
     """
     table, columns = _read_table(path)
     if not table.num_rows:
@@ -93,7 +92,7 @@ def read_manifest(path: Path) -> Listing:
 
 
 def _read_table(path: Path) -> tuple[pa.Table, _Columns]:
-    """The columns that mean something to us, under our names, and what columns there are."""
+    """The columns that are used, under our names, and the names of all columns."""
 
     def pick(names: list[str]) -> list[int]:
         return list(_columns(names, path).used.values())
@@ -128,13 +127,13 @@ def _check_one(names: list[str], name: str, path: Path) -> None:
     if len(names) > 1:
         written = ", ".join(f"'{shown(one)}'" for one in names)
         raise SourceError(
-            f"A manifest may have one column '{name}', but '{shown(str(path))}' has {len(names)} ({written}); "
+            f"A manifest must have only one column '{name}', but '{shown(str(path))}' has {len(names)} ({written}); "
             "remove or rename all but one."
         )
 
 
 def _no_path(names: list[str], here: list[str], path: Path) -> str:
-    """The sentence for a table without paths, with what may have been meant."""
+    """The message for a table without paths, with the column that may have been meant."""
     if not any(here):
         return f"The manifest '{shown(str(path))}' is empty; it needs a column 'path', and 'label' for training."
     text = (
@@ -148,7 +147,7 @@ def _no_path(names: list[str], here: list[str], path: Path) -> str:
 
 
 def _nearest(name: str, accepted: Sequence[str]) -> str:
-    """The accepted name that was likely meant; "" where none is near."""
+    """The accepted name that was probably meant; "" where none is similar."""
     plain = _plain(name)
     contained = [one for one in accepted if len(one) > 3 and one in plain]
     return next(iter([*difflib.get_close_matches(plain, accepted, n=1, cutoff=0.75), *contained]), "")
@@ -167,34 +166,36 @@ def _on_columns(columns: _Columns) -> Iterator[Remark]:
 
 
 def _on_paths(path: Path, paths: Paths, *, trusted: bool) -> Iterator[Remark]:
-    """Remarks on how paths were found, and on what may help where none was."""
+    """Remarks on how paths were found, and on possible remedies where none were."""
     if names := paths.backslashes:
-        yield remark("backslashes", f"{counted(names, 'path')} read with / for \\: {{names}}.", names)
+        yield remark("backslashes", f"{counted(names, 'path')} read with / instead of \\: {{names}}.", names)
     if names := paths.other_forms:
         yield remark("unicode_paths", f"{counted(names, 'path')} found in another Unicode form: {{names}}.", names)
     if (names := paths.missing) and not trusted:
-        few = "none of the manifest's files is" if len(names) == len(paths.keys) else f"{counted(names, 'file')} not"
-        text = f"{few[0].upper()}{few[1:]} there; paths start at the manifest's folder, '{shown(str(path.parent))}'"
+        few = "None of the manifest's files exist"
+        if len(names) < len(paths.keys):
+            few = f"{counted(names, 'file')} {'does' if len(names) == 1 else 'do'} not exist"
+        text = f"{few}; relative paths start at the manifest's folder, '{shown(str(path.parent))}'"
         yield remark("missing", f"{text}{_hint(path, names[0])}: {{names}}.", names, important=True)
 
 
 def _hint(path: Path, name: str) -> str:
-    """What may be wrong with a path that leads nowhere."""
+    """The possible reason why a path does not exist."""
     slashed = name.replace("\\", "/")
     if re.match(r"[A-Za-z]:/|//\w", slashed):
-        return "; absolute paths of Windows lead nowhere here"
+        return "; absolute Windows paths do not work here"
     if os.path.lexists(slashed) if "\0" not in slashed else False:
-        return f", but they are there from '{shown(os.getcwd())}': move the manifest"
+        return f", but they exist below '{shown(os.getcwd())}': move the manifest there"
     folder = Path(path.parent, clean_path(str(path.parent), slashed)).parent
     try:
         near = next((one for one in os.listdir(folder) if one.casefold() == Path(slashed).name.casefold()), "")
     except (OSError, ValueError):
         near = ""
-    return f", and case counts ('{shown(near)}' is there)" if near else ""
+    return f", and case matters ('{shown(near)}' exists)" if near else ""
 
 
 def _check_once(keys: list[str], written: list[str], labels: Strings, path: Path) -> None:
-    """Raise `SourceError` where two rows name one picture, however they spell it."""
+    """Raise `SourceError` where two rows name the same picture, in any spelling."""
     if len(set(keys)) == len(keys) and not any(key.startswith("../") for key in keys):
         return
     first: dict[str, int] = {}
@@ -208,8 +209,9 @@ def _check_once(keys: list[str], written: list[str], labels: Strings, path: Path
         spelled = "" if written[one] == written[other] else f" (as '{shown(written[other])}' too)"
         both = f"with the labels '{shown(labels[one])}' and '{shown(labels[other])}'; " * (labels[one] != labels[other])
         raise SourceError(
-            f"Each image may be listed once, but {len(again)} are listed again, first '{shown(written[one])}'{spelled} "
-            f"in rows {one + 1} and {other + 1} of '{shown(str(path))}', {both}leave one row."
+            f"Each image may be listed only once, but {len(again)} are listed again, first "
+            f"'{shown(written[one])}'{spelled} in rows {one + 1} and {other + 1} of '{shown(str(path))}', {both}keep "
+            "one of the rows."
         )
 
 
@@ -217,7 +219,7 @@ def _text(table: pa.Table, name: str) -> Strings:
     column = table[name]
     if pa.types.is_dictionary(column.type):
         column = _cast(column, column.type.value_type, name)
-    if pa.types.is_floating(column.type):  # pandas has no other way to write a gap
+    if pa.types.is_floating(column.type):  # pandas writes gaps like this
         column = pc.if_else(pc.is_nan(column), None, column)
     column = pc.fill_null(_cast(column, pa.string(), name), "")
     return strings(pc.utf8_trim_whitespace(column).to_pylist())
@@ -228,8 +230,8 @@ def _cast(column: pa.ChunkedArray, kind: pa.DataType, name: str) -> pa.ChunkedAr
         return column.cast(kind)
     except pa.ArrowException as error:
         raise SourceError(
-            f"The manifest's column '{name}' must hold plain text or numbers, but is of type {column.type}; write it "
-            "as such, images as files and their paths in 'path'."
+            f"The manifest's column '{name}' must hold plain text or numbers, but is of type {column.type}; convert "
+            "it, and store images as files with their paths in 'path'."
         ) from error
 
 
@@ -239,8 +241,8 @@ def _splits(table: pa.Table, path: Path) -> Strings:
     names = [name.lower() for name in _text(table, "split")]
     if row := _first(np.array([name not in SPLIT_NAMES for name in names])):
         raise SourceError(
-            f"Row {row} of '{shown(str(path))}' has the split '{shown(names[row - 1])}'; "
-            "it must be train, val, test or blank."
+            f"Row {row} of '{shown(str(path))}' has the split '{shown(names[row - 1])}'; it must be train, val, test "
+            "or blank."
         )
     return strings([SPLIT_NAMES[name] for name in names])
 
@@ -251,12 +253,12 @@ def _sizes(table: pa.Table, path: Path) -> Sizes | None:
     sizes = np.stack([_numbers(table, "height", path), _numbers(table, "width", path)], axis=-1)
     if "orientation" in table.column_names:
         said = _text(table, "orientation")
-        # "6.0" is what pandas writes where another row has none.
+        # pandas writes "6.0" where another row has none.
         orientations = np.array([_number(text) if text else 1 for text in said])
         if row := _first(~np.isin(orientations, range(9))):
             raise SourceError(
                 f"Row {row} of '{shown(str(path))}' has the orientation '{shown(said[row - 1])}', which is not one of "
-                "EXIF's numbers, 1 to 8, or blank; mend it, or leave the sizes out to have the files measured."
+                "EXIF's numbers, 1 to 8, or blank; fix it, or leave the sizes out to have the files measured."
             )
         sideways = np.isin(orientations, _SIDEWAYS)
         sizes[sideways] = sizes[sideways, ::-1]
@@ -266,14 +268,14 @@ def _sizes(table: pa.Table, path: Path) -> Sizes | None:
 def _numbers(table: pa.Table, name: str, path: Path) -> Any:
     column = table[name]
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        # "3144.0" is a whole number too.
+        # "3144.0" is a whole number, too.
         numbers = np.array([_number(text) for text in column.to_pylist()])
     else:
         numbers = pc.fill_null(_cast(column, pa.float64(), name), np.nan).to_numpy()
     if row := _first(~((numbers >= 1) & (numbers <= LONGEST_SIDE) & (numbers == np.floor(numbers)))):
         raise SourceError(
             f"Row {row} of '{shown(str(path))}' has the {name} '{shown(str(column[row - 1]))}', which is not a whole "
-            f"number from 1 to {LONGEST_SIDE:,}; mend it, or leave the columns out to have the files measured."
+            f"number from 1 to {LONGEST_SIDE:,}; fix it, or leave the columns out to have the files measured."
         )
     return numbers.astype(np.int64)
 
@@ -286,6 +288,6 @@ def _number(text: str) -> float:
 
 
 def _first(where: Any) -> int:
-    """The row, counted from 1 below the header, of the first True; 0 where there is none."""
+    """The row of the first True, counted from 1 below the header; 0 where there is none."""
     found = np.flatnonzero(where)
     return int(found[0]) + 1 if found.size else 0

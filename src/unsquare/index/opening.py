@@ -1,4 +1,4 @@
-"""Opens picture files, and nothing else: a pipe, a socket or a device in a picture's place is never waited for."""
+"""Opens picture files that are regular files only, and never waits for a pipe, a socket or a device."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import IO
 from unsquare.errors import ImageError
 
 _NO_WAITING = getattr(os, "O_NONBLOCK", 0)
-"""Without it, opening a pipe waits for somebody to write into it; it means nothing to a regular file."""
+"""Without it, opening a pipe waits for a writer; regular files ignore it."""
 
 
 @contextmanager
@@ -20,9 +20,9 @@ def open_regular(path: Path) -> Iterator[tuple[IO[bytes], os.stat_result]]:
     """The file, open for reading, and its status; call it within `image_errors`.
 
     Raises:
-        ImageError: it is no regular file.
+        ImageError: it is not a regular file.
     """
-    # Looked at before it is opened, too: opening some devices does something.
+    # Also checked before it is opened, since opening some devices has effects.
     _require_regular(os.stat(path))
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | _NO_WAITING)) as fp:
         status = os.fstat(fp.fileno())

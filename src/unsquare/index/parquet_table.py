@@ -1,7 +1,7 @@
-"""A Parquet file's columns, of which only those that are wanted are read; how much they hold is known before.
+"""Reads the wanted columns of a Parquet file, after checking how much they hold.
 
-A file of a few bytes can stand for any number of rows, and a few long texts for any number of cells: rows and bytes are
-counted by the file's own account first, and texts stay numbers that point at them until their length is known.
+A file of a few bytes can stand for any number of rows, and a few long texts for any number of cells. So rows and bytes
+are first counted from the file's own metadata, and texts stay dictionary-encoded until their length is known.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from unsquare.index.opening import open_regular
 
 
 def read_parquet(path: Path, pick: Callable[[list[str]], Sequence[int]]) -> tuple[list[str], pa.Table]:
-    """The names of all columns, and a table of some.
+    """The names of all columns, and a table of some of them.
 
     Args:
         path: the file.
-        pick: the positions of the columns that are read, given the names of all. Others may hold the pictures.
+        pick: given all names, returns the positions of the columns to read. Others may hold the pictures.
 
     Raises:
-        SourceError: the file is no such table, or holds too much.
+        SourceError: the file is not such a table, or too long.
     """
     try:
-        # As an open file: from a path, the library also makes a column of each folder called name=value.
+        # Opened here: given a path, the library also makes a column of each folder called name=value.
         with open_regular(path) as (fp, _), pq.ParquetFile(fp) as file:
             schema, about = file.schema_arrow, file.metadata
             check_rows(about.num_rows, path)
@@ -53,7 +53,7 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _num_bytes(column: pa.ChunkedArray) -> int:
-    """Of all cells, were each text written out; texts are read as dictionaries, if they are not kept as such."""
+    """Bytes of all cells, with each text written out; texts are read as dictionaries, if not already stored as such."""
     if not pa.types.is_dictionary(column.type) or not _is_text(column.type.value_type):
         return column.nbytes
     lengths = (pc.take(pc.binary_length(chunk.dictionary), chunk.indices) for chunk in column.chunks)

@@ -1,9 +1,9 @@
-"""Which file each path of a manifest means.
+"""Finds the file that each path of a manifest means.
 
-Paths mean what they say: relative ones start at the manifest's folder, `..` and absolute ones are followed. But
-several spellings of one path (`a//b`, `./a/b`, `x/../a/b`, the absolute one) are one picture; and a path that
-is not there as written is looked for with Windows' backslashes as slashes, and under names that are equal but
-for their Unicode form (macOS and archives made there decompose accents).
+Paths are used as given: relative ones start at the manifest's folder, `..` and absolute ones are followed. But several
+spellings of one path (`a//b`, `./a/b`, `x/../a/b`, the absolute one) are one picture. A path that does not exist as
+written is also tried with slashes for Windows' backslashes, and under names that only differ in their Unicode form
+(macOS and archives made there decompose accents).
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ class Paths:
     """A manifest's paths as keys."""
 
     keys: list[str]
-    """One for each path: relative to the root where it lies below, one spelling for each file."""
+    """One for each path: relative to the root for paths below it, with one spelling for each file."""
     backslashes: list[str] = field(default_factory=list)
     """Paths found only with backslashes as slashes."""
     other_forms: list[str] = field(default_factory=list)
     """Paths found only in another Unicode form."""
     missing: list[str] = field(default_factory=list)
-    """Paths found in no way."""
+    """Paths that were not found."""
 
 
 def clean_path(root: str, path: str) -> str:
-    """The one spelling of a path: without empty parts, `.` and `x/..`, relative where it lies below the root.
+    """The canonical spelling of a path: without empty parts, `.` and `x/..`, and relative below the root.
 
-    Where `x` is a link, `x/..` stays: it leads elsewhere.
+    Where `x` is a link, `x/..` is kept, since it leads elsewhere.
     """
     if not (path.startswith(("/", ".")) or "//" in path or "/." in path or path.endswith("/")):
         return path
@@ -47,7 +47,7 @@ def clean_path(root: str, path: str) -> str:
 
 
 def _same_place(root: str, one: str, other: str) -> bool:
-    """Whether both paths lead to one file; also where the first leads nowhere."""
+    """Whether both paths lead to the same file; also where the first does not exist."""
     try:
         return os.path.samefile(posixpath.join(root, one), posixpath.join(root, other))
     except (OSError, ValueError):
@@ -55,8 +55,8 @@ def _same_place(root: str, one: str, other: str) -> bool:
 
 
 def find_paths(root: Path, paths: Sequence[str]) -> Paths:
-    """The keys of a manifest's paths, each looked for below the root."""
-    base, finder = str(root), _Finder()
+    """The keys of a manifest's paths, each searched below the root."""
+    base, finder = str(root), _PathFinder()
     found = Paths([])
     for path in paths:
         key = clean_path(base, path)
@@ -74,7 +74,7 @@ def find_paths(root: Path, paths: Sequence[str]) -> Paths:
 
 
 def any_there(root: Path, paths: Sequence[str]) -> bool:
-    """Whether any of these few paths is there."""
+    """Whether any of these few paths exists."""
     return len(find_paths(root, paths).missing) < len(paths)
 
 
@@ -82,14 +82,14 @@ def _is_there(base: str, key: str) -> bool:
     return "\0" not in key and os.path.lexists(posixpath.join(base, key))
 
 
-class _Finder:
+class _PathFinder:
     """Looks for paths part by part, names compared in composed form (NFC); remembers each folder it lists."""
 
     def __init__(self) -> None:
         self._folders: dict[str, dict[str, str]] = {}
 
     def find(self, base: str, key: str) -> str:
-        """The path as the file system spells it; "" where there is none."""
+        """The path as the file system spells it; "" where it does not exist."""
         if _is_there(base, key):
             return key
         if key.isascii():

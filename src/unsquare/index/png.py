@@ -1,7 +1,7 @@
-"""A PNG's header and metadata, chunk by chunk, and the chunks that a decoder needs.
+"""Reads a PNG's header and metadata, chunk by chunk, and finds the chunks that a decoder needs.
 
-Metadata may stand behind the pixels, may be of any length, and may be a bomb of their own; what is not needed is
-passed over unread, and kept from the decoder, too.
+Metadata may follow the pixels, may be of any length, and may be decompression bombs; unneeded chunks are skipped
+unread, and not given to the decoder.
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ from unsquare.shapes import Shape
 
 _END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
 _MAX_SIDE = 1_000_000
-"""libpng's own."""
+"""libpng's own limit."""
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _MODES = {0: "L", 2: "RGB", 3: "P", 4: "LA", 6: "RGBA"}
 _DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
 _MAX_TABLE_BYTES = 1024
-"""Of a palette or its transparency."""
+"""Most bytes of a palette or its transparency."""
 _XMP = b"XML:com.adobe.xmp\x00"
 _RAW_EXIF = "Raw profile type exif"
 
 
 @dataclass(kw_only=True)
 class Png:
-    """What a PNG says of its picture."""
+    """The facts in a PNG's header."""
 
     stored: Shape
     mode: str
     depth: int
     icc: bytes | None = None
-    """The color profile; empty where it is damaged."""
+    """The color profile; empty if it is damaged."""
     info: dict[str, bytes | str] = field(default_factory=dict)
     """EXIF and XMP under the names that Pillow gives them."""
     parts: tuple[Part, ...] = ()
-    """What a decoder needs of the file."""
+    """The parts of the file that a decoder needs."""
     bytes_per_pixel: int = 0
-    """An upper bound of what decoding takes."""
+    """An upper bound of the memory that decoding takes."""
 
 
 def read_png(fp: IO[bytes], num_bytes: int) -> Png:
@@ -58,9 +58,9 @@ def read_png(fp: IO[bytes], num_bytes: int) -> Png:
         raise ImageError("is cut short or damaged: the PNG header is not valid")
     width, height, depth, color = struct.unpack(">IIBB", head[16:26])
     if depth not in _DEPTHS.get(color, ()):
-        raise ImageError("is damaged: the PNG header declares pixels of no known kind")
+        raise ImageError("is damaged: the PNG header declares an invalid kind of pixels")
     if max(width, height) > _MAX_SIDE:
-        raise ImageError(f"declares {height} x {width} pixels, above the limit of {_MAX_SIDE:,} a side of a PNG")
+        raise ImageError(f"declares {height} x {width} pixels, above the limit of {_MAX_SIDE:,} for a side of a PNG")
     mode = "1" if (color, depth) == (0, 1) else _MODES[color]
     found = Png(stored=Shape(height, width), mode=mode, depth=depth)
     parts: list[Part] = [head]
@@ -87,7 +87,7 @@ def read_png(fp: IO[bytes], num_bytes: int) -> Png:
 
 
 def _append(parts: list[Part], start: int, length: int) -> None:
-    """Add a span of the file, joined to the one before where it follows it."""
+    """Add a span of the file, merged with the last one if it follows directly."""
     last = parts[-1]
     if isinstance(last, tuple) and sum(last) == start:
         parts[-1] = (last[0], last[1] + length)
@@ -111,7 +111,7 @@ def _chunks(fp: IO[bytes], num_bytes: int) -> Iterator[tuple[bytes, int, int]]:
 
 
 def _keep(fp: IO[bytes], name: bytes, start: int, length: int, found: Png) -> None:
-    """Note the color profile, EXIF and XMP; the first of each counts, and those that follow are not unpacked."""
+    """Record the color profile, EXIF and XMP; the first of each counts, and others are not unpacked."""
     if name == b"iCCP" and found.icc is None:
         check_length("color profile", length, MAX_PROFILE_BYTES)
         fp.seek(start)
@@ -138,7 +138,7 @@ def _keep(fp: IO[bytes], name: bytes, start: int, length: int, found: Png) -> No
 
 
 def _inflate(data: bytes, limit: int) -> bytes:
-    """The data unpacked; nothing where they are damaged or more than the limit."""
+    """The decompressed data; empty where they are damaged or longer than the limit."""
     unpacker = zlib.decompressobj()
     try:
         out = unpacker.decompress(data, limit)

@@ -1,7 +1,7 @@
-"""What should be known of a source before it is trained on: nothing here is refused, each is said.
+"""Finds what a user should know of a source before training on it; remarks refuse nothing.
 
-Some of it only the listing sees (folders without images, columns that are not used): it comes with the index,
-as its notes. The rest follows from the rows, and is found here.
+Some remarks only the listing can make (folders without images, unused columns); they come with the index, as its notes.
+The rest follow from the rows, and are found here.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ from unsquare.settings import checks_arguments
 
 _SPLITS = ("train", "val", "test")
 _MOST_NAMES = 100
-"""Names that a remark keeps."""
+"""Most names kept in a remark."""
 _NUM_SHOWN = 3
 _NUMBER = re.compile(r"\+?(-?)0*(\d+)(?:\.(\d*))?")
 
 
 @checks_arguments
 def find_remarks(index: ShapeIndex) -> tuple[Remark, ...]:
-    """What should be known of an index's source: its notes, and what its classes, splits and files say.
+    """All remarks on an index's source: its notes, and those on its classes, splits and files.
 
-    Files of equal length and shape are compared by content, each with a few reads (`find_copies`); rows without
-    files, and files that have gone, are left out of that.
+    Files of equal length and shape are compared by content, each with a few reads (`find_copies`); rows without files,
+    and files that are gone, are not compared.
     """
     return (*index.notes, *row_remarks(index, find_copies(index)))
 
 
 def row_remarks(index: ShapeIndex, copies: Copies) -> tuple[Remark, ...]:
-    """As `find_remarks`, without the notes that the index brings, and with copies that are found already."""
+    """Like `find_remarks`, without the index's notes, and with copies that were found before."""
     return (*_on_classes(index), *_on_copies(index, copies))
 
 
 def class_counts(index: ShapeIndex) -> dict[str, dict[str, int]]:
-    """The images of each class by split, those without a split under ""; only splits that the index has."""
+    """The images of each class by split, those without a split under ""; only splits in the index."""
     splits = [split for split in (*_SPLITS, "") if np.any(index.splits == split)]
     count = len(index.classes)
     columns = {
@@ -51,7 +51,7 @@ def class_counts(index: ShapeIndex) -> dict[str, dict[str, int]]:
 
 
 def remark(kind: str, text: str, names: Sequence[str] = (), *, important: bool = False) -> Remark:
-    """The remark about these names; in the text, {names} stands for the first of them."""
+    """A remark about these names; {names} in the text is replaced by the first of them."""
     first = ", ".join(f"'{shown(name)}'" for name in names[:_NUM_SHOWN])
     more = f" and {len(names) - _NUM_SHOWN:,} more" if len(names) > _NUM_SHOWN else ""
     kept = tuple(shown(name) for name in names[:_MOST_NAMES])
@@ -68,12 +68,12 @@ def counted(things: Sized, one: str, several: str = "") -> str:
 def _on_classes(index: ShapeIndex) -> Iterator[Remark]:
     counts = class_counts(index)
     if names := [name for name, by_split in counts.items() if not sum(by_split.values())]:
-        text = f"{counted(names, 'class', 'classes')} without a single image that can be read: {{names}}."
+        text = f"{counted(names, 'class', 'classes')} without any readable image: {{names}}."
         yield remark("class_without_images", text, names, important=True)
     present = {name: by_split for name, by_split in counts.items() if sum(by_split.values())}
     yield from _on_splits(present)
     if names := [name for name, by_split in present.items() if _for_training(by_split) == 1]:
-        text = f"{counted(names, 'class', 'classes')} with a single image to train on: {{names}}."
+        text = f"{counted(names, 'class', 'classes')} with only one image to train on: {{names}}."
         yield remark("single_image", text, names, important=True)
     groups = defaultdict(list)
     for name in counts:
@@ -82,17 +82,17 @@ def _on_classes(index: ShapeIndex) -> Iterator[Remark]:
         differ = "differ only in case, spaces, invisible characters or the form of a number"
         text = f"{counted(names, 'pair')} of classes that {differ}: {', '.join(names[:_NUM_SHOWN])}."
         yield remark("alike_classes", text, names, important=True)
-    unlabelled = index.keys[index.labels < 0].tolist()
-    if unlabelled:
-        yield remark("no_label", f"{counted(unlabelled, 'image')} without a label: {{names}}.", unlabelled)
+    unlabeled = index.keys[index.labels < 0].tolist()
+    if unlabeled:
+        yield remark("no_label", f"{counted(unlabeled, 'image')} without a label: {{names}}.", unlabeled)
 
 
 def _on_splits(present: dict[str, dict[str, int]]) -> Iterator[Remark]:
-    """Remarks on classes that some splits lack."""
+    """Remarks on classes that are missing in some splits."""
     splits = {split for by_split in present.values() for split, count in by_split.items() if count}
     if "train" in splits or "" in splits:
         for split in ("val", "test"):
-            # A class in neither train nor val is said once, for val.
+            # A class in neither train nor val is reported once, for val.
             only = [name for name, by_split in present.items() if not _for_training(by_split) and by_split.get(split)]
             if split == "test":
                 only = [name for name in only if not present[name].get("val")]
@@ -102,17 +102,17 @@ def _on_splits(present: dict[str, dict[str, int]]) -> Iterator[Remark]:
     if "val" in splits:
         lacking = [name for name, by_split in present.items() if _for_training(by_split) and not by_split.get("val")]
         if lacking:
-            text = f"{counted(lacking, 'class', 'classes')} without an image in val, so never judged there: {{names}}."
+            text = f"{counted(lacking, 'class', 'classes')} without an image in val, so not evaluated there: {{names}}."
             yield remark("not_in_val", text, lacking)
 
 
 def _for_training(by_split: dict[str, int]) -> int:
-    """Images that are, or without a split may be, trained on."""
+    """Images that are trained on, or may be since they have no split."""
     return by_split.get("train", 0) + by_split.get("", 0)
 
 
 def _bare(name: str) -> str:
-    """The name without what a reader does not see: case, width, spaces, format characters; 01 and 1.0 are 1."""
+    """The name without what readers do not see: case, width, spaces, format characters; 01 and 1.0 become 1."""
     plain = unicodedata.normalize("NFKC", name).casefold()
     bare = "".join(one for one in plain if not one.isspace() and unicodedata.category(one) not in ("Cf", "Cc"))
     if number := _NUMBER.fullmatch(bare):
@@ -122,29 +122,27 @@ def _bare(name: str) -> str:
 
 
 def _on_copies(index: ShapeIndex, copies: Copies) -> Iterator[Remark]:
-    sampled = " (long files by samples)" if copies.sampled else ""
+    sampled = " (long files compared by samples)" if copies.sampled else ""
     for one, other in (("train", "val"), ("train", "test"), ("val", "test")):
         names = list(_pairs(index, copies, one, other))
         if names:
-            text = f"{counted(names, 'image')} of {other} in {one} too, byte for byte{sampled}: {{names}}."
+            text = f"{counted(names, 'image')} of {other} in {one} as well, byte for byte{sampled}: {{names}}."
             yield remark("in_two_splits", text, names, important=True)
     two_labels = [group for group in copies.groups if len(set(index.labels[group].tolist())) > 1]
     if two_labels:
-        names = [
-            f"{_labelled(index, group[0])} = {_labelled(index, _other_label(index, group))}" for group in two_labels
-        ]
+        names = [f"{_labeled(index, group[0])} = {_labeled(index, _other_label(index, group))}" for group in two_labels]
         text = f"{counted(names, 'image')} under more than one label, byte for byte{sampled}: {{names}}."
         yield remark("two_labels", text, names, important=True)
     names = [
         f"{index.keys[first]} = {index.keys[row]}" for group in copies.groups for first, row in _plain(index, group)
     ]
     if names:
-        text = f"{counted(names, 'image')} of the same bytes as another of its class and split{sampled}: {{names}}."
+        text = f"{counted(names, 'image')} with the same bytes as another of its class and split{sampled}: {{names}}."
         yield remark("copies", text, names)
 
 
 def _plain(index: ShapeIndex, group: list[int]) -> Iterator[tuple[int, int]]:
-    """Each row of a group whose class and split an earlier one has too, with that one."""
+    """Each row of a group whose class and split an earlier row has, too, with that row."""
     first: dict[tuple[int, str], int] = {}
     for row in group:
         if (earlier := first.setdefault((int(index.labels[row]), index.splits[row]), row)) != row:
@@ -152,14 +150,14 @@ def _plain(index: ShapeIndex, group: list[int]) -> Iterator[tuple[int, int]]:
 
 
 def _pairs(index: ShapeIndex, copies: Copies, one: str, other: str) -> Iterator[str]:
-    """Each picture of the second split that the first has too, with where it is there."""
+    """Each picture of the second split that is also in the first, with its place there."""
     for group in copies.groups:
         first = [row for row in group if index.splits[row] == one]
         if first:
             yield from (f"{index.keys[first[0]]} = {index.keys[row]}" for row in group if index.splits[row] == other)
 
 
-def _labelled(index: ShapeIndex, row: int) -> str:
+def _labeled(index: ShapeIndex, row: int) -> str:
     label = index.labels[row]
     return f"{index.keys[row]} ({index.classes[label] if label >= 0 else 'none'})"
 

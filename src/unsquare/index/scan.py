@@ -1,7 +1,7 @@
-"""From a source to its index: list the images, read the headers of those that are new or changed.
+"""Makes the index of a source: lists the images, and reads the headers of those that are new or changed.
 
-Headers are read by threads: reading is mostly waiting for the disk or the network. The result does not
-depend on how many.
+Headers are read by threads, since reading mostly waits for the disk or the network. The result does not depend on their
+number.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".7z", ".rar")
 
 @dataclass(frozen=True, kw_only=True)
 class ScanResult:
-    """An index and what it took to make it."""
+    """An index, and how many headers were read for it."""
 
     index: ShapeIndex
     num_read: int
@@ -49,7 +49,7 @@ class ScanResult:
 
 @dataclass(frozen=True)
 class _File:
-    """What is known of one file: its shape, or the reason why it has none."""
+    """The facts of one file: its shape, or the reason why it has none."""
 
     shape: Shape
     reason: str = ""
@@ -66,19 +66,18 @@ def scan_source(
     workers: Annotated[int, Range(1, MOST_WORKERS)] | None = None,
     progress: Progress | None = None,
 ) -> ShapeIndex:
-    """The index of a source: a folder, a manifest (CSV or Parquet), MAMe, or an index already made.
+    """The index of a source: a folder, a manifest (CSV or Parquet), MAMe, or an existing index.
 
     Args:
         source: the folder or file.
-        previous: an earlier index; files of the same name, length and modification time are taken from it.
-        choices: how files are read that can be read in more than one way; None leaves them to be problems. An index
-            already made keeps its own.
-        workers: threads that read headers; None for a number that suits this machine.
+        previous: an earlier index; files with the same name, length and modification time are taken from it.
+        choices: how to read files that can be read in more than one way; None makes them problems. An existing index
+            keeps its own choices.
+        workers: number of threads that read headers; None chooses it for this machine.
         progress: called after each file with the numbers of files done and in all.
 
     Raises:
-        SourceError: the source is none of these, or lists no images. Single bad files become problems
-            instead.
+        SourceError: the source is none of these, or lists no images. Single bad files become problems instead.
     """
     return scan(Path(source), previous=previous, choices=choices, workers=workers, progress=progress).index
 
@@ -91,7 +90,7 @@ def scan(
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> ScanResult:
-    """As `scan_source`, with the numbers of files read and reused."""
+    """Like `scan_source`, with the numbers of files read and reused."""
     listed = _list_source(_absolute(Path(source)))
     if isinstance(listed, ShapeIndex):
         return ScanResult(index=listed, num_read=0, num_reused=len(listed))
@@ -105,7 +104,7 @@ def scan(
 
 
 def _absolute(source: Path) -> Path:
-    """The source's one name, so that an index is known again; `link/..` is not cut short, it leads elsewhere."""
+    """The canonical name of a source, so that its index is recognized; `link/..` is kept, since it leads elsewhere."""
     plain = Path(os.path.abspath(source))
     try:
         return plain if plain.samefile(source) else source.absolute()
@@ -137,7 +136,7 @@ def _list_source(source: Path) -> Listing | ShapeIndex:
 
 
 def _nearest(source: Path) -> str:
-    """A question about the name beside a missing source that is most like its own; "" where none is."""
+    """A question about the most similar name beside a missing source; "" where none is similar."""
     try:
         close = difflib.get_close_matches(source.name, os.listdir(source.parent), n=1)
     except OSError:
@@ -150,7 +149,7 @@ def _default_workers() -> int:
 
 
 def _known(previous: ShapeIndex | None, choices: Choices) -> dict[str, _File]:
-    """What an earlier index says of each file, where it was made by the same rules."""
+    """The facts of each file in an earlier index, if it was made by the same rules."""
     if previous is None or previous.version != VERSION or previous.choices != choices:
         return {}
     columns = (
@@ -185,7 +184,7 @@ def _scan_files(
 
 
 def _look(root: str, key: str, known: _File | None, told: Shape | None, choices: Choices) -> _File:
-    """One file, taken from `known` where it has not changed; where its shape is told, it is not opened."""
+    """One file, taken from `known` if it has not changed; if its shape is given, it is not opened."""
     path = Path(root, key)
     num_bytes = modified_ns = 0
     try:
@@ -205,8 +204,7 @@ def _look(root: str, key: str, known: _File | None, told: Shape | None, choices:
         if known is not None and known.modified_ns == status.st_mtime_ns and known.num_bytes == num_bytes:
             return known
         with image_errors(), open_regular(path) as (fp, status):
-            # Only now: a file that cannot be opened may become readable without changing, so it is tried
-            # again.
+            # Checked only now: a file that cannot be opened may become readable without changing, so it is tried again.
             num_bytes, modified_ns = status.st_size, status.st_mtime_ns
             header = header_of(fp, num_bytes)
             require_one_page(header, choices)

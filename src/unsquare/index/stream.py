@@ -1,4 +1,4 @@
-"""The parts of a file that a decoder needs, joined: without metadata, and without what lies behind the picture."""
+"""Joins the parts of a file that a decoder needs, without metadata and data after the picture."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import IO, TypeAlias
 from unsquare.errors import ImageError
 
 Part: TypeAlias = bytes | tuple[int, int]
-"""Bytes, or where some begin in the file and how many they are."""
+"""Bytes, or the start and length of some bytes in the file."""
 
 
 def join(fp: IO[bytes], parts: tuple[Part, ...]) -> bytearray:
-    """The parts, one after the other, in one block of memory.
+    """The parts, joined in one block of memory.
 
     Raises:
         ImageError: the file has become shorter.

@@ -1,8 +1,7 @@
-"""The index: one row per image with its shape, label and split; and the files that cannot be used.
+"""The index: one row per image with its shape, label and split, and the files that cannot be used.
 
-Columns are arrays, so that planning half a million images is a few NumPy calls. On disk it is one Parquet
-file, problems included (rows of height 0 with a reason), with the schema's version in the metadata; nothing
-is unpickled.
+Columns are arrays, so that planning half a million images takes a few NumPy calls. On disk it is one Parquet file, with
+problems (rows of height 0 with a reason), and with the schema's version in the metadata; nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -29,9 +28,9 @@ from unsquare.shapes import Sizes
 
 METADATA_KEY = b"unsquare.index"
 VERSION = 3
-"""Raised whenever the columns, or the rules by which a header becomes a row, change. Files of an index of an older
-version are all read again by the next scan; the index itself is still read. Version 2 keeps the choices; 3 refuses
-BMPs whose runs leave pixels out, and colors that are multiplied by opacity where zero is not black."""
+"""Raised whenever the columns, or the rules by which a header becomes a row, change. After that, the next scan reads
+all files again; older indexes can still be read. Version 2 keeps the choices; 3 refuses BMPs whose runs leave pixels
+out, and colors that are multiplied by opacity where zero is not black."""
 
 Strings = npt.NDArray[np.object_]
 
@@ -47,7 +46,7 @@ _COLUMNS = {
 }
 _MAY_LACK = frozenset({"label", "problem"})
 LONGEST_SIDE = 1 << 30
-"""Of an image in an index."""
+"""The longest side of an image in an index."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,23 +60,23 @@ class Problem:
     split: str = ""
     num_bytes: int = 0
     modified_ns: int = 0
-    """0 where the file could not even be opened: such files are tried again by every scan."""
+    """0 where the file could not be opened; such files are tried again by every scan."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Remark:
-    """Something to know of a source that is no reason to refuse it."""
+    """Something to know of a source that is not a reason to refuse it."""
 
     kind: str
     """A fixed name for programs: "empty_folder"."""
     text: str
     """One sentence."""
     count: int = 1
-    """How many files, folders, classes or columns it is about."""
+    """The number of files, folders, classes or columns that it is about."""
     names: tuple[str, ...] = ()
     """The first of them."""
     important: bool = False
-    """Whether training says it before it starts."""
+    """Whether training prints it before it starts."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -93,18 +92,18 @@ class ShapeIndex:
     sizes: Sizes
     """(N, 2) height, width as displayed, the EXIF orientation applied."""
     labels: npt.NDArray[np.int32]
-    """(N,) positions in `classes`, -1 where there is no label."""
+    """(N,) positions in `classes`, -1 for images without a label."""
     splits: Strings
-    """(N,) "train", "val", "test", or "" where the source names none."""
+    """(N,) "train", "val", "test", or "" for images without a split."""
     num_bytes: npt.NDArray[np.int64]
     """(N,) file sizes, 0 where unknown."""
     modified_ns: npt.NDArray[np.int64]
     """(N,) modification times, 0 where unknown."""
     problems: tuple[Problem, ...] = ()
     notes: tuple[Remark, ...] = ()
-    """What the source's folders, links or columns say; `find_remarks` adds what the rows say."""
+    """Remarks on the source's folders, links or columns; `find_remarks` adds those on rows."""
     choices: Choices = field(default_factory=Choices)
-    """How files are read that can be read in more than one way."""
+    """How files that can be read in more than one way were read."""
     version: int = VERSION
 
     def __post_init__(self) -> None:
@@ -121,11 +120,11 @@ class ShapeIndex:
         return len(self.keys)
 
     def path(self, row: int) -> Path:
-        """The file of one row; keys that are absolute paths stand for themselves."""
+        """The file of one row; keys that are absolute paths are used as they are."""
         return Path(self.root, self.keys[row])
 
     def take(self, rows: npt.ArrayLike) -> ShapeIndex:
-        """The rows at these positions (or under this mask) in that order, without the problems."""
+        """The rows at these positions (or under this mask), in that order, without the problems."""
         rows = np.asarray(rows)
         if rows.dtype != bool:
             rows = rows.astype(np.int64)
@@ -158,7 +157,7 @@ class ShapeIndex:
         """The index that `write` wrote.
 
         Raises:
-            SourceError: the file is missing, is no index, or is of another version.
+            SourceError: the file is missing, is not an index, or is of another version.
         """
         if not is_index(path):
             raise SourceError(f"'{path}' is a Parquet file but not an index; make one with `unsquare scan`.")
@@ -181,12 +180,12 @@ def strings(values: Sequence[str]) -> Strings:
 
 
 def printable(key: str) -> str:
-    """The key with whatever is not UTF-8 in it spelled out; a key that this changes cannot be stored."""
+    """The key with bytes that are not UTF-8 escaped; a key that this changes cannot be stored."""
     return key.encode("utf-8", "backslashreplace").decode()
 
 
 def shown(name: str) -> str:
-    """The name as part of one line: line breaks and other characters that do not print are spelled out."""
+    """The name on one line: line breaks and other characters that do not print are escaped."""
     if name.isprintable():
         return name
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in printable(name))
@@ -242,11 +241,11 @@ class _About(msgspec.Struct):
 
 
 def _from_arrow(table: pa.Table, path: Path) -> ShapeIndex:
-    """The index in a table; raises ValueError where its rows make no sense."""
+    """The index in a table; raises ValueError where its rows are invalid."""
     about = _about(table, path)
     labels = pc.fill_null(pc.index_in(table["label"], value_set=pa.array(about.classes, pa.string())), -1)
     if pc.sum(pc.equal(labels, -1)).as_py() != table["label"].null_count and len(table):
-        raise ValueError("it has a label that is none of its classes")
+        raise ValueError("it has a label that is not one of its classes")
     table = table.set_column(table.schema.get_field_index("label"), "label", labels)
     rows = table.filter(pc.is_null(table["problem"]))
     sizes = np.stack([rows["height"].to_numpy(), rows["width"].to_numpy()], axis=-1).astype(np.int64)
@@ -269,7 +268,7 @@ def _from_arrow(table: pa.Table, path: Path) -> ShapeIndex:
 
 
 def _about(table: pa.Table, path: Path) -> _About:
-    # Read by the standard library, for a source's path need not be UTF-8; msgspec's own reader takes no such text.
+    # Read by the standard library, since a source's path need not be UTF-8, which msgspec requires.
     about = msgspec.convert(json.loads(table.schema.metadata[METADATA_KEY]), type=_About)
     if about.version not in range(1, VERSION + 1):
         raise SourceError(

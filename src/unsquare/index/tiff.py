@@ -1,8 +1,8 @@
-"""A TIFF's header: what its samples mean, and whether they are read.
+"""Reads a TIFF's header: what its samples mean, and whether they are supported.
 
-tifffile reads the header, and the samples as they are stored (`data.tiff`), with the codecs of imagecodecs; of what
-those lack, the second decoder (Pillow, with libtiff) takes the kinds that it is right about. Every other kind is
-refused here, with its name, and not hours later.
+tifffile reads the header, and the samples as they are stored (`data.tiff`), with the codecs of imagecodecs. Kinds that
+these cannot read go to the second decoder (Pillow, with libtiff) if it reads them correctly. All others are refused
+here with their kind, not hours later.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from unsquare.shapes import Shape
 
 _MAX_PAGES = 10_000
 _MAX_BITS_PER_PIXEL = 1024
-"""Of all samples together, whether they are shown or not."""
+"""Most bits of all samples together, whether they are shown or not."""
 _MAX_BYTES_PER_PIXEL = 64
-"""Taken while decoding, for pictures above a million pixels."""
+"""Most bytes per pixel while decoding, for pictures above a million pixels."""
 _MAX_ENTRIES = 4096
 _WHOLE_BYTES = {3: 2, 4: 4, 16: 8}
-"""Of whole numbers, by their type."""
+"""Bytes of integers, by their type."""
 _READ_BYTES = 1 << 20
-"""Of strips or tiles read at a time; tifffile itself would take 256 MiB."""
+"""Bytes of strips or tiles read at a time; tifffile itself would take 256 MiB."""
 _SUBFILE, _PHOTOMETRIC_TAG, _ORIENTATION, _SUBPAGES, _INK_SET, _ICC = 254, 262, 274, 330, 332, 34675
 _YCBCR = {529: (0.299, 0.587, 0.114), 532: (0, 255, 128, 255, 128, 255)}
-"""The YCbCr that is read, JPEG's, as tags say it: coefficients, and the values of black and white."""
+"""The only supported YCbCr, JPEG's, by its tags: coefficients, and the values of black and white."""
 _MAX_VALUES = {
     **dict.fromkeys((273, 279, 324, 325), 1 << 20),  # where strips or tiles begin, and their lengths
     **dict.fromkeys((258, 277, 330, 338, 339), 1 << 16),  # depths, kinds and such of the samples
     320: 3 << 16,  # the palette
 }
-"""Of the entries of a page that are read as numbers."""
+"""Most values in entries of a page that are read as numbers."""
 _REDUCED_OR_MASK = 1 | 4
 _COMPRESSIONS = {
     1: "none",
@@ -50,51 +50,52 @@ _COMPRESSIONS = {
     34925: "LZMA",
     50000: "Zstandard",
 }
-"""Whose strips cannot unpack to more than they should."""
+"""Compressions whose strips cannot unpack to more than they should."""
 _OF_SECOND_DECODER = {2: "fax", 3: "fax", 4: "fax", 6: "JPEG", 7: "JPEG"}
 _MODES = {0: "L", 1: "L", 2: "RGB", 3: "P", 4: "L", 5: "CMYK", 6: "YCbCr", 8: "LAB", 9: "LAB"}
 _CHANNELS = {"L": 1, "P": 1, "RGB": 3, "CMYK": 4, "YCbCr": 3, "LAB": 3}
 _PHOTOMETRIC = {10: "ITU L*a*b*", 32803: "a camera's color filter array", 32844: "LogL", 32845: "LogLuv"}
 _UNASSOCIATED, _ASSOCIATED = 2, 1
 _PREMULTIPLIED = (1, 2, 3)
-"""Photometrics whose colors may have been multiplied by opacity: of grey with zero as black, RGB and palettes TIFF 6.0
-(section 18) says what that means. Where zero is white or no color, the samples or what they show may be meant."""
+"""Photometrics whose colors may have been multiplied by opacity. For gray with zero as black, RGB and palettes, TIFF
+6.0 (section 18) defines that. For others it is ambiguous whether the samples, or the colors they show, are
+multiplied."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Samples:
-    """What the samples of a TIFF mean."""
+    """The meaning of the samples of a TIFF."""
 
     mode: str
-    """The color: L, P, RGB, CMYK, YCbCr or LAB; its channels come first."""
+    """The color mode: L, P, RGB, CMYK, YCbCr or LAB; its channels are the first."""
     bits: int
     kind: str
-    """u, i or f: whole numbers from zero, signed ones, floats."""
+    """u, i or f: unsigned integers, signed integers, floats."""
     is_inverted: bool = False
-    """Zero is white."""
+    """Whether zero is white."""
     has_alpha: bool = False
-    """The sample behind the color's channels is opacity."""
+    """Whether the sample after the color's channels is opacity."""
     is_premultiplied: bool = False
-    """Colors have been multiplied by it."""
+    """Whether colors have been multiplied by it."""
     is_unsigned_lab: bool = False
-    """a* and b* are stored as ICC profiles have them, from zero; else they are signed."""
+    """Whether a* and b* are stored from zero, like in ICC profiles; else they are signed."""
     palette: npt.NDArray[np.uint8] | None = None
     """(N, 3): colors by sample."""
 
     @property
     def num_colors(self) -> int:
-        """Samples of the color."""
+        """Number of samples of the color."""
         return _CHANNELS[self.mode]
 
     @property
     def num_channels(self) -> int:
-        """Samples that are shown: the color's, and opacity."""
+        """Number of samples that are shown: those of the color, and opacity."""
         return self.num_colors + self.has_alpha
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tiff:
-    """What a TIFF says of its first picture."""
+    """The facts of a TIFF's first picture."""
 
     stored: Shape
     orientation: int
@@ -107,14 +108,14 @@ class Tiff:
     """Its compression, colors and depth in words, for messages."""
     is_bilevel: bool
     bytes_per_pixel: int
-    """An upper bound of what decoding takes."""
+    """An upper bound of the memory that decoding takes."""
 
 
 @contextmanager
 def first_page(fp: IO[bytes] | HeaderReader) -> Iterator[tifffile.TiffPage]:
     """The first picture of an open TIFF."""
     fp.seek(0)
-    # Without looking for the pages of microscopes' own dialects.
+    # Without looking for the pages of microscopes' own formats.
     with tifffile.TiffFile(
         cast("IO[bytes]", fp), name="picture", is_lsm=False, is_scanimage=False, is_ndpi=False
     ) as file:
@@ -125,7 +126,7 @@ def read_tiff(fp: IO[bytes], num_bytes: int) -> Tiff:
     """The header of a TIFF of this many bytes.
 
     Raises:
-        ImageError: it is damaged, or of a kind that is not read.
+        ImageError: it is damaged, or not supported.
     """
     num_pages = count_pages(fp, num_bytes)
     with first_page(HeaderReader(fp, "TIFF")) as page:
@@ -151,10 +152,10 @@ def read_tiff(fp: IO[bytes], num_bytes: int) -> Tiff:
 
 
 def count_pages(fp: IO[bytes], num_bytes: int) -> int:
-    """The pictures of full size in a TIFF: thumbnails and masks are none.
+    """The number of pictures of full size in a TIFF, without thumbnails and masks.
 
     Raises:
-        ImageError: the list of pages is damaged, goes in a circle or has no end.
+        ImageError: the list of pages is damaged, circular or endless.
     """
     fp.seek(0)
     head = fp.read(16)
@@ -168,7 +169,7 @@ def count_pages(fp: IO[bytes], num_bytes: int) -> int:
     seen: set[int] = set()
     while at:
         if at in seen or at >= num_bytes or len(seen) > _MAX_PAGES:
-            raise ImageError("is damaged: its list of pages goes in a circle, has no end or leaves the file")
+            raise ImageError("is damaged: its list of pages is circular, endless or leaves the file")
         seen.add(at)
         fp.seek(at)
         num_entries = int.from_bytes(fp.read(number_bytes), order)
@@ -190,17 +191,17 @@ def count_pages(fp: IO[bytes], num_bytes: int) -> int:
         at = int.from_bytes(fp.read(offset_bytes), order)
     if begins_reduced and (count or has_subpages):
         raise ImageError(
-            "begins with a thumbnail, preview or mask, and its picture comes later, as in a camera's raw files: a kind "
-            "of TIFF that is not read; convert it to PNG or JPEG"
+            "begins with a thumbnail, preview or mask, and its picture comes later, as in a camera's raw files, which "
+            "is not supported; convert it to PNG or JPEG"
         )
     return max(count, 1)
 
 
 def blocks(page: tifffile.TiffPage, num_channels: int) -> Iterator[tuple[npt.NDArray[Any], int, int, int]]:
-    """The strips or tiles, cut to the picture and to its first channels.
+    """The strips or tiles, clipped to the picture and to its first channels.
 
     Yields:
-        Samples (h, w, c), and the row, column and channel where they belong.
+        Samples (h, w, c), with their row, column and channel.
 
     Raises:
         ImageError: parts of the picture are missing.
@@ -218,7 +219,7 @@ def blocks(page: tifffile.TiffPage, num_channels: int) -> Iterator[tuple[npt.NDA
 
 
 def largest_sample(fp: IO[bytes], samples: Samples, enough: int) -> int:
-    """The largest value among the colors, or the first that is found to be at least `enough`."""
+    """The largest value of the colors, or the first found to be at least `enough`."""
     most = 0
     with first_page(fp) as page:
         for block, *_ in blocks(page, samples.num_colors):
@@ -229,7 +230,7 @@ def largest_sample(fp: IO[bytes], samples: Samples, enough: int) -> int:
 
 
 def _check_pieces(page: tifffile.TiffPage, num_bytes: int) -> None:
-    """Raise `ImageError` where strips or tiles are missing, huge, or not in the file."""
+    """Raise `ImageError` where strips or tiles are missing, huge, or outside the file."""
     if page.imagedepth != 1 or (page.is_tiled and page.tiledepth != 1):
         raise ImageError("is a volume with depth, not a picture")
     starts, lengths = page.dataoffsets, page.databytecounts
@@ -249,13 +250,13 @@ def _check_pieces(page: tifffile.TiffPage, num_bytes: int) -> None:
 
 
 def _samples(page: tifffile.TiffPage) -> Samples | None:
-    """What the samples mean; None where the second decoder is to be asked."""
+    """The meaning of the samples; None where the second decoder is to read them."""
     if _PHOTOMETRIC_TAG not in page.tags:
         raise ImageError("is damaged: it does not say what its samples mean (tag 262)")
     mode = _MODES.get(page.photometric)
     if mode is None:
         name = _PHOTOMETRIC.get(page.photometric, f"photometric {page.photometric}")
-        raise ImageError(f"is stored as {name}, which is not read; convert it to PNG or to TIFF as RGB")
+        raise ImageError(f"is stored as {name}, which is not supported; convert it to PNG or to TIFF as RGB")
     alpha = _alpha(page, _CHANNELS[mode])
     if alpha == _ASSOCIATED and page.photometric not in _PREMULTIPLIED:
         name = "white-is-zero" if page.photometric == 0 else mode
@@ -266,27 +267,27 @@ def _samples(page: tifffile.TiffPage) -> Samples | None:
     if page.compression in _OF_SECOND_DECODER or (mode == "YCbCr" and page.is_subsampled):
         return None
     if page.compression not in _COMPRESSIONS:
-        raise ImageError(f"is compressed by method {page.compression}, which is not read; known are {_known()}")
+        raise ImageError(f"is compressed by method {page.compression}, which is not supported; use one of {_known()}")
     if page.predictor != 1 and _COMPRESSIONS[page.compression] in ("none", "PackBits"):
-        raise ImageError("has a predictor without a compression that uses one, which programs read in different ways")
+        raise ImageError("has a predictor without a compression that uses one, which programs read differently")
     if mode == "CMYK" and page.tags.valueof(_INK_SET, 1) == 2:
-        raise ImageError("is stored as inks other than CMYK, which are not read")
+        raise ImageError("is stored as inks other than CMYK, which is not supported")
     if mode == "YCbCr" and not all(_is_near(page.tags.valueof(tag), known) for tag, known in _YCBCR.items()):
-        raise ImageError("has YCbCr colors other than JPEG's, which are not read; convert it to TIFF as RGB")
+        raise ImageError("has YCbCr colors other than JPEG's, which are not supported; convert it to TIFF as RGB")
     bits, dtype = page.bitspersample, page.dtype
     if not isinstance(bits, int):
-        raise ImageError("has samples of different depths, which are not read")
+        raise ImageError("has samples of different depths, which are not supported")
     if dtype is None or dtype.kind not in "uifb" or bits > 64:
         kind = {5: "complex", 6: "complex"}.get(page.sampleformat, f"{bits}-bit")
-        raise ImageError(f"has {kind} samples, which are not read")
+        raise ImageError(f"has {kind} samples, which are not supported")
     num_color = _CHANNELS[mode]
     if page.samplesperpixel < num_color:
-        raise ImageError(f"has {page.samplesperpixel} samples a pixel where its colors need {num_color}")
+        raise ImageError(f"has {page.samplesperpixel} samples per pixel, but its colors need {num_color}")
     if bits * page.samplesperpixel > _MAX_BITS_PER_PIXEL:
-        raise ImageError(f"has {page.samplesperpixel} samples of {bits} bits a pixel, more than are read")
+        raise ImageError(f"has {page.samplesperpixel} samples of {bits} bits per pixel, more than are supported")
     kind = "u" if dtype.kind == "b" else dtype.kind
     if mode != "L" and mode != "RGB" and (kind != "u" or bits not in (8, 16)) and mode != "P":
-        raise ImageError(f"has {mode} colors in {_name(kind, bits)} samples, which are not read")
+        raise ImageError(f"has {mode} colors in {_name(kind, bits)} samples, which are not supported")
     return Samples(
         mode=mode,
         bits=bits,
@@ -300,7 +301,7 @@ def _samples(page: tifffile.TiffPage) -> Samples | None:
 
 
 def _is_near(said: Any, known: tuple[float, ...]) -> bool:
-    """Whether these rational numbers, numerator and denominator each, are left out or are the known ones."""
+    """Whether these rational numbers, numerator and denominator each, are missing or the known ones."""
     if said is None:
         return True
     numbers = np.asarray(said, dtype=np.float64).reshape(-1, 2)
@@ -316,9 +317,9 @@ def _name(kind: str, bits: int) -> str:
 
 
 def _alpha(page: tifffile.TiffPage, num_color: int) -> int:
-    """The kind of opacity in the sample behind the colors; 0 where it is something else or not there.
+    """The kind of opacity in the sample after the colors; 0 where it is something else or missing.
 
-    One extra sample that nothing is said of is taken for opacity, as libtiff's own viewers do.
+    A single extra sample without a declared meaning counts as opacity, as in libtiff's own viewers.
     """
     extra = page.samplesperpixel - num_color
     kinds = tuple(int(kind) for kind in page.extrasamples)
@@ -332,7 +333,7 @@ def _palette(page: tifffile.TiffPage, bits: int, kind: str) -> npt.NDArray[np.ui
     if colors is None or kind != "u" or bits > 16 or len(colors) != 3:
         raise ImageError("is damaged: it has no usable palette")
     table = np.asarray(colors, dtype=np.uint16).T  # (N, 3)
-    # Entries have 16 bits; programs that wrote 8 are told by it, as libtiff does.
+    # Entries have 16 bits; programs that wrote 8 bits are recognized by their values, as in libtiff.
     eight = table if table.max(initial=0) < 256 else table >> 8
     full = np.zeros((1 << bits, 3), np.uint8)
     full[: len(eight)] = eight[: 1 << bits]
@@ -340,16 +341,16 @@ def _palette(page: tifffile.TiffPage, bits: int, kind: str) -> npt.NDArray[np.ui
 
 
 def _bytes_per_pixel(page: tifffile.TiffPage, samples: Samples, stored: Shape) -> int:
-    """What decoding takes at most: the shown samples as bytes, the result, and one strip or tile in work."""
+    """Most bytes per pixel while decoding: the shown samples as bytes, the result, and the current strip or tile."""
     dtype = cast("np.dtype[Any]", page.dtype)
     raw = dtype.itemsize * (page.samplesperpixel if page.planarconfig == 1 else 1)
     rows, width = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, page.imagewidth)
-    # Encoded, decoded, in the other byte order or with the predictor undone.
+    # Encoded, decoded, and after undoing byte order or predictor.
     work = 3 * raw * min(rows, stored.height) * width / stored.pixels
     bytes_per_pixel = int(samples.num_channels * (1 + (samples.bits > 8)) + 7 + work) + 1
     if bytes_per_pixel > _MAX_BYTES_PER_PIXEL and stored.pixels > 1 << 20:
         raise ImageError(
-            f"takes {bytes_per_pixel} bytes a pixel to decode, above the limit of {_MAX_BYTES_PER_PIXEL}; "
+            f"takes {bytes_per_pixel} bytes per pixel to decode, above the limit of {_MAX_BYTES_PER_PIXEL}; "
             "store it in strips or tiles"
         )
     return bytes_per_pixel

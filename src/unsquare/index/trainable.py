@@ -1,4 +1,4 @@
-"""Whether an index can be trained on as it is; if not, one sentence that says why and what to do."""
+"""Checks that an index can be trained on; if not, one sentence says why and what to do."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _NUM_SHOWN = 3
 
 
 def check_trainable(index: ShapeIndex, skip_bad: bool, *, least_classes: int = 2) -> ShapeIndex:
-    """The index, without its problems where `skip_bad` says that they may be left out.
+    """The index, without its problems if `skip_bad` allows leaving them out.
 
     Raises:
         SourceError: there are no files, no images, images without a label, fewer than two classes, or
@@ -24,15 +24,15 @@ def check_trainable(index: ShapeIndex, skip_bad: bool, *, least_classes: int = 2
     if not len(index):
         raise SourceError("There are no images to train on.")
     if not index.root:
-        raise SourceError("The manifest lists the shapes of files that are not there; training needs the files.")
-    unlabelled = np.flatnonzero(index.labels < 0)
-    if unlabelled.size == len(index):
+        raise SourceError("The manifest lists the shapes of files that do not exist; training needs the files.")
+    unlabeled = np.flatnonzero(index.labels < 0)
+    if unlabeled.size == len(index):
         raise SourceError(
             "No image has a label; put each into a folder named after its class, or list them in a manifest."
         )
-    if unlabelled.size:
+    if unlabeled.size:
         raise SourceError(
-            f"{unlabelled.size} of {len(index)} images have no label, first '{shown(index.keys[unlabelled[0]])}'; "
+            f"{unlabeled.size} of {len(index)} images have no label, first '{shown(index.keys[unlabeled[0]])}'; "
             "put them into a class folder, or fill in the manifest's column 'label'."
         )
     if least_classes > 1:
@@ -52,6 +52,6 @@ def _describe(problems: tuple[Problem, ...]) -> str:
     more = f"; and {len(problems) - _NUM_SHOWN} more" if len(problems) > _NUM_SHOWN else ""
     files = "1 file" if len(problems) == 1 else f"{len(problems)} files"
     return (
-        f"{files} cannot be read: {first}{more}. Mend or remove them, train without them by --skip-bad, "
-        "or list them all with `unsquare scan`."
+        f"{files} cannot be read: {first}{more}. Fix or remove them, leave them out with --skip-bad, or list them all "
+        "with `unsquare scan`."
     )

@@ -1,9 +1,8 @@
-"""Everything below a folder, links followed; what is left out by rule is kept by name, so that it can be said.
+"""Lists everything below a folder, following links; names that are left out by rule are kept for remarks.
 
-Left out are names that begin with a dot (macOS's side files, Android's trash and thumbnails, checkpoints of
-notebooks), the folders of archivers, drives and systems, and links that lead nowhere or back to a folder
-already walked. A picture's name is never passed over but for the dot: whatever else is wrong with such a file
-is for the scan to say.
+Left out are names that begin with a dot (macOS's side files, Android's trash and thumbnails, checkpoints of notebooks),
+the folders of archivers, drives and systems, and links that are broken or lead back to a folder already listed. A file
+with an image's name is never left out, except for the dot: the scan reports anything else that is wrong with it.
 """
 
 from __future__ import annotations
@@ -24,47 +23,47 @@ SYSTEM_FOLDERS = frozenset(
         *("lost+found", "$RECYCLE.BIN", "RECYCLER", "System Volume Information"),
     }
 )
-"""Folders that archivers, network drives and file systems leave."""
+"""Folders that archivers, network drives and file systems create."""
 
 _LEFTOVER = re.compile(
     r"[^/](~|_original|\.(tmp|temp|bak|orig"  # of editors and converters; exiftool keeps `a.jpg_original`
-    r"|part|partial|filepart|crdownload|opdownload|download))\Z",  # downloads that have not ended
+    r"|part|partial|filepart|crdownload|opdownload|download))\Z",  # unfinished downloads
     re.IGNORECASE,
 )
 
 
 @dataclass(frozen=True)
 class Walk:
-    """What lies below a folder, as relative POSIX paths."""
+    """The content of a folder, as relative POSIX paths."""
 
     files: list[tuple[str, bool]] = field(default_factory=list)
-    """Everything but folders, and whether it is a regular file."""
+    """Everything except for folders, and whether it is a regular file."""
     folders: list[str] = field(default_factory=list)
     hidden: list[str] = field(default_factory=list)
-    """Folders, and files with a picture's name, that begin with a dot."""
+    """Folders, and files with an image's name, that begin with a dot."""
     system: list[str] = field(default_factory=list)
     """Folders of `SYSTEM_FOLDERS`."""
     lost: list[str] = field(default_factory=list)
-    """Links that lead nowhere, and have no picture's name."""
+    """Broken links without an image's name."""
     again: list[str] = field(default_factory=list)
-    """Links to folders that are walked already, or lie above."""
+    """Links to folders that are listed already, or are above."""
 
 
 def looks_like_image(name: str) -> bool:
-    """Whether a file's name promises an image."""
+    """Whether a file's name is that of an image."""
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
 def is_leftover(key: str) -> bool:
-    """Whether a file's name is that of a backup, or of a file that is not all there yet."""
+    """Whether a file's name is that of a backup, or of an incomplete file."""
     return _LEFTOVER.search(key) is not None
 
 
 def walk(root: Path) -> Walk:
     """Walk a folder.
 
-    A folder that links lead to is walked once below each class folder: so links among folders end, and do not
-    multiply, while two classes or splits may share one.
+    A folder that links lead to is listed once below each class folder: so links between folders end, and do not
+    multiply, while two classes or splits may share a folder.
 
     Raises:
         SourceError: a folder cannot be read.
@@ -72,7 +71,7 @@ def walk(root: Path) -> Walk:
     found = Walk()
     walked: set[tuple[str, ...]] = set()
     class_depth = 1
-    # Linked folders wait: a folder's own place comes before the links to it.
+    # Linked folders come last: a folder's own place has priority over links to it.
     own: list[tuple[str, frozenset[str]]] = [("", frozenset())]
     linked: list[tuple[str, frozenset[str]]] = []
     while own or linked:
@@ -95,7 +94,7 @@ def walk(root: Path) -> Walk:
 
 
 def _sort(entry: os.DirEntry[str], key: str, found: Walk) -> bool:
-    """Put an entry where it belongs; True where it is a folder to walk."""
+    """Add an entry to its list; True where it is a folder to walk."""
     is_folder, is_file = _kind(entry)
     if entry.name.startswith("."):
         if is_folder or looks_like_image(entry.name):
@@ -112,7 +111,7 @@ def _sort(entry: os.DirEntry[str], key: str, found: Walk) -> bool:
 
 
 def _kind(entry: os.DirEntry[str]) -> tuple[bool, bool]:
-    """Whether it is, links followed, a folder or a regular file; a link in circles is neither."""
+    """Whether it is, after following links, a folder or a regular file; a circular link is neither."""
     try:
         return entry.is_dir(), entry.is_file()
     except OSError:
@@ -122,8 +121,9 @@ def _kind(entry: os.DirEntry[str]) -> tuple[bool, bool]:
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
-            return sorted(entries, key=lambda entry: entry.name, reverse=True)  # the last is taken first
+            return sorted(entries, key=lambda entry: entry.name, reverse=True)  # taken from the end
     except OSError as error:
         raise SourceError(
-            f"The folder '{shown(str(folder))}' cannot be read ({error.strerror}); mend that, or move it elsewhere."
+            f"The folder '{shown(str(folder))}' cannot be read ({error.strerror}); fix that, or move the folder out of "
+            "the source."
         ) from error

@@ -1,1 +1,1 @@
-"""Memory: how much there is, how much a micro-batch takes, and how much was taken."""
+"""What memory a device has, how much a micro-batch takes, and how much a run took."""

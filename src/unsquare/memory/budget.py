@@ -1,7 +1,7 @@
-"""How many bytes a run may take: what the user says, or what the device and the container really leave.
+"""The memory budget of a run: what the user sets, or what the device and the container leave.
 
-On a CPU the budget bounds the resident memory of the whole process, everything counted: the interpreter, the
-weights, the decoder's buffers and the activations. On a CUDA device it bounds the device's memory alone.
+On a CPU the budget bounds the resident memory of the whole process, including the interpreter, the weights, the
+decoder's buffers and the activations. On a CUDA device it bounds the device's memory alone.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from unsquare.memory.amounts import format_bytes, parse_bytes
 from unsquare.memory.meter import resident_bytes
 
 LEFT_ALONE = 0.1
-"""Part of the free memory left to others when no budget is given: page cache and whatever else the machine runs."""
+"""Part of the free memory left unused when no budget is set, for the page cache and other processes."""
 
 
 def budget_bytes(asked: str | None, device: torch.device, num_local_ranks: int = 1) -> int:
     """The memory budget of this rank in bytes.
 
     Args:
-        asked: what the user asked for, over all ranks of this machine (CPU) or per device (CUDA); None measures.
+        asked: the user's setting, for all ranks of this machine (CPU) or per device (CUDA); None uses what is free.
         device: where the network runs.
         num_local_ranks: ranks that share this machine's memory.
 
     Raises:
-        BudgetError: more was asked for than there is.
+        BudgetError: more is asked for than is available.
     """
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
@@ -52,20 +52,20 @@ def _choose(asked: str | None, *, available: int, fallback: int, where: str) -> 
     wanted = parse_bytes(asked, available)
     if wanted > available:
         raise BudgetError(
-            f"The memory budget must be there to be used, but {format_bytes(wanted)} was asked for and {where} has "
-            f"{format_bytes(available)} left; ask for less, or leave --memory out to take what is free."
+            f"--memory asks for {format_bytes(wanted)}, but only {format_bytes(available)} is available on {where}; "
+            "ask for less, or leave --memory out to use what is free."
         )
     return wanted
 
 
 def free_host_bytes() -> int:
-    """The memory that this process could still take: the machine's, or what a container or a limit leaves of it."""
+    """Bytes that this process can still take: what the machine, a container or a limit leaves."""
     limits = [limit - used for limit, used in map(_read_cgroup, _cgroup_folders()) if limit is not None]
     return max(0, min([int(psutil.virtual_memory().available), *limits, *_left_by_limits()]))
 
 
 def _left_by_limits() -> list[int]:
-    """What the limits on this process's own address space and data (`ulimit -v`, `-d`) leave."""
+    """Bytes left by the limits on this process's own address space and data (`ulimit -v`, `-d`)."""
     try:
         pages = [int(number) for number in Path("/proc/self/statm").read_text().split()]
     except OSError:
@@ -76,7 +76,7 @@ def _left_by_limits() -> list[int]:
 
 
 def _cgroup_folders() -> list[Path]:
-    """The folders of the memory controllers that bound this process, version 1 and 2, innermost first."""
+    """The folders of the memory controllers that limit this process, versions 1 and 2, innermost first."""
     try:
         lines = Path("/proc/self/cgroup").read_text().splitlines()
     except OSError:
@@ -93,9 +93,10 @@ def _cgroup_folders() -> list[Path]:
 
 
 def _read_cgroup(folder: Path) -> tuple[int | None, int]:
-    """The limit in bytes (None where there is none) and what is used of it, page cache that can go not counted."""
+    """The limit in bytes (None where there is none) and how much of it is used, without page cache that can be
+    dropped."""
     for limit_names, used_name, cache_key in (
-        (("memory.max", "memory.high"), "memory.current", "inactive_file"),  # above high, the kernel brakes hard
+        (("memory.max", "memory.high"), "memory.current", "inactive_file"),  # above high, the kernel slows the process
         (("memory.limit_in_bytes",), "memory.usage_in_bytes", "total_inactive_file"),
     ):
         try:

@@ -1,7 +1,7 @@
-"""Measurements of this machine kept between runs, so that the same network is not probed twice.
+"""Keeps this machine's measurements between runs, so that the same network is not probed twice.
 
-A file for each key, named by its digest. What is measured depends on the network, the optimizer, the precision, the
-device and the libraries: all of it is in the key, and none of it is looked up by anything else.
+There is one file for each key, named by the key's digest. A measurement depends on the network, the optimizer, the
+precision, the device and the libraries; all of them are in the key.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ def cache_folder() -> Path:
 
 
 def remember_limits(backbone: str, precision: str, device: str, limits: Mapping[str, Any]) -> None:
-    """Keep the limits that training measured on this machine, for plans that are made without training."""
+    """Save the limits that training measured on this machine, for plans that are made without training."""
     key = {"backbone": backbone, "precision": precision, "device": device}
     now = {"date": time.strftime("%Y-%m-%d"), "time_s": time.time()}
     _limits_cache().put(key, {**key, **now, "limits": dict(limits)})
 
 
 def last_limits() -> dict[str, Any] | None:
-    """What `remember_limits` was given last, with its date; None where there is nothing that can be read."""
+    """The values last given to `remember_limits`, with their date; None where there are none that can be read."""
     values = [value for value in _limits_cache().values() if isinstance(value, dict)]
     dated = [value for value in values if isinstance(value.get("time_s"), float)]
     return max(dated, key=lambda value: value["time_s"], default=None)
@@ -44,27 +44,27 @@ def _limits_cache() -> MeasurementCache:
 
 
 class MeasurementCache:
-    """Values by key, in a folder.
+    """Values by key, stored in a folder.
 
     Args:
-        folder: made when something is put there; None keeps nothing.
+        folder: created when the first value is put; None stores nothing.
     """
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
 
     def get(self, key: Mapping[str, Any]) -> Any:
-        """What was put under a key; None where nothing was, or the file is damaged."""
+        """The value of a key; None where there is none, or its file is damaged."""
         found = None if self._folder is None else _read(self._path(key))
         return found["value"] if found is not None and found["key"] == _plain(key) else None
 
     def values(self) -> list[Any]:
-        """Everything that was put, in no order; damaged files are left out."""
+        """All values, in no order, without damaged files."""
         paths = [] if self._folder is None else sorted(self._folder.glob("*.json"))
         return [found["value"] for found in map(_read, paths) if found is not None]
 
     def put(self, key: Mapping[str, Any], value: Any) -> None:
-        """Keep a value; a folder that cannot be written keeps nothing, and the next run measures again."""
+        """Store a value; if the folder cannot be written, nothing is stored and the next run measures again."""
         if self._folder is None:
             return
         try:
@@ -80,7 +80,7 @@ class MeasurementCache:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """A file's key and value; None where it is not there, damaged or of another version."""
+    """A file's key and value; None where it is missing, damaged or of another version."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         return found if found["version"] == VERSION and "key" in found and "value" in found else None
@@ -89,5 +89,5 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _plain(key: Mapping[str, Any]) -> Any:
-    """The key as JSON gives it back."""
+    """The key after a round trip through JSON."""
     return json.loads(json.dumps(key, sort_keys=True, default=str))

@@ -1,4 +1,4 @@
-"""Memory as the operating system and the device's allocator count it: now, and the peak of a piece of work.
+"""Measures memory as the operating system and the device's allocator count it: now, and the peak over some work.
 
 On Linux the kernel keeps the resident high-water mark itself and lets a process reset it, so the CPU's peak is exact
 and costs nothing; elsewhere a thread samples, which can miss a short peak.

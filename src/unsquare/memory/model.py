@@ -1,9 +1,9 @@
-"""Bytes and seconds of a micro-batch as straight lines over its computed pixels and its images.
+"""Models of a micro-batch's bytes and seconds: linear in its computed pixels and its images.
 
-For a convolutional network both grow with the pixels that it computes, whether they come as many small images or few
-large ones, on top of something fixed: weights and optimizer state, or the launch of kernels. Each image adds a little
-of its own: its pooled vector, and what the pyramid gathers for it. That counts where images are thumbnails. Heights and
-widths were measured to make no difference (docs/experiments.md).
+For a convolutional network both grow with the pixels computed, whether as many small images or few large ones, above a
+fixed part: weights and optimizer state, or the launch of kernels. Each image adds a little memory for its pooled vector
+and the pyramid's workspace, which counts where images are thumbnails. Heights and widths were measured to make no
+difference (docs/experiments.md).
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from unsquare.errors import ConfigError, RunError
 
 VERSION = 2
 INPUT_BYTES_PER_PIXEL = 12.0
-"""Three fp32 channels: no network needs less, so no fit may promise less."""
+"""Three fp32 channels: every network needs at least this much, so no fitted model predicts less."""
 KEPT_FACTOR = 2.0
-"""Growth of a micro-batch where the heap keeps what is freed, over that where it does not; measured up to 1.41."""
+"""Growth of a micro-batch where the allocator keeps freed memory, relative to where it does not; at most 1.41 was
+measured."""
 UNBOUNDED_PIXELS = 2**40
-"""Stands for "as many as one likes" where a line is flat; planning stays in int64."""
+"""Stands for "any number" where a line is flat; planning stays in int64."""
 
 Values = npt.NDArray[np.float64]
 Amount = Annotated[float, Meta(ge=0, le=1e20)]
@@ -48,7 +49,7 @@ class MemoryModel:
             _require_finite(name, getattr(self, name))
 
     def growth_bytes(self, pixels: int, images: int = 1) -> float:
-        """Bytes that a micro-batch of this many computed pixels and images adds to what is fixed."""
+        """Bytes that a micro-batch of this many computed pixels and images adds to the fixed part."""
         return self.bytes_per_pixel * pixels + self.bytes_per_image * images
 
     def peak_bytes(self, pixels: int, images: int = 1) -> int:
@@ -56,7 +57,7 @@ class MemoryModel:
         return math.ceil(self.fixed_bytes + self.growth_bytes(pixels, images))
 
     def largest_pixels(self, budget_bytes: int, images: int = 1) -> int:
-        """The most computed pixels that stay within the budget, whatever their images up to so many; 0 for none."""
+        """The most computed pixels within the budget, for any number of images up to this one; 0 where none fit."""
         if self.peak_bytes(1, images) > budget_bytes:
             return 0
         if self.peak_bytes(UNBOUNDED_PIXELS, images) <= budget_bytes:
@@ -72,16 +73,16 @@ class MemoryModel:
     ) -> MemoryModel:
         """The least-squares plane through measured peaks, lifted until no measured point lies above it.
 
-        Lifted rather than tilted (as the upper convex hull would be), because the largest micro-batches lie
-        beyond the probes, and a slope taken from two noisy points is wrong in proportion to that distance.
-        One pixel count alone gives the line through the origin, which errs upwards beyond it.
+        Lifted rather than tilted (as the upper convex hull would be), because the largest micro-batches lie beyond the
+        probes, and a slope from two noisy points is off in proportion to that distance. A single pixel count gives the
+        line through the origin, which errs upward beyond it.
 
         Args:
             pixels: computed pixels of each probe, (n,).
-            images: images of each probe, (n,).
-            peak_bytes: its measured peak, (n,).
-            bends: whether peaks may grow faster from some size on, as the largest of several lines does; then the
-                slope is at least that to the largest pixel count from the largest of half or less.
+            images: number of images in each probe, (n,).
+            peak_bytes: measured peak of each probe, (n,).
+            bends: whether peaks may grow faster above some size, as the maximum of several lines does; then the slope
+                is at least that between the largest pixel count and the largest count of at most half of it.
         """
         x, y = _measured(pixels, peak_bytes)
         count = np.asarray(images, dtype=np.float64)
@@ -94,7 +95,7 @@ class MemoryModel:
         return cls(fixed_bytes=fixed, bytes_per_pixel=per_pixel, bytes_per_image=per_image)
 
     def to_dict(self) -> dict[str, float]:
-        """Plain values for a JSON file, with the version of their meaning."""
+        """Plain values for a JSON file, with a version."""
         return {"version": VERSION, **asdict(self)}
 
     @classmethod
@@ -111,9 +112,9 @@ class TimeModel:
     """Seconds of one micro-batch, forward and backward: `fixed_s + s_per_pixel * pixels`."""
 
     fixed_s: Amount
-    """Seconds of a micro-batch however small: kernel launches, Python, the parts that do not grow."""
+    """Seconds of even the smallest micro-batch: kernel launches, Python, parts that do not grow."""
     s_per_pixel: Amount
-    """Seconds for each computed pixel more."""
+    """Seconds for each additional computed pixel."""
 
     def __post_init__(self) -> None:
         _require_finite("fixed_s", self.fixed_s)
@@ -125,26 +126,26 @@ class TimeModel:
 
     @property
     def launch_pixels(self) -> int:
-        """The computed pixels that take as long as the fixed part: what one more micro-batch costs."""
+        """The cost of one more micro-batch: the computed pixels that take as long as the fixed part."""
         if self.fixed_s >= self.s_per_pixel * UNBOUNDED_PIXELS:
             return UNBOUNDED_PIXELS if self.fixed_s else 0
         return int(self.fixed_s / self.s_per_pixel)
 
     @classmethod
     def fit(cls, pixels: npt.ArrayLike, seconds: npt.ArrayLike) -> TimeModel:
-        """The line with the least squared relative error through measured times, neither term negative.
+        """The line with the least squared relative error through measured times, both terms at least 0.
 
-        Relative, because clocks err in proportion; in absolute terms the largest probe would decide alone,
-        and the fixed part, which only the small ones show, would be noise.
+        Relative, because clocks err in proportion; with absolute errors the largest probe would decide alone, and the
+        fixed part, which only small probes show, would be noise.
 
         Args:
             pixels: computed pixels of each probe, (n,).
-            seconds: its measured time, (n,), above 0.
+            seconds: measured time of each probe, (n,), above 0.
         """
         x, y = _measured(pixels, seconds)
         columns = np.stack([1 / y, x / y], axis=1)  # (n, 2): relative weight of the fixed part, of the pixels
         proportional = columns[:, 1].sum() / (columns[:, 1] ** 2).sum()
-        candidates = [(0.0, float(proportional))]  # a fixed part alone would say that pixels cost nothing
+        candidates = [(0.0, float(proportional))]  # a fixed part alone would mean that pixels cost nothing
         if np.ptp(x):
             scale = np.linalg.norm(columns, axis=0)
             free = np.linalg.lstsq(columns / scale, np.ones(len(x)), rcond=None)[0] / scale
@@ -155,7 +156,7 @@ class TimeModel:
         return cls(fixed_s=float(fixed_s), s_per_pixel=float(s_per_pixel))
 
     def to_dict(self) -> dict[str, float]:
-        """Plain values for a JSON file, with the version of their meaning."""
+        """Plain values for a JSON file, with a version."""
         return {"version": VERSION, **asdict(self)}
 
     @classmethod
@@ -165,7 +166,7 @@ class TimeModel:
 
 
 def _slopes(x: Values, count: Values, y: Values) -> tuple[float, float]:
-    """Least-squares slopes over pixels and images, neither below 0; that over images 0 where probes cannot tell."""
+    """Least-squares slopes over pixels and images, both at least 0; the latter is 0 where probes cannot tell it."""
     if not np.ptp(x):
         return float((y / x).max()), 0.0
     columns = np.stack([np.ones_like(x), x, count], axis=1)
@@ -174,14 +175,15 @@ def _slopes(x: Values, count: Values, y: Values) -> tuple[float, float]:
         _, per_pixel, per_image = np.linalg.lstsq(columns / scale, y, rcond=None)[0] / scale
         if per_image > 0:
             return float(per_pixel), float(per_image)
-    centred = x - x.mean()
-    return float((centred * (y - y.mean())).sum() / (centred**2).sum()), 0.0
+    centered = x - x.mean()
+    return float((centered * (y - y.mean())).sum() / (centered**2).sum()), 0.0
 
 
 def _last_slope(x: Values, y: Values) -> float:
-    """The slope to the highest value at the largest x from that at the largest of half or less; 0 where there is none.
+    """The slope to the highest value at the largest x from that at the largest x of at most half; 0 where there is
+    none.
 
-    Noise between two values that lie close together would be a slope of any size.
+    Between two values that lie close together, noise could give any slope.
     """
     last = x.max()
     if not (x <= last / 2).any():

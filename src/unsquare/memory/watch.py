@@ -1,4 +1,4 @@
-"""The trace of a run's memory, sampled in the background and marked with what the run does at the time."""
+"""Samples a run's memory over time in the background, each sample marked with what the run does then."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from unsquare.memory.meter import resident_bytes
 from unsquare.shapes import Shape
 
 MAX_SAMPLES = 20_000
-"""A trace keeps at most this many samples; on reaching it, every other one goes and the interval doubles."""
+"""A trace keeps at most this many samples; beyond that, every other one is dropped and the interval doubles."""
 
 Phase = Literal["", "data", "forward", "backward", "update"]
-"""What is done at a moment; nothing where it is none of these, as in an evaluation."""
+"""What the engine does at a moment; empty where it is none of these, as in an evaluation."""
 
 
 @dataclass
@@ -44,9 +44,9 @@ class Watch:
     """Samples memory in a background thread from `start` to `stop`.
 
     Args:
-        device: the device watched beside the process.
-        phase: says what is done at the moment.
-        interval_s: seconds between samples; grows when the run is long.
+        device: the device that is watched besides the process.
+        phase: returns what the engine does at the moment.
+        interval_s: seconds between samples; grows in long runs.
     """
 
     def __init__(self, device: torch.device, phase: Callable[[], Phase] = lambda: "", interval_s: float = 0.1) -> None:
@@ -62,22 +62,22 @@ class Watch:
         self._started = time.perf_counter()
 
     def start(self, offset_s: float = 0.0) -> None:
-        """Begin to sample; `offset_s` is the run's own clock at this moment (above 0 after a resume)."""
+        """Start to sample; `offset_s` is the run's own clock at this moment (above 0 after a resume)."""
         self._offset_s = offset_s
         self._started = time.perf_counter()
         self._thread.start()
 
     def now_s(self) -> float:
-        """The run's own clock: seconds trained, earlier parts of the run included."""
+        """The run's own clock: seconds trained, including earlier parts of the run."""
         return self._offset_s + time.perf_counter() - self._started
 
     def take_over(self, samples: Mapping[str, Sequence[Any]], until_s: float) -> None:
-        """Go on from the samples of an earlier part of the run, in columns, up to a time on the run's clock."""
+        """Continue the samples of an earlier part of the run, in columns, up to a time on the run's clock."""
         kept = [at for at, time_s in enumerate(samples["time_s"]) if time_s <= until_s]
         self._trace = _Trace(**{name: [samples[name][at] for at in kept] for name in vars(self._trace)})
 
     def mark(self, step: int, images: int, canvas: Shape) -> None:
-        """Say what runs from now on: the step, and the micro-batch's images and canvas (0 between them)."""
+        """Set what runs from now on: the step, and the micro-batch's images and canvas (0 between micro-batches)."""
         self._mark = (step, images, canvas)
 
     def samples(self) -> dict[str, list[Any]]:
@@ -86,7 +86,7 @@ class Watch:
             return {name: list(column) for name, column in vars(self._trace).items()}
 
     def stop(self) -> None:
-        """End the sampling; does nothing the second time."""
+        """Stop sampling; does nothing when called again."""
         self._end.set()
         if self._thread.is_alive():
             self._thread.join()

@@ -1,1 +1,1 @@
-"""What is trained: backbone, pool and head, and the arithmetic of a step."""
+"""What is trained: backbone, pool and head, and the computation of a step."""

@@ -1,7 +1,7 @@
 """The classifier: a timm backbone made padding-exact, a pool over each image's region, a linear head.
 
-Pixels arrive as uint8 and are normalised here, on the device; the exact backbone then zeroes everything outside
-the regions, so that padding is zero *after* normalisation, which is what the network's own padding is.
+Pixels arrive as uint8 and are normalized here, on the device; the exact backbone then zeroes everything outside
+the regions, so that padding is zero *after* normalization, like the network's own padding.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ timm = import_timm()
 
 
 class Classifier(nn.Module):
-    """From padded uint8 pixels and their sizes to logits, each image as if it were alone.
+    """Maps padded uint8 pixels and their sizes to logits, each image's as if it were alone.
 
     Args:
         config: which network.
@@ -48,7 +48,7 @@ class Classifier(nn.Module):
         self.stride = int(backbone.feature_info[-1]["reduction"])
         self.backbone = make_exact(backbone)
         self._check_sides(config.backbone)
-        # Networks that widen their features after pooling, or cannot leave out their pool, are taken before that.
+        # Networks that widen their features after pooling, or whose pool cannot be left out, end before their head.
         widened = getattr(backbone, "head_hidden_size", backbone.num_features) != backbone.num_features
         pooled = known_method(self.backbone).returned is None
         self._method = "forward_features" if widened or pooled else "forward"
@@ -69,39 +69,39 @@ class Classifier(nn.Module):
     ) -> torch.Tensor:
         """Logits, (N, num_classes) fp32, of pixels (N, 3, H, W) uint8 with regions `sizes` (N, 2), on the host.
 
-        `way` says how the backbone is run, and `folder` where a CPU keeps what it keeps elsewhere.
+        `strategy` says how the backbone is run, and `folder` where a CPU offloads activations to.
         """
         if strategy.is_plain:
-            features, regions = self.features(self.normalised(pixels), sizes)
+            features, regions = self.features(self.normalized(pixels), sizes)
         else:
             features = self._channels_first(self.chain().run(strategy, pixels, sizes, folder))
             regions = output_regions(self.backbone, sizes, self._method)
         pooled = self.pool(features, regions)  # (N, C * bins)
         with torch.autocast(pixels.device.type, enabled=False):
-            # Adam moves each weight alike, so a vector of b bins would move the logits b times as far as plain
-            # pooling does; normalised and divided by b, the usual learning rates hold.
+            # Adam moves each weight by the same amount, so a vector of b bins would move the logits b times as far as
+            # plain pooling does; normalized and divided by b, it works with the usual learning rates.
             return self.head(self.dropout(self.norm(pooled.to(self.head.weight.dtype))) / self.pool.num_bins)
 
-    def normalised(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Pixels uint8 as the backbone expects them."""
+    def normalized(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Normalized pixels, as the backbone expects them, of uint8 pixels."""
         return (pixels - self.mean) / self.std
 
     def chain(self) -> Chain:
         """The backbone as a chain of steps.
 
         Raises:
-            ExactError: it is none.
+            ExactError: it is not one.
         """
         if self._chain is None:
-            self._chain = Chain(self.backbone, self._method, self.normalised)
+            self._chain = Chain(self.backbone, self._method, self.normalized)
         return self._chain
 
     def map_elements(self) -> float:
-        """Elements of the backbone's largest map for each pixel of the image."""
+        """Elements of the backbone's largest map, for each pixel of the image."""
         return map_elements_per_pixel(self.backbone, self._method)
 
     def features(self, pixels: torch.Tensor, sizes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Feature maps (N, C, h, w) of normalised pixels, and each image's region (N, 2) in them."""
+        """Feature maps (N, C, h, w) of normalized pixels, and each image's region (N, 2) in them."""
         backbone = self.backbone
         features = (backbone if self._method == "forward" else backbone.forward_features)(pixels, sizes)
         return self._channels_first(features), output_regions(backbone, sizes, self._method)
@@ -115,27 +115,27 @@ class Classifier(nn.Module):
         multiple = side_multiple(self.backbone)
         if multiple > 1:
             raise ConfigError(
-                f"The backbone {name!r} takes only images whose sides are multiples of {multiple}, while pictures come "
+                f"The backbone {name!r} only takes images whose sides are multiples of {multiple}, but pictures come "
                 "in every size; choose another, such as resnet50 or convnext_tiny."
             )
 
 
 def create_pool(config: ModelConfig) -> SpatialPyramidPool | RegionPool:
-    """The pool that the settings name."""
+    """The pool set in the settings."""
     if config.pool == "spp":
         return SpatialPyramidPool(config.pyramid, config.pyramid_mode)
     return RegionPool(config.pool)
 
 
 def create_backbone(config: ModelConfig, load: bool) -> Any:
-    """The stock backbone that the settings name, without its head.
+    """The stock backbone set in the settings, without its head.
 
     Raises:
         ConfigError: timm has no such model, or its weights cannot be loaded.
     """
     check_backbone_name(config.backbone)
     options: dict[str, Any] = {"drop_path_rate": config.drop_path} if config.drop_path else {}
-    if not config.backbone.startswith("inception_next"):  # whose pool cannot be left out
+    if not config.backbone.startswith("inception_next"):  # its pool cannot be left out
         options["global_pool"] = ""
     try:
         backbone = timm.create_model(config.backbone, pretrained=config.pretrained and load, num_classes=0, **options)
@@ -143,12 +143,12 @@ def create_backbone(config: ModelConfig, load: bool) -> Any:
         reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
         if "drop_path" in reason:
             raise ConfigError(
-                f"The backbone {config.backbone!r} knows no stochastic depth, but drop_path is {config.drop_path}; "
-                "leave it out."
+                f"--drop-path {config.drop_path} does not work with the backbone {config.backbone!r}, which has no "
+                "stochastic depth; leave it out."
             ) from error
         raise ConfigError(
-            f"The backbone {config.backbone!r} cannot be made ({reason}); check its name, the connection to the hub, "
-            "or give a local file with --weights."
+            f"The backbone {config.backbone!r} cannot be created ({reason}); check its name, the connection to the "
+            "hub, or give a local file with --weights."
         ) from error
     if config.weights is not None and load:
         load_weights(backbone, config.weights)
@@ -158,7 +158,7 @@ def create_backbone(config: ModelConfig, load: bool) -> Any:
 
 
 def check_model(config: ModelConfig) -> None:
-    """Make the network once, without data unless it has weights to load, before all headers are read.
+    """Create the network once, without data unless it has weights to load, to fail before any header is read.
 
     Raises:
         ConfigError: timm has no such backbone, or its weights cannot be loaded.
@@ -170,12 +170,12 @@ def check_model(config: ModelConfig) -> None:
 
 
 def check_backbone_name(name: str) -> None:
-    """Refuse a name that timm does not know, with those that are near.
+    """Refuse a name that timm does not have, and suggest similar ones.
 
     Raises:
-        ConfigError: it does not.
+        ConfigError: timm has no such model.
     """
     if not timm.is_model(name):
         close = difflib.get_close_matches(name, timm.list_models(), n=3)
         hint = f"did you mean {' or '.join(close)}?" if close else "try resnet18 or convnext_atto."
-        raise ConfigError(f"The backbone must be a model of timm, but {name!r} is none; {hint}")
+        raise ConfigError(f"There is no timm model {name!r}; {hint}")

@@ -1,4 +1,4 @@
-"""Where the network runs: the device of this process, its precision, and how much memory it may take there."""
+"""Where the network runs: the device of this process, its precision, and its memory budget."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from unsquare.network.config import DeviceConfig
 from unsquare.network.ranks import meet_again, processes_here, together
 from unsquare.torch_private import cpu_multiplies_bf16
 
-logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # the run says itself what it uses
+logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # the run itself prints what it uses
 
 Precision = Literal["bf16-mixed", "32-true"]
 
 
 def launch(config: DeviceConfig) -> Fabric:
-    """The Fabric of this process: one device, or this process's share of what torchrun or srun started.
+    """The Fabric of this process: one device, or this process's part of those started by torchrun or srun.
 
-    From here on freed memory goes back to the operating system, so that what is measured is what is in use.
+    From here on freed memory goes back to the operating system, so that measured memory is memory in use.
 
     Raises:
-        ConfigError: there is no such accelerator here, or processes that share a run were started in another way.
+        ConfigError: the accelerator is not available, or processes of one run were started by other means.
     """
     devices, num_nodes = processes_here()
     try:

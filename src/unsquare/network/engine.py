@@ -1,8 +1,8 @@
-"""One rank's arithmetic: forward, backward, update, prediction. It knows devices and precision, not epochs or files.
+"""One rank's computation: forward, backward, update, prediction. It knows no epochs and no files.
 
 Gradients of a step are summed over its micro-batches and then once over the ranks. PyTorch's DDP wrapper is not
-used: it reduces in every backward pass and expects each rank to make as many of them, while here a rank may run
-more micro-batches than its neighbour, or none.
+used: it reduces in every backward pass and expects the same number of them on each rank, while here ranks may run
+different numbers of micro-batches, or none.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ class Engine:
         self._config = config
         self.optimizer = self._new_optimizer()
         self.phase: Phase = ""
-        """What is done at the moment, for whoever watches."""
+        """What is computed at the moment, for the memory trace."""
         self.scratch: Path | None = None
-        """Where a CPU keeps activations that do not fit the memory; None takes the system's temporary folder."""
+        """Where a CPU offloads activations to; None uses the system's temporary folder."""
 
     @property
     def device(self) -> torch.device:
@@ -62,17 +62,17 @@ class Engine:
         return create_optimizer(self.model, self._config)
 
     def reset_optimizer(self) -> None:
-        """Start with a fresh optimizer, as after probing."""
+        """Create a fresh optimizer, as after probing."""
         self.optimizer = self._new_optimizer()
 
     def accumulate(self, batch: PaddedBatch, weight: float, strategy: Strategy = PLAIN) -> tuple[float, int]:
-        """Add the gradient of a micro-batch, each image's loss times `weight`; all of it, or nothing where it fails.
+        """Add the gradient of a micro-batch, with each image's loss times `weight`; a failed call adds nothing.
 
         Returns:
-            The sum of the images' losses, and how many are classified right.
+            The sum of the images' losses, and how many are classified correctly.
 
         Raises:
-            ShortageError: the device has not enough memory; gradients and statistics are as before.
+            ShortageError: the device has too little memory; gradients and statistics are unchanged.
         """
         self.model.train()
         try:
@@ -106,7 +106,7 @@ class Engine:
                 all_reduce(parameter.grad)
 
     def average_buffers(self) -> None:
-        """Give all ranks the same running statistics: the mean of theirs."""
+        """Set the running statistics of all ranks to their mean."""
         if self.fabric.world_size == 1:
             return
         for buffer in self.model.buffers():
@@ -115,7 +115,7 @@ class Engine:
                 buffer /= self.fabric.world_size
 
     def update(self, learning_rate: float) -> float:
-        """Take the optimizer's step and forget the gradient; return the gradient's norm before clipping."""
+        """Take the optimizer's step and clear the gradient; return the gradient's norm before clipping."""
         self.phase = "update"
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate * group.get("lr_scale", 1.0)
@@ -127,7 +127,7 @@ class Engine:
         return norm
 
     def forget_gradients(self) -> None:
-        """Drop the gradients gathered so far."""
+        """Clear the gradients accumulated so far."""
         self.optimizer.zero_grad(set_to_none=True)
 
     @torch.inference_mode()
@@ -135,7 +135,7 @@ class Engine:
         """The probabilities of each class, (N, num_classes) fp64 on the host.
 
         Raises:
-            ShortageError: the device has not enough memory.
+            ShortageError: the device has too little memory.
         """
         self.model.eval()
         with _naming(batch):
@@ -143,7 +143,7 @@ class Engine:
         return logits.cpu().double().softmax(1)
 
     def _move(self, batch: PaddedBatch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        pixels = batch.pixels.to(self.device, non_blocking=True)  # uint8: a quarter of the bytes to move
+        pixels = batch.pixels.to(self.device, non_blocking=True)  # as uint8, a quarter of the bytes
         return pixels, batch.sizes, batch.labels.to(self.device)  # sizes are needed on the host
 
     def sum_over_ranks(self, values: torch.Tensor) -> torch.Tensor:
@@ -155,7 +155,7 @@ class Engine:
         return on_device.cpu()
 
     def min_over_ranks(self, value: int) -> int:
-        """The least of the ranks' numbers."""
+        """The smallest of the ranks' numbers."""
         if self.fabric.world_size == 1:
             return value
         on_device = torch.tensor([value], dtype=torch.int64, device=self.device)
@@ -164,14 +164,14 @@ class Engine:
 
 
 class ShortageError(BudgetError):
-    """The memory does not hold a micro-batch: fewer images at once may fit, or another way to run them."""
+    """A micro-batch does not fit in memory: fewer images, or another strategy, may."""
 
 
 @contextmanager
 def rollback_on_error(model: torch.nn.Module) -> Iterator[None]:
-    """Add the gradients of the block to those before it; where it raises, gradients and buffers are as before it."""
+    """Add the block's gradients to earlier ones; if the block raises, restore gradients and buffers."""
     buffers = [buffer.clone() for buffer in model.buffers()]
-    # Set aside, so that the gradients of a micro-batch that fails can be told from those before it.
+    # Set aside, so that the gradients of a failed micro-batch can be told from earlier ones.
     gradients = [parameter.grad for parameter in model.parameters()]
     for parameter in model.parameters():
         parameter.grad = None
@@ -194,7 +194,7 @@ def rollback_on_error(model: torch.nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _naming(batch: PaddedBatch) -> Iterator[None]:
-    """Within the block, running out of memory is a ShortageError that says on what, and what to do."""
+    """Within the block, running out of memory raises a ShortageError that says for which batch, and what to do."""
     try:
         yield
         return
@@ -203,19 +203,19 @@ def _naming(batch: PaddedBatch) -> Iterator[None]:
             raise
         reason = (str(error) or "no more memory").splitlines()[0]
         traceback.clear_frames(error.__traceback__)  # they hold the activations
-    # Outside the handler: an error that hangs on another keeps all its frames.
+    # Outside the handler: an error with a context keeps all frames of that context alive.
     images, _, height, width = batch.pixels.shape
     raise ShortageError(
-        f"A micro-batch must fit the device, but {images} images on {height} x {width} ran out of memory "
-        f"({reason}); something else takes it now, or the budget promises too much: give less with --memory."
+        f"A micro-batch of {images} images on {height} x {width} ran out of memory ({reason}): another process takes "
+        "memory, or the budget is too large; give less with --memory."
     )
 
 
 def _is_shortage(error: Exception) -> bool:
-    """Whether an error says that memory ran out; the CPU's allocators have no class of their own."""
+    """Whether an error means that memory ran out; the CPU's allocators have no exception class of their own."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
-    if isinstance(error, OSError):  # the disk that activations are kept on
+    if isinstance(error, OSError):  # the disk that activations are offloaded to
         return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOMEM)
     said = ("can't allocate memory", "bad_alloc", "out of memory", "could not create a primitive", "ALLOC_FAILED")
     return any(words in str(error) for words in said)

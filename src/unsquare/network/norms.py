@@ -1,7 +1,8 @@
-"""Other norms in place of batch norm, for micro-batches too small for its statistics.
+"""Other norms instead of batch norm, for micro-batches too small for its statistics.
 
-Both return a copy of a stock model, to be given to `make_exact`. Freezing keeps a pretrained network's function and
-state-dict keys; group norm keeps weights and biases but no statistics, so a pretrained network must learn anew.
+Both functions return a copy of a stock model, to be given to `make_exact`. Freezing keeps a pretrained network's
+function and state-dict keys; group norm keeps weights and biases but no statistics, so a pretrained network must be
+trained again.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _FROZEN: dict[type[nn.Module], type[nn.Module]] = {
 
 
 def freeze_batch_norms(model: nn.Module) -> nn.Module:
-    """A copy of a model whose batch norms keep the statistics they have."""
+    """A copy of a model whose batch norms keep their current statistics."""
     frozen = copy.deepcopy(model)
     for module in frozen.modules():
         if type(module) in _FROZEN:
@@ -40,7 +41,7 @@ def freeze_batch_norms(model: nn.Module) -> nn.Module:
 
 
 def group_norms_instead(model: nn.Module) -> nn.Module:
-    """A copy of a model with group norm, of at most 32 groups, in place of each batch norm."""
+    """A copy of a model with group norms, of at most 32 groups, instead of its batch norms."""
     changed = copy.deepcopy(model)
     for path, module in list(changed.named_modules()):
         if type(module) in _FROZEN:

@@ -1,8 +1,8 @@
-"""The optimizer by its name, and its settings.
+"""Creates the optimizer by its name, and holds its settings.
 
-A run gives an optimizer gradients alone and a learning rate anew for each step, and saves its state as tensors and
-JSON. Of the hundred names that timm knows, some want a second backward pass, a CUDA device, a package that is not there
-or the highest rate beforehand, or keep a state that is neither. Which do changes with timm, so it is tried.
+A run gives an optimizer gradients and a new learning rate for each step, and saves its state as tensors and JSON. Of
+the hundred optimizers of timm, some need a second backward pass, a CUDA device, a missing package or the highest
+learning rate beforehand, or have a state that cannot be saved. Which ones changes with timm, so each is tried.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ FAILURES = (
     *(ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, RuntimeError, TypeError, ValueError),
     RunError,
 )
-"""What optimizers raise of what they lack."""
+"""Errors that optimizers raise where they lack something."""
 
 
 def create_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """The optimizer of a model's parameters, at the learning rate 0.
+    """The optimizer of a model's parameters, with learning rate 0.
 
     Raises:
-        ConfigError: timm has none of that name, or cannot make it so.
+        ConfigError: timm has no optimizer of that name, or it cannot be created.
     """
-    # One fused pass over each tensor, instead of a dozen.
+    # One fused pass over each tensor, instead of a dozen passes.
     options = {"fused": True} if config.optimizer in ("adam", "adamw") else {}
     try:
         return optim.create_optimizer_v2(model, config.optimizer, lr=0.0, weight_decay=config.weight_decay, **options)
@@ -41,9 +41,9 @@ def create_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.O
 
 
 def refusal(config: OptimizerConfig, error: Exception) -> ConfigError:
-    """What to raise where an optimizer does not do what is asked of one."""
+    """The error to raise where an optimizer cannot be used."""
     reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
     return ConfigError(
-        "The optimizer must work with gradients alone and be saved as tensors and numbers, but "
-        f"{config.optimizer!r} does not ({reason}); try adamw, sgd or lion."
+        f"The optimizer {config.optimizer!r} cannot be used ({reason}): it must work from gradients alone, with a "
+        "state of tensors and numbers; try adamw, sgd or lion."
     )

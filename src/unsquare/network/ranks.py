@@ -1,7 +1,7 @@
-"""The processes of a run (ranks): how many there are, and what they do together.
+"""The processes of a run (ranks): how many there are, and their communication.
 
-All that ranks do together goes through here, because it fails in each of them when one of them ends: that is said in
-one sentence, in place of the backend's trace of its sockets.
+All communication goes through here: when one rank ends, it fails in the others, which say so in one sentence instead of
+the backend's trace.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from unsquare.errors import ConfigError, RunError, UnsquareError
 T = TypeVar("T")
 
 _REASON = 120
-"""Letters of what the backend says; gloo goes on with advice to its authors."""
+"""Characters of the backend's error that are shown; gloo appends advice to its authors."""
 _MPI_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
-"""What Open MPI, those of MPICH's kind, and MVAPICH say of the number of processes."""
+"""Variables by which Open MPI, MPICH and its relatives, and MVAPICH give the number of processes."""
 
 
 def processes_here() -> tuple[int, int]:
-    """How many processes share the run on this machine, and on how many machines, as torchrun or srun say.
+    """The number of processes of the run on this machine, and of machines, as set by torchrun or srun.
 
     Raises:
-        ConfigError: several processes were started in another way.
+        ConfigError: several processes were started by other means.
     """
     if TorchElasticEnvironment.detect():
         here = int(os.environ["LOCAL_WORLD_SIZE"])
@@ -40,7 +40,7 @@ def processes_here() -> tuple[int, int]:
     several = next((name for name in _MPI_SIZES if _number(name) > 1), None)
     if several is not None:
         raise ConfigError(
-            f"Processes that share a run are started by torchrun or srun, but {several} says that MPI started "
+            f"Processes that share a run must be started by torchrun or srun, but {several} says that MPI started "
             f"{_number(several)}; use `torchrun --nproc-per-node {_number(several)} -m unsquare ...`."
         )
     return 1, 1
@@ -50,28 +50,29 @@ def _tasks_of_slurm() -> tuple[int, int]:
     tasks, nodes = _number("SLURM_NTASKS"), _number("SLURM_NNODES", "SLURM_JOB_NUM_NODES")
     if tasks > 1 and not {"SLURM_STEP_ID", "SLURM_STEPID"} & set(os.environ):
         raise ConfigError(
-            f"Slurm has {tasks} tasks for this job, but srun did not start this process, so the others would be waited "
-            "for in vain; begin the command with srun, use torchrun, or ask for one task."
+            f"Slurm has {tasks} tasks for this job, but srun did not start this process, so it would wait for the "
+            "others forever; start the command with srun, use torchrun, or ask for one task."
         )
     if tasks % nodes:
         raise ConfigError(
-            f"Each node must run as many tasks as the others, but {tasks} are on {nodes}; give srun --ntasks-per-node."
+            f"Each node must run the same number of tasks, but {tasks} are on {nodes} nodes; give srun "
+            "--ntasks-per-node."
         )
-    os.environ.setdefault("SLURM_NTASKS_PER_NODE", str(tasks // nodes))  # Fabric wants it beside the other two
+    os.environ.setdefault("SLURM_NTASKS_PER_NODE", str(tasks // nodes))  # Fabric needs it as well as the other two
     return tasks // nodes, nodes
 
 
 def _number(*names: str) -> int:
-    """The first of these variables that is a number; else 1."""
+    """The first of these variables that is a number; 1 where none is."""
     found = (os.environ.get(name, "") for name in names)
     return next((int(value) for value in found if value.isdecimal() and int(value)), 1)
 
 
 def meet_again(fabric: Fabric) -> None:
-    """Have the processes that torchrun restarted find each other, and not those that ended; does nothing for others.
+    """Let processes that torchrun restarted connect to each other, not to those that ended; does nothing for others.
 
-    torchrun keeps its store for all attempts, with the addresses of the dead in it; who reads one before it is written
-    over waits for half an hour. So each attempt gets a part of the store for itself.
+    torchrun keeps one store for all attempts, with the addresses of dead processes in it; a process that reads one
+    before it is overwritten waits for half an hour. So each attempt gets its own part of the store.
     """
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     if attempt == "0" or not TorchElasticEnvironment.detect() or dist.is_initialized():
@@ -83,13 +84,13 @@ def meet_again(fabric: Fabric) -> None:
 
 
 def is_first() -> bool:
-    """Whether this process is the one that writes."""
+    """Whether this process writes the files."""
     return not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0
 
 
 @contextmanager
 def together() -> Iterator[None]:
-    """Within the block ranks exchange something; that one of them has ended is a RunError.
+    """Within the block ranks communicate; a rank that has ended is a RunError.
 
     Raises:
         RunError: another process has ended, or cannot be reached.
@@ -99,8 +100,8 @@ def together() -> Iterator[None]:
     except RuntimeError as error:
         said = str(error).splitlines()[0][:_REASON] if str(error) else type(error).__name__
         raise RunError(
-            "The processes of a run work together, but another one has ended or cannot be reached; its own message "
-            f"says why, and the same command goes on from the last checkpoint ({said})."
+            "Another process of the run has ended or cannot be reached; its own message says why, and the same command "
+            f"resumes from the last checkpoint ({said})."
         ) from error
 
 
@@ -112,22 +113,22 @@ def broadcast(fabric: Fabric, value: T) -> T:
 
 
 def barrier(fabric: Fabric) -> None:
-    """Wait until all ranks are here."""
+    """Wait until all ranks arrive."""
     with together():
         fabric.barrier()
 
 
 def all_reduce(values: torch.Tensor, op: dist.ReduceOp.RedOpType = dist.ReduceOp.SUM) -> None:
-    """Replace a tensor by the sum of the ranks' tensors, or by what `op` makes of them."""
+    """Replace a tensor by the sum of the ranks' tensors, or by their reduction by `op`."""
     with together():
         dist.all_reduce(values, op=op)
 
 
 def from_first(fabric: Fabric, work: Callable[[], T]) -> T:
-    """What the first rank's work gives, on all ranks.
+    """The result of the first rank's work, on all ranks.
 
     Raises:
-        UnsquareError: the work's, on the first rank; the others are told that it failed.
+        UnsquareError: the work's own error, on the first rank; the others are told that it failed.
     """
     found: T | None = None
     error: UnsquareError | None = None
@@ -139,4 +140,4 @@ def from_first(fabric: Fabric, work: Callable[[], T]) -> T:
     failed, found = broadcast(fabric, (error is not None, found))
     if failed:
         raise error or RunError("The first process could not start the run; its message says why.")
-    return found  # type: ignore[return-value]  # the work's own result, None among what it may be
+    return found  # type: ignore[return-value]  # the work's own result, which may be None

@@ -1,1 +1,1 @@
-"""What holds the memory, and how much fits."""
+"""What holds the memory in a training step, and how large a batch fits."""

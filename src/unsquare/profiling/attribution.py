@@ -1,9 +1,8 @@
-"""Which layers, and which kind of memory, hold the peak of a training step.
+"""Which layers, and which kinds of memory, make up the peak of a training step.
 
-Every tensor that an operation makes during one micro-batch is noted with the module whose code ran, and struck off
-when its memory is freed. At the moment when most is held, a copy of the list is taken. What the process takes beyond
-that list and beyond what it held before is workspace: memory that kernels take for themselves, and what the allocator
-has in reserve.
+Every tensor that an operation allocates during one micro-batch is recorded with the module whose code ran, and removed
+when its memory is freed; at the peak, the list is copied. What the process takes beyond that list, and beyond what it
+held before, is workspace: memory that kernels take for themselves, and memory that the allocator has in reserve.
 """
 
 from __future__ import annotations
@@ -31,12 +30,12 @@ KINDS = ("process", "weights", "gradients", "optimizer", "activations", "workspa
 
 @dataclass(frozen=True)
 class LayerBytes:
-    """What a module holds at the peak."""
+    """What a module holds at the peak, in bytes."""
 
     name: str
     type: str
     activations: int
-    """What its own code made and is still held: maps kept for backward, and gradients of maps where those are held."""
+    """Allocated by its own code and still held: maps kept for backward, and gradients of maps where those are held."""
     weights: int
 
 
@@ -50,13 +49,13 @@ class PeakAttribution:
     peak_bytes: int
     """Of the whole process on a CPU, of the device's allocator otherwise."""
     phase: Phase
-    """When it was reached."""
+    """When the peak was reached."""
     at: str
     """The module whose code ran then."""
     kinds: tuple[tuple[str, int], ...]
     """Bytes by kind; they add up to the peak."""
     layers: tuple[LayerBytes, ...]
-    """Modules that hold any, by falling bytes."""
+    """Modules that hold any, largest first."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
@@ -72,14 +71,14 @@ class PeakAttribution:
 def attribute(engine: Engine, images: int, canvas: Shape, strategy: Strategy, name: str) -> PeakAttribution:
     """Take the peak of a micro-batch apart.
 
-    The peak itself is measured without looking, since looking keeps small objects alive.
+    The peak itself is measured in another run, since recording keeps small objects alive.
 
     Args:
         engine: the network on its device; its weights move by one update of learning rate 0.
-        images: of the micro-batch.
+        images: number of images in the micro-batch.
         canvas: of the micro-batch.
-        way: how it is run.
-        name: the strategy's.
+        strategy: how it is run.
+        name: the name of the strategy.
     """
     meter = PeakMeter(engine.device)
     batches = [synthetic_batch(images, canvas) for _ in range(1 + READ_AHEAD)]  # as the loader holds them
@@ -97,7 +96,7 @@ def attribute(engine: Engine, images: int, canvas: Shape, strategy: Strategy, na
     weights = sum(map(_num_bytes, [*engine.model.parameters(), *engine.model.buffers()]))
     moments = sum(_num_bytes(part) for part in tree_leaves(list(engine.optimizer.state.values())) if _is_large(part))
     loader = sum(batch.pixels.numel() for batch in batches)
-    if engine.device.type != "cpu":  # there the loader's bytes are the host's, and nothing else was held before
+    if engine.device.type != "cpu":  # there the loader's bytes are on the host, and nothing else was held before
         loader, held = batches[0].pixels.numel(), weights + moments
     kinds = dict.fromkeys(KINDS, 0) | {"weights": weights, "optimizer": moments, "loader": loader}
     kinds["process"] = max(0, held - weights - moments - (loader if engine.device.type == "cpu" else 0))
@@ -138,8 +137,8 @@ class _PeakAllocations:
 class _AllocationRecorder(TorchDispatchMode):
     """Notes what operations take, until it is freed.
 
-    A copy of the whole list at each new maximum would take longer than the step; so copies are taken when memory first
-    falls after a maximum.
+    Copying the whole list at each new maximum would take longer than the step, so it is copied when memory first falls
+    after a maximum.
     """
 
     def __init__(self, engine: Engine, known: set[int]) -> None:
@@ -151,7 +150,7 @@ class _AllocationRecorder(TorchDispatchMode):
         self._rising = False
         self._last = ""
         self.running: list[str] = []
-        """Modules whose forward code runs, the innermost last; in backward, too, where that computes again."""
+        """Modules whose forward code runs, the innermost last; also where backward runs it again."""
         self.passed = ""
         """The module whose backward pass began last."""
         self.peak_allocations = _PeakAllocations()

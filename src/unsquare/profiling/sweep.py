@@ -1,14 +1,14 @@
-"""Where memory goes: how large a batch really fits, and which layers and kinds of memory hold the peak.
+"""Where memory goes: how large a batch fits, and which layers and kinds of memory make up the peak.
 
-The network runs in a process of its own (`worker`) that may run out of memory, or be killed. From one image on, the
-batch is doubled every three steps until it fails; then the gap is halved until the largest batch that fits is known.
+The network runs in a process of its own (`worker`), which may run out of memory or be killed. The batch starts at one
+image and doubles every three steps until it fails; then bisection finds the largest batch that fits.
 """
 
 from __future__ import annotations
 
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,26 +19,25 @@ from unsquare.errors import BudgetError, ConfigError
 from unsquare.memory.amounts import format_bytes
 from unsquare.plan.config import Limits
 from unsquare.profiling.worker import STEPS_EACH, Subject, SubjectDied
+from unsquare.progress import Say
 from unsquare.runs.checkpoints import last_step
 from unsquare.runs.folder import RunFolder
-from unsquare.runs.schemas import COMPARISON_VERSION, PROFILE_VERSION, Plan
+from unsquare.runs.schemas import COMPARISON_VERSION, PROFILE_VERSION, PlanFile
 from unsquare.runs.tables import read_index, read_memory
 from unsquare.shapes import Shape
 from unsquare.training.config import TrainConfig
 from unsquare.training.standing import settings_of_run
 
 _ANOTHER = "give the folder of another run"
-"""What helps where a file of a run is damaged: its weights may be whole, so starting it anew is no advice."""
+"""The advice where a file of a run is damaged: its weights may be intact, so starting again is no advice."""
 MOST_IMAGES = 4096
-"""No batch is larger."""
+"""The largest batch that is tried."""
 LOOKED_FOR = 16
-"""The largest batch that fits is found to one part in so many."""
+"""The largest batch that fits is found to this fraction: one part in 16."""
 ATTRIBUTED = 0.5
-"""The batch taken apart is about so much of the largest that fits, since looking takes memory, too."""
+"""Attribution uses a batch of about this part of the largest that fits, since recording takes memory, too."""
 MOST_SAMPLES = 2000
-"""Of the trace that is kept."""
-
-Say = Callable[[str], None]
+"""Samples kept of the memory trace."""
 
 
 def profile_network(config: TrainConfig, num_classes: int, canvas: Shape, name: str, say: Say) -> dict[str, Any]:
@@ -47,9 +46,9 @@ def profile_network(config: TrainConfig, num_classes: int, canvas: Shape, name: 
     Args:
         config: the network, its optimizer, the device and the budget.
         num_classes: of the head.
-        canvas: what its micro-batches are on.
-        name: what is profiled, for whoever reads.
-        say: told what is found.
+        canvas: the canvas of its micro-batches.
+        name: what is profiled, as it is shown.
+        say: told about progress.
 
     Returns:
         The content of `profile.json`.
@@ -57,15 +56,15 @@ def profile_network(config: TrainConfig, num_classes: int, canvas: Shape, name: 
     Raises:
         BudgetError: not even one image fits.
     """
-    say(f"Measuring {name} in a process of its own ...")
+    say(f"Measuring {name} in a separate process ...")
     with _Bench(config, num_classes, canvas).open() as bench:
         facts = bench.facts
         say(f"{name} on {facts['device']}, {facts['precision']}, canvases of {canvas}: now doubling ...")
         rows, failed, failure = _sweep(bench, say)
         if not rows:
             raise BudgetError(
-                f"The budget must hold the process and one image, but {format_bytes(facts['budget_bytes'])} do not "
-                f"hold one of {canvas} ({failure}); give more with --memory, smaller images, or a higher --strategy."
+                f"The budget of {format_bytes(facts['budget_bytes'])} is too small for the process and one image of "
+                f"{canvas} ({failure}); give more with --memory, smaller images, or a higher --strategy."
             )
         largest = max(row["images"] for row in rows)
         attribution = _attribution(bench, max(1, int(largest * ATTRIBUTED)))
@@ -100,18 +99,18 @@ def subject_of_run(path: Path) -> tuple[TrainConfig, int, Shape]:
     """The settings of a run, its number of classes, and the canvas of its median micro-batch.
 
     Raises:
-        RunError: it is no run, or nothing was planned yet.
+        RunError: it is not a run, or has no plan yet.
     """
     run = RunFolder.open(path)
     config = settings_of_run(run)
-    plan = run.read_json(run.plan, Plan, _ANOTHER)
+    plan = run.read_json(run.plan, PlanFile, _ANOTHER)
     canvases = np.array(plan["micro_batches"])[:, 1:]
     height, width = canvases[np.argsort(canvases.prod(axis=1), kind="stable")[len(canvases) // 2]]
     return config, len(read_index(run.index, _ANOTHER).classes), Shape(int(height), int(width))
 
 
 def memory_of_run(path: Path) -> dict[str, Any] | None:
-    """What a run's plans were told that training takes; None where it was pinned, or is not known yet."""
+    """The memory profile used for a run's plans; None where limits were set by the user, or are not known yet."""
     run = RunFolder.open(path)
     profile = run.read_limits(_ANOTHER).training if run.models.is_file() else None
     if profile is None:
@@ -126,23 +125,23 @@ def memory_of_run(path: Path) -> dict[str, Any] | None:
 
 
 def compare_plans(before: Path, after: Path) -> dict[str, Any]:
-    """What the plans of two runs ask of the memory, side by side.
+    """How much memory the plans of two runs need, side by side.
 
     Raises:
-        RunError: one is no run, or nothing was planned yet.
+        RunError: one is not a run, or has no plan yet.
     """
     return {"version": COMPARISON_VERSION, "plans": [_facts_of_plan(path) for path in (before, after)]}
 
 
 def _facts_of_plan(path: Path) -> dict[str, Any]:
     run = RunFolder.open(path)
-    plan, profile = run.read_json(run.plan, Plan, _ANOTHER), run.read_limits(_ANOTHER).training
+    plan, profile = run.read_json(run.plan, PlanFile, _ANOTHER), run.read_limits(_ANOTHER).training
     limits = Limits.from_dict(plan["limits"])
     batches = np.array(plan["micro_batches"])
     pixels = batches.prod(axis=1)
     metrics = run.read_metrics()
     if lost := metrics.words(last_step(run.checkpoints)):
-        warnings.warn(f"Not all of {run.metrics} is there: {lost}.", stacklevel=2)
+        warnings.warn(f"{run.metrics} is not complete: {lost}.", stacklevel=2)
     predicted = None
     if profile is not None:
         predicted = [
@@ -162,7 +161,7 @@ def _facts_of_plan(path: Path) -> dict[str, Any]:
 
 
 class _Bench:
-    """A subject that is started again when it fails or dies."""
+    """A subject that is started again after it fails or dies."""
 
     def __init__(self, config: TrainConfig, num_classes: int, canvas: Shape) -> None:
         self._start = lambda trace: Subject(config, num_classes, canvas, trace)
@@ -172,7 +171,7 @@ class _Bench:
 
     @contextmanager
     def open(self) -> Iterator[_Bench]:
-        """The bench with a subject on it, and a folder for traces."""
+        """The bench with a subject running, and a folder for traces."""
         with tempfile.TemporaryDirectory() as folder:
             self._folder = Path(folder)
             try:
@@ -182,7 +181,8 @@ class _Bench:
                 self._stop()
 
     def ask(self, do: str, images: int) -> dict[str, Any]:
-        """The answer; dying is one, too. A subject that ran out of memory is not asked again: libraries keep traces."""
+        """The answer, or the failure if it died; a subject that failed is replaced, since libraries leave memory
+        behind."""
         try:
             answer = self._alive().ask({"do": do, "images": images})
         except SubjectDied as death:
@@ -192,7 +192,7 @@ class _Bench:
         return answer
 
     def trace(self) -> dict[str, list[Any]] | None:
-        """Memory against time of the first subject: the doubling."""
+        """The memory trace of the first subject: while batches double."""
         path = self._folder / "1.parquet"
         if not path.is_file():
             return None
@@ -207,7 +207,7 @@ class _Bench:
                 self._subject = self._start(self._folder / f"{self._starts}.parquet")
             except SubjectDied as death:
                 raise ConfigError(
-                    f"The network must run with one image, but did not ({death}); give more with --memory."
+                    f"The network does not run with a single image ({death}); give more with --memory."
                 ) from death
         return self._subject
 
@@ -218,7 +218,7 @@ class _Bench:
 
 
 def _sweep(bench: _Bench, say: Say) -> tuple[list[dict[str, Any]], int | None, str | None]:
-    """Rows of what fits, and the smallest batch that does not, with the reason."""
+    """Rows of the batches that fit, and the smallest one that does not, with the reason."""
     rows: list[dict[str, Any]] = []
     failed, failure = None, None
     images = 1

@@ -1,8 +1,8 @@
-"""A network in a process of its own, which may die of what it is asked to run.
+"""Runs a network in a process of its own, which micro-batches may kill.
 
-`python -m unsquare.profiling.worker` reads one JSON object a line from standard input and answers each with one on
-standard output: first what to build, then micro-batches to run. Running out of memory is an answer; being killed is the
-end of the process, which `Subject` tells its caller and survives.
+`python -m unsquare.profiling.worker` reads one JSON object per line from standard input and answers each with one on
+standard output: first what to build, then micro-batches to run. Running out of memory is an answer. If the process is
+killed, `Subject` reports it to its caller.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ class SubjectDied(Exception):
 
 
 class Subject:
-    """The process, from outside.
+    """The process, as seen from outside.
 
     Args:
         config: the network, its optimizer, the device and the budget.
         num_classes: of the head.
-        canvas: what all its micro-batches are on.
-        trace: its memory against time is written there.
+        canvas: the canvas of its micro-batches.
+        trace: file to which its memory over time is written.
     """
 
     def __init__(self, config: TrainConfig, num_classes: int, canvas: Shape, trace: Path) -> None:
@@ -69,7 +69,7 @@ class Subject:
         )
         settings = {"config": to_toml(config), "num_classes": num_classes, "canvas": canvas, "trace": str(trace)}
         self.facts: dict[str, Any] = {}
-        """The device, the precision, the budget, and the strategy with what probes showed of it."""
+        """The device, the precision, the budget, and the strategy with its probes."""
         try:
             self.facts = self.ask(settings)
         except BaseException:
@@ -80,7 +80,7 @@ class Subject:
         """The answer to a question.
 
         Raises:
-            SubjectDied: the process ended instead; the message says how.
+            SubjectDied: the process ended without answering; the message says how.
             UnsquareError: it could not do what was asked.
         """
         assert self._process.stdin is not None
@@ -91,7 +91,7 @@ class Subject:
         except BrokenPipeError:
             pass
         while line := self._process.stdout.readline():
-            if line.startswith("{"):  # a library may print, too
+            if line.startswith("{"):  # libraries may print as well
                 answer = json.loads(line)
                 if "error" in answer:
                     raise RunError(answer["error"])
@@ -100,7 +100,7 @@ class Subject:
         if status < 0:
             raise SubjectDied(f"The process was killed by {signal.Signals(-status).name}")
         self._errors.seek(0)
-        last = (self._errors.read().strip().splitlines() or ["it says nothing"])[-1]
+        last = (self._errors.read().strip().splitlines() or ["it printed nothing"])[-1]
         raise SubjectDied(f"The process ended with status {status} ({last})")
 
     def close(self) -> None:
@@ -116,7 +116,7 @@ class Subject:
 
 
 class _Network:
-    """The process, from inside."""
+    """The process, as seen from inside."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
         self._config = from_toml(settings["config"], "the settings")
@@ -130,7 +130,7 @@ class _Network:
         self._trace = Path(settings["trace"])
         self._watch = Watch(self._engine.device, lambda: self._engine.phase, TRACE_INTERVAL_S)
         self._num_steps = 0
-        self._steps(1)  # threads and their heaps are there before a limit counts them
+        self._steps(1)  # creates threads and their heaps before a limit counts them
         self._watch.start()
 
     def _measure(self, num_classes: int) -> StrategyProfile:
@@ -146,7 +146,7 @@ class _Network:
         return limits.training.base
 
     def _confine(self) -> None:
-        """Have the operating system refuse what is above the budget, and take this process first if it must kill."""
+        """Have the operating system refuse memory above the budget, and kill this process first if it must kill one."""
         if self._engine.device.type == "cuda":
             total = torch.cuda.get_device_properties(self._engine.device).total_memory
             torch.cuda.set_per_process_memory_fraction(min(1.0, self._budget / total), self._engine.device)
@@ -163,7 +163,7 @@ class _Network:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What is asked of the first line."""
+        """The answer to the first line."""
         memory, pixels = self._measured.memory, self._canvas.pixels
         least, most = 0, max(1, int(2 * self._budget / (memory.bytes_per_pixel * pixels)))
         while least < most:  # the most images whose predicted peak is within the budget
@@ -179,7 +179,7 @@ class _Network:
         }
 
     def answer(self, question: dict[str, Any]) -> dict[str, Any]:
-        """Run so many images, a few steps or taken apart."""
+        """Run micro-batches of this many images, for a few steps or for attribution."""
         images = int(question["images"])
         held_bytes(self._engine)
         self._confine()

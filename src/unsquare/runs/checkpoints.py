@@ -1,4 +1,5 @@
-"""The checkpoints in a run folder: which are whole, and which to go on from. Tensors are `training.checkpoint`'s."""
+"""The checkpoints in a run folder: which are complete, and which one to resume from. `training.checkpoint` reads
+tensors."""
 
 from __future__ import annotations
 
@@ -21,27 +22,27 @@ BEST = "best"
 FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
 MANIFEST = "manifest.json"
 _DAMAGE = (None, errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EIO)
-"""Errors that tell of a file that is missing, no regular file, or lost by its disk. Any other, such as no permission or
-a server that does not answer, tells nothing of its content: a checkpoint that is whole must not be passed over, then
-deleted, for it."""
+"""Errors that mean that a file is missing, not a regular file, or lost by its disk. Others, such as missing permission
+or a server that does not answer, tell nothing of its content: a complete checkpoint must not be skipped, and then
+deleted, because of them."""
 
 
 def by_step(folder: Path) -> list[Path]:
-    """The checkpoints named by their step, oldest first, whole or not."""
+    """The checkpoints named by their step, oldest first, complete or not."""
     found = [path for path in folder.glob("step-*") if path.name[5:].isdecimal()]
     return sorted(found, key=lambda path: int(path.name[5:]))
 
 
 def last_step(folder: Path) -> int:
-    """The step of the last checkpoint, whole or not, by its name; 0 where there is none."""
+    """The step of the last checkpoint, complete or not, by its name; 0 where there is none."""
     return max((int(path.name[5:]) for path in by_step(folder)), default=0)
 
 
 def newest(folder: Path) -> Path | None:
-    """The newest checkpoint that is whole, the best one where no other is; None where there is none at all.
+    """The newest complete checkpoint, or the best one where no other is complete; None where there is none at all.
 
     Raises:
-        RunError: all are damaged, or one that may be whole cannot be read now.
+        RunError: all are damaged, or one that may be complete cannot be read now.
     """
     _require_listable(folder)
     candidates = [*reversed(by_step(folder)), *([folder / BEST] if os.path.lexists(folder / BEST) else [])]
@@ -52,14 +53,14 @@ def newest(folder: Path) -> Path | None:
         problems.append(wrong)
     if problems:
         raise RunError(
-            f"A run goes on from a checkpoint that is whole, but none in {folder} is ({problems[0]}); remove the run "
-            "folder and start the run anew."
+            f"The run cannot be resumed, because no checkpoint in {folder} is complete ({problems[0]}); remove the run "
+            "folder and start a new run."
         )
     return None
 
 
 def _require_listable(folder: Path) -> None:
-    """Refuse a folder whose checkpoints may be there, unseen: without permission, or a link to a disk that is not."""
+    """Refuse a folder that cannot be listed, by missing permission or a missing disk, since it may hold checkpoints."""
     try:
         if os.path.lexists(folder):
             os.listdir(folder)
@@ -68,35 +69,37 @@ def _require_listable(folder: Path) -> None:
 
 
 def _unreadable(what: str, error: OSError) -> RunError:
-    """Said of what may be whole, and cannot be read now."""
-    remedy = "give yourself permission to read them" if isinstance(error, PermissionError) else "mend that"
+    """The error for files that may be complete, but cannot be read now."""
+    remedy = "give yourself permission to read them" if isinstance(error, PermissionError) else "fix that"
     return RunError(f"{what} cannot be read ({reason(error)}); {remedy}, then give the same command again.")
 
 
 def best_or_newest(folder: Path) -> tuple[Path, str]:
-    """The best weights, or those of the newest checkpoint where the best are not there; and what to say of it.
+    """The best weights, or those of the newest checkpoint if the best cannot be used; and a message on that.
 
     Raises:
-        RunError: there is no checkpoint that is whole, or one that may be cannot be read now.
+        RunError: no checkpoint is complete, or one that may be cannot be read now.
     """
     best = folder / BEST
-    wrong = problem(best) if os.path.lexists(best) else "there is none yet"
+    wrong = problem(best) if os.path.lexists(best) else "there are none yet"
     if not wrong:
         return best, ""
     found = newest(folder)
     if found is None:
         raise RunError(
-            f"The run stopped before its first checkpoint, so {folder} holds none; give the command that started it "
-            "again."
+            f"The run stopped before its first checkpoint, so {folder} holds none; repeat the command that started it."
         )
-    return found, f"The best weights of {folder.parent} cannot be used ({wrong}); those of {found.name} stand in."
+    return (
+        found,
+        f"The best weights of {folder.parent} cannot be used ({wrong}); those of {found.name} are used instead.",
+    )
 
 
 def problem(path: Path) -> str:
     """What is wrong with a checkpoint; empty where nothing is.
 
     Raises:
-        RunError: it may be whole, but cannot be read now.
+        RunError: it may be complete, but cannot be read now.
     """
     name = MANIFEST
     try:
@@ -115,10 +118,10 @@ def problem(path: Path) -> str:
 
 
 def read_state(path: Path) -> State:
-    """Where the run stood at a checkpoint.
+    """The state of a run at a checkpoint.
 
     Raises:
-        DamagedFileError: its state.json is not what it should be.
+        DamagedFileError: its state.json is damaged.
     """
     state: State = decode_json(path / "state.json", read_bytes(path / "state.json"), State)
     if state.origin is None:
@@ -133,10 +136,10 @@ def read_state(path: Path) -> State:
 
 
 def tidy(folder: Path) -> None:
-    """Finish or take back what a process that ended while it wrote a checkpoint has left."""
+    """Complete or undo what a process left that ended while it wrote a checkpoint."""
     for old in folder.glob(".*.old"):
         final = old.with_name(old.name[1 : -len(".old")])
-        if not final.exists():  # it ended between moving the old one away and the new one in
+        if not final.exists():  # it ended after moving the old one away and before moving the new one in
             os.replace(old, final)
         else:
             remove(old)
@@ -153,7 +156,7 @@ def remove(path: Path) -> None:
 
 
 def sha256_of(path: Path) -> str:
-    """The sum over a regular file; raises OSError where it cannot be read."""
+    """The SHA-256 of a regular file; raises OSError where it cannot be read."""
     require_regular(path)
     digest = hashlib.sha256()
     with path.open("rb") as file:

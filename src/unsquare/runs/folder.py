@@ -1,4 +1,4 @@
-"""The run folder: what a run leaves behind, written so that a power cut at any moment loses little."""
+"""The run folder: the files of a run, written so that a power cut at any moment loses little."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from unsquare.files import clear_partials, partial_of, write_text
 from unsquare.runs import checkpoints
 from unsquare.runs.memory_profile import RunLimits
 from unsquare.runs.metrics import Metrics, MetricsFile, read_metrics
-from unsquare.runs.reading import ANEW, read_json, read_text, reason, with_checksum
+from unsquare.runs.reading import NEW_RUN, read_json, read_text, reason, with_checksum
 from unsquare.runs.schemas import Mark
 
 _LOCK = "run.lock"
@@ -24,7 +24,7 @@ _NAMES = {
     *("evaluation.parquet", "profile.json", "report.html", "checkpoints", _LOCK),
 }
 _MARKS = {"checkpoints", _LOCK}
-"""A folder with one of them is a run's, whatever else it lacks."""
+"""A folder that holds one of them belongs to a run, whatever else it lacks."""
 
 
 class RunFolder:
@@ -46,9 +46,9 @@ class RunFolder:
         self._metrics = MetricsFile(self.metrics)
 
     def claim(self) -> None:
-        """Make the folder where it is not there, and lock it; it must hold nothing but a run's files.
+        """Create the folder if needed, and lock it; it must hold nothing but a run's files.
 
-        Files of a run's names where no run has been, such as settings or an index to start from, are somebody's.
+        Files with a run's names where no run has been, such as settings or an index to start from, belong to the user.
 
         Raises:
             RunError: the folder holds something else, is in use, or cannot be written.
@@ -66,33 +66,34 @@ class RunFolder:
             ) from error
         if strange:
             raise RunError(
-                f"A run needs a folder of its own, but {self.path} is not empty: it holds {min(strange)!r}; give "
-                "another one with --out."
+                f"The run folder must be empty, but {self.path} holds {min(strange)!r}; give another folder with --out."
             )
         self.lock()
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
-        """The folder of a run that was started.
+        """The folder of a run that has started.
 
         Raises:
-            RunError: there is no run there.
+            RunError: there is no run in it.
         """
         run = cls(path)
         if not run.config.is_file() and not run.checkpoints.is_dir():
             if os.path.lexists(path / _LOCK):
                 raise RunError(run.no_checkpoint)
-            raise RunError(f"A run folder holds a config.toml, but {path} does not; give the folder that --out named.")
+            raise RunError(
+                f"{path} is not a run folder, since it has no config.toml; give the folder that --out named."
+            )
         return run
 
     def lock(self) -> None:
-        """Claim the folder until `unlock` or the end of this process, however it ends; clear what the dead have left.
+        """Lock the folder until `unlock` or the end of this process, however it ends; clear what dead processes left.
 
         Raises:
             RunError: another process trains into it.
         """
         with self.writing(self.path / _LOCK):
-            # Neither waits where a pipe has the lock's name.
+            # Neither open waits where the lock's name is that of a pipe.
             lock = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -100,8 +101,8 @@ class RunFolder:
                 os.close(lock)
                 if isinstance(error, BlockingIOError):
                     raise RunError(
-                        f"One process at a time trains into a run folder, but {self.path} is in use; wait for the "
-                        "other, or give another folder with --out. Several that share a run are started by torchrun."
+                        f"Another process is training in the run folder {self.path}; wait for it, or give another "
+                        "folder with --out. To train one run with several processes, start them by torchrun."
                     ) from error
                 raise
             self._lock = lock
@@ -109,13 +110,13 @@ class RunFolder:
             checkpoints.tidy(self.checkpoints)
 
     def unlock(self) -> None:
-        """Let others train into the folder; does nothing where it is not locked."""
+        """Let other processes train in the folder; does nothing where it is not locked."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
 
     def discard(self) -> None:
-        """Take back a folder that is claimed, and where the run never began to train; others' files stay."""
+        """Remove a folder that was claimed, if the run never began to train; other files stay."""
         if self._lock is None:
             return
         self.clear()
@@ -125,20 +126,20 @@ class RunFolder:
             self.path.rmdir()
 
     def require_never_saved(self) -> None:
-        """Refuse to start anew where a run came to a checkpoint that is no longer there.
+        """Refuse to start a new run where an earlier one had checkpoints that are now missing.
 
         Raises:
-            RunError: there are files that are written after a checkpoint alone.
+            RunError: there are files that are only written after a checkpoint.
         """
         left = next((path for path in (self.memory, self.evaluation) if os.path.lexists(path)), None)
         if left is not None:
             raise RunError(
-                f"A run goes on from its checkpoints, but {self.checkpoints} holds none, though {left.name} shows that "
-                "there were some; put them back, or remove the run folder and start the run anew."
+                f"The run cannot be resumed, because {self.checkpoints} is empty, though {left.name} shows that there "
+                "were checkpoints; put them back, or remove the run folder and start a new run."
             )
 
     def clear(self) -> None:
-        """Delete the files of a run that never came to a checkpoint."""
+        """Delete the files of a run that never wrote a checkpoint."""
         with self.writing(self.path):
             for entry in self.path.iterdir():
                 if entry.name in _NAMES and entry.name != _LOCK:
@@ -146,23 +147,23 @@ class RunFolder:
 
     @property
     def no_checkpoint(self) -> str:
-        """What is said where there is nothing to go on from yet."""
+        """The message where there is no checkpoint to resume from yet."""
         return (
-            f"The run in {self.path} stopped before its first checkpoint, so there is nothing to go on from; give the "
-            f"command that started it again, `unsquare train SOURCE --out {self.path}`."
+            f"The run in {self.path} stopped before its first checkpoint, so it cannot be resumed; repeat the command "
+            f"that started it, `unsquare train SOURCE --out {self.path}`."
         )
 
     @property
     def is_begun(self) -> bool:
-        """Whether a run has left anything here."""
+        """Whether a run has left any files here."""
         return any(os.path.lexists(self.path / name) for name in _NAMES if name != _LOCK)
 
     @contextmanager
     def writing(self, path: Path) -> Iterator[None]:
-        """Within the block, what the disk refuses is a RunError that says what to do.
+        """Within the block, an error of the disk is a RunError that says what to do.
 
         Raises:
-            RunError: the folder is gone, the disk is full, or may not be written.
+            RunError: the folder was removed, the disk is full, or it may not be written.
         """
         try:
             yield
@@ -172,10 +173,10 @@ class RunFolder:
     def _unwritable(self, path: Path, why: str) -> str:
         if self._lock is not None and not os.fstat(self._lock).st_nlink:
             return (
-                f"A run folder must stay where it is while its run goes on, but {self.path} was removed or replaced; "
-                "give the same command again to start anew."
+                f"The run folder {self.path} was removed or replaced while its run was training; give the same command "
+                "again to start a new run."
             )
-        return f"{path} cannot be written ({why}); free space or mend that, then give the same command again."
+        return f"{path} cannot be written ({why}); free space or fix that, then give the same command again."
 
     def append_metrics(self, row: Mapping[str, Any]) -> None:
         """Add a row to the metrics.
@@ -189,7 +190,7 @@ class RunFolder:
             self._metrics.append(row)
 
     def mark_metrics(self) -> Mark:
-        """How far the metrics have come."""
+        """The current end of the metrics."""
         with self.writing(self.metrics):
             return self._metrics.mark()
 
@@ -205,12 +206,12 @@ class RunFolder:
             raise RunError(f"{self.metrics} cannot be read ({reason(error)}); move it away.") from error
 
     def keep_metrics_until(self, step: int, mark: Mark | None) -> str:
-        """Forget the rows after a step, which a resumed run writes anew; return what is lost of those before."""
+        """Remove the rows after a step, which a resumed run writes again; return what is lost of earlier ones."""
         try:
             words = self._metrics.keep_until(step, mark)
         except OSError as error:
             raise RunError(f"{self.metrics} cannot be used ({reason(error)}); move it away.") from error
-        return f"{self.metrics} has changed: {words}; no weight depends on it, so the run goes on." if words else ""
+        return f"{self.metrics} has changed: {words}; no weight depends on it, so the run continues." if words else ""
 
     def read_config(self) -> str:
         """The text of the settings.
@@ -218,30 +219,30 @@ class RunFolder:
         Raises:
             RunError: it cannot be read.
         """
-        return read_text(self.config, "mend it")
+        return read_text(self.config, "fix it")
 
     def write_config(self, text: str) -> None:
-        """Write the settings whole."""
+        """Write the settings atomically."""
         with self.writing(self.config):
             write_text(self.config, text)
 
     def write_json(self, path: Path, value: Any) -> None:
-        """Write a JSON object whole, with a checksum."""
+        """Write a JSON object atomically, with a checksum."""
         with self.writing(path):
             write_text(path, with_checksum(json.dumps(value, indent=1)) + os.linesep)
 
-    def read_limits(self, remedy: str = ANEW) -> RunLimits:
-        """What the run's plans count on.
+    def read_limits(self, remedy: str = NEW_RUN) -> RunLimits:
+        """The limits of the run's plans.
 
         Raises:
-            RunError: `models.json` is missing or not as its schema says.
+            RunError: `models.json` is missing or does not match its schema.
         """
         return RunLimits.from_dict(self.read_json(self.models, RunLimits, remedy))
 
-    def read_json(self, path: Path, schema: type[Any], remedy: str = ANEW) -> dict[str, Any]:
+    def read_json(self, path: Path, schema: type[Any], remedy: str = NEW_RUN) -> dict[str, Any]:
         """Read one of the run's JSON files.
 
         Raises:
-            RunError: it is missing or not as its schema says.
+            RunError: it is missing or does not match its schema.
         """
         return read_json(path, schema, remedy)

@@ -1,9 +1,9 @@
-"""What a run's plans may count on, as `models.json` holds it: memory profiles of this device, or pinned limits.
+"""The limits of a run's plans, as `models.json` holds them: memory profiles of this device, or limits set by the user.
 
-A memory profile says how large a micro-batch may be, by which execution strategy, and at what price. Several images
+A memory profile says how large a micro-batch may be, by which execution strategy, and at what cost in time. Images
 share a micro-batch as long as the first strategy holds them; an image that it does not hold alone is run by the first
-fallback that does. Profiles are written once and read back on a resume, because plans follow from them: measured again,
-a clock's noise would make another plan.
+fallback that does. Profiles are written once and read again on a resume, because plans depend on them: measured again,
+the noise of clocks would give another plan.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ from unsquare.shapes import Sizes
 
 VERSION = 3
 READ_AHEAD = 1
-"""Micro-batches that are decoded beyond the one in use; their pixels take three bytes each."""
+"""Micro-batches that are decoded ahead of the current one; their pixels take three bytes each."""
 HEADROOM = 0.03
-"""Part of the budget that no plan uses. Held-out peaks lie within 5 % of the lines at p95; a run's largest
-micro-batch is measured itself before training (docs/experiments.md)."""
+"""Part of the budget that no plan uses. Held-out peaks lie within 5 % of the lines at p95; a run's largest micro-batch
+is measured before training (docs/experiments.md)."""
 MAP_ELEMENTS = (1 << 31) - 1
-"""Elements of the largest map. Kernels that count in 32 bits fail or crawl beyond; see benchmarks/past_int32.py."""
+"""Elements of the largest map. Kernels that count in 32 bits fail or are very slow beyond; see
+benchmarks/past_int32.py."""
 LEAST_LAUNCH_PIXELS, MOST_LAUNCH_PIXELS = 1 << 14, 1 << 22
 
 Heap = Literal["return", "keep"]
@@ -52,22 +53,22 @@ class Probe:
 
     @property
     def pixels(self) -> int:
-        """Computed pixels."""
+        """Computed pixels of the micro-batch."""
         return self.images * self.height * self.width
 
 
 @dataclass(frozen=True)
 class ProbeRange:
-    """How large the micro-batches will be: probes go that far, because short lines predict badly."""
+    """The sizes of the micro-batches to come: probes cover them, because lines extrapolate badly."""
 
     largest_image: _Positive
     """Pixels of the largest image."""
     usual_pixels: _Positive
-    """Pixels that hardly any micro-batch will have more of."""
+    """Pixels that hardly any micro-batch exceeds."""
     smallest_image: _Positive
-    """Pixels of the smallest image: how many a micro-batch may have."""
+    """Pixels of the smallest image, which bounds the images of a micro-batch."""
     most_images: _Positive | None
-    """Images that no micro-batch has more of; None where memory alone bounds them."""
+    """Most images of a micro-batch; None where only memory bounds them."""
 
     @classmethod
     def of(cls, sizes: Sizes, step_images: int, *, most_images: int | None = None) -> ProbeRange:
@@ -79,7 +80,7 @@ class ProbeRange:
 
 @dataclass(frozen=True, kw_only=True)
 class StrategyProfile:
-    """An execution strategy, and what it takes on this device."""
+    """An execution strategy, with its memory and time on this device."""
 
     name: StrategyName
     strategy: Strategy
@@ -91,24 +92,24 @@ class StrategyProfile:
 
 
 class Candidate(NamedTuple):
-    """A strategy by which a micro-batch may be run."""
+    """A strategy that may run a micro-batch."""
 
     name: str
     strategy: Strategy
     growth_bytes: int | None
-    """By how much the micro-batch may grow the memory in use; None where that was not measured."""
+    """By how much the micro-batch may increase the memory in use; None where that was not measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryProfile:
-    """Peak bytes and seconds of micro-batches by strategy, in training or in evaluation, and what follows for plans."""
+    """Peak bytes and seconds of micro-batches by strategy, in training or evaluation, and the limits that follow."""
 
     budget_bytes: Annotated[int, Meta(gt=0, le=1 << 62)]
     """The memory budget of one rank."""
     reserved_bytes: _Count
-    """What decoding may take of it."""
+    """Part of it that decoding may take."""
     heap: Heap
-    """Whether the C library's heap keeps what is freed, which is faster, or returns it, which takes less."""
+    """Whether the allocator keeps freed memory, which is faster, or returns it, which takes less."""
     map_elements: Annotated[float, Meta(gt=0, le=1e9)]
     """Elements of the network's largest map for each pixel."""
     probe_range: ProbeRange
@@ -126,12 +127,13 @@ class MemoryProfile:
 
     @property
     def strategies(self) -> tuple[StrategyProfile, ...]:
-        """Those that plans use: each holds more than the ones before it."""
+        """The strategies that plans use: each holds larger images than those before it."""
         return tuple(each for each, _ in self._used)
 
     @property
     def most_pixels(self) -> tuple[int, ...]:
-        """The most computed pixels of a micro-batch by each of `strategies`, ascending; 0 where not even one fits."""
+        """The most computed pixels of a micro-batch by each of `strategies`, ascending; 0 where not even one pixel
+        fits."""
         return tuple(pixels for _, pixels in self._used)
 
     @property
@@ -141,24 +143,24 @@ class MemoryProfile:
 
     @property
     def largest_pixels(self) -> int:
-        """The most computed pixels of an image alone."""
+        """The most computed pixels of a single image."""
         return self.most_pixels[-1]
 
     @property
     def usable_bytes(self) -> int:
-        """The budget less headroom and what decoding may take."""
+        """The budget without the headroom and what decoding may take."""
         return int(self.budget_bytes * (1 - HEADROOM)) - self.reserved_bytes
 
     @property
     def holds_anything(self) -> bool:
-        """Whether the budget is larger than what the process takes by itself."""
+        """Whether the budget is larger than the process's fixed memory."""
         return min(each.memory.fixed_bytes for each in self.measured) < self.usable_bytes
 
     @property
     def launch_pixels(self) -> int:
         """The cost of one more micro-batch as pixels, to the nearest power of two.
 
-        A clock is never twice the same; rounded, the same machine makes the same plan.
+        Measured times vary; rounded, the same machine makes the same plan.
         """
         pixels = min(max(self.base.time.launch_pixels, LEAST_LAUNCH_PIXELS), MOST_LAUNCH_PIXELS)
         return int(2 ** round(math.log2(pixels)))
@@ -176,7 +178,7 @@ class MemoryProfile:
         ]
 
     def limits(self, launch_pixels: int, world_size: int) -> plan.Limits:
-        """What the planner is told."""
+        """The limits given to the planner."""
         speed = self.base.time.s_per_pixel
         return plan.Limits(
             budget_pixels=max(self.most_pixels[0], 1),
@@ -190,16 +192,17 @@ class MemoryProfile:
         )
 
     def growth_bytes(self, measured: StrategyProfile, pixels: Any, images: Any) -> Any:
-        """What a micro-batch may add to the memory that is in use between two; elementwise for arrays."""
+        """Most bytes that a micro-batch adds to the memory in use before it; elementwise for arrays."""
         return measured.memory.growth_bytes(pixels, images) * self._factor
 
     def bound_bytes(self, measured: StrategyProfile, pixels: Any, images: Any) -> Any:
-        """What the process may hold at a micro-batch's peak, elementwise; with decoding's where the heap keeps it."""
+        """Most bytes of the process at a micro-batch's peak, elementwise; including decoding where its memory is
+        kept."""
         left = self.reserved_bytes if self.heap == "keep" else 0
         return measured.memory.fixed_bytes + self.growth_bytes(measured, pixels, images) + left
 
     def least_budget_bytes(self, pixels: int) -> int | None:
-        """The smallest budget in which a measured strategy holds an image of this many pixels; None for no budget."""
+        """The smallest budget in which a measured strategy holds an image of this many pixels; None where none does."""
         found = []
         for each in self.measured:
             if each.strategy.tiles or pixels * self.map_elements <= MAP_ELEMENTS:
@@ -208,7 +211,7 @@ class MemoryProfile:
         return min(found, default=None)
 
     def with_memory(self, old: StrategyProfile, memory: MemoryModel, *probes: Probe) -> MemoryProfile:
-        """The profile with another memory model for a strategy, and the probes that it rests on."""
+        """The profile with another memory model for a strategy, and the probes on which it is based."""
         better = replace(old, memory=memory, probes=(*old.probes, *probes))
         return replace(self, measured=tuple(better if each is old else each for each in self.measured))
 
@@ -222,10 +225,11 @@ class MemoryProfile:
         return pixels if measured.strategy.tiles else min(pixels, int(MAP_ELEMENTS / self.map_elements))
 
     def _worst_cases(self, measured: StrategyProfile, factor: float) -> list[tuple[MemoryModel, int]]:
-        """The most that micro-batches take, and the images to count; both are upper bounds, so the lower one counts.
+        """The worst cases of micro-batches: memory models with numbers of images. Each is an upper bound, so the lower
+        counts.
 
-        Either all images are as small as the smallest, or there are as many as there may be. Micro-batches that are
-        read ahead take three bytes a pixel.
+        Either all images are as small as the smallest, or there are as many as allowed. Micro-batches that are read
+        ahead take three bytes per pixel.
         """
         memory = measured.memory
         per_pixel = memory.bytes_per_pixel * factor + 3 * READ_AHEAD
@@ -236,27 +240,27 @@ class MemoryProfile:
         return cases
 
     def _price(self, measured: StrategyProfile) -> float:
-        """Time of a pixel over that of the first strategy, to a twentieth: a clock is never twice the same."""
+        """Time per pixel relative to the first strategy, to a twentieth, since measured times vary."""
         return max(round(20 * measured.time.s_per_pixel / self.base.time.s_per_pixel) / 20, 0.05)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunLimits:
-    """The content of `models.json`: what a run's plans may count on, measured or pinned by the user."""
+    """The content of `models.json`: the limits of a run's plans, measured or set by the user."""
 
     training: MemoryProfile | None = None
-    """None where the user pinned the limits."""
+    """None where the user set the limits."""
     evaluation: MemoryProfile | None = None
     budget_pixels: _Count = 0
-    """The most computed pixels of a micro-batch, where pinned."""
+    """The most computed pixels of a micro-batch, where set by the user."""
     launch_pixels: _Count = 0
-    """The cost of one more micro-batch as pixels, where pinned."""
+    """The cost of one more micro-batch as pixels, where set by the user."""
     strategy: Strategy = PLAIN
-    """How micro-batches are trained on, where pinned."""
+    """How micro-batches are trained on, where the limits were set by the user."""
     world_size: Annotated[int, Meta(ge=1, le=1 << 14)] = 1
-    """Ranks that they are for."""
+    """Number of ranks that the limits are for."""
     auto_precision: bool = False
-    """Whether the user left the precision open, so that another number of ranks may measure the same strategies."""
+    """Whether the precision is auto, so that measurements on another number of ranks may use the same strategies."""
 
     def __post_init__(self) -> None:
         both = (self.training is None, self.evaluation is None)
@@ -264,11 +268,11 @@ class RunLimits:
             raise ValueError("Limits are either measured, for training and evaluation, or pinned")
 
     def profile(self, *, evaluation: bool = False) -> MemoryProfile | None:
-        """The memory profile of training, or of evaluation; None where the user pinned the limits."""
+        """The memory profile of training, or of evaluation; None where the user set the limits."""
         return self.evaluation if evaluation else self.training
 
     def limits(self, world_size: int, *, evaluation: bool = False) -> plan.Limits:
-        """What the planner is told."""
+        """The limits given to the planner."""
         profile = self.profile(evaluation=evaluation)
         if self.training is None or profile is None:
             return plan.Limits(
@@ -293,7 +297,7 @@ class RunLimits:
         """The limits that `to_dict` wrote.
 
         Raises:
-            RunError: something is missing or out of range.
+            RunError: a value is missing or out of range.
         """
         try:
             return msgspec.convert(dict(values), cls)

@@ -1,8 +1,8 @@
-"""The rows of `metrics.jsonl`: appended one by one, and read whatever has become of some of them.
+"""The rows of `metrics.jsonl`, which are appended one by one, and read even if some of them are damaged.
 
-Each row has a checksum of its own, and a checkpoint marks how far the file had come, with a sum over it, so that a run
-that goes on sees what was taken out, too. Rows that are lost or damaged are counted and said; they stop nothing,
-because nothing is computed from them.
+Each row has a checksum of its own, and a checkpoint records how far the file had come, with a checksum of it, so that a
+resumed run notices missing rows, too. Lost or damaged rows are counted and reported; they stop nothing, because nothing
+is computed from them.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ _SHOWN = 3
 
 @dataclass(frozen=True)
 class MetricsLine:
-    """A row as its schema has it, and as it stands in the file."""
+    """A row by its schema, and its line in the file."""
 
     values: MetricsRow
     line: bytes
 
     def to_dict(self) -> dict[str, Any]:
-        """The row as plain values; what its line lacks has its default."""
+        """The row as plain values, with defaults for what its line lacks."""
         return {"kind": self.values.__struct_config__.tag, **msgspec.structs.asdict(self.values)}
 
 
 @dataclass(frozen=True)
 class Metrics:
-    """The rows that are whole, in the file's order, and how many lines are not."""
+    """The valid rows, in the file's order, and how many lines are not valid."""
 
     rows: list[MetricsLine]
     num_bad: int
 
     def words(self, last_step: int) -> str:
-        """What is lost of the rows of steps 1 to `last_step`, or to the last there is; empty where nothing is."""
+        """The rows that are lost, of steps 1 to `last_step` or to the last there is, in words; empty where none are."""
         there = {row.values.step for row in self.rows if kind_of(row) == "step"}
         last = max(there | {last_step})
         num_lost = last - len(there)
@@ -61,12 +61,12 @@ class Metrics:
 
 
 def kind_of(row: MetricsLine) -> str:
-    """What a row is: step, eval, final or start."""
+    """The kind of a row: step, eval, final or start."""
     return str(row.values.__struct_config__.tag)
 
 
 def read_metrics(path: Path) -> Metrics:
-    """The rows of a file, none of one that is not there; a last line that a crash cut short is left out.
+    """The rows of a file, empty if it does not exist; a last line that a crash cut short is ignored.
 
     Raises:
         OSError: it cannot be read.
@@ -91,7 +91,7 @@ def decoded(content: bytes) -> Metrics:
 
 
 class MetricsFile:
-    """A metrics file that rows are added to.
+    """A metrics file to which rows are added.
 
     Args:
         path: the file.
@@ -103,9 +103,9 @@ class MetricsFile:
         self._num_bytes = 0
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Add a row; raises OSError where that cannot be done."""
+        """Add a row; raises OSError where it cannot be written."""
         line = (with_checksum(json.dumps(row, allow_nan=False)) + "\n").encode()
-        # A pipe of this name would make an open wait for its reader; so it fails at once.
+        # Opening a pipe of this name would wait for its reader; this fails at once instead.
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC
         descriptor = os.open(self._path, flags, 0o666)
         with open(descriptor, "wb") as file:
@@ -113,14 +113,14 @@ class MetricsFile:
         self._count(line)
 
     def mark(self) -> Mark:
-        """How far the file has come, once the disk has it."""
+        """The current end of the file, after it is flushed to disk."""
         if self._num_bytes:
             with self._path.open("rb") as file:
                 os.fsync(file.fileno())
         return Mark(num_bytes=self._num_bytes, sha256=self._digest.hexdigest())
 
     def keep_until(self, step: int, mark: Mark | None) -> str:
-        """Forget the rows after a step, which a run that goes on writes anew; return what is lost of those before.
+        """Remove the rows after a step, which a resumed run writes again; return what is lost of earlier ones.
 
         Raises:
             OSError: the file cannot be read or written.
@@ -134,11 +134,11 @@ class MetricsFile:
         write_text(self._path, kept.decode())
         self._digest, self._num_bytes = hashlib.sha256(), 0
         self._count(kept)
-        # Lines behind the mark are those of steps that are trained again.
+        # Lines after the mark belong to steps that are trained again.
         bad = decoded(marked).num_bad if as_marked else metrics.num_bad
         words = Metrics(rows, bad).words(step)
         if not as_marked and not words:
-            return "rows are others than when the checkpoint was written"
+            return "its rows differ from those at the checkpoint"
         return words
 
     def _count(self, content: bytes) -> None:

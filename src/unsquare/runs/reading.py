@@ -1,7 +1,7 @@
-"""Reading a run's files: each is what its schema says, or one sentence names the file, the place in it and a remedy.
+"""Reads a run's files: each matches its schema, or one sentence names the file, the place in it and a remedy.
 
-A JSON object that a run writes, a file or a row, ends with a checksum over what is before it, because a digit that
-changed is still JSON and may still be within its range. Objects without one, of earlier releases, are read as they are.
+A JSON object that a run writes, a file or a row, ends with a checksum of what is before it, because a changed digit is
+still valid JSON and may still be within its range. Objects without one, of earlier releases, are read without a check.
 """
 
 from __future__ import annotations
@@ -19,30 +19,39 @@ from unsquare.files import read_regular
 from unsquare.runs import upgrades
 from unsquare.runs.memory_profile import VERSION as LIMITS_VERSION
 from unsquare.runs.memory_profile import RunLimits
-from unsquare.runs.schemas import PLAN_VERSION, PROFILE_VERSION, Manifest, MetricsRow, Plan, Profile, State, StepRow
+from unsquare.runs.schemas import (
+    PLAN_VERSION,
+    PROFILE_VERSION,
+    Manifest,
+    MetricsRow,
+    PlanFile,
+    ProfileFile,
+    State,
+    StepRow,
+)
 
-ANEW = "start the run anew"
+NEW_RUN = "start a new run"
 TO_REPORT = "move it away to report without it"
 _CHECKSUM = ', "crc32": '
 
 _JSON: dict[type[Any], int] = {
     RunLimits: LIMITS_VERSION,
-    Plan: PLAN_VERSION,
-    Profile: PROFILE_VERSION,
+    PlanFile: PLAN_VERSION,
+    ProfileFile: PROFILE_VERSION,
     Manifest: 1,
     State: 1,
 }
 """The files' schemas and their versions."""
 _UPGRADES: dict[tuple[type[Any], int], Callable[[dict[str, Any]], dict[str, Any]]] = {
     (RunLimits, 2): upgrades.limits,
-    (Plan, 1): upgrades.plan,
-    (Profile, 1): upgrades.profile,
+    (PlanFile, 1): upgrades.plan,
+    (ProfileFile, 1): upgrades.profile,
 }
-"""Versions of earlier releases that can be read, too."""
+"""Versions of earlier releases that can be read as well."""
 
 
 class DamagedFileError(RunError):
-    """A file of a run is missing or not what it should be."""
+    """A file of a run is missing or damaged."""
 
     def __init__(self, path: Path, reason: str, remedy: str) -> None:
         self.path = path
@@ -54,11 +63,11 @@ class _Version(msgspec.Struct):
     version: int | None = None
 
 
-def read_json(path: Path, schema: type[Any], remedy: str = ANEW) -> dict[str, Any]:
-    """The content of one of the run's JSON files, plain values that are as its schema says.
+def read_json(path: Path, schema: type[Any], remedy: str = NEW_RUN) -> dict[str, Any]:
+    """The content of one of the run's JSON files, as plain values that match its schema.
 
     Raises:
-        DamagedFileError: it is missing, of another version, or not as the schema says.
+        DamagedFileError: it is missing, of another version, or does not match the schema.
     """
     try:
         content = without_checksum(read_bytes(path, remedy))
@@ -71,7 +80,7 @@ def read_json(path: Path, schema: type[Any], remedy: str = ANEW) -> dict[str, An
         why = f"it has version {found}, but this release reads version {version}"
         raise DamagedFileError(path, why, remedy)
     _decode(path, content, schema, remedy)
-    return dict(json.loads(content))  # what the schema does not know is UTF-8 and JSON, too: `_decode` has seen to it
+    return dict(json.loads(content))  # `_decode` checked that also what the schema ignores is UTF-8 and JSON
 
 
 def _upgraded(
@@ -84,16 +93,16 @@ def _upgraded(
     return checked(values, schema, str(path), remedy)
 
 
-def decode_json(path: Path, content: bytes, schema: type[Any], remedy: str = ANEW) -> Any:
-    """The content of a JSON file as a value of its schema; raises as `read_json` does."""
+def decode_json(path: Path, content: bytes, schema: type[Any], remedy: str = NEW_RUN) -> Any:
+    """The content of a JSON file as a value of its schema; raises like `read_json`."""
     return _decode(path, content, schema, remedy)
 
 
-def checked(values: Any, schema: type[Any], what: str, remedy: str = ANEW) -> dict[str, Any]:
-    """Plain values that are as a schema says.
+def checked(values: Any, schema: type[Any], what: str, remedy: str = NEW_RUN) -> dict[str, Any]:
+    """Plain values, checked against a schema.
 
     Raises:
-        DamagedFileError: they are not.
+        DamagedFileError: they do not match it.
     """
     try:
         msgspec.convert(values, schema)
@@ -103,26 +112,26 @@ def checked(values: Any, schema: type[Any], what: str, remedy: str = ANEW) -> di
 
 
 def require_version(found: Any, version: int, name: str) -> None:
-    """Refuse what another release wrote.
+    """Refuse a file of another release.
 
     Raises:
-        RunError: the version is another.
+        RunError: the version differs.
     """
     if found != version:
         raise RunError(f"{name} has version {found}, but this release reads version {version}; {TO_REPORT}.")
 
 
 def with_checksum(text: str) -> str:
-    """The text of a JSON object with a CRC-32 over it as its last member, `crc32`."""
+    """The text of a JSON object with its CRC-32 as a last member, `crc32`."""
     head = text.rstrip().removesuffix("}").rstrip()
     return f"{head}{_CHECKSUM}{zlib.crc32(head.encode())}}}"
 
 
 def without_checksum(content: bytes) -> bytes:
-    """The content of a JSON object as it was before `with_checksum`, or as it is where it has no checksum.
+    """The content of a JSON object without the checksum that `with_checksum` added, if it has one.
 
     Raises:
-        ValueError: the checksum is that of other content.
+        ValueError: the checksum does not match.
     """
     head, found, checksum = content.rpartition(_CHECKSUM.encode())
     if not found:
@@ -133,7 +142,7 @@ def without_checksum(content: bytes) -> bytes:
 
 
 def decode_row(line: bytes) -> MetricsRow | None:
-    """A row of the metrics; None where the line is none, or has changed since it was written."""
+    """A row of the metrics; None where the line is invalid, or has changed since it was written."""
     try:
         row: MetricsRow = msgspec.json.decode(without_checksum(line), type=MetricsRow)
     except (ValueError, RecursionError):
@@ -143,11 +152,11 @@ def decode_row(line: bytes) -> MetricsRow | None:
     return row
 
 
-def read_bytes(path: Path, remedy: str = ANEW) -> bytes:
+def read_bytes(path: Path, remedy: str = NEW_RUN) -> bytes:
     """The content of a regular file.
 
     Raises:
-        DamagedFileError: there is none.
+        DamagedFileError: there is no such file.
     """
     try:
         return read_regular(path)
@@ -155,8 +164,8 @@ def read_bytes(path: Path, remedy: str = ANEW) -> bytes:
         raise DamagedFileError(path, reason(error), remedy) from error
 
 
-def read_text(path: Path, remedy: str = ANEW) -> str:
-    """The content of a text file; raises as `read_bytes` does, and where it is not UTF-8."""
+def read_text(path: Path, remedy: str = NEW_RUN) -> str:
+    """The content of a text file; raises like `read_bytes`, and where it is not UTF-8."""
     try:
         return read_bytes(path, remedy).decode("utf-8")
     except UnicodeDecodeError as error:
@@ -171,7 +180,7 @@ def reason(error: BaseException) -> str:
 
 def _decode(path: Path, content: bytes, schema: type[Any], remedy: str) -> Any:
     try:
-        msgspec.json.decode(content.decode("utf-8"))  # also what the schema passes over
+        msgspec.json.decode(content.decode("utf-8"))  # includes what the schema ignores
         # Schemas may build values of the package, whose own checks assert or raise an UnsquareError.
         return msgspec.json.decode(content, type=schema)
     except (ValueError, RecursionError, AssertionError, UnsquareError) as error:

@@ -1,8 +1,8 @@
 """The schema of every JSON file of a run, with the range that each number may have.
 
-A file is checked once, when it is read (`reading`). What is not listed here is ignored, so that a later release may add
-to a file; what has a default may be missing. Rows of metrics alone may hold nothing else: a damaged name would be a
-default in silence. Bounds of numbers are what 64 bits and a page can hold, not what is usual.
+A file is checked once, when it is read (`reading`). Members that are not listed here are ignored, so that a later
+release may add some; those with a default may be missing. Only rows of metrics must have no others: a damaged name
+would silently become a default. Numbers are bounded by what 64 bits and a page can hold, not by what is usual.
 """
 
 from __future__ import annotations
@@ -11,27 +11,26 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
+from unsquare.memory.model import Amount
 from unsquare.plan.config import Limits
 
 PLAN_VERSION, PROFILE_VERSION, COMPARISON_VERSION = 2, 2, 1
 
 Count = Annotated[int, Meta(ge=0, le=1 << 60)]
 Positive = Annotated[int, Meta(ge=1, le=1 << 60)]
-Side = Annotated[int, Meta(ge=1, le=1 << 30)]
-Amount = Annotated[float, Meta(ge=0, le=1e20)]
-"""Bytes, pixels or seconds."""
-Ceiling = Annotated[int, Meta(ge=0, le=1 << 62)]
+SidePixels = Annotated[int, Meta(ge=1, le=1 << 30)]
+CeilingPixels = Annotated[int, Meta(ge=0, le=1 << 62)]
 Share = Annotated[float, Meta(ge=0, le=1)]
-Number = Annotated[float, Meta(ge=-1e100, le=1e100)]
+FiniteNumber = Annotated[float, Meta(ge=-1e100, le=1e100)]
 Digest = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
-Batch = tuple[Positive, Side, Side]
+BatchShape = tuple[Positive, SidePixels, SidePixels]
 """Images, height, width."""
-Measured = tuple[Positive, Side, Side, Amount, str]
+MeasuredBatch = tuple[Positive, SidePixels, SidePixels, Amount, str]
 """Images, height, width, peak bytes, and the name of the strategy."""
 
 
 class MemoryLine(Struct):
-    """`memory.model.MemoryModel` as it is written."""
+    """`memory.model.MemoryModel` as it is written to files."""
 
     version: Literal[2]
     fixed_bytes: Amount
@@ -42,20 +41,20 @@ class MemoryLine(Struct):
 class BucketRow(Struct):
     """A bucket of the first epoch's ledger."""
 
-    canvas: tuple[Side, Side]
+    canvas: tuple[SidePixels, SidePixels]
     num_images: Count = 0
     num_micro_batches: Count = 0
     smallest_batch: Count | None = None
     median_batch: Amount | None = None
     largest_batch: Count | None = None
-    padding_overhead: Number | None = None
-    class_skew: Number | None = None
+    padding_overhead: FiniteNumber | None = None
+    class_skew: FiniteNumber | None = None
 
 
 class LedgerRow(Struct):
     """The first epoch's ledger."""
 
-    padding_overhead: Number
+    padding_overhead: FiniteNumber
     num_images: Count | None = None
     num_steps: Count | None = None
     num_micro_batches: Count | None = None
@@ -63,23 +62,23 @@ class LedgerRow(Struct):
     real_pixels: Amount | None = None
     computed_pixels: Amount | None = None
     max_micro_batch_pixels: Amount | None = None
-    mean_fill: Number | None = None
-    median_fill: Number | None = None
-    rank_imbalance: Number | None = None
+    mean_fill: FiniteNumber | None = None
+    median_fill: FiniteNumber | None = None
+    rank_imbalance: FiniteNumber | None = None
     predicted_s: Amount | None = None
-    step_class_skew: Number | None = None
-    chance_class_skew: Number | None = None
+    step_class_skew: FiniteNumber | None = None
+    chance_class_skew: FiniteNumber | None = None
     buckets: list[BucketRow] = []
 
 
-class Plan(Struct):
+class PlanFile(Struct):
     """`plan.json`: the first epoch's ledger and micro-batches."""
 
     version: Literal[2]
     config: dict[str, Any]
     limits: Limits
     ledger: LedgerRow
-    micro_batches: Annotated[list[Batch], Meta(min_length=1)]
+    micro_batches: Annotated[list[BatchShape], Meta(min_length=1)]
 
 
 class StepRow(Struct, tag_field="kind", tag="step", forbid_unknown_fields=True):
@@ -88,30 +87,30 @@ class StepRow(Struct, tag_field="kind", tag="step", forbid_unknown_fields=True):
     step: Positive
     epoch: Amount
     time_s: Amount
-    loss: Number
+    loss: FiniteNumber
     accuracy: Share
-    learning_rate: Number
+    learning_rate: FiniteNumber
     num_images: Positive
     gradient_norm: Amount | None = None
-    """None where it was no finite number."""
+    """None where it was not a finite number."""
     num_micro_batches: Count = 0
     real_pixels: Count = 0
     computed_pixels: Count = 0
     data_wait_s: Amount = 0.0
     step_s: Amount = 0.0
     shortages: Count = 0
-    micro_batches: list[Batch] = []
-    measured: list[Measured] = []
+    micro_batches: list[BatchShape] = []
+    measured: list[MeasuredBatch] = []
 
 
 class EvaluationRow(Struct, tag_field="kind", tag="eval", forbid_unknown_fields=True):
-    """A row of `metrics.jsonl`: an evaluation in the course of training."""
+    """A row of `metrics.jsonl`: an evaluation during training."""
 
     step: Count
     epoch: Amount
     time_s: Amount
     split: str
-    loss: Number
+    loss: FiniteNumber
     accuracy: Share
     mean_per_class_accuracy: Share
     num_images: Positive
@@ -123,19 +122,19 @@ class FinalRow(EvaluationRow, tag_field="kind", tag="final", forbid_unknown_fiel
 
 
 class StartRow(Struct, tag_field="kind", tag="start", forbid_unknown_fields=True):
-    """A row of `metrics.jsonl`: a process began to train, for the first time or again."""
+    """A row of `metrics.jsonl`: a process started to train, or resumed."""
 
     step: Count
     """Steps done before."""
     time_s: Amount
     seconds: Amount
-    """From the call to the first step: reading headers, making the network, measuring, planning."""
+    """From the call to the first step: reading headers, creating the network, measuring, planning."""
 
 
 MetricsRow = StepRow | EvaluationRow | FinalRow | StartRow
 
 
-class SweepRow(Struct):
+class SweepLine(Struct):
     """A batch of a profile's sweep."""
 
     images: Positive
@@ -144,15 +143,15 @@ class SweepRow(Struct):
     seconds: Amount
 
 
-class Sweep(Struct):
-    """Batches of one canvas, larger and larger."""
+class SweepSection(Struct):
+    """Batches of growing size on one canvas."""
 
-    canvas: tuple[Side, Side]
+    canvas: tuple[SidePixels, SidePixels]
     strategy: str
     steps_each: Count
     memory: MemoryLine
     limit_bytes: Amount | None
-    rows: Annotated[list[SweepRow], Meta(min_length=1)]
+    rows: Annotated[list[SweepLine], Meta(min_length=1)]
     failed_images: Positive | None
     failure: str | None
     largest_images: Positive
@@ -160,7 +159,7 @@ class Sweep(Struct):
 
 
 class LayerRow(Struct):
-    """What a layer holds."""
+    """The memory that a layer holds."""
 
     name: str
     type: str
@@ -169,20 +168,20 @@ class LayerRow(Struct):
 
 
 class AttributionRow(Struct):
-    """What the memory of a batch is made of."""
+    """The memory of a batch, by kind and by layer."""
 
     images: Positive
-    canvas: tuple[Side, Side]
+    canvas: tuple[SidePixels, SidePixels]
     strategy: str
     peak_bytes: Annotated[float, Meta(gt=0, le=1e20)]
     phase: str
     at: str
-    kinds: list[tuple[str, Number]]
+    kinds: list[tuple[str, FiniteNumber]]
     layers: list[LayerRow]
 
 
-class Watched(Struct):
-    """Memory against time, in columns."""
+class WatchColumns(Struct):
+    """Memory over time, in columns."""
 
     time_s: list[Amount]
     resident_bytes: list[Amount | None]
@@ -198,7 +197,7 @@ class Watched(Struct):
             raise ValueError("Columns differ in length")
 
 
-class Profile(Struct):
+class ProfileFile(Struct):
     """`profile.json`: what `unsquare profile` found."""
 
     version: Literal[2]
@@ -207,41 +206,41 @@ class Profile(Struct):
     device: str
     precision: str
     budget_bytes: Annotated[float, Meta(gt=0, le=1e20)]
-    sweep: Sweep | None = None
+    sweep: SweepSection | None = None
     attribution: AttributionRow | None = None
-    watch: Watched | None = None
+    watch: WatchColumns | None = None
 
 
 class Manifest(Struct):
-    """`manifest.json` of a checkpoint: the sums of its files."""
+    """`manifest.json` of a checkpoint: the checksums of its files."""
 
     version: Literal[1]
     sha256: dict[str, Digest]
 
 
 class Origin(Struct):
-    """What a checkpoint was trained from: enough to see what has changed since, and to write again what is lost."""
+    """What a checkpoint was trained from: enough to see what has changed since, and to restore what is lost."""
 
     settings: dict[str, dict[str, Any]]
-    """Those of `config.toml`."""
+    """The settings in `config.toml`."""
     bounds: dict[str, Any]
     """The content of `models.json`, a `RunLimits`."""
     index_sha256: Digest
     source: str
-    """Where the pictures were looked for, an absolute path."""
+    """Absolute path of the source."""
     source_sha256: Digest | None = None
-    """Of a source that is a file."""
+    """Checksum of a source that is a file."""
 
 
 class Mark(Struct):
-    """How far `metrics.jsonl` had come when a checkpoint was written."""
+    """The end of `metrics.jsonl` when a checkpoint was written."""
 
     num_bytes: Count
     sha256: Digest
 
 
 class State(Struct, kw_only=True):
-    """`state.json` of a checkpoint: where the run stood, beside its tensors."""
+    """`state.json` of a checkpoint: the state of the run besides its tensors."""
 
     version: Literal[1]
     step: Count
@@ -249,10 +248,10 @@ class State(Struct, kw_only=True):
     step_of_epoch: Count
     time_s: Amount
     best_score: Annotated[float, Meta(ge=-1, le=1)]
-    ceiling_pixels: Ceiling
+    ceiling_pixels: CeilingPixels
     ceiling_steps: Count
-    planned_pixels: Ceiling
+    planned_pixels: CeilingPixels
     optimizer: dict[str, Any]
     origin: Origin | None = None
-    """None of a release that did not write it."""
+    """None in checkpoints of releases that did not write it."""
     metrics: Mark | None = None

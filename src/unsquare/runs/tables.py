@@ -1,4 +1,4 @@
-"""The Parquet files of a run: the trace of its memory, and its last evaluation image by image."""
+"""The Parquet files of a run: its memory trace, and its last evaluation, image by image."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import pyarrow.compute as pc
 from unsquare.errors import SourceError
 from unsquare.index.table import ShapeIndex
 from unsquare.parquet import read_table, write_table
-from unsquare.runs.reading import ANEW, DamagedFileError
+from unsquare.runs.reading import NEW_RUN, DamagedFileError
 
 MEMORY = pa.schema(
     [
         ("time_s", pa.float64()),
         ("resident_bytes", pa.int64()),
-        ("allocated_bytes", pa.int64()),  # blocks in use: of the device where there is one, else of the C library
+        ("allocated_bytes", pa.int64()),  # blocks in use, of the device or, on a CPU, of the C library
         ("reserved_bytes", pa.int64()),  # what the device's allocator holds; null on a CPU
         ("step", pa.int64()),
         ("images", pa.int64()),
@@ -40,30 +40,30 @@ EVALUATION = pa.schema(
 )
 _MAY_LACK = frozenset(MEMORY.names) - {"time_s"}
 _LARGEST = {"height": 1 << 30, "width": 1 << 30, "probability": 1.0}
-"""Of a column's values; of others what a page can hold."""
+"""Largest values of columns; other columns are bounded by what a page can hold."""
 
 
-def read_memory(path: Path, remedy: str = ANEW) -> pa.Table:
+def read_memory(path: Path, remedy: str = NEW_RUN) -> pa.Table:
     """The samples of `memory.parquet`.
 
     Raises:
-        DamagedFileError: it is missing or not what it should be.
+        DamagedFileError: it is missing or damaged.
     """
     return _checked(path, MEMORY, remedy, _MAY_LACK, least=0)
 
 
 def write_memory(path: Path, samples: Mapping[str, Sequence[Any]]) -> None:
-    """Write samples, in columns, whole; raises OSError where that cannot be done."""
+    """Write samples, given in columns, atomically; raises OSError where they cannot be written."""
     write_table(path, pa.table(dict(samples), schema=MEMORY))
 
 
-def read_evaluation(path: Path, remedy: str = ANEW) -> pa.Table:
-    """The rows of `evaluation.parquet`, one per image; raises as `read_memory` does."""
+def read_evaluation(path: Path, remedy: str = NEW_RUN) -> pa.Table:
+    """The rows of `evaluation.parquet`, one per image; raises like `read_memory`."""
     return _checked(path, EVALUATION, remedy, frozenset({"label"}), least=1)
 
 
-def read_index(path: Path, remedy: str = ANEW) -> ShapeIndex:
-    """The index of a run, each of its images labeled or not; raises as `read_memory` does."""
+def read_index(path: Path, remedy: str = NEW_RUN) -> ShapeIndex:
+    """The index of a run, whose images may lack labels; raises like `read_memory`."""
     try:
         return ShapeIndex.read(path)
     except SourceError as error:
@@ -84,6 +84,6 @@ def _checked(path: Path, schema: pa.Schema, remedy: str, gaps: frozenset[str], l
 
 def _require_within(name: str, column: pa.ChunkedArray, least: float, most: float) -> None:
     values = pc.drop_null(column).to_numpy()
-    # Written so that a value that is no number is out of range, too.
+    # Written so that NaN is out of range, too.
     if len(values) and not bool(np.all((values >= least) & (values <= most))):
-        raise ValueError(f"its column {name!r} has values that are not within {least:g} and {most:g}")
+        raise ValueError(f"its column {name!r} has values that are not between {least:g} and {most:g}")

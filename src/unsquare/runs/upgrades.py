@@ -1,4 +1,5 @@
-"""Files of runs that earlier releases started, in the words of this one: such runs can be resumed and shown."""
+"""Converts files of runs that earlier releases started to this release's format, so that they can be resumed and
+shown."""
 
 from __future__ import annotations
 
@@ -14,12 +15,12 @@ _SEGMENTS = {"stream": "tile", "recompute": "checkpoint"}
 
 
 def strategy_name(name: str) -> str:
-    """The name of a strategy."""
+    """The present name of a strategy."""
     return _STRATEGIES.get(name, name)
 
 
 def settings(tables: Mapping[str, Any]) -> dict[str, Any]:
-    """The tables of a `config.toml`."""
+    """The tables of a `config.toml` with the present names."""
     found = dict(tables)
     for table, names in _SETTINGS.items():
         if not isinstance(found.get(table), Mapping):
@@ -34,7 +35,7 @@ def settings(tables: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def limits(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of a `models.json` of version 2 as version 3 has it."""
+    """The content of a `models.json` of version 2 in the form of version 3."""
     found = {"version": 3, **{name: values[name] for name in ("world_size", "auto_precision") if name in values}}
     if pinned := values.get("pinned"):
         return {
@@ -52,14 +53,14 @@ def limits(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def plan(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of a `plan.json` of version 1 as version 2 has it."""
+    """The content of a `plan.json` of version 1 in the form of version 2."""
     told = dict(values["limits"])
     told["fallbacks"] = [{**each, "name": strategy_name(each["name"])} for each in told.pop("ladder", ())]
     return {**values, "version": 2, "limits": told}
 
 
 def profile(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of a `profile.json` of version 1 as version 2 has it."""
+    """The content of a `profile.json` of version 1 in the form of version 2."""
     found = {**values, "version": 2}
     for part in ("sweep", "attribution"):
         if found.get(part):

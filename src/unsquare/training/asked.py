@@ -1,4 +1,4 @@
-"""The pictures that a network is asked about: files, folders, pictures of Pillow and arrays, one or many, in order."""
+"""The pictures to predict: files, folders, Pillow images and arrays, one or many, in order."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ from unsquare.index.header import read_header
 from unsquare.shapes import Shape
 
 Picture: TypeAlias = str | os.PathLike[str] | Image.Image | npt.NDArray[Any]
-"""A file, a folder of files, a picture of Pillow, or an array (height, width) or (height, width, channels) of uint8."""
+"""A file, a folder of files, a Pillow image, or an array of uint8, (height, width) or (height, width, channels)."""
 
 _ACCEPTED = "give a path, a picture of PIL, an array, or several of them"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """One picture that is asked about."""
+    """One picture to predict."""
 
     name: str
-    """The file's path as given, or the number of a picture that has none."""
+    """The file's path as given, or "picture" and its number where it has no path."""
     image: Image.Image | None = None
-    """The picture; None where it is a file."""
+    """The image; None where it is a file."""
 
     @property
     def key(self) -> Any:
-        """The same for the same picture, which is then shown once."""
+        """Identity of the picture: equal for the same picture, which is then predicted once."""
         return self.name if self.image is None else id(self.image)
 
     def shape(self, choices: Choices) -> Shape:
-        """Its shape as displayed; `choices` say how files are read that can be read in more than one way.
+        """Its shape as displayed; `choices` say how to read files that can be read in more than one way.
 
         Raises:
             ImageError: it cannot be read.
@@ -56,28 +56,28 @@ class Asked:
 
 
 def asked_pictures(pictures: Picture | Iterable[Picture]) -> list[Asked]:
-    """Each picture that is asked about, in the order given; of a folder those below it, in the order of their names.
+    """Every picture to predict, in the order given; for a folder those below it, in the order of their names.
 
     Raises:
         ConfigError: something is neither a picture nor several.
-        SourceError: an array is no picture, or a folder holds none.
+        SourceError: an array is not a picture, or a folder holds none.
     """
     if _is_one(pictures):
         return _asked(pictures, 0)
     refused = isinstance(pictures, (bytes, bytearray, memoryview, io.IOBase, torch.Tensor, Mapping))
     if refused or not isinstance(pictures, Iterable):
-        raise ConfigError(f"Predictions are of pictures, but got {_described(pictures)}.")
+        raise ConfigError(f"Pictures to predict are expected, but got {_described(pictures)}.")
     found: list[Asked] = []
     for each in pictures:
         if not _is_one(each):
-            raise ConfigError(f"Predictions are of pictures, but one of those given is {_described(each)}.")
+            raise ConfigError(f"Pictures to predict are expected, but one of those given is {_described(each)}.")
         found += _asked(each, len(found))
     return found
 
 
 def _is_one(picture: Any) -> bool:
     if isinstance(picture, np.ndarray):
-        return picture.ndim <= 3 and picture.dtype.kind not in "OUST"  # of names, or of several pictures, otherwise
+        return picture.ndim <= 3 and picture.dtype.kind not in "OUST"  # others are names, or several pictures
     return isinstance(picture, (str, os.PathLike, Image.Image))
 
 
@@ -87,11 +87,11 @@ def _asked(picture: Any, number: int) -> list[Asked]:
     if isinstance(picture, Image.Image):
         file = os.fsdecode(getattr(picture, "filename", ""))
         if is_unread(picture) and os.path.isfile(file):
-            return [Asked(name=file)]  # by our own decoders, which take no half of a picture for the whole
+            return [Asked(name=file)]  # read by our own decoders, which refuse pictures that were cut short
         return [Asked(name=file or f"picture {number}", image=picture)]
     path = os.fsdecode(picture)
     if not path:
-        raise ConfigError("A picture's path must not be empty, but one is.")
+        raise ConfigError("A picture's path must not be empty; give a file or a folder.")
     if not os.path.isdir(path):
         return [Asked(name=path)]
     listing = list_folder(Path(path))
@@ -99,7 +99,7 @@ def _asked(picture: Any, number: int) -> list[Asked]:
 
 
 def _described(given: Any) -> str:
-    """What was given in place of a picture, and what to give."""
+    """What was given instead of a picture, and what to give."""
     if isinstance(given, (bytes, bytearray, memoryview)):
         return "bytes; open a file's content by PIL.Image.open(io.BytesIO(content))"
     if isinstance(given, io.IOBase):

@@ -1,7 +1,7 @@
 """Checkpoints: tensors in safetensors, the rest in JSON, checksums over both; nothing is ever unpickled.
 
-A checkpoint is written into a hidden folder and moved into place when it is whole, so a folder `step-N` is either
-complete or not there. The manifest's checksums find what a disk has done to it since.
+A checkpoint is written into a hidden folder and moved into place when it is complete, so a folder `step-N` is either
+complete or missing. The manifest's checksums detect what a disk damaged later.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from unsquare.runs.schemas import Mark, Origin, State
 
 VERSION: Literal[1] = 1
 KEPT = 2
-"""Checkpoints kept beside the best one."""
+"""Checkpoints kept besides the best one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainState:
-    """Where a run stands, beside its tensors."""
+    """The state of a run, besides its tensors."""
 
     step: int
     """Optimizer steps done."""
@@ -44,9 +44,9 @@ class TrainState:
     ceiling_pixels: int = NO_CEILING
     """The most computed pixels of a micro-batch since memory ran out."""
     ceiling_steps: int = 0
-    """Steps since that ceiling last moved."""
+    """Steps since that ceiling last changed."""
     planned_pixels: int = NO_CEILING
-    """The ceiling with which the epoch under way was planned."""
+    """The ceiling with which the current epoch was planned."""
 
 
 def save(
@@ -61,13 +61,13 @@ def save(
     """Write the checkpoint `folder/name`, replacing one of that name.
 
     Args:
-        folder: where checkpoints lie; made where it is not there, but not the run folder around it.
-        name: the checkpoint's.
+        folder: folder of checkpoints; created if missing, unless the run folder around it is missing as well.
+        name: name of the checkpoint.
         model: its weights.
         optimizer: its state.
-        state: where the run stands.
+        state: the state of the run.
         origin: what the run is trained from.
-        metrics: how far its metrics have come.
+        metrics: the end of its metrics file.
 
     Raises:
         OSError: the disk is full or cannot be written.
@@ -94,9 +94,9 @@ def save(
 
 
 def _put_in_place(partial: Path, final: Path) -> None:
-    """Move a whole checkpoint to its name; one that is there already stays until the new one can take its place.
+    """Move a complete checkpoint to its name; an earlier one stays until the new one can replace it.
 
-    Killed in between, the old one is put back by `checkpoints.tidy`.
+    If the process is killed in between, `checkpoints.tidy` puts the earlier one back.
     """
     old = final.with_name(f".{final.name}.old")
     remove(old)
@@ -117,7 +117,7 @@ def load_model(path: Path, model: torch.nn.Module) -> None:
     """Load a checkpoint's weights into a model of the same settings.
 
     Raises:
-        RunError: the checkpoint is damaged or of another model.
+        RunError: the checkpoint is damaged, or of another model.
     """
     if wrong := problem(path):
         raise RunError(f"The checkpoint {path} cannot be used ({wrong}); use another one.")
@@ -129,7 +129,7 @@ def load_model(path: Path, model: torch.nn.Module) -> None:
 
 
 def load_training(path: Path, optimizer: torch.optim.Optimizer) -> TrainState:
-    """Load a checkpoint's optimizer and return where the run stood; the weights are `load_model`'s.
+    """Load a checkpoint's optimizer and return the run's state; `load_model` loads the weights.
 
     Raises:
         RunError: it is of another optimizer.
@@ -145,7 +145,7 @@ def load_training(path: Path, optimizer: torch.optim.Optimizer) -> TrainState:
 
 
 def _split_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """The optimizer's state as named tensors, and what of it is no tensor as JSON values.
+    """The optimizer's state as named tensors, and the rest as JSON values.
 
     Names are `state.PARAMETER.NAME` and `group.NUMBER.NAME`; some optimizers count their steps in the groups.
     """
@@ -168,7 +168,7 @@ def _join_optimizer(
     for key, value in {**tensors, **scalars}.items():
         kind, number, name = key.split(".", 2)
         if kind == "state" and isinstance(value, torch.Tensor) and value.shape == parameters[int(number)].shape:
-            # Laid out as the parameter is: fused optimizers walk both by address.
+            # Laid out like the parameter: fused optimizers access both by address.
             value = torch.empty_like(parameters[int(number)], dtype=value.dtype).copy_(value)
         place = state.setdefault(int(number), {}) if kind == "state" else content["param_groups"][int(number)]
         place[name] = value

@@ -63,14 +63,14 @@ def to_toml(config: TrainConfig) -> str:
 
 
 def from_toml(text: str, where: str) -> TrainConfig:
-    """The settings that a TOML text holds; what it leaves out has its default.
+    """The settings in a TOML text, with defaults for those that are missing.
 
     Raises:
         ConfigError: the text is not TOML, or names a setting that does not exist or has another type.
     """
     try:
         values = upgrades.settings(tomllib.loads(text))
-    except (ValueError, RecursionError) as error:  # ValueError: numbers of thousands of digits, too
+    except (ValueError, RecursionError) as error:  # ValueError: also numbers of thousands of digits
         raise ConfigError(f"{where} must be a TOML file, but it is not: {error}.") from error
     parts: dict[str, Any] = {}
     for name, part in values.items():

@@ -1,6 +1,6 @@
-"""What a run says while it works: a line per epoch, and a bar in between where a person is watching.
+"""What a run prints: a line per epoch, and a progress bar in between on a terminal.
 
-Everything goes to standard error, so that standard output carries results alone.
+Everything goes to standard error, so that standard output has results only.
 """
 
 from __future__ import annotations
@@ -34,27 +34,27 @@ class Console:
         self._rich.print(text, markup=False, soft_wrap=True)
 
     def warn(self, text: str) -> None:
-        """Say what must be heard even where nothing else is printed: a Python warning, a line on the command line.
+        """Give a warning, which is shown even if nothing else is printed: a Python warning, a line on the command line.
 
-        Of an empty text nothing is said.
+        An empty text gives none.
         """
         if text:
             self.stop()
             warnings.warn(text, stacklevel=2)
 
     def start_epoch(self, epoch: int, epochs: int, num_steps: int, first_step: int) -> None:
-        """A new epoch begins, at `first_step` of its steps."""
+        """Start the bar of an epoch, at `first_step` of its steps."""
         self._rows, self._epochs = [], epochs
         self._start_bar(f"epoch {epoch + 1}/{epochs}", num_steps, first_step)
 
     def finish_step(self, row: dict[str, Any]) -> None:
-        """A step is done; `row` is its row of the metrics."""
+        """Advance the bar by a step; `row` is the step's row of the metrics."""
         self._rows.append(row)
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, advance=1, description=f"epoch {row['epoch']:.2f} loss {row['loss']:.3f}")
 
     def finish_epoch(self, epoch: int, evaluation: Evaluation) -> None:
-        """An epoch is trained and validated."""
+        """Print the line of an epoch that is trained and validated."""
         self.stop()
         rows = self._rows
         images = sum(row["num_images"] for row in rows) or 1
@@ -86,7 +86,7 @@ class Console:
         return show
 
     def stop(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None

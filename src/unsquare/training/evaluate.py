@@ -1,4 +1,4 @@
-"""Evaluation and prediction: each picture whole, each answer as if it were alone."""
+"""Evaluation and prediction: each picture whole, each result as if it were alone."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from unsquare.plan.planner import naming, plan_in_order
 from unsquare.progress import Progress
 from unsquare.runs.memory_profile import RunLimits
 from unsquare.shapes import Geometry, Shape, Sizes
-from unsquare.training.metrics import Evaluation, summarise
+from unsquare.training.metrics import Evaluation, summarize
 
 Failed = Callable[[UndecodableError], None]
-"""Told of each picture that cannot be decoded."""
+"""Called for each picture that cannot be decoded."""
 
 
 class Evaluator:
-    """Runs a network over the images of an index, planned once.
+    """Runs a network over the images of an index, in batches planned once.
 
     Args:
         engine: the network on its device.
         index: the images.
-        geometry: from file shape to the shape shown; whole pictures, no crop.
-        limits: what a micro-batch may hold, and how it is run.
-        workers: threads that decode.
+        geometry: from file shape to the shape used; whole pictures, no crop.
+        limits: how large a micro-batch may be, and how it is run.
+        workers: number of decoder threads.
         plan: how images are batched.
-        opened: pictures of Pillow, by position in the index, that are shown in place of its files.
+        opened: Pillow images by position in the index, used instead of its files.
         shared: whether the ranks share the images; if not, each runs all of them.
     """
 
@@ -72,7 +72,7 @@ class Evaluator:
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield positions (n,) and class probabilities (n, num_classes) fp64 of this rank's images.
 
-        Pictures that cannot be decoded are left out where `failed` is told of them; if it is None, the first raises.
+        Pictures that cannot be decoded are skipped and given to `failed`; if that is None, the first one raises.
         """
         micro_batches: list[MicroBatch] = [each for step in self._plan.steps for each in step.ranks[self._rank]]
         loader = BatchLoader(self.index, self._geometry, workers=self._workers, opened=self._opened)
@@ -83,7 +83,7 @@ class Evaluator:
                 done += len(batch.images)
                 if progress is not None:
                     progress(done, len(self.index))
-            if progress is not None:  # pictures that failed, and those of other ranks, are done too
+            if progress is not None:  # pictures that failed, and those of other ranks, count as done
                 progress(len(self.index), len(self.index))
         finally:
             loader.close()
@@ -91,14 +91,16 @@ class Evaluator:
     def evaluate(self, progress: Progress | None = None, failed: Failed | None = None) -> Evaluation:
         """Loss and accuracy over all images, the same on every rank.
 
-        Pictures that cannot be decoded are left out where `failed` is told of them; if it is None, the first raises.
+        Pictures that cannot be decoded are skipped and given to `failed`; if that is None, the first one raises.
 
         Raises:
-            SourceError: a picture cannot be decoded, or none can.
+            SourceError: a picture cannot be decoded, or none of them can.
         """
         started = time.perf_counter()
         labels = torch.from_numpy(self.index.labels.astype(np.int64))
-        outcome = torch.zeros(len(self.index), 4, dtype=torch.float64)  # loss, predicted, probability, whether seen
+        outcome = torch.zeros(
+            len(self.index), 4, dtype=torch.float64
+        )  # loss, predicted, probability, whether evaluated
         error: UnsquareError | None = None
         try:
             for images, probabilities in self.probabilities(progress, failed):
@@ -108,24 +110,24 @@ class Evaluator:
                 outcome[images] = torch.stack([loss, predicted.double(), highest, torch.ones_like(loss)], dim=1)
         except UnsquareError as caught:
             error = caught
-        # The others wait for this rank's part: all learn that one failed before any of them ends.
+        # The other ranks wait for this one's results: all learn that one failed before any of them ends.
         if self._engine.min_over_ranks(int(error is None)) == 0:
-            raise error or RunError("Another rank could not evaluate; its message says why.")
+            raise error or RunError("Another rank failed to evaluate; its message says why.")
         outcome = self._engine.sum_over_ranks(outcome)
         seen = outcome[:, 3] > 0
         if not seen.any():
-            raise SourceError("Evaluation needs pictures that decode, but none of these does; mend them.")
+            raise SourceError("None of the pictures can be decoded; replace the files.")
         seconds = time.perf_counter() - started
-        return summarise(outcome[seen, :3], self.index.labels[seen.numpy()], len(self.index.classes), seconds)
+        return summarize(outcome[seen, :3], self.index.labels[seen.numpy()], len(self.index.classes), seconds)
 
     @property
     def plan(self) -> EpochPlan:
-        """Which images go through the network together."""
+        """Which images are evaluated together."""
         return self._plan
 
 
 def check_statistics(index: ShapeIndex, sizes: Sizes, model: Classifier) -> None:
-    """Refuse training pictures of a single stride: batch norm has no variance over the one pixel they leave.
+    """Refuse training pictures as small as the stride: batch norm has no variance over the one pixel they give.
 
     Raises:
         SourceError: names one of them.
@@ -133,9 +135,9 @@ def check_statistics(index: ShapeIndex, sizes: Sizes, model: Classifier) -> None
     single = sizes.max(axis=1) <= model.stride
     if single.any() and any(isinstance(module, nn.BatchNorm2d) for module in model.modules()):
         raise SourceError(
-            f"Batch norm needs more than one pixel of the last feature map, but {int(single.sum())} images are "
-            f"{model.stride} x {model.stride}, {index.keys[int(single.argmax())]} among them; enlarge them with "
-            f"--min-side {model.stride + 1}, or remove them."
+            f"Batch norm needs more than one pixel of the last feature map, but {int(single.sum())} images of "
+            f"{model.stride} x {model.stride} pixels give only one, {index.keys[int(single.argmax())]} among them; "
+            f"enlarge them with --min-side {model.stride + 1}, or remove them."
         )
 
 
@@ -153,7 +155,7 @@ def check_side(geometry: Geometry, shape: Shape, stride: int) -> None:
 
 
 def check_sides(index: ShapeIndex, sizes: Sizes, stride: int) -> None:
-    """Refuse pictures with a side below the network's stride, which leave no region of their own.
+    """Refuse pictures with a side below the network's stride, whose regions would be empty.
 
     Raises:
         SourceError: names the smallest.
@@ -164,6 +166,6 @@ def check_sides(index: ShapeIndex, sizes: Sizes, stride: int) -> None:
         height, width = sizes[worst]
         raise SourceError(
             f"Each side must be at least the network's stride of {stride} pixels, but {int((short < stride).sum())} of "
-            f"{len(short)} images are smaller, {index.keys[worst]} with {height} x {width} among them; enlarge such "
-            f"pictures with --min-side {stride + 1}, or remove them."
+            f"{len(short)} images are smaller, {index.keys[worst]} with {height} x {width} among them; enlarge them "
+            f"with --min-side {stride + 1}, or remove them."
         )

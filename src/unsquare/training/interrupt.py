@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request to stop at the next step, so that the run is saved first."""
+"""Ctrl-C and SIGTERM as requests to stop after the current step, so that the run is saved first."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from types import FrameType, TracebackType
 
 
 class StopRequest:
-    """Within its block, the first SIGINT or SIGTERM sets `signal_number`; the second acts as usual."""
+    """Within its block, the first SIGINT or SIGTERM sets `signal_number`; the second has its usual effect."""
 
     def __init__(self) -> None:
         self.signal_number = 0
         self._previous: dict[int, object] = {}
 
     def __enter__(self) -> StopRequest:
-        if threading.current_thread() is threading.main_thread():  # Python handles signals there alone
+        if threading.current_thread() is threading.main_thread():  # Python handles signals in this thread only
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._previous[number] = signal.signal(number, self._receive)
         return self

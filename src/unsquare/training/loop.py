@@ -1,8 +1,8 @@
-"""The loop over planned steps: load, accumulate, reduce, update, write down, save.
+"""The training loop over planned steps: load, accumulate, reduce, update, record, save.
 
 A step is a pure function of the weights before it and the run's settings: the plan is drawn from seed and epoch,
-augmentation from seed, epoch and image, dropout from seed and step. A run that was killed therefore goes on from
-its last checkpoint with the same losses; nothing else of the moment needs to be saved.
+augmentation from seed, epoch and image, dropout from seed and step. A run that was killed therefore resumes from its
+last checkpoint with the same losses, and no other state needs to be saved.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ class Epochs:
     limits: Limits
     buckets: Buckets | None
     weights: Weights | None
-    """How often each training image comes, (N,); None takes each once."""
+    """How often each training image is used, (N,); None uses each once."""
     planner: Callable[..., EpochPlan]
-    """Called as `plan_epoch` is."""
+    """Called like `plan_epoch`."""
 
     def plan(self, epoch: int, ceiling: int = NO_CEILING) -> EpochPlan:
         """The plan of an epoch; in `mixed` no micro-batch of several images is above a ceiling."""
@@ -72,7 +72,7 @@ class Epochs:
 
 @dataclass(frozen=True, kw_only=True)
 class Session:
-    """Everything a run works with: its files, the network, the pictures of each split, and who watches."""
+    """Everything a run works with: its files, the network, the pictures of each split, and the console."""
 
     run: RunFolder
     origin: Origin
@@ -83,8 +83,8 @@ class Session:
     epochs: Epochs
     loader: BatchLoader
     validation: Evaluator
-    judge: Evaluator
-    """Of the last evaluation: on the test split, or on the val split where there is none."""
+    final_evaluator: Evaluator
+    """The last evaluation's evaluator: on the test split, or on the val split where there is none."""
     watch: Watch
     console: Console
 
@@ -101,7 +101,7 @@ class Session:
 
 @dataclass
 class _Tally:
-    """What a step adds up over its micro-batches, then over the ranks."""
+    """The sums of a step over its micro-batches, then over the ranks."""
 
     loss: float = 0.0
     right: float = 0.0
@@ -116,7 +116,7 @@ class _Tally:
 
 
 class Stopped(Exception):
-    """The run was asked to stop, and is saved."""
+    """The run was stopped on request, and is saved."""
 
     def __init__(self, signal_number: int, step: int) -> None:
         self.signal_number = signal_number
@@ -128,8 +128,8 @@ def run_epochs(session: Session, state: TrainState) -> TrainState:
     """Train from `state` to the last epoch.
 
     Raises:
-        Stopped: a signal asked for it; the run is saved.
-        UnsquareError: something went wrong that the user can mend; the run is saved.
+        Stopped: a signal requested it; the run is saved.
+        UnsquareError: a problem that the user can fix; the run is saved.
     """
     with StopRequest() as request:
         for epoch in range(state.epoch, session.config.optimizer.epochs):
@@ -182,7 +182,7 @@ def _run_epoch(session: Session, state: TrainState, epoch: int, request: StopReq
 def _is_due(session: Session, state: TrainState, seconds: float) -> bool:
     saving = session.config.saving
     by_step = saving.checkpoint_every_steps and state.step % saving.checkpoint_every_steps == 0
-    # Ranks' clocks differ, and saving is done together: the first rank decides for all.
+    # Ranks' clocks differ, but all must save at the same step: the first rank decides.
     by_clock = session.engine.sum_over_ranks(
         torch.tensor([float(session.is_main and seconds > saving.checkpoint_every_s)])
     )
@@ -211,10 +211,8 @@ def _run_step(
     tally = own.reduce(engine)
     if not math.isfinite(tally.loss) and not tally.failed:
         tally.failed = 1.0
-        error = RunError(
-            f"The loss must be a number, but is {tally.loss} at step {state.step + 1}; start anew with a lower --lr."
-        )
-    if tally.failed:  # on any rank: none takes the step, and the run stays as it was after the last one
+        error = RunError(f"The loss is {tally.loss} at step {state.step + 1}; start a new run with a lower --lr.")
+    if tally.failed:  # on any rank: no rank takes the step, and the state is that after the last one
         engine.forget_gradients()
         save(session, state)
         raise error or RunError("Another rank stopped the run; its message says why.")
@@ -245,7 +243,8 @@ def _run_step(
 
 
 def _accumulate(session: Session, state: TrainState, step: Step, batches: LoadedBatches, done: Recovered) -> float:
-    """Add up the gradient of this rank's micro-batches of a step in `done`; return the seconds waited for data."""
+    """Accumulate the gradient of this rank's micro-batches of a step in `done`; return the seconds spent waiting for
+    data."""
     waited_s = 0.0
     rank = session.engine.fabric.global_rank
     before = sum(len(micro_batches) for micro_batches in step.ranks[:rank])
@@ -269,12 +268,12 @@ def _images(step: Step) -> npt.NDArray[np.int64]:
 
 
 def _seed(*keys: int) -> int:
-    """A seed for dropout and stochastic depth that depends on the keys alone."""
+    """A seed for dropout and stochastic depth that depends only on the keys."""
     return int(np.random.SeedSequence(keys).generate_state(1, np.uint64)[0])
 
 
 def _validate(session: Session, state: TrainState) -> TrainState:
-    """Evaluate on the val split where it is due, and keep the weights if they are the best so far."""
+    """Evaluate on the val split where that is due, and keep the weights if they are the best so far."""
     epochs, every = session.config.optimizer.epochs, session.config.saving.evaluate_every
     session.engine.average_buffers()
     if state.epoch % every and state.epoch != epochs:
@@ -282,8 +281,7 @@ def _validate(session: Session, state: TrainState) -> TrainState:
     evaluation = session.validation.evaluate(session.console.progress("validating"))
     if not math.isfinite(evaluation.loss):
         raise RunError(
-            f"The loss must be a number, but on val it is {evaluation.loss} after step {state.step}; start anew with a "
-            "lower --lr."
+            f"The loss on val is {evaluation.loss} after step {state.step}; start a new run with a lower --lr."
         )
     state = replace(state, time_s=session.watch.now_s())
     if session.is_main:
@@ -296,7 +294,7 @@ def _validate(session: Session, state: TrainState) -> TrainState:
         }
         session.run.append_metrics(row | evaluation.to_dict())
     session.console.finish_epoch(state.epoch, evaluation)
-    # Of equals the later: it has seen more.
+    # Ties go to the later weights, which were trained longer.
     if evaluation.mean_per_class_accuracy >= state.best_score:
         state = replace(state, best_score=evaluation.mean_per_class_accuracy)
         write(session, BEST, state)
@@ -304,7 +302,7 @@ def _validate(session: Session, state: TrainState) -> TrainState:
 
 
 def save(session: Session, state: TrainState) -> None:
-    """Write a checkpoint of the run as it stands, and drop old ones."""
+    """Write a checkpoint of the run's state, and delete old ones."""
     session.engine.average_buffers()
     write(session, f"step-{state.step}", state)
     if session.is_main:
@@ -314,7 +312,7 @@ def save(session: Session, state: TrainState) -> None:
 
 
 def write(session: Session, name: str, state: TrainState) -> None:
-    """Write the checkpoint of a name."""
+    """Write a checkpoint under a name."""
     run, engine = session.run, session.engine
 
     def save_it() -> None:

@@ -1,4 +1,4 @@
-"""What an evaluation says: accuracy, and the mean of the classes' accuracies (MAMe's metric)."""
+"""What an evaluation measures: accuracy, and the mean of the classes' accuracies (MAMe's metric)."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from unsquare.runs.tables import EVALUATION
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """The outcome of a network on images with labels."""
+    """The results of a network on images with labels."""
 
     loss: float
     """Mean cross-entropy per image."""
     accuracy: float
-    """Part of the images whose most probable class is their own."""
+    """Part of the images whose most probable class is their label."""
     mean_per_class_accuracy: float
-    """Mean over the classes that occur of the part of the class's images that is right."""
+    """Mean of the accuracies of all classes that occur."""
     num_images: int
     seconds: float
     predicted: npt.NDArray[np.int64]
-    """(N,) most probable class of each image; images that were left out are not among them."""
+    """(N,) most probable class of each image, without images that were left out."""
     probability: npt.NDArray[np.float64]
-    """(N,) its probability."""
+    """(N,) the probability of that class."""
 
     def to_dict(self) -> dict[str, Any]:
         """The numbers, without the images."""
@@ -41,7 +41,7 @@ class Evaluation:
         return values
 
 
-def summarise(outcome: torch.Tensor, labels: npt.NDArray[np.int32], num_classes: int, seconds: float) -> Evaluation:
+def summarize(outcome: torch.Tensor, labels: npt.NDArray[np.int32], num_classes: int, seconds: float) -> Evaluation:
     """An evaluation from each image's (loss, predicted class, probability), (N, 3) fp64."""
     loss, predicted, probability = outcome.unbind(1)
     target = torch.from_numpy(labels.astype(np.int64))

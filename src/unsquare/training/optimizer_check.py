@@ -1,4 +1,4 @@
-"""Whether an optimizer does what a run asks of one: gradients alone, and a state that a checkpoint can hold."""
+"""Checks that an optimizer works in a run: that it needs gradients only, and that a checkpoint can hold its state."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ def check_optimizer(config: OptimizerConfig) -> None:
     """Try the optimizer on a tiny network: two steps, its state saved and loaded.
 
     Raises:
-        ConfigError: timm has none of that name, or it cannot be used so.
+        ConfigError: timm has none of that name, or it cannot be used in a run.
     """
     name, known = config.optimizer.lower(), optim.list_optimizers()
-    if name.removeprefix("lookahead_") not in known:  # timm itself would take "x_adamw" for adamw
+    if name.removeprefix("lookahead_") not in known:  # timm itself would read "x_adamw" as adamw
         hint = meant(name, known)
         hint = hint if hint.startswith("did") else "try adamw, sgd or lion."
-        raise ConfigError(f"The optimizer must be one of timm's, but is {config.optimizer!r}; {hint}")
+        raise ConfigError(f"There is no timm optimizer {config.optimizer!r}; {hint}")
     try:
-        # Eagerly: some compile their step, which takes a minute.
+        # Without compilation: some compile their step, which takes a minute.
         eagerly = torch.compiler.set_stance("force_eager")
         with torch.random.fork_rng(devices=[]), eagerly, tempfile.TemporaryDirectory() as folder:
             model = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(36, 2))

@@ -1,4 +1,4 @@
-"""A trained run, ready for use: evaluate it on pictures with labels, or ask it about single pictures."""
+"""A trained run, ready for use: evaluates pictures with labels, and predicts single pictures."""
 
 from __future__ import annotations
 
@@ -37,23 +37,23 @@ from unsquare.training.standing import settings_of_run
 
 OnError = Literal["raise", "keep"]
 STEP_IMAGES = 16
-"""Images of a micro-batch beyond which more together save no time."""
+"""Images of a micro-batch beyond which a larger batch saves no time."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """The most probable classes of one picture, or why there are none."""
+    """The most probable classes of one picture, or the reason why there are none."""
 
     path: str
-    """The file's path as given; of a picture without one, "picture" and its position."""
+    """The file's path as given; "picture" and its position where it has no path."""
     classes: tuple[str, ...] = ()
     """Most probable first."""
     probabilities: tuple[float, ...] = ()
     problem: str = ""
-    """Why the picture cannot be answered, such as "is cut short"; empty where it is."""
+    """Why there is no prediction, such as "is cut short"; empty where there is one."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values of an answer, ready for JSON."""
+        """Plain values, ready for JSON."""
         pairs = zip(self.classes, self.probabilities)
         return {"path": self.path, "top": [{"class": name, "probability": p} for name, p in pairs]}
 
@@ -64,8 +64,8 @@ class Predictor:
     Args:
         run: the run folder.
         quiet: show no progress.
-        **device: settings of the device to use instead of the run's, such as `memory="4GiB"`; without `memory`, what
-            is free now.
+        **device: settings of the device to use instead of the run's, such as `memory="4GiB"`; without `memory`, free
+            memory is used.
 
     Raises:
         RunError: there is no run, or no checkpoint of it that can be used.
@@ -89,17 +89,18 @@ class Predictor:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The classes that the network tells apart."""
+        """The classes of the run."""
         return self._index.classes
 
     @property
     def is_main(self) -> bool:
-        """Whether this process prints, of several that were launched together."""
+        """Whether this is the process that prints, of several that were started together."""
         return bool(self._engine.fabric.is_global_zero)
 
     @property
     def classifier(self) -> Classifier:
-        """The network, from padded uint8 pixels and their sizes to logits; in evaluation mode, to be exported, say."""
+        """The network, from padded uint8 pixels and their sizes to logits, in evaluation mode; for an export, for
+        example."""
         return self._engine.model.eval()
 
     @checks_arguments
@@ -107,13 +108,13 @@ class Predictor:
         """Accuracy on a source's pictures.
 
         Args:
-            source: as for training; its class names must be the run's.
-            split: train, val, test or all; None takes test, else val, else all. Pictures of the run's own source are
-                in the splits that the run gave them.
-            skip_bad: leave out files that cannot be read.
+            source: as for training; its classes must be those of the run.
+            split: train, val, test or all; None uses test, else val, else all. Pictures of the run's own source are in
+                the splits of the run.
+            skip_bad: skip files that cannot be read.
 
         Raises:
-            SourceError: there are no such pictures, or they have other classes.
+            SourceError: there are no such pictures, or their classes are not the run's.
         """
         progress = self._console.progress("reading headers")
         index = scan_source(Path(source), choices=self._index.choices, progress=progress)
@@ -121,7 +122,9 @@ class Predictor:
             own = dict(zip(self._index.keys, self._index.splits))
             index = replace(index, splits=strings([own.get(key, old) for key, old in zip(index.keys, index.splits)]))
         elif split is None and not np.any(index.splits != ""):
-            self._console.say(f"{source} names no splits, so all its pictures are evaluated, trained on or not.")
+            self._console.say(
+                f"{source} has no splits, so all of its pictures are evaluated, including any that were trained on."
+            )
         index = self._with_own_classes(_of_split(index, split))
         index = check_trainable(index, skip_bad, least_classes=1)
         lost: list[UndecodableError] = []
@@ -137,7 +140,9 @@ class Predictor:
             ) from error
         if lost:
             first = f"'{shown(lost[0].key)}' {lost[0].reason}"
-            self._console.say(f"{len(lost)} of {len(index)} pictures do not decode and are left out: {first}, first.")
+            self._console.say(
+                f"{len(lost)} of {len(index)} pictures cannot be decoded and are left out; the first: {first}."
+            )
         return evaluation
 
     @checks_arguments
@@ -147,15 +152,15 @@ class Predictor:
         """The most probable classes of pictures, in the order given.
 
         Args:
-            pictures: one or several: paths of files, paths of folders (whose pictures are taken at every depth, in
-                the order of their names), pictures of PIL, and arrays of uint8, (height, width) for grey or
-                (height, width, 3) for RGB.
-            top: number of classes for each; there are no more than the run has.
-            on_error: what to do with a picture that cannot be answered: raise, or keep it in its place as a
-                prediction without classes, whose `problem` says why.
+            pictures: one or several: paths of files, paths of folders (with pictures at any depth, in the order of
+                their names), Pillow images, and arrays of uint8, (height, width) for gray or (height, width, 3) for
+                RGB.
+            top: number of classes for each, at most those of the run.
+            on_error: what to do with a picture that cannot be predicted: raise, or keep it in its place as a prediction
+                without classes, whose `problem` says why.
 
         Raises:
-            SourceError: a picture cannot be answered, and `on_error` is raise; or an array is no picture.
+            SourceError: a picture cannot be predicted, and `on_error` is raise; or an array is not a picture.
         """
         asked = asked_pictures(pictures)
         answers = _Answers(on_error)
@@ -172,7 +177,7 @@ class Predictor:
         return [replace(answers.found[each.key], path=each.name) for each in asked]
 
     def _answer(self, asked: list[tuple[Asked, Shape]], top: int, answers: _Answers) -> None:
-        """Take pictures through the network in one pass; those that do not decode, or do not fit, fail alone."""
+        """Run the network on pictures in one pass; those that cannot be decoded, or do not fit, fail alone."""
         index = _loose_index(asked, self.classes, self._index.choices)
         limits = self._limits_for(index)
         held = limits.limits(1, evaluation=True).largest_pixels
@@ -180,7 +185,7 @@ class Predictor:
         fits = sizes.prod(axis=1) <= held
         for row in np.flatnonzero(~fits):
             height, width = sizes[row].tolist()
-            reason = f"is {height} x {width} pixels, but the memory budget holds {held:,}; give more memory"
+            reason = f"is {height} x {width} pixels, but only {held:,} fit the memory budget; give more memory"
             answers.fail(asked[row][0], reason)
         asked = [each for each, fit in zip(asked, fits) if fit]
         if not asked:
@@ -192,7 +197,7 @@ class Predictor:
             limits,
             self._device.workers,
             opened={row: each.image for row, (each, _) in enumerate(asked) if each.image is not None},
-            shared=False,  # each rank returns all answers
+            shared=False,  # each rank returns all predictions
         )
 
         def failed(error: UndecodableError) -> None:
@@ -202,20 +207,20 @@ class Predictor:
             highest, order = probabilities.topk(top, dim=1)
             for row, values, labels in zip(rows.tolist(), highest.tolist(), order.tolist()):
                 if not all(map(math.isfinite, values)):
-                    answers.fail(asked[row][0], "makes the network answer with what is no number")
+                    answers.fail(asked[row][0], "makes the network return values that are not finite")
                     continue
                 names = tuple(self.classes[label] for label in labels)
                 answers.add(asked[row][0], Prediction(path="", classes=names, probabilities=tuple(values)))
 
     def _limits_for(self, index: ShapeIndex) -> RunLimits:
-        """What a micro-batch of these pictures may hold, measured again where what is known holds less than one."""
+        """The limits for these pictures, measured again where the known limits do not hold the largest."""
         largest = int(self._config.geometry.resize(index.sizes).prod(axis=1).max())
         if self._limits is None or self._limits.limits(1, evaluation=True).largest_pixels < largest:
             self._limits = self._measure(index)
         return self._limits
 
     def _measure(self, index: ShapeIndex) -> RunLimits:
-        """What a micro-batch may hold: as pinned, or as probes of these images' sizes show."""
+        """The limits of micro-batches: set by the user, or measured by probes of these images' sizes."""
         if (pinned := pinned_limits(self._engine, replace(self._device, strategy="auto"))) is not None:
             return pinned
         workload = pictures_workload(
@@ -227,53 +232,54 @@ class Predictor:
         return limits
 
     def _with_own_classes(self, index: ShapeIndex) -> ShapeIndex:
-        """The index with its labels as positions in the run's classes."""
+        """The index with its labels as positions among the run's classes."""
         own = {class_name(name): position for position, name in enumerate(self.classes)}
         used = [index.classes[label] for label in np.unique(index.labels[index.labels >= 0])]
         if strange := [name for name in used if class_name(name) not in own]:
             raise SourceError(
-                f"The pictures must be of the run's {len(own)} classes, but {strange[0]!r} is none of them "
-                f"({', '.join(self.classes[:8])}{', ...' if len(own) > 8 else ''}); rename it or evaluate another run."
+                f"The class {strange[0]!r} is not one of the run's {len(own)} classes ({', '.join(self.classes[:8])}"
+                f"{', ...' if len(own) > 8 else ''}); rename it, or evaluate another run."
             )
         position = np.array([own.get(class_name(name), -1) for name in index.classes] + [-1], dtype=np.int32)
         return replace(index, classes=self.classes, labels=position[index.labels])
 
 
 def _of_split(index: ShapeIndex, split: str | None) -> ShapeIndex:
-    """The rows of a split; of the first of test, val and all that there is where none is named."""
+    """The rows of a split; if none is given, of the first of test, val and all that has any."""
     if split is None:
         split = next((name for name in ("test", "val") if np.any(index.splits == name)), "all")
     chosen = index if split == "all" else index.of_split(split)
-    # A bad file without a split could belong to any.
+    # A bad file without a split may belong to any of them.
     problems = tuple(problem for problem in index.problems if split == "all" or problem.split in ("", split))
     chosen = replace(chosen, problems=problems)
     if not len(chosen) and not chosen.problems:
         there = sorted({name or "(none)" for name in index.splits.tolist()})
-        raise SourceError(f"There are no images in the split {split!r}; the source has {', '.join(there)}.")
+        raise SourceError(
+            f"There are no images in the split {split!r}; the splits of the source are {', '.join(there)}."
+        )
     return chosen
 
 
 class _Answers:
-    """What is known so far of the pictures that are asked about, by their keys."""
+    """The predictions so far, by their pictures' keys."""
 
     def __init__(self, on_error: OnError) -> None:
         self.found: dict[Any, Prediction] = {}
         self._raises = on_error == "raise"
 
     def add(self, asked: Asked, prediction: Prediction) -> None:
-        """Note an answer."""
+        """Record a prediction."""
         self.found[asked.key] = prediction
 
     def fail(self, asked: Asked, reason: str) -> None:
-        """Note why there is none.
+        """Record why there is no prediction.
 
         Raises:
-            SourceError: where that is wanted.
+            SourceError: failures are to be raised.
         """
         if self._raises:
             raise SourceError(
-                f"Each picture must be one that can be answered, but '{shown(asked.name)}' {reason}; leave it out, or "
-                "let on_error='keep' return it with its problem."
+                f"'{shown(asked.name)}' {reason}; leave it out, or use on_error='keep' to get it back with its problem."
             )
         self.add(asked, Prediction(path="", problem=reason))
 

@@ -1,4 +1,4 @@
-"""The parts of training that a comparison may exchange; everyone else trains with the defaults."""
+"""The parts of training that a comparison may replace; all else uses the defaults."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from unsquare.plan.planner import plan_epoch, plan_in_order
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How the network is made and how images are batched."""
+    """How the network is created and how images are batched."""
 
     classifier: Callable[..., Classifier] = Classifier
-    """Called as `Classifier` is."""
+    """Called like `Classifier`."""
     plan: Callable[..., EpochPlan] = plan_epoch
-    """Called as `plan_epoch` is."""
+    """Called like `plan_epoch`."""
     plan_in_order: Callable[..., EpochPlan] = plan_in_order
-    """Called as `plan_in_order` is."""
+    """Called like `plan_in_order`."""
 
 
 DEFAULT = Recipe()

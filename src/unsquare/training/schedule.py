@@ -2,8 +2,8 @@
 
 In `mixed` steps the batch size hardly changes and the factor is 1. In `b2b` a step of small pictures may hold a
 hundred times the images of a step of large ones; the factor follows it by the linear rule (Goyal et al. 2017) or
-its square root, which suits Adam (Malladi et al. 2022), and rises by at most `MAX_RISE` from one step to the next of an
-epoch, because it is the sudden jump upwards that makes a run diverge; downwards it follows at once.
+its square root, which suits Adam (Malladi et al. 2022). It rises by at most `MAX_RISE` from one step of an epoch to the
+next, because sudden increases make a run diverge, and falls at once.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def learning_rates(config: LearningRateConfig, images: Sequence[int], epoch: int
     rates, factor, seen = [], math.inf, 0
     for num_images in images:
         seen += num_images
-        # Progress is counted in images, so that steps of any size share the run as their images do.
+        # Progress is counted in images, so that steps of any size advance the schedule by their images.
         progress = epoch + (seen - num_images / 2) / total
         factor = min((num_images / reference) ** _EXPONENTS[config.lr_policy], MAX_RISE * factor)
         rates.append(config.lr * factor * _schedule(progress, epochs, warmup, config.final_lr_fraction))
@@ -65,7 +65,7 @@ def learning_rates(config: LearningRateConfig, images: Sequence[int], epoch: int
 
 
 def _schedule(progress: float, epochs: int, warmup: float, final: float) -> float:
-    """The part of the highest learning rate at a progress in epochs: linear up, cosine down."""
+    """The part of the highest learning rate at a progress in epochs: linear warm-up, then cosine."""
     if progress < warmup:
         return progress / warmup
     done = (progress - warmup) / (epochs - warmup)

@@ -1,4 +1,4 @@
-"""Everything a run works with, made ready before its first step; what could stop it later is looked at here."""
+"""Prepares everything that a run works with before its first step, and checks what could stop it later."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ from unsquare.training.recipes import DEFAULT, Recipe
 
 
 def precision_name(fabric: Fabric) -> Any:
-    """The precision that was chosen."""
+    """The precision that is used."""
     return fabric.strategy.precision.precision
 
 
@@ -66,21 +66,21 @@ def trainable_index(source: Path, config: TrainConfig, console: Console) -> Shap
     num_bad = len(index.problems)
     index = check_trainable(index, skip_bad=config.saving.skip_bad)
     if num_bad:
-        console.say(f"Left out {num_bad} files that cannot be read, as --skip-bad asks; `unsquare scan` lists them.")
+        console.say(f"Left out {num_bad} files that cannot be read (--skip-bad); `unsquare scan` lists them.")
     copies = find_copies(index)
     index = with_validation(index, config.saving.validation_fraction, config.plan.seed, copies.groups)
     for split in ("train", "val"):
         if not np.any(index.splits == split):
             raise SourceError(
-                f"Training needs images in the splits train and val, but {source} has none in {split}; "
-                "put some there, or give each class more than one training image to hold out."
+                f"Training needs images in the splits train and val, but {source} has none in {split}; put some there, "
+                "or give each class more than one training image, so that some can be held out."
             )
     _say(row_remarks(index, copies), console)
     return index
 
 
 def _say(remarks: tuple[Remark, ...], console: Console) -> None:
-    """Say the important remarks on a source."""
+    """Print the important remarks on a source."""
     for remark in remarks:
         if remark.important:
             console.say(remark.text)
@@ -88,7 +88,7 @@ def _say(remarks: tuple[Remark, ...], console: Console) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What a run is to do, and where."""
+    """What a run is to do, and in which folder."""
 
     run: RunFolder
     config: TrainConfig
@@ -106,14 +106,14 @@ def prepare(
     fresh: bool = True,
     auto_precision: bool = False,
 ) -> Session:
-    """Everything a run works with; measures the device unless `limits` hold what was measured before.
+    """Prepare everything that a run works with; measures the device unless `limits` hold earlier measurements.
 
-    All that could stop the run later is looked at here: shapes of every split, and whether each image fits. Of `origin`
-    the limits are filled in.
+    All that could stop the run later is checked here: shapes of every split, and whether each image fits. The limits in
+    `origin` are filled in.
     """
     run, config, fabric, recipe = job.run, job.config, job.fabric, job.recipe
     train_index, validation = index.of_split("train"), index.of_split("val")
-    judged = index.of_split("test") if np.any(index.splits == "test") else validation
+    evaluated = index.of_split("test") if np.any(index.splits == "test") else validation
     sizes = config.geometry.crop(config.geometry.resize(train_index.sizes))
     torch.manual_seed(config.plan.seed)
     engine = Engine(fabric, recipe.classifier(config.model, len(index.classes), load=fresh), config.optimizer)
@@ -140,7 +140,7 @@ def prepare(
         limits=limits,
         loader=BatchLoader(train_index, config.geometry, config.augment, device.workers),
         validation=_evaluator(engine, config, limits, validation, recipe),
-        judge=_evaluator(engine, config, limits, judged, recipe),
+        final_evaluator=_evaluator(engine, config, limits, evaluated, recipe),
         recovery=Recovery(engine, limits, device.max_strategy),
         watch=Watch(engine.device, lambda: engine.phase),
         console=job.console,
@@ -169,15 +169,15 @@ def _find_limits(
     console: Console,
     auto_precision: bool,
 ) -> RunLimits:
-    """The limits that the settings pin, or that probe steps of the real network show.
+    """The limits set by the user, or measured by probes of the real network.
 
     Args:
         engine: the network on its device.
         config: the settings.
         index: all images of the run.
         sizes: training shapes, (N, 2).
-        console: told what is found.
-        auto_precision: whether the user left the precision open.
+        console: told about progress.
+        auto_precision: whether the precision is auto.
     """
     device = config.device
     pinned = pinned_limits(engine, device, auto_precision=auto_precision)
@@ -202,7 +202,7 @@ def _find_limits(
     def first_plan(limits: Limits) -> EpochPlan | None:
         try:
             return plan_epoch(padded, replace(config.plan, sampling="once"), limits, 0, turns=config.augment.turns)
-        except PlanError:  # the run's own plan says why
+        except PlanError:  # the run's own plan raises the same error
             return None
 
     def checked(profile: MemoryProfile) -> MemoryProfile:
@@ -220,7 +220,7 @@ def _find_limits(
 
 
 def _remedies(pixels: int, config: TrainConfig, engine: Engine, limits: RunLimits) -> str:
-    """What helps an image of this many pixels that does not fit."""
+    """The remedies for an image of this many pixels that does not fit."""
     profile = limits.training
     if profile is None:
         return "raise --budget-pixels"
@@ -243,13 +243,13 @@ def _evaluator(engine: Engine, config: TrainConfig, limits: RunLimits, index: Sh
 
 
 WRITTEN_STEPS = 8192
-"""Steps of the first epoch that plan.json holds at most: a minute of planning in mixed, two million images."""
+"""Most steps of the first epoch that plan.json holds: a minute of planning in mixed, two million images."""
 
 
 def _write_plan(
     run: RunFolder, config: TrainConfig, limits: Limits, plan: EpochPlan, index: ShapeIndex, console: Console
 ) -> None:
-    """Write the first epoch's plan; of a very long one the first steps, so that training need not wait for the rest."""
+    """Write the first epoch's plan; for a very long one only its first steps, so that training starts sooner."""
     num_steps = len(plan.steps)
     plan = replace(plan, steps=plan.steps[:WRITTEN_STEPS])
     table = PlanTable.of_plan(plan)

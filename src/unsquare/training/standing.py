@@ -1,4 +1,4 @@
-"""Where a run stands that goes on: from which checkpoint, with what, and whether anything was changed under it."""
+"""The state of a run that is to be resumed: from which checkpoint, with what, and whether anything was changed."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from unsquare.runs.checkpoints import BEST
 from unsquare.runs.folder import RunFolder
 from unsquare.runs.metrics import MetricsLine, kind_of
 from unsquare.runs.origin import (
-    bounds_of,
     index_of,
+    limits_of,
     located,
     plan_words,
     require_same_pictures,
@@ -38,53 +38,53 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class Standing:
-    """What the first rank found in the folder of a run that goes on."""
+    """What the first rank found in the folder of a run that is to be resumed."""
 
     checkpoint: str
-    """Name of the newest that is whole."""
+    """Name of the newest complete checkpoint."""
     origin: Origin
-    """What the run is trained from now."""
+    """What the run is trained from now on."""
     saved_origin: Origin | None
-    """The same in the checkpoint, which an earlier release did not write."""
+    """The origin in the checkpoint; None in checkpoints of earlier releases."""
     index: ShapeIndex
     metrics: Mark | None
     best_score: float | None
-    """Where the best weights are lost: the score of the checkpoint's on val, -1 where it is not known. Else None."""
+    """Where the best weights are lost: the checkpoint's score on val, -1 where it is not known. Else None."""
     epochs: int
-    """Those that the run was to have."""
+    """The number that the run was started with."""
     is_finished: bool
 
 
 def settings_tree(config: TrainConfig) -> dict[str, Any]:
-    """The settings as `config.toml` has them."""
+    """The settings as they are in `config.toml`."""
     return tomllib.loads(to_toml(config))
 
 
 def standing_of(
     run: RunFolder, config: TrainConfig, console: Console, *, source: Path | None, changed_pictures: bool
 ) -> Standing | None:
-    """Where the run in a folder that is locked stands; None where it never came to a checkpoint, whose files then go.
+    """The state of the run in a locked folder; None, after its files are deleted, where it never wrote a checkpoint.
 
     Args:
-        run: the folder.
+        run: the run folder.
         config: the settings asked for, precision resolved.
-        console: told what was mended.
-        source: what `train` was given; None of a resume.
-        changed_pictures: take pictures that were changed as they are now.
+        console: told what was repaired.
+        source: the source given to `train`; None for a resume.
+        changed_pictures: use pictures that have changed as they are now.
 
     Raises:
-        RunError: settings, source, index or pictures are others, or no checkpoint is whole.
+        RunError: settings, source, index or pictures differ, or no checkpoint is complete.
     """
     newest = checkpoints.newest(run.checkpoints)
     if newest is None:
         _clear_unsaved(run, source, console)
         return None
     state = checkpoints.read_state(newest)
-    own = from_toml(_heard(console, settings_of(run, state.origin)), str(run.config))
+    own = from_toml(_warned(console, settings_of(run, state.origin)), str(run.config))
     _require_same(run, state.origin, own, config, source)
     _drop_damaged(run, newest, console)
     console.warn(plan_words(run))
-    planned = _heard(console, index_of(run, state.origin, lambda place: trainable_index(place, own, console)))
+    planned = _warned(console, index_of(run, state.origin, lambda place: trainable_index(place, own, console)))
     origin = _origin_now(run, state.origin, config, planned, source, console)
     rows = run.read_metrics().rows
     is_finished = _is_finished(run, config, state, rows)
@@ -113,23 +113,23 @@ def settings_of_run(run: RunFolder) -> TrainConfig:
 
 
 def _clear_unsaved(run: RunFolder, source: Path | None, console: Console) -> None:
-    """Delete the files of a run that never came to a checkpoint, where `train` is to start it anew."""
+    """Delete the files of a run that never wrote a checkpoint, where `train` is to start a new one."""
     run.require_never_saved()
     if source is None or not run.is_begun:
         return
     if os.path.dirname(os.path.realpath(source)) == os.path.realpath(run.path):
         raise RunError(
-            f"A run that starts anew deletes the files of the one before, but the source {source} is one of them; move "
-            f"it out of {run.path}."
+            f"Starting a new run in {run.path} deletes the files of the one before, but the source {source} is one of "
+            "them; move it to another folder."
         )
-    console.say(f"{run.path} holds a run that ended before its first checkpoint; it starts anew.")
+    console.say(f"The run in {run.path} ended before its first checkpoint; a new run starts.")
     run.clear()
 
 
 def _require_same(
     run: RunFolder, saved: Origin | None, own: TrainConfig, config: TrainConfig, source: Path | None
 ) -> None:
-    """Refuse settings or a source other than the run's."""
+    """Refuse settings or a source that are not the run's."""
     require_same_settings(run, settings_tree(own), settings_tree(config))
     if source is not None and saved is not None:
         require_same_source(run, saved, source)
@@ -143,14 +143,14 @@ def _origin_now(
     source: Path | None,
     console: Console,
 ) -> Origin:
-    """What the run is trained from now."""
+    """The present origin: what the run is trained from now on."""
     if saved is not None:
         place, digest = saved.source, saved.source_sha256
     else:
         place, digest = (index.root, None) if source is None else located(source)
     return Origin(
         settings=settings_tree(config),
-        bounds=_heard(console, bounds_of(run, saved)),
+        bounds=_warned(console, limits_of(run, saved)),
         index_sha256=checkpoints.sha256_of(run.index),
         source=place,
         source_sha256=digest,
@@ -158,12 +158,12 @@ def _origin_now(
 
 
 def _pictures_now(index: ShapeIndex, source: str, console: Console, changed_pictures: bool) -> ShapeIndex:
-    """The index as it counts from now on: the same, unless pictures have changed and are to be taken as they are."""
+    """The index to use from now on: the same, unless changed pictures are to be used as they are."""
     if changed_pictures:
         changed, number = with_changed_pictures(index)
         if number:
             index = changed
-            console.warn(f"{number:,} pictures were changed since the run started, and count as they are now.")
+            console.warn(f"{number:,} pictures have changed since the run started, and are used as they are now.")
     else:
         require_same_pictures(index, index.root)
     progress = console.progress("looking for new pictures")
@@ -176,10 +176,10 @@ def _pictures_now(index: ShapeIndex, source: str, console: Console, changed_pict
 
 
 def _drop_damaged(run: RunFolder, newest: Path, console: Console) -> None:
-    """Delete the checkpoints that are not whole, which would count among the latest that are kept."""
+    """Delete damaged checkpoints, which would count among the latest ones that are kept."""
     for path in checkpoints.by_step(run.checkpoints):
         if path != newest and (wrong := checkpoints.problem(path)):
-            console.warn(f"A checkpoint of {run.path} is damaged ({wrong}); the run goes on from {newest.name}.")
+            console.warn(f"A checkpoint of {run.path} is damaged ({wrong}); the run resumes from {newest.name}.")
             with run.writing(path):
                 checkpoints.remove(path)
 
@@ -198,21 +198,23 @@ def _is_finished(run: RunFolder, config: TrainConfig, state: State, rows: list[M
 def _score_in_place_of_best(run: RunFolder, state: State, rows: list[MetricsLine], console: Console) -> float | None:
     """Where the best weights are lost: the score of the checkpoint's on val, -1 where it is not known. Else None."""
     best = run.checkpoints / BEST
-    wrong = checkpoints.problem(best) if os.path.lexists(best) else "best is gone"
+    wrong = checkpoints.problem(best) if os.path.lexists(best) else "best is missing"
     if not wrong:
         return None
     with run.writing(best):
         checkpoints.remove(best)
-    if state.best_score < 0:  # nothing was evaluated before this checkpoint
+    if state.best_score < 0:  # there was no evaluation before this checkpoint
         return None
-    console.warn(f"The best weights of {run.path} are damaged ({wrong}); they are chosen anew from here on.")
+    console.warn(
+        f"The best weights of {run.path} are damaged ({wrong}); the best weights from now on will replace them."
+    )
     here = [row.values for row in rows if kind_of(row) == "eval" and row.values.step == state.step]
     known = [row.mean_per_class_accuracy for row in here if isinstance(row, EvaluationRow)]
     return known[-1] if known and state.step_of_epoch == 0 else -1.0
 
 
-def _heard(console: Console, found: tuple[T, str]) -> T:
-    """The first of the two, once the second, what is to be said of it, is said."""
+def _warned(console: Console, found: tuple[T, str]) -> T:
+    """The first of the two, after giving the second as a warning."""
     value, words = found
     console.warn(words)
     return value

@@ -1,7 +1,7 @@
-"""From a source of pictures to a trained run, and from a stopped run to its end.
+"""Starts runs, and resumes them.
 
-One command does both: on the folder of a run that is not finished, `train` goes on with it. The first rank looks at the
-folder, and all go by what it finds; what is wrong there is refused, or mended and said (`standing`).
+One command does both: in the folder of a run that is not finished, `train` resumes it. The first rank looks at the
+folder, and all ranks use its findings; what is wrong there is refused, or repaired with a message (`standing`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from unsquare.network.ranks import barrier, from_first
 from unsquare.runs.checkpoints import BEST, best_or_newest, sha256_of
 from unsquare.runs.folder import RunFolder
 from unsquare.runs.memory_profile import RunLimits
-from unsquare.runs.origin import bounds_of, located, settings_of
+from unsquare.runs.origin import limits_of, located, settings_of
 from unsquare.runs.reading import DamagedFileError
 from unsquare.runs.schemas import Origin
 from unsquare.runs.tables import read_index, read_memory
@@ -45,21 +45,21 @@ def train(
     quiet: bool = False,
     recipe: Recipe = DEFAULT,
 ) -> Path:
-    """Train a classifier on a source of pictures and evaluate it; go on where `out` holds this run already.
+    """Train a classifier on a source of pictures and evaluate it; resume it if `out` holds this run already.
 
     Args:
         source: a folder of class folders, a manifest, MAMe's folder, or an index.
         out: the run folder: new, empty, or that of a run with the same source and settings.
         config: the settings; the defaults suit a first run.
-        changed_pictures: where the run goes on, take pictures that were changed since it started as they are now.
+        changed_pictures: on a resume, use pictures that have changed since the run started as they are now.
         quiet: print nothing.
-        recipe: how the network is made and images are batched; comparisons exchange it.
+        recipe: how the network is created and images are batched; comparisons replace it.
 
     Returns:
         The run folder.
 
     Raises:
-        UnsquareError: something that the user can mend; before the first step, `out` is left as it was.
+        UnsquareError: a problem that the user can fix; before the first step, `out` is left as it was.
         Stopped: a signal stopped the run after a step; it is saved.
     """
     started = time.perf_counter()
@@ -80,7 +80,7 @@ def train(
     try:
         standing = from_first(fabric, look)
         if standing is not None:
-            return _go_on(job, standing, started)
+            return _continue(job, standing, started)
         try:
             origin = from_first(fabric, lambda: _begin(run, Path(source), config, console))
             barrier(fabric)
@@ -102,13 +102,13 @@ def resume(
     changed_pictures: bool = False,
     quiet: bool = False,
 ) -> Path:
-    """Go on with a run from its last checkpoint, as if it had never stopped.
+    """Resume a run from its last checkpoint, as if it had never stopped.
 
     Args:
         path: the run folder.
-        config: the settings; None takes the run's own, to which only epochs may be added.
-        epochs: the passes over the training images in all, where there shall be more than the run was started with.
-        changed_pictures: take pictures that were changed since the run started as they are now.
+        config: the settings; None uses the run's own, of which only the epochs may differ.
+        epochs: passes over the training images in all, to train longer than the run was started with.
+        changed_pictures: use pictures that have changed since the run started as they are now.
         quiet: print nothing.
 
     Raises:
@@ -131,13 +131,13 @@ def resume(
         standing = from_first(fabric, look)
         if standing is None:
             raise RunError(run.no_checkpoint)
-        return _go_on(Job(run=run, config=config, fabric=fabric, console=console), standing, started)
+        return _continue(Job(run=run, config=config, fabric=fabric, console=console), standing, started)
     finally:
         run.unlock()
 
 
 def _begin(run: RunFolder, source: Path, config: TrainConfig, console: Console) -> Origin:
-    """Write what is known of a new run: its index and its settings."""
+    """Write a new run's index and settings."""
     with run.writing(run.index):
         setup.trainable_index(source, config, console).write(run.index)
     run.write_config(to_toml(config))
@@ -151,14 +151,15 @@ def _begin(run: RunFolder, source: Path, config: TrainConfig, console: Console) 
     )
 
 
-def _go_on(job: Job, standing: Standing, started: float) -> Path:
+def _continue(job: Job, standing: Standing, started: float) -> Path:
     """Train from a checkpoint to the end."""
     run, config, fabric, console = job.run, job.config, job.fabric, job.console
     if standing.is_finished:
         if fabric.is_global_zero:
-            _mend(run, config, standing)
+            _repair(run, config, standing)
         console.say(
-            f"The run in {run.path} is finished, after {config.optimizer.epochs} epochs; more --epochs continue it."
+            f"The run in {run.path} is finished after {config.optimizer.epochs} epochs; give more --epochs to continue "
+            "it."
         )
         return run.path
     before = RunLimits.from_dict(standing.origin.bounds)
@@ -166,10 +167,10 @@ def _go_on(job: Job, standing: Standing, started: float) -> Path:
     if before.world_size != fabric.world_size:
         if config.plan.steps == "b2b":
             raise RunError(
-                f"In b2b the steps of an epoch depend on the number of processes, and {run.path} was started on "
-                f"{before.world_size}, not {fabric.world_size}; resume it on as many."
+                f"In b2b the steps of an epoch depend on the number of processes, but {run.path} was started on "
+                f"{before.world_size} and is resumed on {fabric.world_size}; use the same number."
             )
-        limits = None  # mixed steps are the same on any number; each one's share of the memory is not
+        limits = None  # mixed steps are the same on any number of processes, but each one's share of the memory is not
     session = setup.prepare(
         job, standing.index, standing.origin, limits, fresh=False, auto_precision=before.auto_precision
     )
@@ -177,12 +178,12 @@ def _go_on(job: Job, standing: Standing, started: float) -> Path:
     checkpoint.load_model(latest, session.engine.model)
     state = checkpoint.load_training(latest, session.engine.optimizer)
     if session.is_main:
-        _take_up(session, standing, state)
-    console.say(f"Going on with {run.path} after step {state.step}.")
+        _set_back(session, standing, state)
+    console.say(f"Resuming {run.path} after step {state.step}.")
     epochs = config.optimizer.epochs
     if standing.epochs < epochs:
         console.say(
-            f"It goes on to {epochs} epochs in place of {standing.epochs}; from here on the learning rate follows the "
+            f"The run now has {epochs} epochs instead of {standing.epochs}; from now on the learning rate follows the "
             "schedule of the longer run."
         )
     if standing.best_score is not None:
@@ -190,20 +191,20 @@ def _go_on(job: Job, standing: Standing, started: float) -> Path:
         if standing.best_score >= 0:
             write(session, BEST, state)
     if session.origin != standing.saved_origin or standing.checkpoint == BEST:
-        session = _save_anew(session, standing.index, state)
+        session = _save_again(session, standing.index, state)
     return _finish(session, state, started)
 
 
-def _mend(run: RunFolder, config: TrainConfig, standing: Standing) -> None:
-    """Write the settings and bounds of a finished run again where the files are not what they were."""
+def _repair(run: RunFolder, config: TrainConfig, standing: Standing) -> None:
+    """Restore the settings and limits of a finished run where the files have changed."""
     if settings_of(run, standing.saved_origin)[1]:
         run.write_config(to_toml(config))
-    if bounds_of(run, standing.saved_origin)[1]:
+    if limits_of(run, standing.saved_origin)[1]:
         run.write_json(run.models, standing.origin.bounds)
 
 
-def _take_up(session: Session, standing: Standing, state: TrainState) -> None:
-    """Bring the files of the run to where its checkpoint stands."""
+def _set_back(session: Session, standing: Standing, state: TrainState) -> None:
+    """Set the files of the run back to the state of its checkpoint."""
     run, console = session.run, session.console
     console.warn(run.keep_metrics_until(state.step, standing.metrics))
     run.write_config(to_toml(session.config))
@@ -211,11 +212,11 @@ def _take_up(session: Session, standing: Standing, state: TrainState) -> None:
         try:
             session.watch.take_over(read_memory(run.memory).to_pydict(), state.time_s)
         except DamagedFileError as error:
-            console.warn(f"{run.memory} cannot be read ({error.reason}), so the trace of the run's memory begins anew.")
+            console.warn(f"{run.memory} cannot be read ({error.reason}), so the run's memory trace starts again.")
 
 
-def _save_anew(session: Session, index: ShapeIndex, state: TrainState) -> Session:
-    """Save the checkpoint again with what the run is trained from now, before the index that it names."""
+def _save_again(session: Session, index: ShapeIndex, state: TrainState) -> Session:
+    """Save the checkpoint again with the present origin, before writing the index that it names."""
     run = session.run
     if not session.is_main:
         save(session, state)
@@ -252,11 +253,11 @@ def _finish(session: Session, state: TrainState, started: float) -> Path:
 
 def _evaluate_best(session: Session, state: TrainState) -> None:
     """Evaluate the best weights on the test split, or on the val split where there is none."""
-    run, console, split = session.run, session.console, str(session.judge.index.splits[0])
-    evaluation = session.judge.evaluate(console.progress(f"evaluating {split}"))
+    run, console, split = session.run, session.console, str(session.final_evaluator.index.splits[0])
+    evaluation = session.final_evaluator.evaluate(console.progress(f"evaluating {split}"))
     if session.is_main:
         with run.writing(run.evaluation):
-            write_evaluation(run.evaluation, evaluation, session.judge.index)
+            write_evaluation(run.evaluation, evaluation, session.final_evaluator.index)
         row: dict[str, Any] = {"kind": "final", "step": state.step, "epoch": float(state.epoch)}
         run.append_metrics(row | {"time_s": state.time_s, "split": split} | evaluation.to_dict())
     console.say(

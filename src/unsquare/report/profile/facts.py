@@ -10,12 +10,12 @@ import msgspec
 from unsquare.errors import RunError
 from unsquare.report.kit.trace import MemoryTrace, trace_of
 from unsquare.runs.reading import reason, require_version
-from unsquare.runs.schemas import PROFILE_VERSION, LayerRow, Profile, Sweep
+from unsquare.runs.schemas import PROFILE_VERSION, LayerRow, ProfileFile, SweepSection
 
 MOST_LAYERS = 15
 
 
-def profile_of(values: Mapping[str, Any]) -> Profile:
+def profile_of(values: Mapping[str, Any]) -> ProfileFile:
     """A profile from the content of profile.json.
 
     Raises:
@@ -23,23 +23,23 @@ def profile_of(values: Mapping[str, Any]) -> Profile:
     """
     require_version(values.get("version"), PROFILE_VERSION, "profile.json")
     try:
-        return msgspec.convert(values, Profile)
+        return msgspec.convert(values, ProfileFile)
     except (ValueError, RecursionError) as error:
         raise RunError(f"profile.json cannot be read ({reason(error)}); profile again, or move it away.") from error
 
 
-def trace_of_profile(profile: Profile) -> MemoryTrace | None:
+def trace_of_profile(profile: ProfileFile) -> MemoryTrace | None:
     """Memory against time during the sweep; None where it was not watched."""
     return None if profile.watch is None else trace_of(msgspec.structs.asdict(profile.watch))
 
 
-def predicted_bytes(sweep: Sweep, images: float) -> float:
+def predicted_bytes(sweep: SweepSection, images: float) -> float:
     """The predicted peak of a batch of the sweep's canvas."""
     per_image = sweep.memory.bytes_per_pixel * sweep.canvas[0] * sweep.canvas[1] + sweep.memory.bytes_per_image
     return sweep.memory.fixed_bytes + images * per_image
 
 
-def prediction_errors(sweep: Sweep) -> list[float]:
+def prediction_errors(sweep: SweepSection) -> list[float]:
     """Of each batch, smallest first, the predicted over the measured peak, minus 1."""
     return [row.predicted_bytes / row.peak_bytes - 1 for row in sorted(sweep.rows, key=lambda row: row.images)]
 

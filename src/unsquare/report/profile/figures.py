@@ -14,13 +14,13 @@ from matplotlib.ticker import MaxNLocator
 from unsquare.report.kit import figures, units
 from unsquare.report.kit.figures import BLUE, GIB, GOLD, GREEN, GREY, INK, ORANGE, PURPLE, RED, Drawing
 from unsquare.report.profile.facts import layer_bytes, predicted_bytes
-from unsquare.runs.schemas import LayerRow, Sweep
+from unsquare.runs.schemas import LayerRow, SweepSection
 
 _KIND_COLORS = (GREY, GREEN, PURPLE, GOLD, BLUE, ORANGE, RED)
 _MOST_LETTERS, _FEW_LETTERS = 44, 22
 
 
-def sweep_of_batches(sweep: Sweep, budget_bytes: float) -> Drawing:
+def sweep_of_batches(sweep: SweepSection, budget_bytes: float) -> Drawing:
     """Peak memory by the images of a batch, measured and predicted, with the budget."""
 
     def paint(figure: Figure) -> None:
@@ -51,7 +51,7 @@ def sweep_of_batches(sweep: Sweep, budget_bytes: float) -> Drawing:
     return figures.draw(paint, height=4.4, narrow_height=4.2)
 
 
-def _draw_marks(axes: Axes, sweep: Sweep, most: float) -> None:
+def _draw_marks(axes: Axes, sweep: SweepSection, most: float) -> None:
     """The largest that fits, what was predicted to fit, and the smallest that failed: often close to each other."""
     held = {row.images: row.peak_bytes / GIB for row in sweep.rows}
     if sweep.largest_images in held:

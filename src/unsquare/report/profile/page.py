@@ -23,7 +23,7 @@ from unsquare.report.kit.page import write_page
 from unsquare.report.kit.trace import close_up
 from unsquare.report.kit.words import PHASES, strategy_words
 from unsquare.report.profile import facts, figures
-from unsquare.runs.schemas import AttributionRow, LayerRow, Profile, Sweep
+from unsquare.runs.schemas import AttributionRow, LayerRow, ProfileFile, SweepSection
 
 KIND_WORDS = {
     "process": "process and libraries",
@@ -61,7 +61,7 @@ def write_profile_page(profile: Mapping[str, Any], out: Path) -> Path:
     return write_page(out, page)
 
 
-def profile_sections(found: Profile) -> list[Section]:
+def profile_sections(found: ProfileFile) -> list[Section]:
     """The sweep of the batch size, what holds the memory, and memory against time."""
     return [
         Section("sweep", "Batch size and memory", _sweep(found)),
@@ -70,7 +70,7 @@ def profile_sections(found: Profile) -> list[Section]:
     ]
 
 
-def _headlines(found: Profile) -> list[Headline]:
+def _headlines(found: ProfileFile) -> list[Headline]:
     tiles = [Headline(units.size(found.budget_bytes), "memory budget", f"on {found.device}")]
     if found.sweep is not None:
         sweep = found.sweep
@@ -87,7 +87,7 @@ def _headlines(found: Profile) -> list[Headline]:
     return tiles
 
 
-def _watch(found: Profile) -> list[Content]:
+def _watch(found: ProfileFile) -> list[Content]:
     trace = facts.trace_of_profile(found)
     near = None if trace is None else close_up(trace, ())
     if trace is None or near is None:
@@ -103,7 +103,7 @@ def _watch(found: Profile) -> list[Content]:
     ]
 
 
-def _sweep(found: Profile) -> list[Content]:
+def _sweep(found: ProfileFile) -> list[Content]:
     sweep = found.sweep
     if sweep is None:
         return [Note("The batch size was not swept: this profile has no sweep.")]
@@ -128,7 +128,7 @@ def _sweep(found: Profile) -> list[Content]:
     ]
 
 
-def _sweep_words(sweep: Sweep) -> str:
+def _sweep_words(sweep: SweepSection) -> str:
     words = (
         f"Training steps with growing batches of {_canvas(sweep.canvas)} images ({strategy_words(sweep.strategy)}, "
         f"{units.plural(sweep.steps_each, 'step')} each). {_fit(sweep.largest_images)}; "
@@ -148,7 +148,7 @@ def _fit(images: int) -> str:
     return "The largest batch that fits has 1 image" if images == 1 else f"The largest batch that fits has {images:,}"
 
 
-def _attribution(found: Profile) -> list[Content]:
+def _attribution(found: ProfileFile) -> list[Content]:
     one = found.attribution
     if one is None:
         return [Note("Memory was not attributed: this profile has no attribution.")]

@@ -26,7 +26,7 @@ from unsquare.runs.memory_profile import RunLimits
 from unsquare.runs.metrics import decoded
 from unsquare.runs.origin import differences, words_of
 from unsquare.runs.reading import DamagedFileError, read_bytes, read_json, read_text, reason
-from unsquare.runs.schemas import EvaluationRow, FinalRow, Origin, Plan, Profile, StartRow, StepRow
+from unsquare.runs.schemas import EvaluationRow, FinalRow, Origin, PlanFile, ProfileFile, StartRow, StepRow
 from unsquare.runs.tables import read_evaluation, read_index, read_memory
 from unsquare.shapes import Geometry, Sizes
 from unsquare.toml import tomllib
@@ -61,7 +61,7 @@ class Record:
     config: Mapping[str, Any]
     index: ShapeIndex | None
     limits: RunLimits | None
-    plan: Plan | None
+    plan: PlanFile | None
     steps: list[StepRow]
     evals: list[EvaluationRow]
     """Evaluations in the course of training."""
@@ -69,7 +69,7 @@ class Record:
     """The evaluation of the best weights, after training."""
     memory: MemoryTrace | None
     evaluation: JudgedImages | None
-    profile: Profile | None = None
+    profile: ProfileFile | None = None
     """What `unsquare profile` wrote."""
     lost: str = ""
     """What of the metrics is lost or damaged, in words."""
@@ -152,13 +152,13 @@ def read_record(run: Path) -> Record:
         config=config or {},
         index=read("index.parquet", read_index),
         limits=read("models.json", lambda path: RunLimits.from_dict(read_json(path, RunLimits))),
-        plan=read("plan.json", lambda path: _read_as(path, Plan)),
+        plan=read("plan.json", lambda path: _read_as(path, PlanFile)),
         steps=_latest([row for row in rows if isinstance(row, StepRow)]),
         evals=_latest([row for row in rows if type(row) is EvaluationRow]),
         final=final[-1] if final else None,
         memory=read("memory.parquet", lambda path: trace_of(read_memory(path).to_pydict())),
         evaluation=read("evaluation.parquet", _read_evaluation),
-        profile=read("profile.json", lambda path: _read_as(path, Profile)),
+        profile=read("profile.json", lambda path: _read_as(path, ProfileFile)),
         edited=edited,
         lost=metrics.words(last_step(run / "checkpoints")),
         start_s=sum(row.seconds for row in rows if isinstance(row, StartRow)),

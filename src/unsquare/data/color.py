@@ -1,6 +1,6 @@
-"""Pixels of any kind to the RGB that a person would see: 8 bits, sRGB, transparency over white.
+"""Converts pixels of any kind to RGB as a person would see them: 8 bits, sRGB, transparency over white.
 
-Works strip by strip into one RGB array, so that a conversion never holds a second picture of the file's size.
+Works strip by strip into one RGB array, so that no second picture of the file's size is held.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _OPAQUE = {
     **dict.fromkeys(("PA", "RGBA", "RGBa"), "RGB"),
     **{name + "A": name for name in ("CMYK", "LAB", "YCbCr")},
 }
-"""Kinds of pixels with opacity, and what they are without."""
+"""Pixel modes with opacity, and the same modes without."""
 _COLORS = {"1": "L", "P": "RGB", "YCbCr": "RGB", "HSV": "RGB", "RGBX": "RGB"}
-"""Kinds that become another before a profile is applied."""
+"""Modes that are converted to another before a profile is applied."""
 _SPACES = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK", "Lab ": "LAB"}
 _SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 _EXACT = int(ImageCms.Flags.NOOPTIMIZE)
@@ -35,7 +35,7 @@ Channels = npt.NDArray[Any]
 """(H, W, C) uint8 or uint16."""
 
 
-class SampleRange(NamedTuple):
+class ValueRange(NamedTuple):
     """The values shown as black and as white."""
 
     low: float
@@ -45,16 +45,16 @@ class SampleRange(NamedTuple):
 def to_rgb(image: Image.Image, icc: bytes = b"") -> Pixels:
     """The pixels of a loaded picture as sRGB, (H, W, 3) uint8.
 
-    Grey of more than 8 bits is scaled by the range that the format declares; whole numbers of 32 bits and floats
-    that declare none by the smallest of the usual ranges that holds them (see `value_range`).
+    Gray of more than 8 bits is scaled by the range that the format declares. Integers of 32 bits and floats, for which
+    formats declare none, are scaled by the smallest of the usual ranges that holds them (see `value_range`).
 
     Args:
         image: in any mode of Pillow.
-        icc: its color profile; damaged profiles and those of another color space than the pixels' are ignored, as
+        icc: its color profile; damaged profiles, and profiles for another color space than the pixels', are ignored, as
             viewers do.
     """
     if image.mode.startswith(("I", "F")):
-        return from_channels(_grey(image), "L", icc)
+        return from_channels(_gray(image), "L", icc)
     mode = image.mode
     if "transparency" in image.info and mode not in _OPAQUE:
         mode = "LA" if mode in ("1", "L") else "RGBA"
@@ -70,12 +70,12 @@ def to_rgb(image: Image.Image, icc: bytes = b"") -> Pixels:
 
 
 def from_channels(channels: Channels, mode: str, icc: bytes = b"", *, premultiplied: bool = False) -> Pixels:
-    """The same for a picture by channel, (H, W, C) of 8 or 16 bits, where opacity, if any, comes last.
+    """The same for a picture given as channels, (H, W, C) of 8 or 16 bits, of which opacity, if any, is the last.
 
     Args:
         channels: the samples, black at 0 and white at the largest.
-        mode: the color with an A where there is opacity: L, RGB, CMYK, LAB, YCbCr, LA, RGBA, ...
-        icc: as for `to_rgb`.
+        mode: the color mode, followed by A where there is opacity: L, RGB, CMYK, LAB, YCbCr, LA, RGBA, ...
+        icc: as in `to_rgb`.
         premultiplied: colors have been multiplied by their opacity.
     """
     if mode == "RGB" and channels.dtype == np.uint8:
@@ -91,7 +91,7 @@ def from_channels(channels: Channels, mode: str, icc: bytes = b"", *, premultipl
 
 
 def needs_depth(icc: bytes, mode: str) -> bool:
-    """Whether `from_channels` should get 16 bits: a profile's curve may spread few dark levels over many."""
+    """Whether `from_channels` needs 16 bits, since a profile's curve may spread few dark levels over many."""
     color = _OPAQUE.get(mode, mode)
     return bool(icc) and color in ("L", "RGB") and _transform(icc, color) is not None
 
@@ -102,7 +102,7 @@ def to_srgb(pixels: Pixels, icc: bytes, mode: str = "RGB") -> Pixels:
     Args:
         pixels: (H, W, 3).
         icc: the profile.
-        mode: L where the file is grey, and all three channels are the same.
+        mode: L where the file is gray, and all three channels are the same.
     """
     transform = _transform(icc, mode) if icc else None
     if transform is None:
@@ -113,24 +113,24 @@ def to_srgb(pixels: Pixels, icc: bytes, mode: str = "RGB") -> Pixels:
     return pixels
 
 
-def value_range(least: float, most: float, *, is_float: bool) -> SampleRange:
-    """The range by which samples are shown whose depth declares none, from their least and largest value.
+def value_range(least: float, most: float, *, is_float: bool) -> ValueRange:
+    """The range in which samples are shown whose type declares none, from their least and largest value.
 
-    The smallest of the usual ones that holds them: [0, 1] for floats, [0, 255], [0, 65535]; values outside all of
-    them stretch from least to most.
+    This is the smallest of the usual ranges that holds them: [0, 1] for floats, [0, 255], [0, 65535]; if none does, it
+    is from the least to the largest value.
     """
     if least > most:
-        return SampleRange(0, 1)
+        return ValueRange(0, 1)
     for limit in (1.0, 255.0, 65535.0):
         if least >= 0 and most <= limit and (limit > 1 or is_float):
-            return SampleRange(0, limit)
-    return SampleRange(least, max(most, least + 1e-6))
+            return ValueRange(0, limit)
+    return ValueRange(least, max(most, least + 1e-6))
 
 
-def levels_of(samples: npt.NDArray[Any], shown: SampleRange, dtype: npt.DTypeLike = np.uint8) -> Channels:
-    """The samples as whole numbers, 0 at the low end of the range and the largest of their type at the high one.
+def levels_of(samples: npt.NDArray[Any], shown: ValueRange, dtype: npt.DTypeLike = np.uint8) -> Channels:
+    """The samples as integers, 0 at the low end of the range and the largest of their type at the high end.
 
-    Whole numbers from zero to a power of two keep their upper eight bits; the rest is rounded.
+    Integers from zero to a power of two keep their upper eight bits; others are rounded.
     """
     top = np.iinfo(dtype).max
     if shown == (0, top) and samples.dtype == dtype:
@@ -152,7 +152,7 @@ def _strips(height: int, width: int) -> list[slice]:
 
 
 def _image(channels: npt.NDArray[np.uint8], mode: str) -> Image.Image:
-    """A strip (h, w, c) as a picture of Pillow's."""
+    """A strip (h, w, c) as a Pillow image."""
     height, width = channels.shape[:2]
     return Image.frombytes(mode, (width, height), np.ascontiguousarray(channels).tobytes())
 
@@ -182,20 +182,20 @@ def _over_white(channels: Channels, mode: str, icc: bytes) -> npt.NDArray[np.uin
 
 
 def _divided(channels: Channels) -> Channels:
-    """Colors that were multiplied by their opacity, as they were."""
+    """Colors divided by the opacity that they were multiplied by."""
     top = np.iinfo(channels.dtype).max
     alpha = np.maximum(channels[..., -1:], 1).astype(np.float32)
     colors = np.rint(np.minimum(channels[..., :-1] * (top / alpha), top)).astype(channels.dtype)
     return np.concatenate([colors, channels[..., -1:]], axis=-1)
 
 
-def _grey(image: Image.Image) -> npt.NDArray[np.uint8]:
-    """Grey of more than 8 bits as (H, W, 1) bytes."""
+def _gray(image: Image.Image) -> npt.NDArray[np.uint8]:
+    """Gray of more than 8 bits as (H, W, 1) bytes."""
     values = np.asarray(image)[..., None]
     if image.mode.startswith("I;16"):
-        return levels_of(values, SampleRange(0, (1 << _declared_bits(image)) - 1))
+        return levels_of(values, ValueRange(0, (1 << _declared_bits(image)) - 1))
     if image.format == "PPM":
-        return levels_of(values, SampleRange(0, 65535 if image.mode == "I" else 1))
+        return levels_of(values, ValueRange(0, 65535 if image.mode == "I" else 1))
     finite = values[np.isfinite(values)]
     least, most = (float(finite.min()), float(finite.max())) if finite.size else (np.inf, -np.inf)
     return levels_of(values, value_range(least, most, is_float=image.mode == "F"))
@@ -217,10 +217,10 @@ class _Transform:
 
 @lru_cache(maxsize=16)
 def _transform(icc: bytes, mode: str) -> _Transform | None:
-    """The conversion to sRGB from this profile for pixels of this mode; None where there is none, or nothing to do.
+    """The conversion to sRGB from this profile for pixels of this mode; None where none is possible or needed.
 
-    Kept, because the pictures of one camera share one profile, and building the conversion costs
-    milliseconds. A profile is judged by what it does to colors, never by its name.
+    Cached, because pictures of one camera share one profile, and building the conversion takes milliseconds. Whether a
+    profile changes colors is measured, not told from its name.
     """
     try:
         if icc:
@@ -231,7 +231,7 @@ def _transform(icc: bytes, mode: str) -> _Transform | None:
             profile = ImageCms.createProfile("LAB")  # type: ignore[assignment]
         else:
             return None
-        # Without tables in between, which are up to 10 levels off where grey is linear; colors go by another way.
+        # Without lookup tables, which are up to 10 levels off where gray is linear; colors take another path.
         flags = ImageCms.Flags.NOOPTIMIZE if mode == "L" else ImageCms.Flags.NONE
         built = ImageCms.buildTransform(profile, ImageCms.createProfile("sRGB"), mode, "RGB", flags=flags)
         transform = _Transform(lambda image: ImageCms.applyTransform(image, built))
@@ -241,7 +241,7 @@ def _transform(icc: bytes, mode: str) -> _Transform | None:
 
 
 def _changes_nothing(transform: _Transform, mode: str) -> bool:
-    """Whether grey levels, and colors spread over all of RGB, come out as they went in, to within a level."""
+    """Whether gray levels, and colors spread over all of RGB, are unchanged to within a level."""
     levels = np.arange(256, dtype=np.uint8)
     colors = np.repeat(levels[:, None], 3, axis=1)
     if mode == "RGB":
