@@ -319,8 +319,9 @@ def _page_says(page: str) -> bool:
     return any(
         words in page
         for words in (
-            *("There is no", "There are no", "not evaluated", "Not all of", "Not as the", "no profile"),
-            "cannot be read",
+            *("There is no", "There are no", "not evaluated", "cannot be read", "No micro-batch"),
+            *("is incomplete", "Changed since the last checkpoint", "this profile has no"),
+            *("Not all of", "Not as the", "no profile"),  # of earlier versions
         )
     )
 
