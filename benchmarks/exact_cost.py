@@ -62,8 +62,8 @@ def step(
     if variant == "stock":
         groups = [(pixels,)]
     if variant == "alone":
-        lone = (pixels[i : i + 1, :, :h, :w] for i, (h, w) in enumerate(sizes.tolist()))
-        groups = [(image.contiguous(memory_format=torch.channels_last),) for image in lone]
+        alone = (pixels[i : i + 1, :, :h, :w] for i, (h, w) in enumerate(sizes.tolist()))
+        groups = [(image.contiguous(memory_format=torch.channels_last),) for image in alone]
 
     def run() -> None:
         for inputs in groups:

@@ -118,7 +118,7 @@ def draw_windows(axes: list[Axes]) -> None:
         "leaked: bias and norm\nmade the padding nonzero",
         "zeros again, before every layer\nthat looks at neighboring pixels",
     )
-    for ax, (title, cells), note, colour in zip(axes, edge_values().items(), notes, (INK, LEAK, GOOD)):
+    for ax, (title, cells), note, color in zip(axes, edge_values().items(), notes, (INK, LEAK, GOOD)):
         for (row, column), value in np.ndenumerate(cells.numpy()):
             real = column < 3
             face = REAL if real else OUTSIDE
@@ -137,11 +137,11 @@ def draw_windows(axes: list[Axes]) -> None:
                 fontweight="bold" if leaked else "normal",
             )
         ax.plot([3, 3], [-0.16, 3.16], color=INK, linewidth=1.4, linestyle=(0, (3, 2)))
-        ax.add_patch(Rectangle((1.04, 0.04), 2.92, 2.92, fill=False, edgecolor=colour, linewidth=2.4, zorder=5))
+        ax.add_patch(Rectangle((1.04, 0.04), 2.92, 2.92, fill=False, edgecolor=color, linewidth=2.4, zorder=5))
         middle = cells.shape[1] / 2
         ax.set(xlim=(middle - 2.6, middle + 2.6), ylim=(3.3, -0.3), aspect="equal")
         ax.axis("off")
-        ax.set_title(title, fontsize=10, color=colour, fontweight="bold", pad=3)
+        ax.set_title(title, fontsize=10, color=color, fontweight="bold", pad=3)
         ax.text(middle, 3.4, note, ha="center", va="top", fontsize=8.5, color=QUIET, linespacing=1.25)
 
 
