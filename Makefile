@@ -1,4 +1,4 @@
-# `make demo` and `make test` need nothing but Python 3.10 or newer; everything lands in .venv.
+# `make demo` and `make test` need only Python 3.10 or newer; everything is installed into .venv.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -11,7 +11,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-demo: $(VENV)/.installed  ## make the embedded dataset, train, evaluate, write the report
+demo: $(VENV)/.installed  ## make the demo's pictures, train, evaluate, write the report
 	$(BIN)/unsquare demo $(DEMO_ARGS)
 
 test: $(VENV)/.installed  ## run the tests
@@ -23,9 +23,9 @@ check: $(VENV)/.installed  ## format, lint, types, import order
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-format: $(VENV)/.installed  ## put the code into the common form
+format: $(VENV)/.installed  ## format the code, and fix what ruff can fix
 	$(BIN)/ruff format src tests benchmarks examples
 	$(BIN)/ruff check --fix src tests benchmarks examples
 
-clean:  ## remove what make made
+clean:  ## remove the environment and the demo
 	rm -rf $(VENV) demo

@@ -1,10 +1,10 @@
-"""Calls the library and the command line wrongly in some thirteen hundred ways, and counts what becomes of them.
+"""Calls the library and the command line wrongly, some thirteen hundred times, and counts the outcomes.
 
 Each callable of `unsquare.__all__` is called with one argument replaced by each of a list of wrong values of the
-argument's kind; then the commands with wrong flags, values and files. A wrong call is `refused` where it raises an
-`UnsquareError`, or exits with 1 or 2 without a traceback; `raw` where anything else is raised; `accepted` where nothing
-is; `hung` where it takes more than a minute. Calls that should work are called as well, and must. What is there in the
-folder afterwards that was not before counts as `left`.
+argument's kind. Then come commands with wrong flags, values and files. A wrong call is `refused` if it raises an
+`UnsquareError`, or exits with 1 or 2 without a traceback; `raw` if anything else is raised; `accepted` if nothing is;
+`hung` if it takes more than a minute. Calls that should work are made as well, and must work. A new file or folder
+afterwards counts as `left`.
 
     python benchmarks/adversarial_misuse.py --json misuse.json --show
 """
@@ -103,7 +103,7 @@ class Hung(BaseException):
 
 
 class Stage:
-    """A folder with pictures, a small run, and files that are wrong in their ways."""
+    """A folder with pictures, a small run, and files that are wrong, each in its own manner."""
 
     def __init__(self, root: Path) -> None:
         from unsquare.demo.materials import MaterialsConfig, make_materials
@@ -156,12 +156,12 @@ class Stage:
         torch.save(good, self.root / "weights.pth")
 
     def fresh(self) -> Path:
-        """A path at which nothing is."""
+        """A path that does not exist."""
         return self.root / "new" / "out"
 
 
 def quietly(run: Callable[[], Any]) -> Any:
-    """What it returns, its output thrown away."""
+    """Its result; its output is discarded."""
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         return run()
 
@@ -182,7 +182,7 @@ def each(
 
 
 def without(values: dict[str, Any], *names: str) -> dict[str, Any]:
-    """A kind of wrong values without some that are right here."""
+    """A list of wrong values without those that are right here."""
     return {name: value for name, value in values.items() if name not in names}
 
 
@@ -232,7 +232,7 @@ def settings_cases(stage: Stage) -> Iterator[Case]:
 
 
 def train_cases(stage: Stage) -> Iterator[Case]:
-    """`train` with one wrong setting; a source that is not there shows that a setting was accepted."""
+    """`train` with one wrong setting; a missing source shows that a setting was accepted."""
     nowhere = stage.root / "nowhere"
 
     def setting(name: str, what: str, value: Any, wrong: bool = True) -> Case:
@@ -298,7 +298,7 @@ def train_cases(stage: Stage) -> Iterator[Case]:
 
 
 def start_cases(stage: Stage) -> Iterator[Case]:
-    """`train` on real pictures, wrong in what only a start finds out."""
+    """`train` on real pictures, wrong in what shows only when training starts."""
 
     def train(**settings: Any) -> Path:
         return unsquare.train(stage.pictures, stage.fresh(), quiet=True, **{**stage.fast, **settings})
@@ -322,7 +322,7 @@ def start_cases(stage: Stage) -> Iterator[Case]:
 
 
 def run_cases(stage: Stage) -> Iterator[Case]:
-    """What takes a run, a source or a subject."""
+    """Functions that take a run, a source or a subject."""
     runs = {**PATHS, "a file": stage.root / "file", "no run": stage.root / "folder"}
     yield from each(
         "scan_source",
@@ -670,7 +670,7 @@ def network_cases(stage: Stage) -> Iterator[Case]:
 
 
 def predict_cases(stage: Stage) -> Iterator[Case]:
-    """A run in use."""
+    """Predictors."""
     runs = {**PATHS, "a file": stage.root / "file", "no run": stage.root / "folder"}
     for what, value in runs.items():
         yield Case(f"Predictor(run={what})", lambda value=value: unsquare.Predictor(value, quiet=True))
@@ -927,7 +927,7 @@ def command_cases(stage: Stage) -> Iterator[Case]:
 
 
 class Refused(Exception):
-    """A command that ended with status 1 or 2 and said why."""
+    """A command that exited with status 1 or 2 and gave the reason."""
 
 
 def _commanded(line: list[str]) -> None:
@@ -950,7 +950,7 @@ def _commanded(line: list[str]) -> None:
 
 
 def outcome(case: Case, stage: Stage) -> tuple[str, str]:
-    """What becomes of a call, and what it says."""
+    """The outcome of a call, and its message."""
 
     def hang(*_: Any) -> None:
         raise Hung
@@ -991,8 +991,8 @@ def outcome(case: Case, stage: Stage) -> tuple[str, str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, help="write every call and its outcome here")
-    parser.add_argument("--show", action="store_true", help="print the calls that are not as they should be")
-    parser.add_argument("--only", default="", help="calls whose name has this in it")
+    parser.add_argument("--show", action="store_true", help="print the calls with a wrong outcome")
+    parser.add_argument("--only", default="", help="only calls whose name contains this")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         os.environ["XDG_CACHE_HOME"] = str(Path(folder) / "cache")

@@ -1,13 +1,13 @@
-"""Sources with awkward names, links, layouts and manifests: what `unsquare scan` makes of each, counted by outcome.
+"""Sources with unusual names, links, layouts and manifests: what `unsquare scan` makes of each, counted by outcome.
 
-Each case builds a small source, runs `scan --json` in a process of its own (so that a hang is seen), and is
-judged by what is right: the images of each class, or a refusal; and by what must be said. Outcomes:
+Each case builds a small source and runs `scan --json` in a process of its own, so that a hang is noticed. It is judged
+by the right result (the images of each class, or a refusal) and by what must be reported. Outcomes:
 
-    right      the classes and counts that are right, and what must be said is said; or rightly refused
-    unsaid     right, but what must be said is not
+    right      classes and counts are right, and what matters is reported; or rightly refused
+    unsaid     right, but what matters is not reported
     refused    refused in one sentence, though it could be read
-    wrong      read without a word as something else
-    raw        an error that is not one sentence, a traceback above all
+    wrong      silently read as something else
+    raw        an error that is not one sentence, such as a traceback
     hang
 
     python benchmarks/adversarial_names.py [--json FILE] [--only WORD]
@@ -58,7 +58,7 @@ def _child(source: str, out: str, report: str) -> None:
 
 
 def judge(one: Case, folder: Path) -> tuple[str, str]:
-    """The outcome of one case, and what to look at."""
+    """The outcome of one case, and its details."""
     root = folder / "s"
     root.mkdir()
     source = one.build(root) or root

@@ -1,4 +1,4 @@
-"""What the cases of `adversarial_names` are made of."""
+"""The parts of which the cases of `adversarial_names` are built."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CASES: list[Case] = []
 
 
 def case(kind: str, classes: dict[str, int] | None, *said: str, num_images: int | None = None):
-    """Register the function that builds a source; it may return the path to scan, else its folder is."""
+    """Register the function that builds a source; it may return the path to scan; by default that is its folder."""
 
     def register(build: Callable[[Path], Path | None]) -> Callable[[Path], Path | None]:
         CASES.append(Case(build.__name__, kind, build, classes, said, num_images))
@@ -46,7 +46,7 @@ _number = 0
 
 
 def picture(path: Path) -> Path:
-    """A small picture, unlike all others."""
+    """A small picture, different from all others."""
     global _number
     _number += 1
     rng = np.random.default_rng(_number)

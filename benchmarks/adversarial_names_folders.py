@@ -1,4 +1,4 @@
-"""Folders with awkward links, devices and names, for `adversarial_names`."""
+"""Folders with unusual links, devices and names, for `adversarial_names`."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def unreadable_system_folder(root):
     (root / "lost+found").mkdir(mode=0)
 
 
-# --- what is no regular file -----------------------------------------------------------------------------------------
+# --- not a regular file ----------------------------------------------------------------------------------------------
 
 
 @case("devices", TWO, "not a regular file")

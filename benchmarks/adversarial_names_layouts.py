@@ -1,4 +1,4 @@
-"""Folders with hidden and side files, or laid out in another way than expected, for `adversarial_names`."""
+"""Folders with hidden and side files, or with unexpected layouts, for `adversarial_names`."""
 
 from __future__ import annotations
 

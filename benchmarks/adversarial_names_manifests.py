@@ -1,4 +1,4 @@
-"""CSV and Parquet manifests of awkward bytes, rows and types, for `adversarial_names`."""
+"""CSV and Parquet manifests with unusual bytes, rows and types, for `adversarial_names`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from adversarial_names_case import FOUR, FOUR_LABELS, FOUR_PATHS, TWO, case, man
 
 
 def as_bytes(name: str, change: Callable[[str], bytes], classes=TWO, *said: str, file: str = "list.csv") -> None:
-    """A case of the four rows as other bytes."""
+    """A case of the four rows, encoded differently."""
 
     def build(root: Path) -> Path:
         plain(root)
@@ -68,7 +68,7 @@ as_bytes("no_header", lambda text: text.split("\n", 1)[1].encode(), None, "first
 
 
 def listed(name: str, classes, *said: str, rows: list[str], header: str = "path,label", num_images=None) -> None:
-    """A case of these rows beside the pictures cat/0, cat/1, dog/0, dog/1."""
+    """A case of these rows with the pictures cat/0, cat/1, dog/0, dog/1."""
 
     def build(root: Path) -> Path:
         plain(root)
@@ -150,7 +150,7 @@ def up_through_a_link(root):
 
 
 def parquet(name: str, classes, *said: str, num_images=None, file: str = "list.parquet", **columns: object) -> None:
-    """A case of a Parquet manifest of these columns."""
+    """A case of a Parquet manifest with these columns."""
 
     def build(root: Path) -> Path:
         plain(root)

@@ -1,9 +1,9 @@
-"""Networks that use sizes, branches, hooks, or ways back of their own: exact, refused, or wrong in silence?
+"""Networks that use sizes, branches, hooks, or backward passes of their own: exact, refused, or silently wrong?
 
-Each network is made exact and, where that is not refused, compared with lone images in float64: several shapes and
-canvases, outputs and gradients, in evaluation and in training. A network that cannot be exact must be refused when it
-is converted; one that can must be accepted. What a network does by its images' size alone shows only on some shapes, so
-some of them branch at sizes that no image here has: they count as wrong where they are accepted.
+Each network is made exact and, if it is not refused, compared with the reference, each image alone, in float64: several
+shapes and canvases, outputs and gradients, in evaluation and in training. A network that cannot be exact must be
+refused at conversion; one that can must be accepted. What depends on an image's size shows only on some shapes, so some
+networks branch at sizes that no image here has: they count as wrong if they are accepted.
 
     python benchmarks/adversarial_networks.py --json benchmarks/results/adversarial_networks-DATE.json
 """
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-import unsquare.exact  # first: it mends a torchvision that does not fit torch
+import unsquare.exact  # first, so that a torchvision that does not fit torch can be imported
 from unsquare.errors import ExactError
 
 BATCHES = (
@@ -334,7 +334,7 @@ def error_of(exact: nn.Module, stock: nn.Module) -> float:
 
 
 def outcome(make: Callable[[], nn.Module]) -> tuple[str, str]:
-    """What becomes of a network: a word, and the error or the reason."""
+    """The outcome for a network, and the error or the reason."""
     net = make().double()
     try:
         exact = unsquare.make_exact(net)
@@ -368,9 +368,7 @@ def verdict(word: str, can_be_exact: bool) -> str:
     """Whether an outcome is right."""
     if can_be_exact:
         return {"exact": "right", "refused": "refused needlessly"}.get(word, word)
-    return {"refused": "right", "exact": "accepted, wrong at other sizes", "inexact": "wrong in silence"}.get(
-        word, word
-    )
+    return {"refused": "right", "exact": "accepted, wrong at other sizes", "inexact": "silently wrong"}.get(word, word)
 
 
 def main() -> None:

@@ -2,9 +2,9 @@
 
     python benchmarks/adversarial_pictures.py [--json FILE] [--only matrix|mutations|bombs]
 
-Uses the public way in alone (headers and decoding of files), so that it runs on any version of the package. Bombs are
-read in processes of their own, with a limit on memory and on time, and their peak and time are measured against an
-ordinary picture's.
+Uses only the public functions for headers and decoding of files, so that it runs on any version of the package. Bombs
+are read in processes of their own, with limits on memory and time; their peak and time are compared with those of an
+ordinary picture.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from unsquare.index.header import read_header
 LIMIT_BYTES = 8 << 30
 LIMIT_S = 60
 ALLOWED_MB, ALLOWED_S = 200, 3.0
-"""What a bomb may take beyond an ordinary picture; a large picture that is read whole may take its own size."""
+"""What a bomb may take more than an ordinary picture; a large picture that is read whole may take its own size."""
 
 
 def outcome(path: Path) -> tuple[str, np.ndarray | None]:
@@ -98,7 +98,7 @@ def seeds() -> Iterator[tuple[str, bytes]]:
 
 
 def run_mutations(folder: Path, per_seed: int = 64) -> dict:
-    """Bytes flipped, cut out, put in, and files cut short: a picture of the shape that the header says, or a reason."""
+    """Bytes flipped, removed or inserted, and files truncated: a picture of the header's shape, or a reason."""
     rng = np.random.default_rng(0)
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     slowest = 0.0

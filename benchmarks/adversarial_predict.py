@@ -1,10 +1,10 @@
-"""Attack `predict`: many pictures that do not decode, and every kind of argument that a user may give.
+"""Attacks on `predict`: many pictures that do not decode, and every kind of argument that a user may give.
 
     python benchmarks/adversarial_predict.py --pictures 120 --bad 30 --json predict.json
 
-Trains a small network first. Prints the processor seconds of the pass over good and bad pictures beside that over the
-good ones alone, and, of the kinds of argument, which are answered, refused in a sentence, or end in a raw error. Uses
-nothing but the public interface, so that releases can be compared.
+Trains a small network first. Prints the CPU seconds of a pass over good and bad pictures, and of one over the good ones
+alone; and for each kind of argument, whether it is answered, refused in a sentence, or ends in a raw error. Uses only
+the public interface, so that releases can be compared.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def _time_pass(run: Path, work: Path, num_pictures: int, num_bad: int) -> dict[str, Any]:
-    """Seconds of a pass with and without pictures that are cut short behind a good header."""
+    """Seconds of a pass with and without pictures that are truncated behind a good header."""
     rng = np.random.default_rng(0)
     bad = set(rng.permutation(num_pictures)[:num_bad].tolist())
     paths = []
@@ -84,13 +84,13 @@ def _time_pass(run: Path, work: Path, num_pictures: int, num_bad: int) -> dict[s
 def _num_answers(predictor: Any, paths: list[Path]) -> int:
     try:
         found = predictor.predict(paths, on_error="keep")
-    except TypeError:  # before on_error there was a pair
+    except TypeError:  # releases before on_error return a pair
         return len(predictor.predict(paths)[0])
     return sum(not each.problem for each in found)
 
 
 def _arguments(run: Path, work: Path) -> dict[str, str]:
-    """What becomes of each kind of argument."""
+    """The outcome for each kind of argument."""
     path, folder = work / "one.png", work / "folder"
     pixels = np.random.default_rng(1).integers(0, 256, (70, 90, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(path)
@@ -113,8 +113,8 @@ def _arguments(run: Path, work: Path) -> dict[str, str]:
         "a picture opened, not loaded": lambda: Image.open(path),
         "a list of PIL pictures": lambda: [picture, picture.convert("L"), picture.convert("P")],
         "an array": lambda: pixels,
-        "a grey array": lambda: pixels[..., 0],
-        "a grey array with an axis": lambda: pixels[..., :1],
+        "a gray array": lambda: pixels[..., 0],
+        "a gray array with an axis": lambda: pixels[..., :1],
         "several arrays at once": lambda: np.stack([pixels, pixels]),
         "an array of floats": lambda: pixels / 255,
         "an array with channels first": lambda: pixels.transpose(2, 0, 1),

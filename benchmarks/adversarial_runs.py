@@ -2,16 +2,16 @@
 
     python benchmarks/adversarial_runs.py --kills 100 --damage --json runs.json
 
-Kills: a tiny run is killed (SIGKILL) at random moments from its first instant on, up to three times; then the same
-command is given until it ends. Its losses and weights must be those of the run that was left alone, bit for bit. Where
-the same command is refused, `--resume` is tried, and that is counted.
+Kills: a tiny run is killed (SIGKILL) at random moments from its first instant on, up to three times. Then the same
+command is repeated until it ends. Its losses and weights must be those of an undisturbed run, bit for bit. If the same
+command is refused, `--resume` is tried, and that is counted.
 
-Damage: each file of a run is cut, flipped, removed, or replaced by other content, a folder or a pipe; then the run is
-gone on with, evaluated, asked, reported, and compared. Counted are tracebacks, hangs, results that changed without a
-word, refusals in one sentence, and commands that went on, with a word or because nothing was harmed.
+Damage: each file of a run is cut, flipped, removed, or replaced by other content, a folder or a pipe. Then the run is
+resumed, evaluated, used for predictions, reported, and compared. Counted are tracebacks, hangs, results that changed
+silently, refusals in one sentence, and commands that continued, with a warning or because no harm was done.
 
-Commands run in forks of this process, which has loaded torch once: a command takes less than a second. Only the command
-line is used, so that any version can be measured.
+Commands run in forks of this process, which has loaded torch once, so a command takes less than a second. Only the
+command line is used, so that any version can be measured.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ CHECKPOINT_FILES = ("model.safetensors", "optimizer.safetensors", "state.json", 
 
 
 class Done(NamedTuple):
-    """What a command gave; status None where it hung."""
+    """The result of a command; status None if it hung."""
 
     status: int | None
     out: str
@@ -92,7 +92,7 @@ def fork(arguments: list[str], folder: Path) -> int:
 
 
 def wait(child: int, seconds: float) -> int | None:
-    """The exit status of a child, negative for a signal; None where it does not end in time."""
+    """The exit status of a child, negative for a signal; None if it does not end in time."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         done, status = os.waitpid(child, os.WNOHANG)
@@ -146,7 +146,7 @@ def outcome_of(folder: Path) -> dict[str, object]:
 
 
 def kills(work: Path, pictures: Path, number: int, seed: int) -> dict[str, object]:
-    """Kill runs at random moments, and give the same command until they end."""
+    """Kill runs at random moments, and repeat the same command until they end."""
     left_alone = work / "left-alone"
     started = time.monotonic()
     done = run(["train", pictures, "--out", left_alone, *SETTINGS], work)
@@ -183,7 +183,7 @@ def kills(work: Path, pictures: Path, number: int, seed: int) -> dict[str, objec
 
 
 def damages(path: Path, rng: random.Random) -> dict[str, bytes | str | None]:
-    """What becomes of a file: other content, or the name of what stands in its place."""
+    """The damages of a file: other content, or the name of what replaces it."""
     content = path.read_bytes()
 
     def flipped() -> bytes:
@@ -220,7 +220,7 @@ def damages(path: Path, rng: random.Random) -> dict[str, bytes | str | None]:
 
 
 def put(path: Path, what: bytes | str | None) -> None:
-    """Put other content, or another thing, in a file's place."""
+    """Replace a file by other content, or by something else."""
     path.unlink()
     if isinstance(what, bytes):
         path.write_bytes(what)
@@ -231,7 +231,7 @@ def put(path: Path, what: bytes | str | None) -> None:
 
 
 def damage(work: Path, pictures: Path, seed: int, part: float) -> dict[str, object]:
-    """Damage each file of a run and give each command; counts of what came of it."""
+    """Damage each file of a run and give each command; counts of outcomes."""
     whole, stopped, other = work / "whole", work / "stopped", work / "other"
     for folder in (whole, other):
         done = run(["train", pictures, "--out", folder, *SETTINGS], work)
@@ -240,11 +240,11 @@ def damage(work: Path, pictures: Path, seed: int, part: float) -> dict[str, obje
     expected = outcome_of(whole)
     _stop_in_third_epoch(work, pictures, stopped)
     asked = pictures / "test" / "dark" / "0.png"
-    # The copy that is damaged, and the command: always of one name, so that pages and messages are alike.
+    # The damaged copy always has the same name, so that pages and messages are comparable.
     copy = work / "copy"
     pinned = ("--budget-pixels", "20000", "--workers", "1")
     commands: dict[str, tuple[Path, list[object]]] = {
-        "go on": (stopped, ["train", pictures, "--out", copy, *SETTINGS]),
+        "same command": (stopped, ["train", pictures, "--out", copy, *SETTINGS]),
         "resume": (stopped, ["train", "--resume", copy]),
         "evaluate": (whole, ["evaluate", copy, pictures, "--json", *pinned]),
         "predict": (whole, ["predict", copy, asked, "--json", *pinned]),
@@ -255,12 +255,12 @@ def damage(work: Path, pictures: Path, seed: int, part: float) -> dict[str, obje
     for name, (source, command) in commands.items():
         shutil.copytree(source, copy)
         done = run(command, work)
-        if name == "go on" and done.is_refusal:  # a version that knows `--resume` alone
+        if name == "same command" and done.is_refusal:  # a version that knows only `--resume`
             shutil.rmtree(copy)
             continue
         assert done.status == 0, (name, done.err)
         usual[name] = _result(name, copy, done)
-        assert name not in ("go on", "resume") or usual[name] == expected, name
+        assert name not in ("same command", "resume") or usual[name] == expected, name
         shutil.rmtree(copy)
     rng = random.Random(seed)
     counts: dict[str, Counter[str]] = {name: Counter() for name in commands}
@@ -279,7 +279,7 @@ def damage(work: Path, pictures: Path, seed: int, part: float) -> dict[str, obje
                 done = run(command, work)
                 found = _judged(name, copy, done, usual[name])
                 counts[name][found] += 1
-                if found in ("traceback", "hang", "changed in silence", "neither"):
+                if found in ("traceback", "hang", "changed silently", "neither"):
                     last = (done.err.strip().splitlines() or [""])[-1]
                     notable.append(f"{found}: {name}, {file.relative_to(source)}, {kind}: {last[:200]}")
                     print(f"  {notable[-1]}", file=sys.stderr, flush=True)
@@ -299,14 +299,14 @@ def _judged(name: str, copy: Path, done: Done, usual: object) -> str:
     said = [line for line in done.err.splitlines() if line.startswith("unsquare: ") and "torchvision" not in line]
     result = _result(name, copy, done)
     if result == usual:
-        return "went on, with a word" if said else "went on, unharmed"
+        return "continued, with a warning" if said else "continued, unharmed"
     if said or (name == "report" and _page_says(str(result))):
-        return "went on otherwise, with a word"
-    return "changed in silence"
+        return "continued differently, with a warning"
+    return "changed silently"
 
 
 def _result(name: str, copy: Path, done: Done) -> object:
-    if name in ("go on", "resume"):
+    if name in ("same command", "resume"):
         return outcome_of(copy)
     if name == "report":
         return (copy / "report.html").read_text()
@@ -319,8 +319,9 @@ def _page_says(page: str) -> bool:
     return any(
         words in page
         for words in (
-            *("There is no", "There are no", "not evaluated", "Not all of", "Not as the", "no profile"),
-            "cannot be read",
+            *("There is no", "There are no", "not evaluated", "cannot be read", "No micro-batch"),
+            *("is incomplete", "Changed since the last checkpoint", "this profile has no"),
+            *("Not all of", "Not as the", "no profile"),  # of earlier versions
         )
     )
 
@@ -362,7 +363,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=0, help="runs to kill")
     parser.add_argument("--damage", action="store_true", help="damage each file")
-    parser.add_argument("--part", type=float, default=1.0, help="the part of the damages that is tried")
+    parser.add_argument("--part", type=float, default=1.0, help="the share of the damages that is tried")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="where the counts go")
     given = parser.parse_args()

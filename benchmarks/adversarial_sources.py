@@ -1,7 +1,7 @@
-"""Mutated manifests and indexes, and random trees of awkward names and links: read, or refused in a sentence?
+"""Mutated manifests and indexes, and random trees of unusual names and links: read, or refused in a sentence?
 
-Everything is drawn from the seed. A tree is right where every picture that is not hidden, and lies on no linked way,
-is a row or a problem; a mutated table where it is read or refused in one line.
+Everything is drawn from the seed. A tree is right if every picture that is neither hidden nor behind a link is a row or
+a problem; a mutated table if it is read, or refused in one line.
 
     python benchmarks/adversarial_sources.py [--tables 1500] [--trees 600] [--seed 0] [--json FILE]
 """
@@ -49,7 +49,7 @@ def png() -> bytes:
 
 
 def bases(folder: Path) -> dict[str, bytes]:
-    """Good tables of every kind, beside the pictures that they list."""
+    """Good tables of every kind, with the pictures that they list."""
     for path in PATHS:
         (folder / path).parent.mkdir(exist_ok=True)
         (folder / path).write_bytes(png() + path.encode())
@@ -79,7 +79,7 @@ def mutated(data: bytes, rng: random.Random) -> bytes:
 
 
 def plant(root: Path, rng: random.Random) -> set[str]:
-    """A random tree; returns its pictures that are to be found, as they are told in an index."""
+    """A random tree; returns the pictures to be found, as an index names them."""
     folders, pictures = [b""], set()
     for _ in range(rng.randrange(1, 25)):
         place = os.path.join(rng.choice(folders), rng.choice(PIECES))
@@ -108,7 +108,7 @@ def plant(root: Path, rng: random.Random) -> set[str]:
 
 
 def outcome(source: Path, pictures: set[str]) -> str:
-    """What becomes of a source with these pictures: right, wrong, refused, or a raw error."""
+    """The outcome for a source with these pictures: right, wrong, refused, or a raw error."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise Hang

@@ -1,21 +1,21 @@
-"""How little padding a bounded set of canvases can have: what `choose_canvases` reaches, and what no choice can pass.
+"""How little padding a bounded set of canvases can have: what `choose_canvases` reaches, and a bound for any choice.
 
 MAMe's train split at most 16 MP, every image padded to the cheapest canvas that holds it.
 
-The bound is Lagrangian. Choosing at most K canvases and one that holds it for each image, at the least computed pixels,
-is a linear program in whole numbers. Give each image i a price v_i and drop the rule that it has exactly one canvas,
-paying v_i where it has none: whatever the prices, the least cost of what is left,
+The bound is Lagrangian. Choosing at most K canvases, and for each image one that holds it, with the fewest computed
+pixels is an integer linear program. Give each image i a price v_i and drop the rule that it has exactly one canvas,
+paying v_i if it has none. Whatever the prices, the minimum of the relaxed problem,
 
     L(v) = sum_i v_i - (sum of the K largest S(h, w)),
     S(h, w) = sum of max(v_i - h w, 0) over the images that (h, w) holds,
 
 is at most the cost of every choice of K canvases, because a choice that obeys the rule costs the same before and after.
-S is `savings` at prices v; it need be known only where heights and widths are those of images, because a canvas shrunk
-to the images on it costs no more. Subgradient steps raise L.
+S is `savings` at prices v. It is needed only at heights and widths of images, because a canvas shrunk to the images on
+it costs no more. Subgradient steps raise L.
 
-Sides may be rounded down to a few levels, images and canvases alike: rounding is monotone, so a canvas still holds what
-it held, and its area only falls. A bound for rounded sides is therefore a bound for the real ones. Steps begin with few
-levels, where they take milliseconds, and hand their prices on to more; the last stage rounds nothing.
+Sides may be rounded down to a few levels, for images and canvases alike: rounding is monotone, so a canvas still holds
+the same images, and its area only falls. A bound for rounded sides is therefore a bound for the real ones. Steps begin
+with few levels, where they take milliseconds, and pass their prices on to more; the last stage rounds nothing.
 
     python benchmarks/canvas_bound.py shared/data/mame/MAMe_dataset.csv --out benchmarks/results/canvas_bound-DATE.json
 """
@@ -52,7 +52,7 @@ def lower_bound(
     aim: float,
     steps: int,
 ) -> tuple[float, Prices]:
-    """A number of pixels that no `most` canvases can pass, and the prices that prove it.
+    """A lower bound on the pixels of any `most` canvases, and the prices that prove it.
 
     Args:
         shapes: distinct shapes whose sides are among the heights and widths, (U, 2).
@@ -128,7 +128,10 @@ def bound_in_stages(sizes: Sizes, canvases: Sizes, stages: tuple[tuple[int, int]
                 "seconds": time.perf_counter() - started,
             }
         )
-        print(f"  at {len(heights)} x {len(widths)} levels no choice is below {found[-1]['overhead']:.4%}", flush=True)
+        print(
+            f"  at {len(heights)} x {len(widths)} levels every choice is at least {found[-1]['overhead']:.4%}",
+            flush=True,
+        )
     return found
 
 
@@ -145,7 +148,7 @@ def main() -> None:
     parser.add_argument("--canvases", type=int, nargs="+", default=[64])
     parser.add_argument("--multiples", type=int, nargs="+", default=[1, 8, 16, 32])
     parser.add_argument("--stages", type=int, default=len(STAGES), help="stages of the bound; 0 for none")
-    parser.add_argument("--out", type=Path, help="keep the numbers here, as JSON")
+    parser.add_argument("--out", type=Path, help="write the numbers here, as JSON")
     given = parser.parse_args()
     sizes = mame_sizes(given.file)
     shapes, counts = np.unique(sizes, axis=0, return_counts=True)

@@ -1,6 +1,7 @@
-"""What it costs to make a network exact: processor seconds of `make_exact`, the least of several runs.
+"""What it costs to make a network exact: CPU seconds of `make_exact`, the minimum of several runs.
 
-Run it beside another version of the package by PYTHONPATH, in turns: the machine's speed changes with its neighbors.
+To compare with another version of the package, set PYTHONPATH and alternate, because the machine's speed changes with
+other load.
 
     python benchmarks/conversion_cost.py resnet50 convnext_tiny efficientnet_b0
 """
@@ -14,14 +15,14 @@ import warnings
 
 import torch
 
-import unsquare.exact  # first: it mends a torchvision that does not fit torch
+import unsquare.exact  # first, so that a torchvision that does not fit torch can be imported
 
 warnings.simplefilter("ignore")
 timm = __import__("timm")
 
 
 def seconds(name: str, rounds: int) -> float:
-    """The least processor seconds of one conversion."""
+    """The minimum of the CPU seconds of a conversion."""
     torch.manual_seed(0)
     model = timm.create_model(name).eval()
     found = []

@@ -1,9 +1,9 @@
 """What exactness costs: a training step of the exact network against the stock network on the same padded batch.
 
-In one run, in turn, so that ratios hold on a machine whose speed drifts: the stock network on the padded batch (whose
-answers are wrong: it is the limit, not an alternative), the exact network, the exact network by whole-tensor masks, and
-the stock network on each image alone (right, and what exactness saves). Then the highest memory of one step, each in a
-process of its own.
+In one run, alternating, so that ratios hold on a machine whose speed drifts: the stock network on the padded batch
+(whose answers are wrong: it is the limit, not an alternative), the exact network, the exact network with masks over
+whole tensors, and the stock network on each image alone (right, and what exactness saves). Then the peak memory of one
+step, each in a process of its own.
 
     python benchmarks/exact_cost.py resnet50 convnext_tiny --out benchmarks/results/exact_cost-DATE.json
 """
@@ -62,8 +62,8 @@ def step(
     if variant == "stock":
         groups = [(pixels,)]
     if variant == "alone":
-        lone = (pixels[i : i + 1, :, :h, :w] for i, (h, w) in enumerate(sizes.tolist()))
-        groups = [(image.contiguous(memory_format=torch.channels_last),) for image in lone]
+        alone = (pixels[i : i + 1, :, :h, :w] for i, (h, w) in enumerate(sizes.tolist()))
+        groups = [(image.contiguous(memory_format=torch.channels_last),) for image in alone]
 
     def run() -> None:
         for inputs in groups:
@@ -85,7 +85,7 @@ def seconds(run: Callable[[], None]) -> float:
 
 
 def peak_bytes(words: list[str]) -> int:
-    """The peak of a step beyond what the process held before it, measured in a process of its own."""
+    """How much a step raises a process's memory at its peak, measured in a process of its own."""
     done = subprocess.run([sys.executable, __file__, *words], check=True, capture_output=True, text=True)
     return int(done.stdout.split()[-1])
 
@@ -132,7 +132,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", choices=("bfloat16", "float16", "float32"), default="bfloat16")
     parser.add_argument("--compile", action="store_true", help="torch.compile every variant")
-    parser.add_argument("--out", type=Path, help="keep the numbers here, as JSON")
+    parser.add_argument("--out", type=Path, help="write the numbers here, as JSON")
     parser.add_argument("--peak", help=argparse.SUPPRESS)
     given = parser.parse_args()
     device, dtype = torch.device(given.device), getattr(torch, given.dtype)

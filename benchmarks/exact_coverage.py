@@ -1,9 +1,9 @@
-"""Which of timm's networks are exact: every model of every family converted, some of each measured.
+"""Which of timm's networks are exact: every model of every family is converted, and some of each are measured.
 
-Conversion follows a network on the meta device, so no weights are needed. Measured are the errors of a batch padded
-with NaN against the stock network on each lone image, outputs and gradients, in float64 and float32, in evaluation and
-(with batch norm over the real pixels of all images) in training. Results are kept in a JSON file as they come, and a
-run goes on where the last one stopped; the table in the documentation is made from that file.
+Conversion traces a network on the meta device, so no weights are needed. Measured are the errors of a batch padded with
+NaN against the stock network on each image alone, outputs and gradients, in float64 and float32, in evaluation and
+(with batch norm over the real pixels of all images) in training. Results are written to a JSON file as they come, and
+the same command continues where it was stopped; the table in the documentation is made from that file.
 
     python benchmarks/exact_coverage.py benchmarks/results/exact_coverage-DATE.json --table docs/exact-coverage.md
 """
@@ -45,7 +45,7 @@ TRANSFORMERS = {
     "swin_transformer_v2", "swin_transformer_v2_cr", "tnt", "twins", "vision_transformer",
     "vision_transformer_relpos", "vision_transformer_sam", "volo", "xcit",
 }  # fmt: skip
-"""Families of patches and attention; not followed, since they are another kind of network."""
+"""Families of patches and attention; not traced, since they are another kind of network."""
 
 MEASURED_PARAMETERS = 140e6
 MEASURED_PER_FAMILY = 1
@@ -138,22 +138,22 @@ def table(results: dict[str, Any]) -> str:
 
 _PAGE = """# Which networks are exact
 
-Made by `benchmarks/exact_coverage.py` with {versions}. Of timm's {families} families built of
-convolutions alone, {exact} are exact in every model, {part} in part, {refused} not at all ({exact_models} of
-{models} models). Hybrids with attention between pixels are refused, but for those of their models that have none
-({hybrid_models} of {hybrids}). Families of patches and attention alone are another kind of network and are not listed.
+Made by `benchmarks/exact_coverage.py` with {versions}. Of timm's {families} purely convolutional
+families, {exact} are exact in every model, {part} in part, {refused} not at all ({exact_models} of
+{models} models). Hybrids with attention between pixels are refused, except for their models without it
+({hybrid_models} of {hybrids}). Networks with attention over patches only are not listed.
 
-A model is exact if it converts: every operation in it is then known to give each image what it gives it alone.
+A model is exact if it converts: every operation in it is then known to give each image the same result as alone.
 *Multiples of 32* marks families with models that join maps of different depths: the stock networks, too, take only
-heights and widths that are such multiples, and `unsquare train`, whose pictures come in every size, refuses these.
+such heights and widths, and `unsquare train`, whose pictures come in every size, refuses them.
 
 A model of each family is measured as well ({measured} in all): a batch padded with NaN against the stock model on each
-lone image, the larger of the errors of the outputs and of the worst parameter's gradient, relative to the largest value
-(`unsquare verify-exact`). In training, batch norms take their statistics over the real pixels of all images, in the
-reference too. *Rounding* is how far the lone images' own outputs and gradients move, in training, when each pixel
-changes by the spacing of its numbers: no computation in that arithmetic can be trusted further. It is large for deep
-networks with random weights, and in float32 a ReLU within rounding of zero may open in one run and not in the other:
-judge in float64.
+image alone. Given is the larger of the errors of the outputs and of the worst parameter's gradient, relative to the
+largest value (`unsquare verify-exact`). In training, batch norms take their statistics over the real pixels of all
+images, in the reference too. *Rounding* is how far the reference's own outputs and gradients move, in training, when
+each pixel changes by the spacing of its numbers: no computation in that arithmetic is more accurate. It is large for
+deep networks with random weights, and in float32 a ReLU within rounding of zero may open in one run and not in the
+other: judge in float64.
 
 | family | kind | status | models exact | measured | float64: evaluation, training (rounding) | float32: the same |
 |---|---|---|---|---|---|---|

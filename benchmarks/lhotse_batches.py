@@ -1,9 +1,9 @@
-"""An epoch's batches as lhotse's own sampler draws them, in an interpreter that has lhotse.
+"""An epoch's batches as drawn by lhotse's own sampler, in an interpreter that has lhotse.
 
     python benchmarks/lhotse_batches.py sizes.npy BUDGET_PIXELS pixels|cells batches.npz
 
 `sizes.npy` has heights and widths, (N, 2), or with `cells` a third column, the bin of each picture. A picture is a cut
-whose duration is its pixel count. `pixels` is the sampler as it is: buckets by duration, and count x longest within
+whose duration is its pixel count. `pixels` is the unchanged sampler: buckets by duration, and count x longest within
 `max_duration`. `cells` gives it bins of two levels and a number for each, as NeMo's 2D bucketing does.
 """
 
@@ -26,7 +26,7 @@ NUM_BUCKETS = 30
 
 @dataclass
 class Cells(FixedBucketBatchSizeConstraint):
-    """A number of images for each bin; which bin, the cut knows."""
+    """A number of images for each bin; each cut has its bin."""
 
     def measure_length(self, example: Any) -> int:
         return int(example.channel)

@@ -1,8 +1,8 @@
 """Fallbacks at work: one image of each size within a budget, by the first strategy that holds it.
 
-Each row is a process of its own that measures strategies as a run does, trains on the image once by the one that was
-chosen, and reads its peak from the operating system's high-water mark (VmHWM, everything counted). The gradient's error
-is that of the same way against the plain network, in float32 on an image that the plain network holds: the largest
+Each row is a process of its own that measures strategies as a run does, trains on the image once by the chosen one, and
+reads its peak from the operating system's high-water mark (VmHWM, everything counted). The gradient's error is that of
+the same strategy against the plain network, in float32 on an image that the plain network can hold: the largest
 difference over the largest gradient, of the worst parameter.
 
     python benchmarks/memory_fallbacks.py --out benchmarks/results/memory_fallbacks-DATE.json
@@ -64,7 +64,7 @@ def gradient_error(name: str, norm: str, strategy: Strategy) -> float:
     """The largest difference from the plain network's gradient, over the largest gradient of that parameter."""
     engine = engine_of(name, norm, "32-true")
     own = replace(strategy, bf16=False)
-    if strategy.tiles:  # pieces of half the compared image's side at the most, so that there are several
+    if strategy.tiles:  # tiles of at most half the compared image's side, so that there are several
         parts = [replace(s, tile_side=min(s.tile_side, 1000)) if s.how == "tile" else s for s in strategy.segments]
         own = replace(own, segments=tuple(parts))
     kept: list[list[torch.Tensor]] = []
@@ -117,7 +117,7 @@ def print_row(name: str, norm: str, budget: int, canvas: Shape) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, nargs="*", default=range(len(ROWS)), help="which rows, by number")
-    parser.add_argument("--out", type=Path, help="keep the numbers here, as JSON; rows there already are kept")
+    parser.add_argument("--out", type=Path, help="write the numbers here, as JSON; rows already in it stay")
     parser.add_argument("--child", nargs=5, help=argparse.SUPPRESS)
     parser.add_argument("--error", nargs=3, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -156,7 +156,7 @@ def main() -> None:
 
 
 def child(words: list[str]) -> str:
-    """The last line that a process of its own prints."""
+    """The last line that a child process prints."""
     done = subprocess.run([sys.executable, __file__, *words], capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{words}: status {done.returncode}\n{done.stderr[-2000:]}")

@@ -1,9 +1,9 @@
-"""How full micro-batches are, and whether any is over the budget: MAMe's shapes, planned and then really run.
+"""How full micro-batches are, and whether any exceeds the budget: MAMe's shapes, planned and then really run.
 
-First the fill in pixels. A micro-batch "should be full" where the same step planned without a budget would have made it
-larger than the budget, that is where time asks for more than memory gives. Beside its fill stands what whole images of
-its canvas could fill at the most. Then a network is probed within a budget in bytes, an epoch is planned, and its
-largest micro-batches and random ones are trained on: the highest resident memory of each over the budget.
+First the fill in pixels. A micro-batch "should be full" if the same step planned without a budget would have made it
+larger than the budget, that is where time asks for more than memory gives. Next to its fill is what whole images of its
+canvas could fill at most. Then a network is probed within a budget in bytes, an epoch is planned, and its largest
+micro-batches and random ones are trained on: the peak resident memory of each over the budget.
 
     python benchmarks/memory_fill.py shared/data/mame/MAMe_dataset.csv --out benchmarks/results/memory_fill-DATE.json
 """
@@ -46,13 +46,13 @@ from unsquare.shapes import Geometry, Shape, Sizes
 CAPS = (250_000, 1_000_000, 4_000_000, 16_000_000)
 BUDGETS = (4_000_000, 8_000_000, 16_000_000, 32_000_000, 64_000_000)
 FACTORS = (2.3, 3.3, 4.7, 6.6, 9.3, 13.2)
-"""Budgets over the largest image, too: bytes give no round ones."""
+"""Further budgets as multiples of the largest image, since budgets in bytes give no round numbers of pixels."""
 UNBOUNDED = 1 << 50
 FORMS: tuple[StepForm, ...] = ("mixed", "b2b")
 
 
 def fills(sizes: Sizes, steps: StepForm, budget: int, launch_pixels: int) -> dict[str, Any]:
-    """Fill of what should be full, and of all; in `b2b`, where memory alone ends a batch, all should."""
+    """Fill of micro-batches that should be full, and of all; in `b2b`, all should be: only memory limits them."""
     limits = Limits(budget_pixels=budget, launch_pixels=launch_pixels)
     config = PlanConfig(steps=steps, step_images=256 if steps == "mixed" else None)
     bound = PlanTable.of_plan(plan_epoch(sizes, config, limits, 0))
@@ -117,7 +117,7 @@ def main() -> None:
     parser.add_argument("--backbone", default="resnet18")
     parser.add_argument("--cap", type=int, default=4_000_000, help="pixels of the largest image that is really run")
     parser.add_argument("--number", type=int, default=32, help="micro-batches that are really run")
-    parser.add_argument("--out", type=Path, help="keep the numbers here, as JSON")
+    parser.add_argument("--out", type=Path, help="write the numbers here, as JSON")
     parser.add_argument("--child", choices=FORMS, help=argparse.SUPPRESS)
     given = parser.parse_args()
     shapes = scan_source(given.metadata).of_split("train").sizes
@@ -148,7 +148,7 @@ def main() -> None:
                 f"{found['median_share_of_possible']:6.2f} {found['highest_fill']:8.4f}",
                 flush=True,
             )
-    for steps in FORMS:  # each in a process of its own, in which nothing was before
+    for steps in FORMS:  # each in a fresh process
         words = [sys.executable, __file__, *sys.argv[1:], "--child", steps]
         done = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True)
         found = json.loads(done.stdout.splitlines()[-1])

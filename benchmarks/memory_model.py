@@ -1,9 +1,9 @@
-"""How well probe steps predict memory: peaks of micro-batches that were not probed, beside what the model says.
+"""How well probe steps predict memory: peaks of micro-batches that were not probed, against the model.
 
 For each network a process of its own probes as a run does, and then trains on held-out shapes and counts: wide, tall,
-one large image, many small ones. A peak is the operating system's high-water mark of the whole process. The library
-compiles kernels for new shapes, which the model foresees: so 64 other small shapes run in between, as in a run's first
-seconds. Beside the model through all probes stands what three probes of one shape alone would have promised.
+one large image, many small ones. A peak is the operating system's high-water mark of the whole process. The model
+allows for kernels that the library compiles for new shapes, so 64 other small shapes run in between, as in a run's
+first seconds. For comparison there is the prediction from three probes of one shape only.
 
     python benchmarks/memory_model.py --out benchmarks/results/memory_model-DATE.json
 """
@@ -44,7 +44,7 @@ NEED = ProbeRange(largest_image=4_000_000, usual_pixels=4_000_000, smallest_imag
 
 
 def held_out(largest_pixels: int, number: int) -> list[tuple[int, Shape]]:
-    """Counts and canvases that no probe has: log-uniform pixels, aspects to 30:1, up to 300 images."""
+    """Counts and canvases that differ from all probes: log-uniform pixels, aspects to 30:1, up to 300 images."""
     rng = np.random.default_rng(7)
     found: list[tuple[int, Shape]] = []
     while len(found) < number:
@@ -58,7 +58,7 @@ def held_out(largest_pixels: int, number: int) -> list[tuple[int, Shape]]:
 
 
 def print_peaks(name: str, number: int) -> None:
-    """The child's part: probe, then run what is held out."""
+    """The child's part: probe, then run held-out micro-batches."""
     torch.manual_seed(0)
     fabric = launch(DeviceConfig())
     engine = Engine(fabric, Classifier(ModelConfig(backbone=name), 29), OptimizerConfig())
@@ -91,7 +91,7 @@ def print_peaks(name: str, number: int) -> None:
 
 
 def errors(rows: list[dict[str, Any]], column: str = "predicted_bytes") -> np.ndarray:
-    """Relative errors of predictions, above 0 where too much is promised to be taken."""
+    """Relative errors of predictions, above 0 where the prediction is too high."""
     return np.array([row[column] / row["peak_bytes"] - 1 for row in rows])
 
 
@@ -99,7 +99,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="*", default=NETWORKS)
     parser.add_argument("--number", type=int, default=24, help="held-out micro-batches of each network")
-    parser.add_argument("--out", type=Path, help="keep the numbers here, as JSON")
+    parser.add_argument("--out", type=Path, help="write the numbers here, as JSON")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child:

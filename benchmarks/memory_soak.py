@@ -1,9 +1,9 @@
 """Whether memory stays flat over thousands of shapes: a micro-batch on each of 2,000 canvases, in the worst order.
 
-Canvases are distinct, MAMe's shapes at 0.04 to 0.4 MP; the largest and the smallest left take turns, which is worst for
-an allocator. Each is trained on once. Noted are the highest resident memory during the micro-batch (the kernel's
-high-water mark), what is resident after it, what the C library counts as in use, and what the control group is charged.
-`--heap default` leaves the C library as it comes, for comparison.
+Canvases are distinct, MAMe's shapes at 0.04 to 0.4 MP. The largest and the smallest of the rest alternate, which is
+worst for an allocator. Each is trained on once. Recorded are the peak resident memory during the micro-batch (the
+kernel's high-water mark), the resident memory after it, what the C library counts as in use, and what the control group
+is charged. `--heap default` leaves the C library's defaults, for comparison.
 
     python benchmarks/memory_soak.py shared/data/mame/MAMe_dataset.csv --out benchmarks/results/memory_soak-DATE.json
 """
@@ -38,7 +38,7 @@ from unsquare.network.engine import Engine
 from unsquare.shapes import Shape
 
 MICRO_BATCHES = 8
-"""Of a step, after which a run gives small blocks back."""
+"""Micro-batches of a step, after which a run returns small blocks."""
 LEAST_PIXELS, MOST_PIXELS = 40_000, 400_000
 
 
@@ -64,26 +64,26 @@ def charged_bytes() -> int | None:
 
 
 def growth(values: np.ndarray, part: float = 0.1) -> float:
-    """How much the last tenth lies above the second one."""
+    """Median of the last tenth minus that of the second."""
     each = max(1, int(len(values) * part))
     return float(np.median(values[-each:]) - np.median(values[each : 2 * each]))
 
 
 def draw(heaps: dict[str, dict[str, list[Any]]], path: Path) -> None:
-    """Resident memory after each micro-batch, and the highest during it, for each heap."""
+    """Resident memory after each micro-batch, and the peak during it, for each heap."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 3.6), layout="constrained")
     axes = figure.subplots()
-    names = {"return": "what is freed is returned", "keep": "all is kept", "default": "the C library as it comes"}
-    for colour, name in (("tab:blue", "return"), ("tab:orange", "keep"), ("tab:gray", "default")):
+    names = {"return": "freed memory is returned", "keep": "freed memory is kept", "default": "the C library's default"}
+    for color, name in (("tab:blue", "return"), ("tab:orange", "keep"), ("tab:gray", "default")):
         if name not in heaps:
             continue
         shown = slice(None, None, max(1, len(heaps[name]["resident"]) // 500))
         place = np.arange(len(heaps[name]["resident"]))[shown]
         peak, resident = (np.array(heaps[name][column])[shown] / 2**20 for column in ("peak", "resident"))
-        axes.plot(place, peak, ",", color=colour, alpha=0.6)
-        axes.plot(place, resident, color=colour, linewidth=1.3, label=names[name])
+        axes.plot(place, peak, ",", color=color, alpha=0.6)
+        axes.plot(place, resident, color=color, linewidth=1.3, label=names[name])
     axes.set_xlabel("micro-batch, each on a canvas of its own")
     axes.set_ylabel("memory, MiB")
     axes.set_ylim(bottom=0)
@@ -98,8 +98,8 @@ def main() -> None:
     parser.add_argument("--backbone", default="resnet18")
     parser.add_argument("--number", type=int, default=2000)
     parser.add_argument("--heap", choices=("return", "keep", "default"), default="return")
-    parser.add_argument("--out", type=Path, help="keep the numbers here, as JSON; other heaps' there are kept")
-    parser.add_argument("--figure", type=Path, help="draw what --out holds, as SVG")
+    parser.add_argument("--out", type=Path, help="write the numbers here, as JSON; those of other heaps stay")
+    parser.add_argument("--figure", type=Path, help="draw the numbers in --out, as SVG")
     given = parser.parse_args()
     torch.manual_seed(0)
     if given.heap == "default":

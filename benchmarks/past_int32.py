@@ -1,11 +1,11 @@
-"""Layers whose maps pass 2^31 bytes and 2^31 elements: are they right, and as quick per pixel as on small maps?
+"""Layers whose maps exceed 2^31 bytes and 2^31 elements: are they right, and as fast per pixel as on small maps?
 
 Every kind of layer runs forward and backward over one channels-last map, each case in a process of its own that is
-given up when it takes four times as long as it should. Values and the map's gradient at the far end are compared with a
+stopped when it takes four times as long as it should. Values and the map's gradient at the far end are compared with a
 crop of the map run alone; gradients of weights by the adjoint identity <g, f(x)> = <w, dw> + <b, db>, with f(x) summed
 in float64; norms with statistics summed in float64. The price is seconds per pixel over those of a small map, which
-runs before and after in the same process: the least of four runs of each. "cut" are the same layers as the
-package runs them, where that is not the stock call.
+runs before and after in the same process: the minimum of four runs each. With "cut", layers run as the package runs
+them, where that is not the stock call.
 
     python benchmarks/past_int32.py --out benchmarks/results/past_int32-DATE.json
 """
@@ -45,13 +45,13 @@ SIZES = {  # elements of the map given, by name, given the bytes of an element
 }
 DTYPES = ("float32", "bfloat16")
 TIMES_SMALL = 4.0
-"""A case is given up when it takes so many times as long as the small one per pixel, and a minute more."""
+"""A case is stopped when it takes this many times as long as the small one per pixel, and a minute more."""
 SHRINKING = ("conv 3x3 /2", "conv 2x2 /2", "average pool", "bilinear /2", "nearest /2", "pyramid pool")
 """Kinds whose maps fit into 24 GiB in float32 at 2^31 elements, forward and backward."""
 KEEPS_OUTPUT = ("relu",)
 """Kinds whose backward pass looks at the map returned, so that its memory cannot serve for the gradient."""
 RUNS = 4
-"""Of which the quickest counts: the first ones touch fresh memory, which is slow on some machines."""
+"""Of which the fastest counts: the first ones touch fresh memory, which is slow on some machines."""
 CROP = 64
 """Rows at the far end that are compared."""
 HALO = 8
@@ -105,7 +105,7 @@ GLOBAL = ("batch norm", "group norm", "pyramid pool")
 
 
 def filled(height: int, dtype: torch.dtype) -> Tensor:
-    """A map (1, C, H, W) of numbers in [-1, 1), written in pieces."""
+    """A map (1, C, H, W) of numbers in [-1, 1), written in parts."""
     x = torch.empty((1, C, height, WIDTH), dtype=dtype, memory_format=torch.channels_last)
     rows = x.permute(0, 2, 3, 1)[0]
     block = (torch.rand(64, WIDTH, C) * 2 - 1).to(dtype)
@@ -116,7 +116,7 @@ def filled(height: int, dtype: torch.dtype) -> Tensor:
 
 
 def total(y: Tensor) -> float:
-    """The sum in float64, in pieces."""
+    """The sum in float64, computed in parts."""
     if y.ndim != 4:
         return float(y.double().sum())
     return sum(float(y[:, :, top : top + 64].double().sum()) for top in range(0, y.shape[2], 64))
@@ -134,13 +134,13 @@ def moments(x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
 
 
 def difference(found: Tensor, wanted: Tensor) -> float:
-    """The largest difference over the largest wanted value."""
+    """The largest difference over the largest expected value."""
     wanted = wanted.double()
     return float((found.double() - wanted).abs().max() / wanted.abs().max().clamp_min(1e-9))
 
 
 def errors(kind: str, layer: nn.Module, x: Tensor, y: Tensor, grad: Tensor) -> dict[str, float]:
-    """How far values and gradients are from what a crop, or sums in float64, say."""
+    """How far values and gradients are from those of a crop, or from sums in float64."""
     found = {}
     with torch.no_grad():
         if kind == "batch norm" or kind == "group norm":
@@ -173,7 +173,7 @@ def height_of(size: str, dtype: torch.dtype) -> int:
 
 
 def gradient_of(y: Tensor, kind: str) -> Tensor:
-    """A gradient of ones, in the memory of the map returned where nobody looks at that again."""
+    """A gradient of ones, in the memory of the returned map if that is not read again."""
     if kind in KEEPS_OUTPUT:
         return torch.ones((), dtype=y.dtype).expand(y.shape)
     with torch.no_grad():
@@ -181,7 +181,7 @@ def gradient_of(y: Tensor, kind: str) -> Tensor:
 
 
 def timed(kind: str, layer: nn.Module, x: Tensor, cut: bool) -> tuple[float, Tensor, float]:
-    """The least seconds of forward and backward; the end of the map returned, and its sum."""
+    """The minimum of the seconds of forward and backward; the end of the map returned, and its sum."""
     seconds = []
     for run in range(RUNS):
         layer.zero_grad()
@@ -209,11 +209,11 @@ def small_seconds(kind: str, dtype: torch.dtype, cut: bool) -> float:
 
 def print_case(kind: str, dtype_name: str, size: str, cut: bool) -> None:
     """The child's part."""
-    keep_freed()  # pages that come back are not taken again
+    keep_freed()  # returned pages are not used again
     dtype = getattr(torch, dtype_name)
     height = height_of(size, dtype)
     before = small_seconds(kind, dtype, cut)
-    print(json.dumps({"small_seconds": before * height}), flush=True)  # the parent may lose patience
+    print(json.dumps({"small_seconds": before * height}), flush=True)  # the parent may stop this process
     release_unused()
     layer = make(kind, dtype)
     x = filled(height, dtype).requires_grad_()
@@ -245,8 +245,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("kinds", nargs="*", default=list(LAYERS))
     parser.add_argument("--dtypes", nargs="*", default=DTYPES)
-    parser.add_argument("--cut", action="store_true", help="where a layer is cut, leave out the stock call")
-    parser.add_argument("--out", type=Path, help="keep the numbers here, as JSON; rows there already are kept")
+    parser.add_argument("--cut", action="store_true", help="where a layer is cut, skip the stock call")
+    parser.add_argument("--out", type=Path, help="write the numbers here, as JSON; rows already in it stay")
     parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child:
@@ -283,7 +283,7 @@ def show(kind: str, dtype: str, size: str, found: dict[str, Any]) -> None:
 
 
 def case(kind: str, dtype: str, size: str, cut: bool) -> dict[str, Any]:
-    """What one process finds, or why it finds nothing."""
+    """The result of one process, or why it has none."""
     words = [sys.executable, __file__, "--child", kind, dtype, size, str(cut)]
     child = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert child.stdout is not None

@@ -1,4 +1,4 @@
-"""Files that ask for all memory and time there is."""
+"""Files that ask for all the memory and time there is."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MB = 1 << 20
 
 
 def sparse(path: Path, head: bytes, length: int, tail: bytes = b"") -> None:
-    """A file of this length with zeros between its head and its tail, which take no room on the disk."""
+    """A file of this length with zeros between its head and its tail, which take no space on the disk."""
     with path.open("wb") as file:
         file.write(head)
         file.seek(length - len(tail))
@@ -44,7 +44,7 @@ def after_header(data: bytes, *chunks: bytes) -> bytes:
 
 
 def scans(side: int, num: int) -> bytes:
-    """A progressive JPEG whose last scan comes again and again."""
+    """A progressive JPEG whose last scan is repeated."""
     data = saved(Image.new("L", (side, side), 90), "JPEG", progressive=True)
     at = data.rindex(b"\xff\xda")
     return data[:-2] + data[at:-2] * num + data[-2:]
@@ -109,7 +109,7 @@ def tiff_with(tag: int, form: str, count: int) -> Callable[[Path], None]:
 
 
 def tiff_of(data: bytes, compression: int) -> bytes:
-    """A grey picture of one strip, which is this."""
+    """A gray picture of one strip, which is this."""
     fields = {
         256: ("I", (WIDTH,)), 257: ("I", (HEIGHT,)), 258: ("H", (8,)), 259: ("H", (compression,)), 262: ("H", (1,)),
         277: ("H", (1,)), 278: ("I", (HEIGHT,)), 273: ("I", (16,)), 279: ("I", (len(data),)),

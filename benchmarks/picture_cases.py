@@ -1,4 +1,4 @@
-"""A small picture, in which every column differs, and how its samples are stored in any depth."""
+"""A small picture in which every column differs, and how its samples are stored at any depth."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Case:
     tolerance: int = 2
 
 
-def grey(values: np.ndarray) -> np.ndarray:
+def gray(values: np.ndarray) -> np.ndarray:
     return np.repeat(values[..., None], 3, axis=-1)
 
 
@@ -54,7 +54,7 @@ def wide(values: np.ndarray, kind: str, bits: int) -> np.ndarray:
 
 
 def levels(bits: int) -> np.ndarray:
-    """The 8-bit grey that X becomes when it is kept in fewer bits."""
+    """The 8-bit gray that X becomes when it is stored in fewer bits."""
     if bits >= 8:
         return X
     top = (1 << bits) - 1

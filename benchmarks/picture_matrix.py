@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterator
 
 import numpy as np
-from picture_cases import ALPHA, HEIGHT, RGB, WIDTH, Case, X, grey, levels, over_white, packed, wide
+from picture_cases import ALPHA, HEIGHT, RGB, WIDTH, Case, X, gray, levels, over_white, packed, wide
 from picture_tiff import tiff, tiff_cases
 
 # ---- PNG
@@ -45,21 +45,21 @@ def png_cases() -> Iterator[Case]:
         for bits in (1, 2, 4, 8, 16):
             shown = levels(bits)
             samples = wide(shown, "u", bits)[..., None]
-            yield Case("PNG grey", f"grey{bits}{tail}", png(samples, bits, 0, interlaced=interlaced), grey(shown))
+            yield Case("PNG gray", f"gray{bits}{tail}", png(samples, bits, 0, interlaced=interlaced), gray(shown))
             key = int(samples[0, WIDTH // 2, 0])
             keyed = np.where(samples[..., 0] == key, 255, shown).astype(np.uint8)
             chunk = png_chunk(b"tRNS", struct.pack(">H", key))
             data = png(samples, bits, 0, interlaced=interlaced, chunks=chunk)
-            yield Case("PNG key", f"grey{bits}_key{tail}", data, grey(keyed))
+            yield Case("PNG key", f"gray{bits}_key{tail}", data, gray(keyed))
             if bits == 16:  # a neighbor that differs in its low byte alone is not the key
                 near = samples.copy()
                 near[:, WIDTH // 2 + 1, 0] = key ^ 1
                 expected = np.where(near[..., 0] == key, 255, near[..., 0] >> 8).astype(np.uint8)
                 yield Case(
                     "PNG key",
-                    f"grey16_near{tail}",
+                    f"gray16_near{tail}",
                     png(near, 16, 0, interlaced=interlaced, chunks=chunk),
-                    grey(expected),
+                    gray(expected),
                 )
             if bits < 16:
                 table = np.random.default_rng(bits).integers(0, 256, (1 << bits, 3), dtype=np.uint8)
@@ -98,7 +98,7 @@ def png_cases() -> Iterator[Case]:
                 "PNG alpha", f"rgba{bits}{tail}", png(np.dstack([colors, alpha]), bits, 6, interlaced=interlaced), shown
             )
             pair = np.dstack([colors[..., 0], alpha])
-            shown = grey(over_white(grey(X), ALPHA)[..., 0])
+            shown = gray(over_white(gray(X), ALPHA)[..., 0])
             yield Case("PNG alpha", f"la{bits}{tail}", png(pair, bits, 4, interlaced=interlaced), shown)
 
 
@@ -106,7 +106,7 @@ def png_cases() -> Iterator[Case]:
 
 
 def profile(space: bytes, gamma: float, name: str, swap: bool = False) -> bytes:
-    """An ICC profile of version 2: sRGB's primaries, or grey, with a power curve."""
+    """An ICC profile of version 2: sRGB's primaries, or gray, with a power curve."""
 
     def xyz(*v: float) -> bytes:
         return b"XYZ \0\0\0\0" + b"".join(struct.pack(">i", round(one * 65536)) for one in v)
@@ -155,10 +155,10 @@ def profile_cases() -> Iterator[Case]:
             shown = to_srgb(RGB, gamma) if space == b"RGB " else RGB
             yield Case("ICC", f"png_rgb{bits}_{name}.png", png(wide(RGB, "u", bits), bits, 2, chunks=chunk), shown, 3)
             yield Case("ICC", f"tif_rgb{bits}_{name}.tif", tiff(wide(RGB, "u", bits), bits, 2, tags=tag), shown, 3)
-            flat = grey(to_srgb(X, gamma) if space == b"GRAY" else X)
+            flat = gray(to_srgb(X, gamma) if space == b"GRAY" else X)
             one = wide(X, "u", bits)[..., None]
-            yield Case("ICC", f"png_grey{bits}_{name}.png", png(one, bits, 0, chunks=chunk), flat, 3)
-            yield Case("ICC", f"tif_grey{bits}_{name}.tif", tiff(one, bits, 1, tags=tag), flat, 3)
+            yield Case("ICC", f"png_gray{bits}_{name}.png", png(one, bits, 0, chunks=chunk), flat, 3)
+            yield Case("ICC", f"tif_gray{bits}_{name}.tif", tiff(one, bits, 1, tags=tag), flat, 3)
         # Dark levels of a linear profile lie between those of 8 bits.
         if gamma == 1.0:
             for mode, photo, color, values in (("RGB ", 2, 2, RGB), ("GRAY", 1, 0, X[..., None])):
@@ -166,7 +166,7 @@ def profile_cases() -> Iterator[Case]:
                     v = values / 255
                     linear = np.where(v <= 0.04045, v / 12.92, ((v + 0.055) / 1.055) ** 2.4)
                     deep = np.rint(linear * 65535).astype(np.uint16)
-                    shown = values if values.shape[2] == 3 else grey(values[..., 0])
+                    shown = values if values.shape[2] == 3 else gray(values[..., 0])
                     yield Case("ICC", f"png_deep_{name}.png", png(deep, 16, color, chunks=chunk), shown)
                     yield Case("ICC", f"tif_deep_{name}.tif", tiff(deep, 16, photo, tags=tag), shown)
                     yield Case(
@@ -195,10 +195,10 @@ def pnm_cases() -> Iterator[Case]:
             else:
                 body = values.astype(">u2" if top > 255 else "u1").tobytes()
             expected = np.rint(values * 255 / top).astype(np.uint8)
-            expected = expected if expected.ndim == 3 else grey(expected)
+            expected = expected if expected.ndim == 3 else gray(expected)
             yield Case("PNM", f"{magic}_{top}_{share}.pnm", head + body, expected)
     bits = (X > 127).astype(np.uint8)
-    shown = grey((1 - bits) * 255)
+    shown = gray((1 - bits) * 255)
     head = f" {WIDTH} {HEIGHT}\n".encode()
     yield Case("PNM", "P4.pbm", b"P4" + head + np.packbits(bits, axis=1).tobytes(), shown)
     yield Case("PNM", "P1.pbm", b"P1" + head + b"\n".join(b" ".join(b"%d" % v for v in row) for row in bits), shown)
@@ -241,7 +241,7 @@ def bmp(
 
 
 def bmp_runs(rows: np.ndarray, bits: int) -> bytes:
-    """Pixels as the runs of RLE8 or RLE4: rows in turn as runs of one color (or two), and as literal pixels."""
+    """Pixels as the runs of RLE8 or RLE4: rows alternate between runs of one color (or two) and literal pixels."""
     out = b""
     for y, row in enumerate(rows.tolist()):
         for part in (row[:17], row[17:]):
@@ -363,7 +363,7 @@ def jpeg_cases() -> Iterator[Case]:
         name = "_".join(f"{h}{v}" for h, v in factors)
         yield Case("JPEG sampling", f"s{name}.jpg", jpeg([y, cb, cr], factors), shown, 4)
     for luma in ((1, 1), (2, 2), (3, 1), (4, 4)):
-        yield Case("JPEG sampling", f"grey_{luma[0]}{luma[1]}.jpg", jpeg([y], [luma]), grey(np.full_like(X, y)), 4)
+        yield Case("JPEG sampling", f"gray_{luma[0]}{luma[1]}.jpg", jpeg([y], [luma]), gray(np.full_like(X, y)), 4)
     for revision in ((0, 0), (0, 2), (1, 0), (1, 1), (1, 2), (2, 0), (2, 1), (255, 255)):
         data = jpeg([y, cb, cr], [(2, 2), (1, 1), (1, 1)], jfif=revision)
         yield Case("JPEG revision", f"jfif_{revision[0]}_{revision[1]}.jpg", data, shown, 4)
@@ -376,8 +376,8 @@ def jpeg_cases() -> Iterator[Case]:
     linear = profile(b"RGB ", 1.0, "sRGB")
     icc = b"\xff\xe2" + struct.pack(">H", len(linear) + 16) + b"ICC_PROFILE\0\1\1" + linear
     data = jpeg([y, 128, 128], [(1, 1)] * 3, extra=icc)
-    yield Case("ICC", "jpg_rgb_linear.jpg", data, to_srgb(grey(np.full_like(X, y)), 1.0), 4)
-    yield Case("ICC", "jpg_grey_linear.jpg", jpeg([y], [(1, 1)], extra=icc), grey(np.full_like(X, y)), 4)
+    yield Case("ICC", "jpg_rgb_linear.jpg", data, to_srgb(gray(np.full_like(X, y)), 1.0), 4)
+    yield Case("ICC", "jpg_gray_linear.jpg", jpeg([y], [(1, 1)], extra=icc), gray(np.full_like(X, y)), 4)
 
 
 def all_cases() -> Iterator[Case]:

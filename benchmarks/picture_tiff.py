@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import imagecodecs
 import numpy as np
-from picture_cases import ALPHA, HEIGHT, RGB, WIDTH, Case, X, grey, levels, over_white, packed, wide
+from picture_cases import ALPHA, HEIGHT, RGB, WIDTH, Case, X, gray, levels, over_white, packed, wide
 from PIL import Image
 
 
@@ -33,7 +33,7 @@ def predicted(samples: np.ndarray, predictor: int, order: str) -> np.ndarray:
 
 
 def jpeg_piece(piece: np.ndarray, photometric: int, sampling: int) -> bytes:
-    """A strip or tile (h, w, C) as a JPEG; YCbCr is made of RGB, everything else is kept as it is."""
+    """A strip or tile (h, w, C) as a JPEG; YCbCr is made from RGB, everything else is unchanged."""
     out = io.BytesIO()
     if photometric == 6:
         Image.fromarray(piece).save(out, "JPEG", quality=98, subsampling=sampling)
@@ -154,10 +154,10 @@ def tiff_cases() -> Iterator[Case]:
         for (kind, bits), photometric in itertools.product(depths, (0, 1)):
             shown = levels(bits) if kind == "u" else X
             samples = wide(shown if photometric else 255 - shown, kind, bits)
-            name = f"grey_{kind}{bits}_{'black' if photometric else 'white'}"
+            name = f"gray_{kind}{bits}_{'black' if photometric else 'white'}"
             for predictor in predictors(kind, bits, compression):
                 data = tiff(samples[..., None], bits, photometric, predictor=predictor, **form)
-                yield Case(f"TIFF grey {kind}{bits}", f"{name}_p{predictor}_{tail}.tif", data, grey(shown))
+                yield Case(f"TIFF gray {kind}{bits}", f"{name}_p{predictor}_{tail}.tif", data, gray(shown))
         for (kind, bits), planar in itertools.product((("u", 8), ("u", 16), ("f", 32), ("u", 32)), (False, True)):
             flat = f"{kind}{bits}{'_planes' if planar else ''}_{tail}.tif"
             for predictor in predictors(kind, bits, compression):
@@ -173,13 +173,13 @@ def tiff_cases() -> Iterator[Case]:
                     first = colors[..., :1]
                     data = tiff(wide(np.dstack([first, ALPHA]), kind, bits), bits, 1, extra=(extra,), **options)
                     yield Case(
-                        "TIFF grey alpha",
+                        "TIFF gray alpha",
                         f"la_{name}_{p}",
                         data,
-                        grey(over_white(grey(X), ALPHA)[..., 0] if extra else X),
+                        gray(over_white(gray(X), ALPHA)[..., 0] if extra else X),
                     )
                 bands = wide(np.dstack([RGB, X]), kind, bits)
-                yield Case("TIFF bands", f"bands_{p}", tiff(bands, bits, 1, extra=(0, 0, 0), **options), grey(X))
+                yield Case("TIFF bands", f"bands_{p}", tiff(bands, bits, 1, extra=(0, 0, 0), **options), gray(X))
                 if kind == "u" and bits < 32:
                     cmyk = np.dstack([255 - RGB, np.zeros_like(X)])
                     data = tiff(wide(cmyk, kind, bits), bits, 5, tags={332: ("H", (1,))}, **options)
@@ -193,12 +193,12 @@ def tiff_cases() -> Iterator[Case]:
             name = f"palette{bits}_{'16' if sixteen else '8'}_{tail}.tif"
             yield Case("TIFF palette", name, data, table.T.astype(np.uint8)[index])
         ycc = np.stack([X, np.full_like(X, 128), np.full_like(X, 128)], axis=-1)
-        yield Case("TIFF YCbCr", f"ycc_{tail}.tif", tiff(ycc, 8, 6, tags={530: ("H", (1, 1))}, **form), grey(X))
+        yield Case("TIFF YCbCr", f"ycc_{tail}.tif", tiff(ycc, 8, 6, tags={530: ("H", (1, 1))}, **form), gray(X))
     for order, layout in itertools.product("<>", ("strips", "one", "tiles")):
         form = {"order": order, "layout": layout, "compression": "jpeg"}
         tail = f"{'le' if order == '<' else 'be'}_{layout}_jpeg.tif"
-        yield Case("TIFF JPEG", f"grey_{tail}", tiff(X[..., None], 8, 1, **form), grey(X), 12)
-        yield Case("TIFF JPEG", f"white_{tail}", tiff(255 - X[..., None], 8, 0, **form), grey(X), 12)
+        yield Case("TIFF JPEG", f"gray_{tail}", tiff(X[..., None], 8, 1, **form), gray(X), 12)
+        yield Case("TIFF JPEG", f"white_{tail}", tiff(255 - X[..., None], 8, 0, **form), gray(X), 12)
         yield Case("TIFF JPEG", f"rgb_{tail}", tiff(RGB, 8, 2, **form), RGB, 12)
         for sampling in (0, 1, 2):
             factors = ((1, 1), (2, 1), (2, 2))[sampling]

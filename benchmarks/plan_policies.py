@@ -1,9 +1,9 @@
-"""Our plans beside the ways in which others form batches, on real lists of shapes; no pixel and no device is needed.
+"""Our plans against the rules by which other projects form batches, on real lists of shapes; no pixels, no device.
 
-For every list, cap on pixels and memory budget: padding overhead, micro-batches, batches over budget, fill, class skew
-against chance, and the epoch's time predicted by one stated model, (computed pixels + 1 MP a batch) / 100 MP per
-second. `unsquare.plan.baselines.peers` has each policy's rule and where it is described; timm's and lhotse's are the
-installed packages themselves, lhotse's in an interpreter of its own.
+For every list, limit on pixels and memory budget: padding overhead, micro-batches, batches over budget, fill, class
+skew against chance, and the epoch's time predicted by one stated model, (computed pixels + 1 MP a batch) / 100 MP per
+second. `unsquare.plan.baselines.peers` has each policy's rule and where it is described. For timm and lhotse the
+installed packages themselves run, lhotse in an interpreter of its own.
 
     python benchmarks/plan_policies.py --lhotse /path/to/python-with-lhotse
     python benchmarks/plan_policies.py --quick --out /tmp/policies.json
@@ -43,7 +43,7 @@ CAPS = (None, 16_000_000, 4_000_000, 1_000_000)
 LISTS = ("mame", "bl_flickr", "clothing", "coco_val2017", "food_web_photos", "usda_pomological_thumbs")
 QUICK = {"mame": (4_000_000,), "coco_val2017": (None,)}
 LHOTSE_IMAGES = 50_000
-"""Longer lists are not given to lhotse's sampler, which looks at every waiting picture for each batch."""
+"""Longer lists are not given to lhotse's sampler, which checks every waiting picture for each batch."""
 OURS = {
     "mixed": PlanConfig(steps="mixed"),
     "b2b": PlanConfig(steps="b2b"),
@@ -69,7 +69,7 @@ class ShapeList:
 
 @dataclass(frozen=True)
 class Row:
-    """A policy's figures, and what they cannot say."""
+    """A policy's figures, and their limits."""
 
     figures: PolicyFigures
     keeps_pixels: bool
@@ -137,7 +137,7 @@ def lhotse_batches(sizes: Sizes, limits: Limits, rule: str, python: str) -> Plan
 
 
 def package_peers(sizes: Sizes, lhotse: str | None) -> list[Peer]:
-    """Those whose batches the installed packages themselves draw."""
+    """Policies whose batches are drawn by the installed packages themselves."""
     tokens = (-(-sizes // PATCH)).prod(axis=1)
     longest = (int(tokens.max()),)
     several = tuple(max(int(length), 1) for length in np.quantile(tokens, NAFLEX_QUANTILES))
@@ -201,7 +201,7 @@ def own_row(name: str, config: PlanConfig, shapes: ShapeList, limits: Limits) ->
 
 
 def verdicts(own: list[Row], others: list[Row]) -> dict[str, Any]:
-    """Each of ours against the others that train on the same pixels: the quickest, and all that are quicker."""
+    """Each of ours against the others that train on the same pixels: the fastest, and all that are faster."""
     kept = [row for row in others if row.keeps_pixels]
     kinds = {
         "shuffled": [row.figures for row in kept if row.figures.shuffled],
@@ -251,7 +251,7 @@ def _mp(pixels: int) -> str:
 
 
 def heading() -> str:
-    """Each of ours: its padding and seconds, and its seconds against the quickest shuffled, uniform and fixed other."""
+    """Each of ours: its padding and seconds, and its seconds against the fastest shuffled, uniform and fixed other."""
     ours = "  ".join(f"{name:^40}" for name in OURS)
     below = "  ".join(f"{'padding':>7} {'s':>8} {'shuffl.':>7} {'uniform':>7} {'fixed':>7}" for _ in OURS)
     return f"{'':15}  {ours}\n{'cap':>7} {'budget':>7}  {below}  quickest of the shuffled others"
@@ -280,8 +280,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("lists", nargs="*", default=list(LISTS), help=f"of {', '.join(LISTS)}; all if none is given")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of mame/ and shapes/")
-    parser.add_argument("--lhotse", metavar="PYTHON", help="an interpreter that has lhotse; left out without it")
-    parser.add_argument("--quick", action="store_true", help="two lists, a cap each, two budgets")
+    parser.add_argument("--lhotse", metavar="PYTHON", help="an interpreter that has lhotse; skipped if not given")
+    parser.add_argument("--quick", action="store_true", help="two lists, one limit each, two budgets")
     parser.add_argument("--out", type=Path, help="where the numbers go, as JSON")
     given = parser.parse_args()
     for name in set(given.lists) - set(LISTS):

@@ -1,10 +1,10 @@
 """Planning ten thousand to a hundred million images: seconds and memory to the first micro-batch, and per further step.
 
 Shapes are drawn from MAMe's (at most 16 MP) with up to 2 % of each side changed at random, so that hardly two are the
-same, and lie in a memory-mapped file, as an index of that length would. Every form and length runs in a process of its
-own. `first` is the time from the mapped file to the first micro-batch, `buckets` that to the boundaries of b2b, `step`
-the median of further steps, `ledger` a whole epoch with all its figures. `peak` is the highest resident memory of the
-process, pages of the mapped file included.
+same. They are in a memory-mapped file, as an index of that length would be. Every kind of step and every length runs in
+a process of its own. `first` is the time from the mapped file to the first micro-batch, `buckets` that to the
+boundaries of b2b, `step` the median of further steps, `ledger` a whole epoch with all its figures. `peak` is the peak
+resident memory of the process, pages of the mapped file included.
 
     python benchmarks/plan_scale.py --out benchmarks/results/plan_scale-DATE.json --plot docs/plan-scale.svg
 """
@@ -85,7 +85,7 @@ def measure(path: Path, form: str, whole: bool) -> dict[str, Any]:
 
 
 def peak_bytes() -> int:
-    """The highest resident memory of this process so far."""
+    """The peak resident memory of this process so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
@@ -107,13 +107,13 @@ def draw(results: list[dict[str, Any]], path: Path) -> None:
         ("b2b", "step_s", "b2b: further step", "tab:orange", "--"),
         ("b2b", "ledger_s", "b2b: whole epoch and ledger", "tab:orange", ":"),
     ]
-    for form, key, label, colour, style in lines:
+    for form, key, label, color, style in lines:
         rows = [row for row in results if row["form"] == form and key in row]
-        left.loglog([r["rows"] for r in rows], [r[key] for r in rows], style, color=colour, marker="o", label=label)
-    for form, colour in (("mixed", "tab:blue"), ("b2b", "tab:orange")):
+        left.loglog([r["rows"] for r in rows], [r[key] for r in rows], style, color=color, marker="o", label=label)
+    for form, color in (("mixed", "tab:blue"), ("b2b", "tab:orange")):
         rows = [row for row in results if row["form"] == form]
         gigabytes = [row["peak_bytes"] / 2**30 for row in rows]
-        right.loglog([row["rows"] for row in rows], gigabytes, color=colour, marker="o", label=form)
+        right.loglog([row["rows"] for row in rows], gigabytes, color=color, marker="o", label=form)
     left.set(xlabel="images", ylabel="seconds")
     right.set(xlabel="images", ylabel="highest resident memory, GiB")
     for axes in (left, right):

@@ -1,4 +1,4 @@
-"""Draws docs/exactness.svg: what a window sees at the edge of an image's region, and how far a leak travels.
+"""Draws docs/exactness.svg: what a window sees at the edge of an image's region, and how far an error spreads.
 
 The values of the windows and the maps of errors are computed by the networks, not drawn by hand.
 
@@ -46,7 +46,7 @@ def photograph(height: int, width: int, seed: int) -> np.ndarray[Any, Any]:
     return smooth[0].permute(1, 2, 0).clamp(0, 1).numpy()
 
 
-def normalised(height: int, width: int, seed: int) -> Tensor:
+def normalized(height: int, width: int, seed: int) -> Tensor:
     """The picture as networks get it, with some grain, (3, height, width)."""
     grain = np.random.default_rng(seed + 10).normal(0, 0.3, (height, width, 3))
     return torch.tensor((photograph(height, width, seed) - 0.45) / 0.225 + grain).permute(2, 0, 1).contiguous()
@@ -95,7 +95,7 @@ def edge_values() -> dict[str, Tensor]:
     torch.manual_seed(4)
     first = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU()).double().eval()
     first = reference.randomized(first, 3)
-    image = normalised(12, 9, 1)
+    image = normalized(12, 9, 1)
     canvas = torch.zeros(1, 3, 12, 14, dtype=torch.float64)
     canvas[0, :, :, :9] = image
     with torch.no_grad():
@@ -115,10 +115,10 @@ def draw_windows(axes: list[Axes]) -> None:
     """The cells around the edge, and the window that looks over it."""
     notes = (
         "beyond the edge:\nthe layer's own zeros",
-        "leaked: bias and norm\nmoved the padding off zero",
-        "zeros again, before every\nlayer that looks sideways",
+        "leaked: bias and norm\nmade the padding nonzero",
+        "zeros again, before every layer\nthat looks at neighboring pixels",
     )
-    for ax, (title, cells), note, colour in zip(axes, edge_values().items(), notes, (INK, LEAK, GOOD)):
+    for ax, (title, cells), note, color in zip(axes, edge_values().items(), notes, (INK, LEAK, GOOD)):
         for (row, column), value in np.ndenumerate(cells.numpy()):
             real = column < 3
             face = REAL if real else OUTSIDE
@@ -137,23 +137,23 @@ def draw_windows(axes: list[Axes]) -> None:
                 fontweight="bold" if leaked else "normal",
             )
         ax.plot([3, 3], [-0.16, 3.16], color=INK, linewidth=1.4, linestyle=(0, (3, 2)))
-        ax.add_patch(Rectangle((1.04, 0.04), 2.92, 2.92, fill=False, edgecolor=colour, linewidth=2.4, zorder=5))
+        ax.add_patch(Rectangle((1.04, 0.04), 2.92, 2.92, fill=False, edgecolor=color, linewidth=2.4, zorder=5))
         middle = cells.shape[1] / 2
         ax.set(xlim=(middle - 2.6, middle + 2.6), ylim=(3.3, -0.3), aspect="equal")
         ax.axis("off")
-        ax.set_title(title, fontsize=10, color=colour, fontweight="bold", pad=3)
+        ax.set_title(title, fontsize=10, color=color, fontweight="bold", pad=3)
         ax.text(middle, 3.4, note, ha="center", va="top", fontsize=8.5, color=QUIET, linespacing=1.25)
 
 
 def draw_errors(axes: np.ndarray[Any, Any]) -> Any:
-    """Maps of the error against the lone image, stage by stage: naive above, exact below."""
+    """Maps of the error against the image alone, stage by stage: naive above, exact below."""
     torch.manual_seed(0)
     model = reference.randomized(timm.create_model("resnet18")).double().eval()
-    images = [normalised(*size, seed) for seed, size in enumerate(SIZES)]
+    images = [normalized(*size, seed) for seed, size in enumerate(SIZES)]
     canvas = torch.zeros(2, 3, *CANVAS, dtype=torch.float64)
     for place, image in zip(canvas, images):
         place[:, : image.shape[1], : image.shape[2]] = image
-    shown, colours = None, plt.get_cmap("YlOrRd").with_extremes(under="white")
+    shown, colors = None, plt.get_cmap("YlOrRd").with_extremes(under="white")
     for column, (name, part) in enumerate(stages(model).items()):
         with torch.no_grad():
             alone = part(images[1][None])[0]
@@ -163,7 +163,7 @@ def draw_errors(axes: np.ndarray[Any, Any]) -> Any:
         for row, found in enumerate((naive, exact)):
             ax = axes[row, column]
             error = (found[:, :height, :width] - alone).abs().amax(0) / alone.abs().max()
-            shown = ax.imshow(error.clamp(min=1e-30).numpy(), norm=LogNorm(SMALLEST, LARGEST), cmap=colours)
+            shown = ax.imshow(error.clamp(min=1e-30).numpy(), norm=LogNorm(SMALLEST, LARGEST), cmap=colors)
             ax.set(xticks=[], yticks=[])
             for spine in ax.spines.values():
                 spine.set(color=QUIET, linewidth=0.8)
@@ -215,14 +215,14 @@ def main() -> None:
     """Draw and save."""
     plt.rcParams.update({"font.family": "DejaVu Sans", "svg.hashsalt": "unsquare", "hatch.linewidth": 0.6})
     figure = plt.figure(figsize=(11, 9.4), facecolor="white")
-    figure.text(0.03, 0.975, "1  Two images of unlike size share a canvas", **_HEADING)
+    figure.text(0.03, 0.975, "1  Two images on one canvas", **_HEADING)
     first = figure.add_gridspec(1, 2, left=0.03, right=0.385, top=0.94, bottom=0.715, wspace=0.08)
     draw_canvases([figure.add_subplot(cell) for cell in first])
     figure.text(0.42, 0.975, "2  A window over the edge, at the second layer", **_HEADING)
     second = figure.add_gridspec(1, 3, left=0.42, right=0.985, top=0.94, bottom=0.77, wspace=0.08)
     draw_windows([figure.add_subplot(cell) for cell in second])
     figure.text(
-        0.03, 0.665, "3  Error against the lone image of 272 x 192, inside its region: a stock ResNet-18", **_HEADING
+        0.03, 0.665, "3  Error against the image of 272 x 192 alone, inside its region: a stock ResNet-18", **_HEADING
     )
     third = figure.add_gridspec(2, 5, left=0.065, right=0.9, top=0.60, bottom=0.18, wspace=0.06, hspace=0.14)
     maps = draw_errors(np.array([[figure.add_subplot(third[row, column]) for column in range(5)] for row in range(2)]))
@@ -233,7 +233,7 @@ def main() -> None:
     bar.outline.set(edgecolor=QUIET, linewidth=0.8)
     bar.ax.set_title("relative\nerror", fontsize=8.5, color=INK, pad=6)
     bar.ax.minorticks_off()
-    figure.text(0.03, 0.125, "4  Whatever else looks sideways", **_HEADING)
+    figure.text(0.03, 0.125, "4  What other layers do with the padding", **_HEADING)
     fourth = figure.add_gridspec(1, 3, left=0.03, right=0.985, top=0.105, bottom=0.012, wspace=0.04)
     draw_rules([figure.add_subplot(cell) for cell in fourth])
     figure.savefig(sys.argv[1], metadata={"Date": None} if sys.argv[1].endswith("svg") else None, dpi=110)

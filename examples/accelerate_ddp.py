@@ -1,7 +1,7 @@
 """Accelerate, on two processes: `torchrun --nproc-per-node 2 examples/accelerate_ddp.py photos`.
 
-The steps are not prepared: the sampler knows its rank. Stop it and start it again, on another number of processes
-if you like: it goes on after the last step.
+The steps need not be prepared: the sampler knows its rank. Stop the program and start it again, on another number of
+processes if you like: it continues after the last step.
 """
 
 from contextlib import nullcontext
@@ -29,7 +29,7 @@ def main() -> None:
     for epoch in range(steps.sampler.epoch, args.epochs):
         for step in steps:
             for (pixels, sizes, labels), is_last in step:
-                # Gradients meet once a step, though ranks may run different numbers of micro-batches.
+                # Gradients are reduced once a step, since ranks may run different numbers of micro-batches.
                 with nullcontext() if is_last else accelerator.no_sync(model):
                     logits = model(pixels.to(accelerator.device), sizes)
                     labels = labels.to(accelerator.device)

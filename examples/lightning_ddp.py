@@ -1,7 +1,7 @@
 """Lightning, on two processes: `python examples/lightning_ddp.py photos --devices 2`.
 
-Lightning takes the steps as its batches, saves and loads their state with its checkpoints, and wraps nothing. Stop
-it and start it again, on another number of devices if you like: it goes on after the last step.
+Lightning takes the steps as its batches, saves and loads their state with its checkpoints, and wraps nothing. Stop the
+program and start it again, on another number of devices if you like: it continues after the last step.
 """
 
 from contextlib import nullcontext
@@ -22,7 +22,7 @@ class Classifier(pl.LightningModule):
 
     def training_step(self, step, _) -> None:
         for (pixels, sizes, labels), is_last in step:
-            # Gradients meet once a step, though ranks may run different numbers of micro-batches.
+            # Gradients are reduced once a step, since ranks may run different numbers of micro-batches.
             with nullcontext() if is_last else self.trainer.strategy.block_backward_sync():
                 logits = self.model(pixels.to(self.device), sizes)
                 loss = torch.nn.functional.cross_entropy(logits, labels.to(self.device), reduction="sum")

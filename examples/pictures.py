@@ -6,14 +6,14 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageOps
 
-import unsquare  # before timm: it mends a torchvision that does not fit torch, which timm imports
+import unsquare  # before timm, so that a torchvision that does not fit torch can be imported
 from unsquare.demo.materials import MaterialsConfig, make_materials
 
 import timm  # isort: skip
 
 
 class Pictures(torch.utils.data.Dataset):
-    """Pictures as they are: item i is (3, H, W) uint8 and a label; `sizes` are their shapes, known beforehand."""
+    """Pictures in their own sizes: item i is (3, H, W) uint8 and a label; `sizes` are the shapes, known in advance."""
 
     def __init__(self, folder: Path) -> None:
         index = unsquare.scan_source(folder)
@@ -32,7 +32,7 @@ class Pictures(torch.utils.data.Dataset):
 
 
 class Network(torch.nn.Module):
-    """An exact ResNet for uint8 pixels; with group norm, images do not see each other, nor the number of ranks."""
+    """An exact ResNet for uint8 pixels; with group norm, results depend neither on other images nor on ranks."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class Network(torch.nn.Module):
 
 
 def step_loader(dataset: Pictures, args: argparse.Namespace) -> unsquare.StepLoader:
-    """The three parts of the drop-in: a batch sampler, a collate function, and the loader's batches as steps."""
+    """The three parts for any loop: a batch sampler, a collate function, and the loader's batches as steps."""
     config = unsquare.PlanConfig(step_images=args.step_images)
     limits = unsquare.Limits(budget_pixels=args.budget_pixels, launch_pixels=args.budget_pixels // 16)
     sampler = unsquare.StepSampler(dataset.sizes, config, limits)
@@ -57,13 +57,13 @@ def step_loader(dataset: Pictures, args: argparse.Namespace) -> unsquare.StepLoa
 
 
 def arguments(description: str) -> argparse.Namespace:
-    """The command line; a run that was stopped goes on when it is started again."""
+    """The command line; a stopped run resumes when it is started again."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("folder", nargs="?", type=Path, help="pictures in a folder for each class; left out, made up")
+    parser.add_argument("folder", nargs="?", type=Path, help="folder of class folders (default: synthetic pictures)")
     parser.add_argument("--out", type=Path, default=Path("runs/example"), help="where checkpoints go")
     parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument("--stop-after", type=int, default=-1, help="stop after so many steps, as if interrupted")
-    parser.add_argument("--step-images", type=int, default=8, help="images of a step, over all ranks")
+    parser.add_argument("--stop-after", type=int, default=-1, help="stop after this many steps, as if interrupted")
+    parser.add_argument("--step-images", type=int, default=8, help="images per step, over all ranks")
     parser.add_argument("--budget-pixels", type=int, default=4_000_000, help="most pixels of a micro-batch")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--devices", type=int, default=2, help="processes of the Lightning example")
@@ -73,6 +73,6 @@ def arguments(description: str) -> argparse.Namespace:
 
 
 def pictures(args: argparse.Namespace) -> Pictures:
-    """The dataset of the folder given, or of made pictures."""
+    """The dataset of the given folder, or of synthetic pictures."""
     made = MaterialsConfig(num_train=60, num_val=6, num_test=6, mean_pixels=10_000)
     return Pictures(args.folder or make_materials(args.out / "pictures", made))

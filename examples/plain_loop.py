@@ -1,6 +1,6 @@
 """A plain PyTorch loop over pictures of every size: `python examples/plain_loop.py photos`.
 
-Stop it and start it again: it goes on after the last step, with the pictures that are left of the epoch.
+Stop it and start it again: it continues after the last step, with the remaining pictures of the epoch.
 """
 
 import torch

@@ -118,7 +118,7 @@ def _over_sizes(
         except StockRunError as error:
             failure = failure or _refused(
                 stock,
-                f"it cannot be tried out, because in {_mode(stock)} the stock network fails, forward or backward, on "
+                f"it cannot be tested, because in {_mode(stock)} the stock network fails, forward or backward, on "
                 f"images of every size tried, 24 to 448 pixels a side ({str(error.__cause__).rstrip('.')}); change it "
                 "so that it takes some of them",
             )
@@ -154,7 +154,7 @@ def _leaking(stock: nn.Module, what: str, distance: float) -> ExactError:
     if isinf(distance):
         differ = f"a padded batch gives {what} of other shapes than each image alone"
     elif isnan(distance):
-        differ = f"the {what} of a padded batch, or of an image alone, are not numbers (NaN)"
+        differ = f"the {what} of a padded batch, or of an image alone, are NaN"
     else:
         differ = f"the {what} of a padded batch differ from those of each image alone by {distance:.1e} of the largest"
     return _refused(
