@@ -19,8 +19,9 @@ from msgspec import Meta
 
 from unsquare.errors import RunError, UnsquareError
 from unsquare.execution.strategy import PLAIN, Strategy, StrategyName
-from unsquare.memory.model import KEPT_FACTOR, MemoryModel, TimeModel
+from unsquare.memory.model import KEPT_FACTOR, Amount, MemoryModel, TimeModel
 from unsquare.plan import config as plan
+from unsquare.runs.schemas import Count, Positive, SidePixels
 from unsquare.shapes import Sizes
 
 VERSION = 3
@@ -35,21 +36,17 @@ benchmarks/past_int32.py."""
 LEAST_LAUNCH_PIXELS, MOST_LAUNCH_PIXELS = 1 << 14, 1 << 22
 
 Heap = Literal["return", "keep"]
-_Count = Annotated[int, Meta(ge=0, le=1 << 60)]
-_Positive = Annotated[int, Meta(ge=1, le=1 << 60)]
-_Side = Annotated[int, Meta(ge=1, le=1 << 30)]
-_Amount = Annotated[float, Meta(ge=0, le=1e20)]
 
 
 @dataclass(frozen=True)
 class Probe:
     """One measured micro-batch."""
 
-    images: _Positive
-    height: _Side
-    width: _Side
-    peak_bytes: _Count
-    seconds: _Amount
+    images: Positive
+    height: SidePixels
+    width: SidePixels
+    peak_bytes: Count
+    seconds: Amount
 
     @property
     def pixels(self) -> int:
@@ -61,13 +58,13 @@ class Probe:
 class ProbeRange:
     """The sizes of the micro-batches to come: probes cover them, because lines extrapolate badly."""
 
-    largest_image: _Positive
+    largest_image: Positive
     """Pixels of the largest image."""
-    usual_pixels: _Positive
+    usual_pixels: Positive
     """Pixels that hardly any micro-batch exceeds."""
-    smallest_image: _Positive
+    smallest_image: Positive
     """Pixels of the smallest image, which bounds the images of a micro-batch."""
-    most_images: _Positive | None
+    most_images: Positive | None
     """Most images of a micro-batch; None where only memory bounds them."""
 
     @classmethod
@@ -106,7 +103,7 @@ class MemoryProfile:
 
     budget_bytes: Annotated[int, Meta(gt=0, le=1 << 62)]
     """The memory budget of one rank."""
-    reserved_bytes: _Count
+    reserved_bytes: Count
     """Part of it that decoding may take."""
     heap: Heap
     """Whether the allocator keeps freed memory, which is faster, or returns it, which takes less."""
@@ -251,9 +248,9 @@ class RunLimits:
     training: MemoryProfile | None = None
     """None where the user set the limits."""
     evaluation: MemoryProfile | None = None
-    budget_pixels: _Count = 0
+    budget_pixels: Count = 0
     """The most computed pixels of a micro-batch, where set by the user."""
-    launch_pixels: _Count = 0
+    launch_pixels: Count = 0
     """The cost of one more micro-batch as pixels, where set by the user."""
     strategy: Strategy = PLAIN
     """How micro-batches are trained on, where the limits were set by the user."""

@@ -87,7 +87,7 @@ def _say(remarks: tuple[Remark, ...], console: Console) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class TrainingJob:
     """What a run is to do, and in which folder."""
 
     run: RunFolder
@@ -98,7 +98,7 @@ class Job:
 
 
 def prepare(
-    job: Job,
+    job: TrainingJob,
     index: ShapeIndex,
     origin: Origin,
     limits: RunLimits | None = None,
@@ -147,7 +147,7 @@ def prepare(
     )
 
 
-def _epochs(job: Job, index: ShapeIndex, sizes: Sizes, limits: Limits) -> Epochs:
+def _epochs(job: TrainingJob, index: ShapeIndex, sizes: Sizes, limits: Limits) -> Epochs:
     """The plans of a run's epochs."""
     config, turns = job.config.plan, job.config.augment.turns
     return Epochs(

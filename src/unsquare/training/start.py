@@ -32,7 +32,7 @@ from unsquare.training.console import Console
 from unsquare.training.loop import Session, run_epochs, save, write
 from unsquare.training.metrics import write_evaluation
 from unsquare.training.recipes import DEFAULT, Recipe
-from unsquare.training.setup import Job
+from unsquare.training.setup import TrainingJob
 from unsquare.training.standing import Standing, settings_of_run, settings_tree, standing_of
 
 
@@ -71,7 +71,7 @@ def train(
     config = replace(config, device=replace(config.device, precision=setup.precision_name(fabric)))
     console = Console(quiet=quiet or not fabric.is_global_zero)
     run = RunFolder(Path(out))
-    job = Job(run=run, config=config, fabric=fabric, console=console, recipe=recipe)
+    job = TrainingJob(run=run, config=config, fabric=fabric, console=console, recipe=recipe)
 
     def look() -> Standing | None:
         run.claim()
@@ -131,7 +131,7 @@ def resume(
         standing = from_first(fabric, look)
         if standing is None:
             raise RunError(run.no_checkpoint)
-        return _continue(Job(run=run, config=config, fabric=fabric, console=console), standing, started)
+        return _continue(TrainingJob(run=run, config=config, fabric=fabric, console=console), standing, started)
     finally:
         run.unlock()
 
@@ -151,7 +151,7 @@ def _begin(run: RunFolder, source: Path, config: TrainConfig, console: Console) 
     )
 
 
-def _continue(job: Job, standing: Standing, started: float) -> Path:
+def _continue(job: TrainingJob, standing: Standing, started: float) -> Path:
     """Train from a checkpoint to the end."""
     run, config, fabric, console = job.run, job.config, job.fabric, job.console
     if standing.is_finished:
