@@ -8,6 +8,8 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
+
 from unsquare.errors import ConfigError
 from unsquare.files import without_empty_folders
 from unsquare.network.classifier import check_backbone_name, check_model
@@ -16,6 +18,7 @@ from unsquare.network.ranks import is_first
 from unsquare.profiling import sweep as profiles
 from unsquare.report import write_comparison_page, write_profile_page, write_report
 from unsquare.runs.folder import RunFolder
+from unsquare.runs.schemas import ComparisonResult, ProfileResult
 from unsquare.settings import Range, changed, checks_arguments, meant
 from unsquare.shapes import Shape, checked_shape
 from unsquare.training import start
@@ -124,7 +127,7 @@ def profile(
     norm: Norm = "own",
     say: Callable[[str], None] = lambda line: None,
     **device: Any,
-) -> tuple[dict[str, Any], Path]:
+) -> ProfileResult:
     """Where a network's memory goes, and how many images fit.
 
     Args:
@@ -137,7 +140,8 @@ def profile(
         **device: settings of the device, such as `memory="4GiB"`, in place of the run's own.
 
     Returns:
-        The content of `profile.json`, and the page.
+        The batches that fit, what holds the peak, memory against time, and the page that shows it; `to_dict` gives the
+        content of `profile.json`.
 
     Raises:
         UnsquareError: something that the user can fix; the message says how.
@@ -156,20 +160,32 @@ def profile(
     config = replace(config, device=changed(config.device, device))
     name = folder.resolve().name if is_run else str(subject)
     found = profiles.profile_network(config, num_classes, shape or usual, name, say)
-    found["run"] = held
+    found = msgspec.structs.replace(found, run=held)
     if is_run:
-        held_by = RunFolder(folder)
-        held_by.write_json(held_by.profile, found)
-        if out is None:
-            return found, write_report(folder)
-    return found, write_profile_page(found, Path(out or "profile.html"))
+        run = RunFolder(folder)
+        run.write_json(run.profile, found.to_dict())
+    page = write_report(folder) if is_run and out is None else write_profile_page(found, Path(out or "profile.html"))
+    return ProfileResult(**msgspec.structs.asdict(found), page=page)
 
 
 @checks_arguments
-def compare(before: Path | str, after: Path | str, out: Path | str | None = None) -> tuple[dict[str, Any], Path]:
-    """What the plans of two runs ask of the memory, side by side, and the page that shows it (`comparison.html`)."""
+def compare(before: Path | str, after: Path | str, out: Path | str | None = None) -> ComparisonResult:
+    """What the plans of two runs ask of the memory, side by side.
+
+    Args:
+        before: a run folder.
+        after: another one.
+        out: where the page goes; None takes `comparison.html` here.
+
+    Returns:
+        Both plans with their predicted and measured peaks in bytes, and the page that shows them.
+
+    Raises:
+        RunError: a folder is no run, nothing was planned in it yet, or a file of it or the page cannot be used.
+    """
     found = profiles.compare_plans(Path(before), Path(after))
-    return found, write_comparison_page(found, Path(out or "comparison.html"))
+    page = write_comparison_page(found, Path(out or "comparison.html"))
+    return ComparisonResult(plans=found.plans, page=page)
 
 
 def with_settings(config: TrainConfig, settings: dict[str, Any]) -> TrainConfig:

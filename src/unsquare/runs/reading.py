@@ -19,7 +19,16 @@ from unsquare.files import read_regular
 from unsquare.runs import upgrades
 from unsquare.runs.memory_profile import VERSION as LIMITS_VERSION
 from unsquare.runs.memory_profile import RunLimits
-from unsquare.runs.schemas import PLAN_VERSION, PROFILE_VERSION, Manifest, MetricsRow, Plan, Profile, State, StepRow
+from unsquare.runs.schemas import (
+    PLAN_VERSION,
+    PROFILE_VERSION,
+    Manifest,
+    MetricsRow,
+    NetworkProfile,
+    Plan,
+    State,
+    StepRow,
+)
 
 ANEW = "start the run anew"
 TO_REPORT = "move it away to report without it"
@@ -28,7 +37,7 @@ _CHECKSUM = ', "crc32": '
 _JSON: dict[type[Any], int] = {
     RunLimits: LIMITS_VERSION,
     Plan: PLAN_VERSION,
-    Profile: PROFILE_VERSION,
+    NetworkProfile: PROFILE_VERSION,
     Manifest: 1,
     State: 1,
 }
@@ -36,7 +45,7 @@ _JSON: dict[type[Any], int] = {
 _UPGRADES: dict[tuple[type[Any], int], Callable[[dict[str, Any]], dict[str, Any]]] = {
     (RunLimits, 2): upgrades.limits,
     (Plan, 1): upgrades.plan,
-    (Profile, 1): upgrades.profile,
+    (NetworkProfile, 1): upgrades.profile,
 }
 """Versions of earlier releases that can be read, too."""
 
@@ -100,16 +109,6 @@ def checked(values: Any, schema: type[Any], what: str, remedy: str = ANEW) -> di
     except (ValueError, RecursionError, AssertionError, UnsquareError) as error:
         raise DamagedFileError(Path(what), reason(error), remedy) from error
     return dict(values)
-
-
-def require_version(found: Any, version: int, name: str) -> None:
-    """Refuse what another release wrote.
-
-    Raises:
-        RunError: the version is another.
-    """
-    if found != version:
-        raise RunError(f"{name} has version {found}, but this release reads version {version}; {TO_REPORT}.")
 
 
 def with_checksum(text: str) -> str:
