@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
+from torch import nn
 
 from unsquare.capacity.limits import apply_heap, identity_of, measure_limits, pictures_workload, pinned_limits
 from unsquare.data.loader import UndecodableError
@@ -98,7 +99,7 @@ class Predictor:
         return bool(self._engine.fabric.is_global_zero)
 
     @property
-    def classifier(self) -> Classifier:
+    def classifier(self) -> nn.Module:
         """The network, from padded uint8 pixels and their sizes to logits; in evaluation mode, to be exported, say."""
         return self._engine.model.eval()
 
