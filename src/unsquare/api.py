@@ -57,6 +57,12 @@ def train(
     Raises:
         UnsquareError: something that the user can fix; the message says how.
         Stopped: Ctrl-C or SIGTERM stopped the run, which is saved.
+
+    Example:
+        >>> settings = dict(backbone="test_resnet", epochs=1, accelerator="cpu", budget_pixels=20_000)
+        >>> run = unsquare.train("photos", "runs/new", quiet=True, **settings)
+        >>> (run / "report.html").is_file()
+        True
     """
     config = with_settings(config or TrainConfig(), settings)
     check_optimizer(config.optimizer)
@@ -91,13 +97,26 @@ def resume(
     Raises:
         UnsquareError: something that the user can fix; the message says how.
         Stopped: Ctrl-C or SIGTERM stopped the run, which is saved.
+
+    Example:
+        >>> run = unsquare.resume("runs/photos", epochs=2, quiet=True)
+        >>> (run / "report.html").is_file()
+        True
     """
     folder = start.resume(run, config, epochs=epochs, changed_pictures=changed_pictures, quiet=quiet)
     return _reported(folder)
 
 
 def evaluate(run: Path | str, source: Path | str, split: str | None = None, *, quiet: bool = False) -> Evaluation:
-    """Accuracy of a run's best weights on a source's pictures; see `Predictor.evaluate`."""
+    """Accuracy of a run's best weights on a source's pictures; see `Predictor.evaluate`.
+
+    Example:
+        >>> evaluation = unsquare.evaluate("runs/photos", "photos", split="val", quiet=True)
+        >>> evaluation.num_images
+        2
+        >>> 0 <= evaluation.mean_per_class_accuracy <= 1
+        True
+    """
     return Predictor(run, quiet=quiet).evaluate(source, split)
 
 
@@ -113,6 +132,12 @@ def predict(
 
     Raises:
         SourceError: a picture cannot be answered, and `on_error` is raise.
+
+    Example:
+        >>> for prediction in unsquare.predict("runs/photos", ["photos/val/silk/0.png", "photos/val/wool"], top=1):
+        ...     print(prediction.path, len(prediction.classes))
+        photos/val/silk/0.png 1
+        photos/val/wool/0.png 1
     """
     return Predictor(run, quiet=quiet).predict(pictures, top, on_error=on_error)
 
@@ -145,6 +170,14 @@ def profile(
 
     Raises:
         UnsquareError: something that the user can fix; the message says how.
+
+    Example:
+        >>> memory = dict(accelerator="cpu", precision="32-true", memory="800MiB")
+        >>> found = unsquare.profile("test_resnet", canvas=(512, 512), **memory)
+        >>> found.sweep.largest_images >= 1
+        True
+        >>> print(found.page)
+        profile.html
     """
     shape = None if canvas is None else checked_shape(canvas, "canvas")
     folder = Path(subject)
@@ -182,6 +215,14 @@ def compare(before: Path | str, after: Path | str, out: Path | str | None = None
 
     Raises:
         RunError: a folder is no run, nothing was planned in it yet, or a file of it or the page cannot be used.
+
+    Example:
+        >>> found = unsquare.compare("runs/photos", "runs/photos")
+        >>> before, after = found.plans
+        >>> len(before.micro_batches) == len(after.micro_batches)
+        True
+        >>> print(found.page)
+        comparison.html
     """
     found = profiles.compare_plans(Path(before), Path(after))
     page = write_comparison_page(found, Path(out or "comparison.html"))

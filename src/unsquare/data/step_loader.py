@@ -22,6 +22,15 @@ class RankStep:
     """This rank's part of one step: iterate it once for its micro-batches, loaded, each with whether it is the last.
 
     The step counts as trained once its last micro-batch is: when the loop over it has ended.
+
+    Example:
+        >>> import torch
+        >>> sampler = unsquare.StepSampler([(40, 64), (64, 40)], unsquare.PlanConfig(step_images=2))
+        >>> dataset = [(torch.ones(3, 40, 64), 0), (torch.ones(3, 64, 40), 1)]
+        >>> loader = torch.utils.data.DataLoader(dataset, batch_sampler=sampler, collate_fn=unsquare.PadCollate())
+        >>> step = next(iter(unsquare.StepLoader(loader)))
+        >>> step.num_images, step.weight
+        (2, 0.5)
     """
 
     def __init__(self, step: Step, number: int, batches: Iterator[Any], sampler: StepSampler) -> None:
@@ -70,6 +79,17 @@ class StepLoader:
     Raises:
         ConfigError: the loader has another batch sampler, another number of pictures, loses its order, or counts by
             itself.
+
+    Example:
+        >>> import torch
+        >>> dataset = [(torch.ones(3, 40, 64), 0), (torch.ones(3, 64, 40), 1)]
+        >>> sampler = unsquare.StepSampler([(40, 64), (64, 40)], unsquare.PlanConfig(step_images=1))
+        >>> loader = torch.utils.data.DataLoader(dataset, batch_sampler=sampler, collate_fn=unsquare.PadCollate())
+        >>> for step in unsquare.StepLoader(loader):
+        ...     for (pixels, sizes, labels), is_last in step:
+        ...         print(step.number, tuple(pixels.shape), is_last)
+        0 (1, 3, 64, 40) True
+        1 (1, 3, 40, 64) True
     """
 
     def __init__(self, loader: DataLoader[Any]) -> None:

@@ -34,6 +34,13 @@ def output_regions(model: nn.Module, sizes: Tensor, method: str = "forward") -> 
     Returns:
         One tensor; where the model returns several, as timm's `features_only` does, a list of them, in order, with
         None for a vector.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> exact = unsquare.make_exact(nn.Sequential(nn.Conv2d(3, 4, 3, stride=2), nn.ReLU()))
+        >>> unsquare.output_regions(exact, torch.tensor([[48, 64], [64, 32]])).tolist()
+        [[23, 31], [31, 15]]
     """
     returned = known_method(model, method).outputs[model.training]
     if not any(returned):

@@ -30,6 +30,13 @@ def find_remarks(index: ShapeIndex) -> tuple[Remark, ...]:
 
     Files of equal length and shape are compared by content, each with a few reads (`find_copies`); rows without
     files, and files that have gone, are left out of that.
+
+    Example:
+        >>> from pathlib import Path
+        >>> Path("photos/train/linen").mkdir()
+        >>> for remark in unsquare.find_remarks(unsquare.scan_source("photos")):
+        ...     print(remark.text)
+        1 folder without images: 'train/linen'.
     """
     return (*index.notes, *row_remarks(index, find_copies(index)))
 

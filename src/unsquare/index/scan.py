@@ -79,6 +79,13 @@ def scan_source(
     Raises:
         SourceError: the source is none of these, or lists no images. Single bad files become problems
             instead.
+
+    Example:
+        >>> index = unsquare.scan_source("photos")
+        >>> len(index), index.problems
+        (10, ())
+        >>> print(index.keys[0], unsquare.Shape(*index.sizes[0].tolist()))
+        train/silk/0.png 40 x 64
     """
     return scan(Path(source), previous=previous, choices=choices, workers=workers, progress=progress).index
 

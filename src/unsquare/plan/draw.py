@@ -183,6 +183,10 @@ def class_weights(labels: npt.ArrayLike) -> Weights:
 
     Args:
         labels: class of each image, (N,), -1 where unknown.
+
+    Example:
+        >>> unsquare.class_weights([0, 0, 0, 1]).round(2).tolist()
+        [0.67, 0.67, 0.67, 2.0]
     """
     classes = np.asarray(labels, dtype=np.int64)
     known = classes >= 0

@@ -266,6 +266,13 @@ class ProfileResult(NetworkProfile, frozen=True, kw_only=True):
     Its fields are the content of `profile.json`: `sweep` has the batches that were tried, `attribution` the layers and
     kinds of memory that hold the peak (None where no batch could be taken apart), `watch` memory against time, and
     `run` what the run's plans count on (None without a run). Memory is in bytes, time in seconds.
+
+    Example:
+        >>> found = unsquare.profile("test_resnet", canvas=(512, 512))  # doctest: +SKIP
+        >>> found.sweep.rows[0].images
+        1
+        >>> found.sweep.canvas == (512, 512)
+        True
     """
 
     sweep: Sweep
@@ -305,7 +312,15 @@ class PlanComparison(Struct, frozen=True, kw_only=True):
 
 
 class ComparisonResult(PlanComparison, frozen=True, kw_only=True):
-    """What `compare` found of two runs' plans, and the page that shows it."""
+    """What `compare` found of two runs' plans, and the page that shows it.
+
+    Example:
+        >>> found = unsquare.compare("runs/photos", "runs/photos")
+        >>> [plan.name for plan in found.plans]
+        ['photos', 'photos']
+        >>> found.plans[0].ledger["num_images"]
+        8
+    """
 
     page: Path
 

@@ -43,7 +43,15 @@ STEP_IMAGES = 16
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """The most probable classes of one picture, or why there are none."""
+    """The most probable classes of one picture, or why there are none.
+
+    Example:
+        >>> [prediction] = unsquare.predict("runs/photos", "no_such_picture.jpg", on_error="keep")
+        >>> prediction.classes
+        ()
+        >>> prediction.problem
+        'is not there'
+    """
 
     path: str
     """The file's path as given; of a picture without one, "picture" and its position."""
@@ -70,6 +78,14 @@ class Predictor:
 
     Raises:
         RunError: there is no run, or no checkpoint of it that can be used.
+
+    Example:
+        >>> predictor = unsquare.Predictor("runs/photos", quiet=True)
+        >>> predictor.classes
+        ('silk', 'wool')
+        >>> [prediction] = predictor.predict("photos/val/silk/0.png")
+        >>> sorted(prediction.classes)
+        ['silk', 'wool']
     """
 
     @checks_arguments

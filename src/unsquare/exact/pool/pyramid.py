@@ -29,6 +29,13 @@ class SpatialPyramidPool(nn.Module):
     Args:
         levels: Bins along each side, per level.
         mode: "max", or "mean".
+
+    Example:
+        >>> import torch
+        >>> pool = unsquare.SpatialPyramidPool(levels=(1, 2))
+        >>> maps, regions = torch.ones(2, 8, 6, 6), torch.tensor([[6, 4], [3, 6]])
+        >>> pool(maps, regions).shape
+        torch.Size([2, 40])
     """
 
     @checks_arguments

@@ -41,7 +41,15 @@ _LARGER_SIDES = (224, 224, 248)
 
 @dataclass(frozen=True)
 class Verification:
-    """What was measured of one model."""
+    """What was measured of one model.
+
+    Example:
+        >>> from torch import nn
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        >>> found = unsquare.verify_exact(network, max_side=32)
+        >>> found.exact, found.evaluation.outputs <= found.tolerance
+        (True, True)
+    """
 
     model: str
     sizes: tuple[tuple[int, int], ...]
@@ -128,6 +136,12 @@ def verify_exact(
         ConfigError: there is no such model, or the settings do not suit.
         ExactError: the stock model itself fails, perhaps on images of such sizes alone, or gives other outputs
             each time.
+
+    Example:
+        >>> from torch import nn
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        >>> unsquare.verify_exact(network, max_side=32).status
+        'exact'
     """
     chosen = None if sizes is None else _checked_sizes(sizes)
     name, stock = _stock(model, seed)

@@ -36,7 +36,15 @@ LEAST_BUCKETS, MOST_AUTOMATIC = 64, 4096
 @final
 @dataclass(frozen=True, eq=False)
 class Buckets:
-    """The buckets of a dataset and the bucket of each image."""
+    """The buckets of a dataset and the bucket of each image.
+
+    Example:
+        >>> import numpy as np
+        >>> sizes = np.array([(400, 600), (600, 400)] * 8)
+        >>> buckets = unsquare.form_buckets(sizes, unsquare.PlanConfig(steps="b2b", buckets=2), unsquare.Limits())
+        >>> buckets.canvases
+        (Shape(height=400, width=600), Shape(height=600, width=400))
+    """
 
     canvases: tuple[Shape, ...]
     """The bound of each bucket, (K,), ordered by superbucket and aspect."""
@@ -81,6 +89,13 @@ def form_buckets(sizes: npt.NDArray[np.integer], config: PlanConfig, limits: Lim
 
     If `config.canvases` bounds the canvases, a bucket is all images whose cheapest canvas is the same one. With `turns`
     an image is upright in some epochs and on its side in others, so both shapes are sorted into buckets.
+
+    Example:
+        >>> import numpy as np
+        >>> sizes = np.array([(400, 600), (600, 400)] * 8)
+        >>> config, limits = unsquare.PlanConfig(steps="b2b"), unsquare.Limits()
+        >>> buckets = unsquare.form_buckets(sizes, config, limits)
+        >>> plans = [unsquare.plan_epoch(sizes, config, limits, epoch, buckets=buckets) for epoch in range(2)]
     """
     sizes = np.asarray(sizes)
     distinct = DistinctShapes.of(sizes, turns=turns)

@@ -42,6 +42,11 @@ def write_report(run: Path | str) -> Path:
 
     Raises:
         RunError: the folder is missing, is not a run, or cannot be written to.
+
+    Example:
+        >>> page = unsquare.write_report("runs/photos")
+        >>> print(page)
+        runs/photos/report.html
     """
     path, damage = report_of(Path(run))
     for words in damage:
