@@ -75,6 +75,13 @@ if TYPE_CHECKING:
     from unsquare.training.predictor import Prediction as Prediction
     from unsquare.training.predictor import Predictor as Predictor
     from unsquare.training.schedule import LearningRateConfig as LearningRateConfig
+else:  # type checkers do not see it, so that they know which names there are
+
+    def __getattr__(name: str) -> Any:
+        if name not in _HOMES:
+            raise AttributeError(f"module 'unsquare' has no attribute {name!r}")
+        return getattr(importlib.import_module(_HOMES[name]), name)
+
 
 guard_torchvision()
 
@@ -149,12 +156,6 @@ _HOMES = {
 }
 
 __all__ = ["__version__", *_HOMES]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'unsquare' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:
