@@ -132,6 +132,15 @@ def test_what_is_raised_is_public(name):
             assert error in PUBLIC or hasattr(builtins, error), error
 
 
+@pytest.mark.parametrize("name", [name for name, value in PUBLIC.items() if inspect.isfunction(value)])
+def test_functions_say_what_they_take_and_return(name):
+    """Each argument has a line of its own in the docstring, and there is a part on what is returned."""
+    docstring = inspect.getdoc(PUBLIC[name])
+    assert "\nReturns:\n" in docstring
+    for argument in inspect.signature(PUBLIC[name]).parameters:
+        assert re.search(rf"^    \**{argument}: ", docstring, re.MULTILINE), argument
+
+
 def test_every_error_of_the_tree_is_public():
     """What `errors` defines, a user can catch."""
     tree = {name for name, value in vars(unsquare.errors).items() if inspect.isclass(value)}

@@ -41,13 +41,13 @@ def train(
 ) -> Path:
     """Train a classifier on a source of pictures, evaluate it and write the report.
 
-    Called again with the same source and settings, it goes on with a run that is not finished.
+    Called again with the same source and settings, it continues a run that is not finished.
 
     Args:
         source: a folder of class folders, a manifest, MAMe's folder, or an index.
         out: the run folder: new, empty, or that of a run with the same source and settings; more epochs continue it.
         config: the settings; None takes the defaults.
-        changed_pictures: where the run goes on, take pictures that were changed since it started as they are now.
+        changed_pictures: where a run is continued, use pictures that have changed since it started as they are now.
         quiet: print no progress.
         **settings: single settings by the names of their flags, such as `backbone="resnet50"` or `epochs=50`.
 
@@ -82,13 +82,13 @@ def resume(
     changed_pictures: bool = False,
     quiet: bool = False,
 ) -> Path:
-    """Go on with a run from its last checkpoint, as if it had never stopped, or for more epochs than it had.
+    """Continue a run from its last checkpoint, as if it had never stopped, or for more epochs than it had.
 
     Args:
         run: the run folder.
-        config: the settings; None takes the run's own, from which no other may differ than the epochs.
+        config: the settings; None takes the run's own. Only the number of epochs may differ from those.
         epochs: passes over the training images in all; None takes the run's own number.
-        changed_pictures: take pictures that were changed since the run started as they are now.
+        changed_pictures: use pictures that have changed since the run started as they are now.
         quiet: print no progress.
 
     Returns:
@@ -108,7 +108,21 @@ def resume(
 
 
 def evaluate(run: Path | str, source: Path | str, split: str | None = None, *, quiet: bool = False) -> Evaluation:
-    """Accuracy of a run's best weights on a source's pictures; see `Predictor.evaluate`.
+    """Measure the accuracy of a run's best weights on a source's pictures.
+
+    Args:
+        run: the run folder.
+        source: as for training; its class names must be the run's.
+        split: train, val, test or all; None takes test, else val, else all.
+        quiet: print no progress.
+
+    Returns:
+        Loss and accuracies, and for each picture the most probable class and its probability, (N,).
+
+    Raises:
+        SourceError: there are no such pictures, they have other classes, or one of them cannot be read.
+        RunError: there is no run, or no checkpoint of it that can be used.
+        BudgetError: a picture does not fit the memory.
 
     Example:
         >>> evaluation = unsquare.evaluate("runs/photos", "photos", split="val", quiet=True)
@@ -128,10 +142,24 @@ def predict(
     on_error: OnError = "raise",
     quiet: bool = True,
 ) -> list[Prediction]:
-    """The most probable classes of pictures, in the order given; see `Predictor.predict`, which returns the same.
+    """Predict the most probable classes of pictures. For many calls use `Predictor`, which loads the network once.
+
+    Args:
+        run: the run folder.
+        pictures: one or several: paths of files, paths of folders (whose pictures are taken at every depth, in the
+            order of their names), pictures of PIL, and arrays of uint8, (height, width) for grey or
+            (height, width, 3) for RGB.
+        top: number of classes for each picture; there are no more than the run has.
+        on_error: what to do with a picture that cannot be read: raise, or keep it in its place as a prediction
+            without classes, whose `problem` says why.
+        quiet: print no progress.
+
+    Returns:
+        A prediction for each picture, in the order given.
 
     Raises:
-        SourceError: a picture cannot be answered, and `on_error` is raise.
+        SourceError: a picture cannot be read, and `on_error` is raise; or an array is no picture.
+        RunError: there is no run, or no checkpoint of it that can be used.
 
     Example:
         >>> for prediction in unsquare.predict("runs/photos", ["photos/val/silk/0.png", "photos/val/wool"], top=1):
@@ -153,15 +181,15 @@ def profile(
     say: Callable[[str], None] = lambda line: None,
     **device: Any,
 ) -> ProfileResult:
-    """Where a network's memory goes, and how many images fit.
+    """Measure where a network's memory goes, and how many images fit.
 
     Args:
         subject: a run folder, or a network of timm by name.
-        canvas: the images' height and width; None takes that of the run's median micro-batch, or 512 x 512.
-        out: where the page goes; None takes the run's report, or `profile.html` here.
-        num_classes: of a network without a run, up to a million, which large heads still hold.
-        norm: the norms of a network without a run.
-        say: told what is found, line by line.
+        canvas: the images' height and width in pixels; None takes that of the run's median micro-batch, or 512 x 512.
+        out: where the page is written; None takes the run's report, or `profile.html` in the working directory.
+        num_classes: of a network without a run, up to a million.
+        norm: the norm layers of a network without a run.
+        say: called with each line of progress.
         **device: settings of the device, such as `memory="4GiB"`, in place of the run's own.
 
     Returns:
@@ -169,7 +197,9 @@ def profile(
         content of `profile.json`.
 
     Raises:
-        UnsquareError: something that the user can fix; the message says how.
+        BudgetError: not even one image fits.
+        RunError: the run, or a file of it, cannot be used.
+        ConfigError: there is no such network, or a setting may not have its value.
 
     Example:
         >>> memory = dict(accelerator="cpu", precision="32-true", memory="800MiB")
@@ -203,12 +233,12 @@ def profile(
 
 @checks_arguments
 def compare(before: Path | str, after: Path | str, out: Path | str | None = None) -> ComparisonResult:
-    """What the plans of two runs ask of the memory, side by side.
+    """Compare the memory that the plans of two runs ask for.
 
     Args:
         before: a run folder.
         after: another one.
-        out: where the page goes; None takes `comparison.html` here.
+        out: where the page is written; None takes `comparison.html` in the working directory.
 
     Returns:
         Both plans with their predicted and measured peaks in bytes, and the page that shows them.

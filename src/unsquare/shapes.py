@@ -51,7 +51,7 @@ class Shape(NamedTuple):
 class Geometry:
     """The size of a picture in training, from the size of its file. The default keeps every pixel.
 
-    Applied in the order of the fields; the aspect ratio is kept throughout (to rounding).
+    Applied in the order of the fields; every one of them preserves the aspect ratio (to rounding).
 
     Example:
         >>> geometry = unsquare.Geometry(max_pixels=1_000_000)

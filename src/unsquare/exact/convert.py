@@ -43,10 +43,13 @@ def make_exact(model: nn.Module) -> nn.Module:
     training. A model on the meta device has no data to try.
 
     Args:
-        model: A stock model; not changed.
+        model: a stock model; not changed.
 
     Returns:
-        The exact copy. Raises ExactError with the module's path where something cannot be made exact.
+        The exact copy.
+
+    Raises:
+        ExactError: something cannot be made exact; the message names the module.
 
     Example:
         >>> import torch
@@ -88,6 +91,15 @@ def _copied(model: nn.Module) -> nn.Module:
 
 def undo_exact(model: nn.Module) -> nn.Module:
     """A stock copy of an exact model, with its weights: what `make_exact` was given, after training, say.
+
+    Args:
+        model: an exact model; not changed.
+
+    Returns:
+        The stock copy, of the class that `make_exact` was given.
+
+    Raises:
+        ExactError: `model` is no network, or cannot be copied.
 
     Example:
         >>> from torch import nn

@@ -31,6 +31,12 @@ def find_remarks(index: ShapeIndex) -> tuple[Remark, ...]:
     Files of equal length and shape are compared by content, each with a few reads (`find_copies`); rows without
     files, and files that have gone, are left out of that.
 
+    Args:
+        index: what `scan_source` returned.
+
+    Returns:
+        A remark for each thing that was found; none is a reason to refuse the source.
+
     Example:
         >>> from pathlib import Path
         >>> Path("photos/train/linen").mkdir()

@@ -76,6 +76,9 @@ def scan_source(
         workers: threads that read headers; None for a number that suits this machine.
         progress: called after each file with the numbers of files done and in all.
 
+    Returns:
+        A row for each image that can be used, in the order of the names, and a problem for each that cannot.
+
     Raises:
         SourceError: the source is none of these, or lists no images. Single bad files become problems
             instead.

@@ -96,6 +96,9 @@ def plan_epoch(
         buckets: what `form_buckets` returned for the same arguments, to form them once for all epochs.
         weights: relative frequency of each image, (N,); None takes each once.
 
+    Returns:
+        The steps with their micro-batches by rank, and the buckets where there are any.
+
     Raises:
         PlanError: there are no images, one alone exceeds the budget (`ImageOverBudgetError`), weights are missing
             although `config.sampling` needs them (`class_weights` computes them), or the buckets are those of other

@@ -52,6 +52,9 @@ def plan_stream(
         epoch: number of the epoch; each epoch has its own draws.
         buffer_images: how many images are held; more pad less and mix better.
 
+    Returns:
+        The steps, each as soon as it is planned.
+
     Raises:
         PlanError: an image alone exceeds the budget (`ImageOverBudgetError`), the buffer is smaller than a step, or
             the settings need the whole dataset: bounded canvases, balanced sampling.

@@ -85,10 +85,19 @@ class Buckets:
 
 
 def form_buckets(sizes: npt.NDArray[np.integer], config: PlanConfig, limits: Limits, *, turns: bool = False) -> Buckets:
-    """The buckets of these training shapes, (N, 2): at most `config.buckets`, or a number chosen from the shapes.
+    """Sort images into buckets of similar shape.
 
-    If `config.canvases` bounds the canvases, a bucket is all images whose cheapest canvas is the same one. With `turns`
-    an image is upright in some epochs and on its side in others, so both shapes are sorted into buckets.
+    If `config.canvases` bounds the canvases, a bucket is all images whose cheapest canvas is the same one.
+
+    Args:
+        sizes: training shapes, (N, 2) integers: height and width in pixels.
+        config: at most how many buckets or canvases, and how boundaries are found.
+        limits: what a micro-batch may hold, and what a launch costs.
+        turns: whether images are turned by random quarter turns: then an image is upright in some epochs and on its
+            side in others, so both shapes are sorted into buckets.
+
+    Returns:
+        At most `config.buckets` buckets, or a number chosen from the shapes, for `plan_epoch`.
 
     Example:
         >>> import numpy as np
