@@ -1,34 +1,82 @@
 """The front door: what may be imported, and how light it is."""
 
 import ast
+import builtins
+import dataclasses
 import inspect
+import re
 import subprocess
 import sys
+import typing
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
 
 import unsquare
+import unsquare.errors
+
+PUBLIC = {name: getattr(unsquare, name) for name in unsquare.__all__ if name != "__version__"}
 
 
 def test_the_public_names_are_these():
     """The door's names are pinned: adding or removing one is a decision."""
     assert sorted(unsquare.__all__) == [
+        "AugmentConfig",
         "BatchLoader",
+        "Bucket",
+        "Buckets",
+        "BudgetError",
         "Choices",
+        "ComparisonResult",
+        "ConfigError",
+        "DeviceConfig",
+        "EpochPlan",
+        "Evaluation",
+        "ExactError",
+        "ExactnessErrors",
+        "Fallback",
         "Geometry",
+        "ImageError",
+        "ImageOverBudgetError",
+        "LearningRateConfig",
         "Limits",
+        "MicroBatch",
+        "ModelConfig",
+        "OptimizerConfig",
         "PadCollate",
+        "PaddedBatch",
         "PlanConfig",
+        "PlanError",
+        "Prediction",
         "Predictor",
+        "Problem",
+        "ProfileResult",
+        "RankStep",
         "RegionPool",
+        "Remark",
+        "RunError",
+        "SavingConfig",
         "Shape",
         "ShapeIndex",
+        "SourceError",
         "SpatialPyramidPool",
+        "StaleImageError",
+        "Step",
         "StepLoader",
         "StepSampler",
+        "Stopped",
         "TrainConfig",
+        "UndecodableError",
         "UnsquareError",
+        "UsageError",
+        "Verification",
         "__version__",
+        "class_weights",
+        "compare",
         "evaluate",
         "find_remarks",
+        "form_buckets",
         "make_exact",
         "output_regions",
         "plan_epoch",
@@ -43,6 +91,60 @@ def test_the_public_names_are_these():
         "write_report",
     ]
     assert all(getattr(unsquare, name) is not None for name in unsquare.__all__)
+
+
+def methods_of(value: Any) -> Iterator[Callable[..., Any]]:
+    """A public function, or the public methods and properties of a class of the package."""
+    if not inspect.isclass(value):
+        yield value
+        return
+    for name, member in inspect.getmembers(value):
+        function = member.fget if isinstance(member, property) else member
+        own = inspect.isroutine(function) and (getattr(function, "__module__", None) or "").startswith("unsquare")
+        if own and (name[0] != "_" or name in ("__init__", "__iter__", "__call__", "__getitem__")):
+            yield function
+
+
+def classes_in(hint: Any) -> set[type]:
+    """The package's own classes in an annotation, at any depth."""
+    inner = typing.get_args(hint)
+    found = {hint} if isinstance(hint, type) and not inner and hint.__module__.startswith("unsquare") else set()
+    return found.union(*map(classes_in, inner))
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_what_is_returned_is_public(name):
+    """So are the fields of public dataclasses; rows within a profile's file are reached by their fields alone."""
+    value = PUBLIC[name]
+    hints = [typing.get_type_hints(function).get("return") for function in methods_of(value)]
+    if dataclasses.is_dataclass(value) or (inspect.isclass(value) and issubclass(value, tuple)):
+        hints += typing.get_type_hints(value).values()
+    assert set().union(*map(classes_in, hints)) <= set(filter(inspect.isclass, PUBLIC.values()))
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_what_is_raised_is_public(name):
+    """Every exception that the Raises part of a public docstring names can be caught by a public name."""
+    value = PUBLIC[name]
+    for docstring in (inspect.getdoc(each) or "" for each in (value, *methods_of(value))):
+        _, _, raises = docstring.partition("Raises:")
+        for error in re.findall(r"\b[A-Z]\w*Error\b|\bStopped\b", raises):
+            assert error in PUBLIC or hasattr(builtins, error), error
+
+
+@pytest.mark.parametrize("name", [name for name, value in PUBLIC.items() if inspect.isfunction(value)])
+def test_functions_say_what_they_take_and_return(name):
+    """Each argument has a line of its own in the docstring, and there is a part on what is returned."""
+    docstring = inspect.getdoc(PUBLIC[name])
+    assert "\nReturns:\n" in docstring
+    for argument in inspect.signature(PUBLIC[name]).parameters:
+        assert re.search(rf"^    \**{argument}: ", docstring, re.MULTILINE), argument
+
+
+def test_every_error_of_the_tree_is_public():
+    """What `errors` defines, a user can catch."""
+    tree = {name for name, value in vars(unsquare.errors).items() if inspect.isclass(value)}
+    assert tree <= set(PUBLIC)
 
 
 def test_type_checkers_see_the_public_names():

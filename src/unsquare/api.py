@@ -8,6 +8,8 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
+
 from unsquare.errors import ConfigError
 from unsquare.files import without_empty_folders
 from unsquare.network.classifier import check_backbone_name, check_model
@@ -16,6 +18,7 @@ from unsquare.network.ranks import is_first
 from unsquare.profiling import sweep as profiles
 from unsquare.report import write_comparison_page, write_profile_page, write_report
 from unsquare.runs.folder import RunFolder
+from unsquare.runs.schemas import ComparisonResult, ProfileResult
 from unsquare.settings import Range, changed, checks_arguments, meant
 from unsquare.shapes import Shape, checked_shape
 from unsquare.training import start
@@ -38,13 +41,13 @@ def train(
 ) -> Path:
     """Train a classifier on a source of pictures, evaluate it and write the report.
 
-    Called again with the same source and settings, it resumes a run that is not finished.
+    Called again with the same source and settings, it continues a run that is not finished.
 
     Args:
         source: a folder of class folders, a manifest, MAMe's folder, or an index.
         out: the run folder: new, empty, or that of a run with the same source and settings; more epochs continue it.
-        config: the settings; None uses the defaults.
-        changed_pictures: on a resume, use pictures that have changed since the run started as they are now.
+        config: the settings; None takes the defaults.
+        changed_pictures: where a run is continued, use pictures that have changed since it started as they are now.
         quiet: print no progress.
         **settings: single settings by the names of their flags, such as `backbone="resnet50"` or `epochs=50`.
 
@@ -54,6 +57,12 @@ def train(
     Raises:
         UnsquareError: a problem that the user can fix; the message says how.
         Stopped: Ctrl-C or SIGTERM stopped the run, which is saved.
+
+    Example:
+        >>> settings = dict(backbone="test_resnet", epochs=1, accelerator="cpu", budget_pixels=20_000)
+        >>> run = unsquare.train("photos", "runs/new", quiet=True, **settings)
+        >>> (run / "report.html").is_file()
+        True
     """
     config = with_settings(config or TrainConfig(), settings)
     check_optimizer(config.optimizer)
@@ -73,12 +82,12 @@ def resume(
     changed_pictures: bool = False,
     quiet: bool = False,
 ) -> Path:
-    """Resume a run from its last checkpoint, as if it had never stopped, or train it for more epochs.
+    """Continue a run from its last checkpoint, as if it had never stopped, or for more epochs than it had.
 
     Args:
         run: the run folder.
-        config: the settings; None uses the run's own, from which only the epochs may differ.
-        epochs: passes over the training images in all; None uses the run's own number.
+        config: the settings; None takes the run's own. Only the number of epochs may differ from those.
+        epochs: passes over the training images in all; None takes the run's own number.
         changed_pictures: use pictures that have changed since the run started as they are now.
         quiet: print no progress.
 
@@ -88,13 +97,40 @@ def resume(
     Raises:
         UnsquareError: a problem that the user can fix; the message says how.
         Stopped: Ctrl-C or SIGTERM stopped the run, which is saved.
+
+    Example:
+        >>> run = unsquare.resume("runs/photos", epochs=2, quiet=True)
+        >>> (run / "report.html").is_file()
+        True
     """
     folder = start.resume(run, config, epochs=epochs, changed_pictures=changed_pictures, quiet=quiet)
     return _reported(folder)
 
 
 def evaluate(run: Path | str, source: Path | str, split: str | None = None, *, quiet: bool = False) -> Evaluation:
-    """Accuracy of a run's best weights on a source's pictures; see `Predictor.evaluate`."""
+    """Measure the accuracy of a run's best weights on a source's pictures.
+
+    Args:
+        run: the run folder.
+        source: as for training; its class names must be the run's.
+        split: train, val, test or all; None takes test, else val, else all.
+        quiet: print no progress.
+
+    Returns:
+        Loss and accuracies, and for each picture the most probable class and its probability, (N,).
+
+    Raises:
+        SourceError: there are no such pictures, they have other classes, or one of them cannot be read.
+        RunError: there is no run, or no checkpoint of it that can be used.
+        BudgetError: a picture does not fit the memory.
+
+    Example:
+        >>> evaluation = unsquare.evaluate("runs/photos", "photos", split="val", quiet=True)
+        >>> evaluation.num_images
+        2
+        >>> 0 <= evaluation.mean_per_class_accuracy <= 1
+        True
+    """
     return Predictor(run, quiet=quiet).evaluate(source, split)
 
 
@@ -106,10 +142,30 @@ def predict(
     on_error: OnError = "raise",
     quiet: bool = True,
 ) -> list[Prediction]:
-    """The most probable classes of pictures, in the order given; see `Predictor.predict`, which returns the same.
+    """Predict the most probable classes of pictures. For many calls use `Predictor`, which loads the network once.
+
+    Args:
+        run: the run folder.
+        pictures: one or several: paths of files, paths of folders (whose pictures are taken at every depth, in the
+            order of their names), pictures of PIL, and arrays of uint8, (height, width) for grey or
+            (height, width, 3) for RGB.
+        top: number of classes for each picture; there are no more than the run has.
+        on_error: what to do with a picture that cannot be read: raise, or keep it in its place as a prediction
+            without classes, whose `problem` says why.
+        quiet: print no progress.
+
+    Returns:
+        A prediction for each picture, in the order given.
 
     Raises:
-        SourceError: a picture cannot be read or classified, and `on_error` is raise.
+        SourceError: a picture cannot be read, and `on_error` is raise; or an array is no picture.
+        RunError: there is no run, or no checkpoint of it that can be used.
+
+    Example:
+        >>> for prediction in unsquare.predict("runs/photos", ["photos/val/silk/0.png", "photos/val/wool"], top=1):
+        ...     print(prediction.path, len(prediction.classes))
+        photos/val/silk/0.png 1
+        photos/val/wool/0.png 1
     """
     return Predictor(run, quiet=quiet).predict(pictures, top, on_error=on_error)
 
@@ -124,23 +180,34 @@ def profile(
     norm: Norm = "own",
     say: Callable[[str], None] = lambda line: None,
     **device: Any,
-) -> tuple[dict[str, Any], Path]:
+) -> ProfileResult:
     """Measure where a network's memory goes, and how many images fit.
 
     Args:
-        subject: a run folder, or the name of a timm network.
-        canvas: the images' height and width; None uses that of the run's median micro-batch, or 512 x 512.
-        out: the page's path; None uses the run's report, or `profile.html` here.
-        num_classes: classes of a network without a run, at most a million.
-        norm: the norms of a network without a run.
+        subject: a run folder, or a network of timm by name.
+        canvas: the images' height and width in pixels; None takes that of the run's median micro-batch, or 512 x 512.
+        out: where the page is written; None takes the run's report, or `profile.html` in the working directory.
+        num_classes: of a network without a run, up to a million.
+        norm: the norm layers of a network without a run.
         say: called with each line of progress.
-        **device: settings of the device, such as `memory="4GiB"`, instead of the run's own.
+        **device: settings of the device, such as `memory="4GiB"`, in place of the run's own.
 
     Returns:
-        The content of `profile.json`, and the page.
+        The batches that fit, what holds the peak, memory against time, and the page that shows it; `to_dict` gives the
+        content of `profile.json`.
 
     Raises:
-        UnsquareError: a problem that the user can fix; the message says how.
+        BudgetError: not even one image fits.
+        RunError: the run, or a file of it, cannot be used.
+        ConfigError: there is no such network, or a setting may not have its value.
+
+    Example:
+        >>> memory = dict(accelerator="cpu", precision="32-true", memory="800MiB")
+        >>> found = unsquare.profile("test_resnet", canvas=(512, 512), **memory)
+        >>> found.sweep.largest_images >= 1
+        True
+        >>> print(found.page)
+        profile.html
     """
     shape = None if canvas is None else checked_shape(canvas, "canvas")
     folder = Path(subject)
@@ -156,20 +223,40 @@ def profile(
     config = replace(config, device=changed(config.device, device))
     name = folder.resolve().name if is_run else str(subject)
     found = profiles.profile_network(config, num_classes, shape or usual, name, say)
-    found["run"] = held
+    found = msgspec.structs.replace(found, run=held)
     if is_run:
-        held_by = RunFolder(folder)
-        held_by.write_json(held_by.profile, found)
-        if out is None:
-            return found, write_report(folder)
-    return found, write_profile_page(found, Path(out or "profile.html"))
+        run = RunFolder(folder)
+        run.write_json(run.profile, found.to_dict())
+    page = write_report(folder) if is_run and out is None else write_profile_page(found, Path(out or "profile.html"))
+    return ProfileResult(**msgspec.structs.asdict(found), page=page)
 
 
 @checks_arguments
-def compare(before: Path | str, after: Path | str, out: Path | str | None = None) -> tuple[dict[str, Any], Path]:
-    """How much memory the plans of two runs need, side by side, and the page that shows it (`comparison.html`)."""
+def compare(before: Path | str, after: Path | str, out: Path | str | None = None) -> ComparisonResult:
+    """Compare the memory that the plans of two runs ask for.
+
+    Args:
+        before: a run folder.
+        after: another one.
+        out: where the page is written; None takes `comparison.html` in the working directory.
+
+    Returns:
+        Both plans with their predicted and measured peaks in bytes, and the page that shows them.
+
+    Raises:
+        RunError: a folder is no run, nothing was planned in it yet, or a file of it or the page cannot be used.
+
+    Example:
+        >>> found = unsquare.compare("runs/photos", "runs/photos")
+        >>> before, after = found.plans
+        >>> len(before.micro_batches) == len(after.micro_batches)
+        True
+        >>> print(found.page)
+        comparison.html
+    """
     found = profiles.compare_plans(Path(before), Path(after))
-    return found, write_comparison_page(found, Path(out or "comparison.html"))
+    page = write_comparison_page(found, Path(out or "comparison.html"))
+    return ComparisonResult(plans=found.plans, page=page)
 
 
 def with_settings(config: TrainConfig, settings: dict[str, Any]) -> TrainConfig:

@@ -25,7 +25,15 @@ _Side = Annotated[int, Range(1, MOST_SIDE)]
 
 
 class Shape(NamedTuple):
-    """The height and width of an image or canvas in pixels."""
+    """The height and width of an image or canvas in pixels.
+
+    Example:
+        >>> shape = unsquare.Shape(height=480, width=640)
+        >>> shape.pixels
+        307200
+        >>> print(shape)
+        480 x 640
+    """
 
     height: int
     width: int
@@ -43,7 +51,12 @@ class Shape(NamedTuple):
 class Geometry:
     """The size of a picture in training, from the size of its file. The default keeps every pixel.
 
-    Applied in the order of the fields; the aspect ratio is kept throughout (to rounding).
+    Applied in the order of the fields; every one of them preserves the aspect ratio (to rounding).
+
+    Example:
+        >>> geometry = unsquare.Geometry(max_pixels=1_000_000)
+        >>> geometry.resize([(3000, 4000), (480, 640)]).tolist()
+        [[866, 1154], [480, 640]]
     """
 
     scale: Annotated[float, Range(above=0, most=64)] = 1.0

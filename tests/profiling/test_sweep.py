@@ -37,33 +37,33 @@ def profiled():
 
 def test_the_batch_grows_until_it_fails_and_the_prediction_is_near(profiled):
     """Doubling ends at the limit, the largest batch that fits is found, and it is about the one predicted."""
-    sweep = profiled[0]["sweep"]
-    images = [row["images"] for row in sweep["rows"]]
+    sweep = profiled[0].sweep
+    images = [row.images for row in sweep.rows]
     assert images == sorted(images)
     assert images[0] == 1
-    assert sweep["largest_images"] == images[-1] < sweep["failed_images"]
-    assert sweep["failed_images"] - images[-1] <= max(1, images[-1] // 16) + 1
-    assert sweep["failure"]
-    assert max(row["peak_bytes"] for row in sweep["rows"]) <= sweep["limit_bytes"] == 880 << 20
-    assert sweep["largest_images"] == pytest.approx(sweep["predicted_images"], rel=0.35, abs=1)
-    assert any("do not fit" in line for line in profiled[1]) or sweep["failed_images"] == 2 * images[-1]
+    assert sweep.largest_images == images[-1] < sweep.failed_images
+    assert sweep.failed_images - images[-1] <= max(1, images[-1] // 16) + 1
+    assert sweep.failure
+    assert max(row.peak_bytes for row in sweep.rows) <= sweep.limit_bytes == 880 << 20
+    assert sweep.largest_images == pytest.approx(sweep.predicted_images, rel=0.35, abs=1)
+    assert any("do not fit" in line for line in profiled[1]) or sweep.failed_images == 2 * images[-1]
 
 
 def test_memory_is_watched_with_phases(profiled):
     """The trace has the phases of a step, and the canvas while it runs."""
-    watch = profiled[0]["watch"]
-    assert {"forward", "backward"} <= set(watch["phase"])
-    assert CANVAS in set(zip(watch["height"], watch["width"]))
-    assert max(watch["resident_bytes"]) > 1.1 * min(watch["resident_bytes"])
+    watch = profiled[0].watch
+    assert {"forward", "backward"} <= set(watch.phase)
+    assert CANVAS in set(zip(watch.height, watch.width))
+    assert max(watch.resident_bytes) > 1.1 * min(watch.resident_bytes)
 
 
 def test_kinds_add_up_to_the_peak(profiled):
     """Nothing of the peak is counted twice or left out, and the kinds are the documented ones."""
-    found = profiled[0]["attribution"]
-    assert tuple(name for name, _ in found["kinds"]) == KINDS
-    total = sum(number for _, number in found["kinds"])
-    assert total == pytest.approx(found["peak_bytes"], rel=0.05)
-    assert found["phase"] in ("forward", "backward")
+    found = profiled[0].attribution
+    assert tuple(name for name, _ in found.kinds) == KINDS
+    total = sum(number for _, number in found.kinds)
+    assert total == pytest.approx(found.peak_bytes, rel=0.05)
+    assert found.phase in ("forward", "backward")
 
 
 def test_activations_are_those_that_autograd_saves():

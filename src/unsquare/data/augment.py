@@ -28,7 +28,12 @@ _ONE = 1 << 12
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """How training may change a picture."""
+    """How training may change a picture.
+
+    Example:
+        >>> unsquare.AugmentConfig(turns=True, color_jitter=0.2).flip_horizontal
+        True
+    """
 
     flip_horizontal: bool = True
     """Mirror left and right with probability 0.5. Turn it off where the side carries meaning, as in text."""

@@ -23,7 +23,13 @@ class PadCollate:
 
     Args:
         multiple: both sides of a canvas are rounded up to a multiple of this.
-        canvases: the canvases allowed, (height, width) each; the smallest that holds the micro-batch is used.
+        canvases: the canvases allowed, (height, width) each; the smallest that holds the micro-batch is taken.
+
+    Example:
+        >>> import torch
+        >>> pixels, sizes, labels = unsquare.PadCollate()([(torch.ones(3, 40, 64), 0), (torch.ones(3, 64, 40), 1)])
+        >>> pixels.shape, sizes.tolist(), labels.tolist()
+        (torch.Size([2, 3, 64, 64]), [[40, 64], [64, 40]], [0, 1])
     """
 
     @checks_arguments

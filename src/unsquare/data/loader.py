@@ -37,7 +37,15 @@ from unsquare.shapes import Geometry, Shape
 
 @dataclass(frozen=True)
 class PaddedBatch:
-    """A decoded micro-batch: each image at the top left of the canvas, zeros elsewhere."""
+    """A decoded micro-batch: each image at the top left of the canvas, zeros elsewhere.
+
+    Example:
+        >>> index = unsquare.scan_source("photos").take([0, 1])
+        >>> plan = unsquare.plan_epoch(index.sizes, unsquare.PlanConfig(step_images=2), unsquare.Limits(), epoch=0)
+        >>> [batch] = unsquare.BatchLoader(index, unsquare.Geometry()).load(plan, plan.micro_batches)
+        >>> batch.pixels.shape, batch.sizes.tolist()
+        (torch.Size([2, 3, 44, 64]), [[44, 60], [40, 64]])
+    """
 
     pixels: torch.Tensor
     """(N, 3, H, W) uint8, channels_last."""
@@ -78,7 +86,19 @@ def _shape(size: npt.NDArray[np.int64]) -> Shape:
 
 
 class UndecodableError(SourceError):
-    """A picture with a valid header cannot be decoded."""
+    """A picture with a valid header cannot be decoded.
+
+    Example:
+        >>> from pathlib import Path
+        >>> index = unsquare.scan_source("photos")
+        >>> Path("photos/train/silk/0.png").unlink()
+        >>> plan = unsquare.plan_epoch(index.sizes, unsquare.PlanConfig(), unsquare.Limits(), epoch=0)
+        >>> try:
+        ...     batches = list(unsquare.BatchLoader(index, unsquare.Geometry()).load(plan, plan.micro_batches))
+        ... except unsquare.UndecodableError as error:
+        ...     print(error.key, error.reason)
+        train/silk/0.png does not exist
+    """
 
     def __init__(self, key: str, error: ImageError, row: int) -> None:
         self.key = key
@@ -100,9 +120,17 @@ class BatchLoader:
     Args:
         index: the images.
         geometry: from file shape to training shape.
-        augment: how training changes the pictures; None does not change them.
-        workers: number of decoder threads; None uses one per core.
-        opened: Pillow images by position in the index, used instead of its files.
+        augment: how training changes the pictures; None shows them as they are.
+        workers: threads that decode; None takes one per core.
+        opened: pictures of Pillow, by position in the index, that are shown in place of its files.
+
+    Example:
+        >>> index, geometry = unsquare.scan_source("photos"), unsquare.Geometry()
+        >>> plan = unsquare.plan_epoch(geometry.resize(index.sizes), unsquare.PlanConfig(), unsquare.Limits(), epoch=0)
+        >>> loader = unsquare.BatchLoader(index, geometry)
+        >>> sum(len(batch.labels) for batch in loader.load(plan, plan.micro_batches))
+        10
+        >>> loader.close()
     """
 
     @checks_arguments

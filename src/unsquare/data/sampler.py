@@ -51,7 +51,12 @@ class StepSampler(Sampler[list[int]]):
         world_size: the number of processes; given together with `rank`, or looked up together with it.
 
     Raises:
-        ConfigError: rank and world size do not fit together.
+        ConfigError: rank and world size do not go together.
+
+    Example:
+        >>> sampler = unsquare.StepSampler([(40, 64), (44, 60), (64, 40)], unsquare.PlanConfig(step_images=3))
+        >>> sorted(position for batch in sampler for position in batch)
+        [0, 1, 2]
     """
 
     @checks_arguments

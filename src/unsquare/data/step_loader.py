@@ -21,7 +21,16 @@ from unsquare.plan.epoch import MicroBatch, Step
 class RankStep:
     """This rank's part of one step: iterate it once for its loaded micro-batches, each with whether it is the last.
 
-    The step counts as trained when the loop over its micro-batches has ended.
+    The step counts as trained once its last micro-batch is: when the loop over it has ended.
+
+    Example:
+        >>> import torch
+        >>> sampler = unsquare.StepSampler([(40, 64), (64, 40)], unsquare.PlanConfig(step_images=2))
+        >>> dataset = [(torch.ones(3, 40, 64), 0), (torch.ones(3, 64, 40), 1)]
+        >>> loader = torch.utils.data.DataLoader(dataset, batch_sampler=sampler, collate_fn=unsquare.PadCollate())
+        >>> step = next(iter(unsquare.StepLoader(loader)))
+        >>> step.num_images, step.weight
+        (2, 0.5)
     """
 
     def __init__(self, step: Step, number: int, batches: Iterator[Any], sampler: StepSampler) -> None:
@@ -73,6 +82,17 @@ class StepLoader:
     Raises:
         ConfigError: the loader has another batch sampler or number of pictures, does not keep the order, or counts by
             itself.
+
+    Example:
+        >>> import torch
+        >>> dataset = [(torch.ones(3, 40, 64), 0), (torch.ones(3, 64, 40), 1)]
+        >>> sampler = unsquare.StepSampler([(40, 64), (64, 40)], unsquare.PlanConfig(step_images=1))
+        >>> loader = torch.utils.data.DataLoader(dataset, batch_sampler=sampler, collate_fn=unsquare.PadCollate())
+        >>> for step in unsquare.StepLoader(loader):
+        ...     for (pixels, sizes, labels), is_last in step:
+        ...         print(step.number, tuple(pixels.shape), is_last)
+        0 (1, 3, 64, 40) True
+        1 (1, 3, 40, 64) True
     """
 
     def __init__(self, loader: DataLoader[Any]) -> None:

@@ -43,10 +43,23 @@ def make_exact(model: nn.Module) -> nn.Module:
     training. A model on the meta device has no data to try.
 
     Args:
-        model: A stock model; not changed.
+        model: a stock model; not changed.
 
     Returns:
-        The exact copy. Raises ExactError with the module's path where something cannot be made exact.
+        The exact copy.
+
+    Raises:
+        ExactError: something cannot be made exact; the message names the module.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        >>> exact = unsquare.make_exact(network)
+        >>> image = torch.randn(1, 3, 8, 12)
+        >>> padded = nn.functional.pad(image, (0, 4, 0, 2), value=7.0)
+        >>> torch.allclose(exact(padded, torch.tensor([[8, 12]])), network(image), atol=1e-6)
+        True
     """
     require_network(model, "make_exact")
     with aside(model), uncollected():
@@ -77,7 +90,23 @@ def _copied(model: nn.Module) -> nn.Module:
 
 
 def undo_exact(model: nn.Module) -> nn.Module:
-    """A stock copy of an exact model, with its weights: what `make_exact` was given, after training, say."""
+    """A stock copy of an exact model, with its weights: what `make_exact` was given, after training, say.
+
+    Args:
+        model: an exact model; not changed.
+
+    Returns:
+        The stock copy, of the class that `make_exact` was given.
+
+    Raises:
+        ExactError: `model` is no network, or cannot be copied.
+
+    Example:
+        >>> from torch import nn
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        >>> type(unsquare.undo_exact(unsquare.make_exact(network))) is nn.Sequential
+        True
+    """
     require_network(model, "undo_exact")
     stock = _copied(model)
     _restore(stock)

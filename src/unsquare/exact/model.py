@@ -23,17 +23,27 @@ from unsquare.settings import received
 from unsquare.torch_private import tree_flatten, tree_unflatten
 
 
-def output_regions(model: nn.Module, sizes: Tensor, method: str = "forward") -> Any:
-    """The regions (N, 2) of the feature map that an exact model returns for images of these sizes (N, 2).
+def output_regions(model: nn.Module, sizes: Tensor, method: str = "forward") -> Tensor | list[Tensor | None]:
+    """The region of the feature map that an exact model returns for each image: its height and width in the map.
 
     Args:
-        model: An exact model.
-        sizes: Heights and widths.
-        method: Which of its methods: "forward", or "forward_features".
+        model: an exact model.
+        sizes: (N, 2) integers, each image's height and width in pixels.
+        method: which of its methods: "forward", or "forward_features".
 
     Returns:
-        One tensor; where the model returns several, as timm's `features_only` does, a list of them, in order, with
-        None for a vector.
+        One tensor, (N, 2); where the model returns several maps, as timm's `features_only` does, a list of them, in
+        order, with None for a vector.
+
+    Raises:
+        ExactError: the model is not exact or returns vectors alone, it has no such method, or `sizes` are no sizes.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> exact = unsquare.make_exact(nn.Sequential(nn.Conv2d(3, 4, 3, stride=2), nn.ReLU()))
+        >>> unsquare.output_regions(exact, torch.tensor([[48, 64], [64, 32]])).tolist()
+        [[23, 31], [31, 15]]
     """
     returned = known_method(model, method).outputs[model.training]
     if not any(returned):
@@ -45,7 +55,8 @@ def output_regions(model: nn.Module, sizes: Tensor, method: str = "forward") -> 
     if not torch.compiler.is_compiling() and sizes.device.type == "cpu" and (sizes < 1).any():
         raise ExactError(f"sizes must be at least 1, but one is {int(sizes.min())}.")
     regions = [None if found is None else found.extent.of(sizes) for found in returned]
-    return regions[0] if len(regions) == 1 else regions
+    (first, *others) = regions
+    return regions if others or first is None else first
 
 
 def side_multiple(model: nn.Module) -> int:

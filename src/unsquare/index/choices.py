@@ -15,7 +15,13 @@ from unsquare.settings import Range, check_settings
 
 @dataclass(frozen=True, kw_only=True)
 class Choices:
-    """How to read files that can be read in more than one way."""
+    """How to read files that can be read in more than one way.
+
+    Example:
+        >>> index = unsquare.scan_source("photos", choices=unsquare.Choices(pages="first"))
+        >>> index.choices.pages
+        'first'
+    """
 
     pages: Literal["refuse", "first"] = "refuse"
     """A TIFF of several pages is a problem (refuse), or its first page is the picture (first)."""

@@ -28,8 +28,21 @@ _NUMBER = re.compile(r"\+?(-?)0*(\d+)(?:\.(\d*))?")
 def find_remarks(index: ShapeIndex) -> tuple[Remark, ...]:
     """All remarks on an index's source: its notes, and those on its classes, splits and files.
 
-    Files of equal length and shape are compared by content, each with a few reads (`find_copies`); rows without files,
-    and files that are gone, are not compared.
+    Files of equal length and shape are compared by content, each with a few reads (`find_copies`); rows without
+    files, and files that have gone, are left out of that.
+
+    Args:
+        index: what `scan_source` returned.
+
+    Returns:
+        A remark for each thing that was found; none is a reason to refuse the source.
+
+    Example:
+        >>> from pathlib import Path
+        >>> Path("photos/train/linen").mkdir()
+        >>> for remark in unsquare.find_remarks(unsquare.scan_source("photos")):
+        ...     print(remark.text)
+        1 folder without images: 'train/linen'.
     """
     return (*index.notes, *row_remarks(index, find_copies(index)))
 

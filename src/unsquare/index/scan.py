@@ -76,8 +76,19 @@ def scan_source(
         workers: number of threads that read headers; None chooses it for this machine.
         progress: called after each file with the numbers of files done and in all.
 
+    Returns:
+        A row for each image that can be used, in the order of the names, and a problem for each that cannot.
+
     Raises:
-        SourceError: the source is none of these, or lists no images. Single bad files become problems instead.
+        SourceError: the source is none of these, or lists no images. Single bad files become problems
+            instead.
+
+    Example:
+        >>> index = unsquare.scan_source("photos")
+        >>> len(index), index.problems
+        (10, ())
+        >>> print(index.keys[0], unsquare.Shape(*index.sizes[0].tolist()))
+        train/silk/0.png 40 x 64
     """
     return scan(Path(source), previous=previous, choices=choices, workers=workers, progress=progress).index
 

@@ -51,7 +51,15 @@ LONGEST_SIDE = 1 << 30
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """A file that was listed but cannot be used, and why."""
+    """A file that was listed but cannot be used, and why.
+
+    Example:
+        >>> from pathlib import Path
+        >>> Path("photos/train/silk/new.jpg").touch()
+        >>> [problem] = unsquare.scan_source("photos").problems
+        >>> print(problem.key, problem.reason)
+        train/silk/new.jpg is empty
+    """
 
     key: str
     reason: str
@@ -65,7 +73,14 @@ class Problem:
 
 @dataclass(frozen=True, kw_only=True)
 class Remark:
-    """Something to know of a source that is not a reason to refuse it."""
+    """Something to know of a source that is not a reason to refuse it.
+
+    Example:
+        >>> from pathlib import Path
+        >>> Path("photos/train/linen").mkdir()
+        >>> [remark.kind for remark in unsquare.find_remarks(unsquare.scan_source("photos"))]
+        ['empty_folder']
+    """
 
     kind: str
     """A fixed name for programs: "empty_folder"."""
@@ -81,7 +96,18 @@ class Remark:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ShapeIndex:
-    """The images of one source in the order of their keys."""
+    """The images of one source in the order of their keys.
+
+    Example:
+        >>> index = unsquare.scan_source("photos")
+        >>> index.classes
+        ('silk', 'wool')
+        >>> train = index.of_split("train")
+        >>> len(train)
+        8
+        >>> train.sizes[:2].tolist()
+        [[40, 64], [44, 60]]
+    """
 
     root: str
     """Folder that keys are relative to; empty where there are no files."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -75,7 +75,7 @@ class Classifier(nn.Module):
             features, regions = self.features(self.normalized(pixels), sizes)
         else:
             features = self._channels_first(self.chain().run(strategy, pixels, sizes, folder))
-            regions = output_regions(self.backbone, sizes, self._method)
+            regions = self._regions(sizes)
         pooled = self.pool(features, regions)  # (N, C * bins)
         with torch.autocast(pixels.device.type, enabled=False):
             # Adam moves each weight by the same amount, so a vector of b bins would move the logits b times as far as
@@ -104,7 +104,11 @@ class Classifier(nn.Module):
         """Feature maps (N, C, h, w) of normalized pixels, and each image's region (N, 2) in them."""
         backbone = self.backbone
         features = (backbone if self._method == "forward" else backbone.forward_features)(pixels, sizes)
-        return self._channels_first(features), output_regions(backbone, sizes, self._method)
+        return self._channels_first(features), self._regions(sizes)
+
+    def _regions(self, sizes: torch.Tensor) -> torch.Tensor:
+        """Each image's region (N, 2) in the backbone's one feature map."""
+        return cast(torch.Tensor, output_regions(self.backbone, sizes, self._method))
 
     def _channels_first(self, features: torch.Tensor) -> torch.Tensor:
         """The backbone's map as (N, C, h, w)."""

@@ -19,7 +19,12 @@ Norm = Literal["own", "frozen", "group"]
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """Network settings."""
+    """Network settings.
+
+    Example:
+        >>> unsquare.ModelConfig(backbone="resnet50", norm="frozen").pool
+        'spp'
+    """
 
     backbone: str = "resnet18"
     """Convolutional timm model. docs/exact-coverage.md lists them."""
@@ -54,7 +59,12 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """Optimizer settings."""
+    """Optimizer settings.
+
+    Example:
+        >>> unsquare.OptimizerConfig(epochs=50).optimizer
+        'adamw'
+    """
 
     epochs: Annotated[int, Range(1, MOST_EPOCHS)] = 30
     """Passes over the training images."""
@@ -73,7 +83,12 @@ class OptimizerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceConfig:
-    """Device and memory settings."""
+    """Device and memory settings.
+
+    Example:
+        >>> unsquare.DeviceConfig(memory="8GiB", strategy="checkpoint").least_strategy
+        'checkpoint'
+    """
 
     memory: str | None = None
     """Memory budget, such as 8GiB (default: what is free). A part of the memory, such as 80%, too: of the whole process

@@ -48,7 +48,14 @@ Cost = Callable[[Counts, Counts], Counts]
 
 @dataclass(frozen=True, kw_only=True)
 class PlanConfig:
-    """How an epoch is batched."""
+    """How an epoch is batched.
+
+    Example:
+        >>> unsquare.PlanConfig(steps="b2b", buckets=16).needs_buckets
+        True
+        >>> unsquare.PlanConfig().most_images(num_images=1600)
+        100
+    """
 
     steps: StepForm = "mixed"
     """What a step is drawn from: all images (mixed) or one bucket (b2b). In `mixed` a step is a uniform sample, as in
@@ -89,7 +96,13 @@ class PlanConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Fallback:
-    """A way to run an image that does not fit the memory as it is, at a price in time."""
+    """A way to run an image that does not fit the memory as it is, at a price in time.
+
+    Example:
+        >>> tile = unsquare.Fallback(name="tile", most_pixels=64_000_000, price=1.5)
+        >>> unsquare.Limits(budget_pixels=16_000_000, fallbacks=(tile,)).largest_pixels
+        64000000
+    """
 
     name: str
     most_pixels: Annotated[int, Range(1, MOST_BUDGET_PIXELS)]
@@ -103,7 +116,13 @@ class Fallback:
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What the machine allows: bounds and prices as pixels, so that a plan knows no bytes and no seconds."""
+    """What the machine allows: bounds and prices as pixels, so that a plan knows no bytes and no seconds.
+
+    Example:
+        >>> limits = unsquare.Limits(budget_pixels=16_000_000, launch_pixels=500_000)
+        >>> limits.largest_pixels
+        16000000
+    """
 
     budget_pixels: Annotated[PixelCount, Range(1, MOST_BUDGET_PIXELS)] = 64_000_000
     """The most computed pixels of one micro-batch, a hard bound; a memory model gives it from bytes."""

@@ -179,10 +179,17 @@ def checked_weights(weights: npt.ArrayLike, num_images: int) -> Weights:
 
 
 def class_weights(labels: npt.ArrayLike) -> Weights:
-    """The weights that make all classes equally frequent, (N,); images without a class get the mean weight.
+    """The weights that make all classes equally frequent.
 
     Args:
         labels: class of each image, (N,), -1 where unknown.
+
+    Returns:
+        Relative frequency of each image, (N,), 1 on average; images without a class get the mean weight.
+
+    Example:
+        >>> unsquare.class_weights([0, 0, 0, 1]).round(2).tolist()
+        [0.67, 0.67, 0.67, 2.0]
     """
     classes = np.asarray(labels, dtype=np.int64)
     known = classes >= 0

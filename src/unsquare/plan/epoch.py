@@ -18,7 +18,15 @@ Positions = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class MicroBatch:
-    """Images of one canvas that go through the network together."""
+    """Images of one canvas that go through the network together.
+
+    Example:
+        >>> shapes = [(400, 600), (410, 590)]
+        >>> plan = unsquare.plan_epoch(shapes, unsquare.PlanConfig(step_images=2), unsquare.Limits(), epoch=0)
+        >>> [batch] = plan.micro_batches
+        >>> batch.canvas, batch.computed_pixels
+        (Shape(height=410, width=600), 492000)
+    """
 
     images: Positions
     """Positions in the planned sizes, (n,), at least one."""
@@ -33,7 +41,15 @@ class MicroBatch:
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """One optimizer update. Each image weighs 1 / `num_images`, wherever it runs."""
+    """One optimizer update. Each image weighs 1 / `num_images`, wherever it runs.
+
+    Example:
+        >>> sizes = [(400, 600), (600, 400), (410, 590), (640, 640)]
+        >>> plan = unsquare.plan_epoch(sizes, unsquare.PlanConfig(step_images=4), unsquare.Limits(), epoch=0)
+        >>> step = plan.steps[0]
+        >>> step.num_images, len(step.ranks)
+        (4, 1)
+    """
 
     ranks: tuple[tuple[MicroBatch, ...], ...]
     """Micro-batches of each rank, largest first; a rank has none only if there are fewer images than ranks."""
@@ -53,7 +69,14 @@ class Step:
 
 @dataclass(frozen=True, eq=False)
 class Bucket:
-    """Images whose micro-batches are drawn among themselves."""
+    """Images whose micro-batches are drawn among themselves.
+
+    Example:
+        >>> shapes = [(400, 600), (410, 590)]
+        >>> plan = unsquare.plan_epoch(shapes, unsquare.PlanConfig(steps="b2b"), unsquare.Limits(), epoch=0)
+        >>> [(bucket.canvas, len(bucket.images)) for bucket in plan.buckets]
+        [(Shape(height=410, width=600), 2)]
+    """
 
     images: Positions
     """Positions in the planned sizes, (n,), ascending."""
@@ -94,7 +117,17 @@ class LazySteps(Sequence[Step]):
 
 @dataclass(frozen=True, eq=False)
 class EpochPlan:
-    """A whole epoch: every image in exactly one micro-batch, or as often as it was drawn if images have weights."""
+    """A whole epoch: every image in exactly one micro-batch, or as often as it was drawn if images have weights.
+
+    Example:
+        >>> sizes = [(400, 600), (600, 400), (410, 590), (640, 640)]
+        >>> limits = unsquare.Limits(budget_pixels=800_000)
+        >>> plan = unsquare.plan_epoch(sizes, unsquare.PlanConfig(step_images=2), limits, epoch=0)
+        >>> plan.images_per_step.tolist()
+        [2, 2]
+        >>> sorted(image for batch in plan.micro_batches for image in batch.images.tolist())
+        [0, 1, 2, 3]
+    """
 
     epoch: int
     seed: int

@@ -26,7 +26,18 @@ from unsquare.shapes import Shape, Sizes, checked_sides, shape_rows
 
 
 class ImageOverBudgetError(PlanError):
-    """One image alone has more pixels than a micro-batch may have."""
+    """One image alone has more pixels than a micro-batch may have.
+
+    Example:
+        >>> sizes = [(400, 600), (600, 400), (410, 590), (640, 640)]
+        >>> limits = unsquare.Limits(budget_pixels=250_000)
+        >>> try:
+        ...     plan = unsquare.plan_epoch(sizes, unsquare.PlanConfig(), limits, epoch=0)
+        ...     steps = list(plan.steps)
+        ... except unsquare.ImageOverBudgetError as error:
+        ...     print(error.position, error.shape, error.budget_pixels)
+        3 640 x 640 250000
+    """
 
     def __init__(self, position: int, shape: Shape, budget_pixels: int) -> None:
         self.position = position
@@ -85,10 +96,20 @@ def plan_epoch(
         buckets: what `form_buckets` returned for the same arguments, to form them once for all epochs.
         weights: relative frequency of each image, (N,); None takes each once.
 
+    Returns:
+        The steps with their micro-batches by rank, and the buckets where there are any.
+
     Raises:
         PlanError: there are no images, one alone exceeds the budget (`ImageOverBudgetError`), weights are missing
             although `config.sampling` needs them (`class_weights` computes them), or the buckets are those of other
             images or other turns.
+
+    Example:
+        >>> sizes = [(400, 600), (600, 400), (410, 590), (640, 640)]
+        >>> limits = unsquare.Limits(budget_pixels=800_000)
+        >>> plan = unsquare.plan_epoch(sizes, unsquare.PlanConfig(step_images=4), limits, epoch=0)
+        >>> [batch.canvas for batch in plan.micro_batches]
+        [Shape(height=410, width=600), Shape(height=640, width=640), Shape(height=600, width=400)]
     """
     if config.sampling == "balanced" and weights is None:
         raise PlanError("Balanced sampling needs weights, but none were given; pass weights=class_weights(labels).")

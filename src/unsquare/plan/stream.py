@@ -52,9 +52,18 @@ def plan_stream(
         epoch: number of the epoch; each epoch has its own draws.
         buffer_images: how many images are held; more pad less and mix better.
 
+    Returns:
+        The steps, each as soon as it is planned.
+
     Raises:
         PlanError: an image alone exceeds the budget (`ImageOverBudgetError`), the buffer is smaller than a step, or
             the settings need the whole dataset: bounded canvases, balanced sampling.
+
+    Example:
+        >>> shapes = [(400, 600), (600, 400)] * 4
+        >>> steps = unsquare.plan_stream(shapes, unsquare.PlanConfig(step_images=4), unsquare.Limits(), buffer_images=4)
+        >>> [step.num_images for step in steps]
+        [4, 4]
     """
     if config.canvases is not None or config.sampling != "once":
         raise PlanError(

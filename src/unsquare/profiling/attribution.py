@@ -22,53 +22,14 @@ from unsquare.memory.meter import PeakMeter
 from unsquare.memory.watch import Phase
 from unsquare.network.engine import Engine
 from unsquare.runs.memory_profile import READ_AHEAD
+from unsquare.runs.schemas import AttributionRow, LayerRow
 from unsquare.shapes import Shape
 from unsquare.torch_private import TorchDispatchMode, storage_id, tree_leaves
 
 KINDS = ("process", "weights", "gradients", "optimizer", "activations", "workspace", "loader")
 
 
-@dataclass(frozen=True)
-class LayerBytes:
-    """What a module holds at the peak, in bytes."""
-
-    name: str
-    type: str
-    activations: int
-    """Allocated by its own code and still held: maps kept for backward, and gradients of maps where those are held."""
-    weights: int
-
-
-@dataclass(frozen=True)
-class PeakAttribution:
-    """The peak of a micro-batch, taken apart."""
-
-    images: int
-    canvas: Shape
-    strategy: str
-    peak_bytes: int
-    """Of the whole process on a CPU, of the device's allocator otherwise."""
-    phase: Phase
-    """When the peak was reached."""
-    at: str
-    """The module whose code ran then."""
-    kinds: tuple[tuple[str, int], ...]
-    """Bytes by kind; they add up to the peak."""
-    layers: tuple[LayerBytes, ...]
-    """Modules that hold any, largest first."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
-        layers = [vars(layer) for layer in self.layers]
-        return {
-            **vars(self),
-            "canvas": list(self.canvas),
-            "kinds": [list(kind) for kind in self.kinds],
-            "layers": layers,
-        }
-
-
-def attribute(engine: Engine, images: int, canvas: Shape, strategy: Strategy, name: str) -> PeakAttribution:
+def attribute(engine: Engine, images: int, canvas: Shape, strategy: Strategy, name: str) -> AttributionRow:
     """Take the peak of a micro-batch apart.
 
     The peak itself is measured in another run, since recording keeps small objects alive.
@@ -103,7 +64,7 @@ def attribute(engine: Engine, images: int, canvas: Shape, strategy: Strategy, na
     for allocation in peak_allocations.allocations:
         kinds["gradients" if allocation.is_gradient else "activations"] += allocation.num_bytes
     kinds["workspace"] = max(0, peak - sum(kinds.values()))
-    return PeakAttribution(
+    return AttributionRow(
         images=images,
         canvas=canvas,
         strategy=name,
@@ -221,7 +182,7 @@ def _recording(engine: Engine) -> Iterator[_AllocationRecorder]:
             handle.remove()
 
 
-def _layers(model: nn.Module, allocations: tuple[_Allocation, ...]) -> tuple[LayerBytes, ...]:
+def _layers(model: nn.Module, allocations: tuple[_Allocation, ...]) -> tuple[LayerRow, ...]:
     """What each module holds."""
     activations: dict[str, int] = defaultdict(int)
     for allocation in allocations:
@@ -230,7 +191,7 @@ def _layers(model: nn.Module, allocations: tuple[_Allocation, ...]) -> tuple[Lay
     for name, module in model.named_modules():
         weights = sum(map(_num_bytes, module.parameters(recurse=False)))
         if activations[name] or weights:
-            layers.append(LayerBytes(name or "(the input)", type(module).__name__, activations[name], weights))
+            layers.append(LayerRow(name or "(the input)", type(module).__name__, activations[name], weights))
     return tuple(sorted(layers, key=lambda layer: -(layer.activations + layer.weights)))
 
 

@@ -22,7 +22,19 @@ from unsquare.profiling.worker import STEPS_EACH, Subject, SubjectDied
 from unsquare.progress import Say
 from unsquare.runs.checkpoints import last_step
 from unsquare.runs.folder import RunFolder
-from unsquare.runs.schemas import COMPARISON_VERSION, PROFILE_VERSION, PlanFile
+from unsquare.runs.schemas import (
+    AttributionRow,
+    ComparedPlan,
+    LayerRow,
+    MemoryLine,
+    NetworkProfile,
+    PlanComparison,
+    PlanFile,
+    PlannedMemory,
+    SweepLine,
+    SweepSection,
+    WatchColumns,
+)
 from unsquare.runs.tables import read_index, read_memory
 from unsquare.shapes import Shape
 from unsquare.training.config import TrainConfig
@@ -40,8 +52,8 @@ MOST_SAMPLES = 2000
 """Samples kept of the memory trace."""
 
 
-def profile_network(config: TrainConfig, num_classes: int, canvas: Shape, name: str, say: Say) -> dict[str, Any]:
-    """Sweep and attribution of a network.
+def profile_network(config: TrainConfig, num_classes: int, canvas: Shape, name: str, say: Say) -> NetworkProfile:
+    """What a sweep of the batch size shows of a network, and what holds the peak.
 
     Args:
         config: the network, its optimizer, the device and the budget.
@@ -51,7 +63,7 @@ def profile_network(config: TrainConfig, num_classes: int, canvas: Shape, name: 
         say: told about progress.
 
     Returns:
-        The content of `profile.json`.
+        The sweep, the attribution of a batch, and memory against time.
 
     Raises:
         BudgetError: not even one image fits.
@@ -66,33 +78,31 @@ def profile_network(config: TrainConfig, num_classes: int, canvas: Shape, name: 
                 f"The budget of {format_bytes(facts['budget_bytes'])} is too small for the process and one image of "
                 f"{canvas} ({failure}); give more with --memory, smaller images, or a higher --strategy."
             )
-        largest = max(row["images"] for row in rows)
+        largest = max(row.images for row in rows)
         attribution = _attribution(bench, max(1, int(largest * ATTRIBUTED)))
-        trace = bench.trace()
+        watch = bench.trace()
     strategy = facts["strategy"]
-    sweep = {
-        "canvas": list(canvas),
-        "strategy": strategy["name"],
-        "steps_each": STEPS_EACH,
-        "memory": strategy["memory"],
-        "limit_bytes": facts["budget_bytes"],
-        "rows": sorted(rows, key=lambda row: row["images"]),
-        "failed_images": failed,
-        "failure": failure,
-        "largest_images": largest,
-        "predicted_images": facts["predicted_images"],
-    }
-    return {
-        "version": PROFILE_VERSION,
-        "subject": name,
-        "backbone": config.model.backbone,
-        "device": facts["device"],
-        "precision": facts["precision"],
-        "budget_bytes": facts["budget_bytes"],
-        "sweep": sweep,
-        "attribution": attribution,
-        "watch": trace,
-    }
+    return NetworkProfile(
+        subject=name,
+        backbone=config.model.backbone,
+        device=facts["device"],
+        precision=facts["precision"],
+        budget_bytes=facts["budget_bytes"],
+        sweep=SweepSection(
+            canvas=canvas,
+            strategy=strategy["name"],
+            steps_each=STEPS_EACH,
+            memory=MemoryLine(**strategy["memory"]),
+            limit_bytes=facts["budget_bytes"],
+            rows=tuple(sorted(rows, key=lambda row: row.images)),
+            failed_images=failed,
+            failure=failure,
+            largest_images=largest,
+            predicted_images=facts["predicted_images"],
+        ),
+        attribution=attribution,
+        watch=watch,
+    )
 
 
 def subject_of_run(path: Path) -> tuple[TrainConfig, int, Shape]:
@@ -109,31 +119,31 @@ def subject_of_run(path: Path) -> tuple[TrainConfig, int, Shape]:
     return config, len(read_index(run.index, _ANOTHER).classes), Shape(int(height), int(width))
 
 
-def memory_of_run(path: Path) -> dict[str, Any] | None:
-    """The memory profile used for a run's plans; None where limits were set by the user, or are not known yet."""
+def memory_of_run(path: Path) -> PlannedMemory | None:
+    """What a run's plans were told that training takes; None where it was pinned, or is not known yet."""
     run = RunFolder.open(path)
     profile = run.read_limits(_ANOTHER).training if run.models.is_file() else None
     if profile is None:
         return None
-    return {
-        "budget_bytes": profile.budget_bytes,
-        "reserved_bytes": profile.reserved_bytes,
-        "keeps_heap": profile.heap == "keep",
-        "held_pixels": profile.most_pixels[0],
-        "most_images": profile.probe_range.most_images,
-    }
+    return PlannedMemory(
+        budget_bytes=profile.budget_bytes,
+        reserved_bytes=profile.reserved_bytes,
+        keeps_heap=profile.heap == "keep",
+        held_pixels=profile.most_pixels[0],
+        most_images=profile.probe_range.most_images,
+    )
 
 
-def compare_plans(before: Path, after: Path) -> dict[str, Any]:
-    """How much memory the plans of two runs need, side by side.
+def compare_plans(before: Path, after: Path) -> PlanComparison:
+    """What the plans of two runs ask of the memory, side by side.
 
     Raises:
         RunError: one is not a run, or has no plan yet.
     """
-    return {"version": COMPARISON_VERSION, "plans": [_facts_of_plan(path) for path in (before, after)]}
+    return PlanComparison(plans=(_compared(before), _compared(after)))
 
 
-def _facts_of_plan(path: Path) -> dict[str, Any]:
+def _compared(path: Path) -> ComparedPlan:
     run = RunFolder.open(path)
     plan, profile = run.read_json(run.plan, PlanFile, _ANOTHER), run.read_limits(_ANOTHER).training
     limits = Limits.from_dict(plan["limits"])
@@ -141,23 +151,23 @@ def _facts_of_plan(path: Path) -> dict[str, Any]:
     pixels = batches.prod(axis=1)
     metrics = run.read_metrics()
     if lost := metrics.words(last_step(run.checkpoints)):
-        warnings.warn(f"{run.metrics} is not complete: {lost}.", stacklevel=2)
-    predicted = None
+        warnings.warn(f"Not all of {run.metrics} is there: {lost}.", stacklevel=2)
+    predicted: list[float] | None = None
     if profile is not None:
         predicted = [
             int(profile.bound_bytes(profile.strategy_for(int(each)), int(each), int(count)))
             for each, count in zip(pixels, batches[:, 0])
         ]
-    return {
-        "name": path.resolve().name,
-        "budget_bytes": None if profile is None else profile.budget_bytes,
-        "ledger": plan["ledger"],
-        "micro_batches": plan["micro_batches"],
-        "predicted_bytes": predicted,
-        "measured_bytes": [each for row in metrics.rows for each in row.to_dict().get("measured", ())],
-        "fills": limits.fill(pixels).tolist(),
-        "seconds": plan["ledger"].get("predicted_s"),
-    }
+    return ComparedPlan(
+        name=path.resolve().name,
+        budget_bytes=None if profile is None else profile.budget_bytes,
+        ledger=plan["ledger"],
+        micro_batches=plan["micro_batches"],
+        predicted_bytes=predicted,
+        measured_bytes=[each for row in metrics.rows for each in row.to_dict().get("measured", ())],
+        fills=limits.fill(pixels).tolist(),
+        seconds=plan["ledger"].get("predicted_s"),
+    )
 
 
 class _Bench:
@@ -191,14 +201,14 @@ class _Bench:
             self._stop()
         return answer
 
-    def trace(self) -> dict[str, list[Any]] | None:
-        """The memory trace of the first subject: while batches double."""
+    def trace(self) -> WatchColumns | None:
+        """Memory against time of the first subject: the doubling."""
         path = self._folder / "1.parquet"
         if not path.is_file():
             return None
         table = read_memory(path)
         stride = max(1, -(-table.num_rows // MOST_SAMPLES))
-        return {name: table[name].to_pylist()[::stride] for name in table.column_names}
+        return WatchColumns(**{name: table[name].to_pylist()[::stride] for name in table.column_names})
 
     def _alive(self) -> Subject:
         if self._subject is None:
@@ -217,9 +227,9 @@ class _Bench:
             self._subject = None
 
 
-def _sweep(bench: _Bench, say: Say) -> tuple[list[dict[str, Any]], int | None, str | None]:
-    """Rows of the batches that fit, and the smallest one that does not, with the reason."""
-    rows: list[dict[str, Any]] = []
+def _sweep(bench: _Bench, say: Say) -> tuple[list[SweepLine], int | None, str | None]:
+    """Rows of what fits, and the smallest batch that does not, with the reason."""
+    rows: list[SweepLine] = []
     failed, failure = None, None
     images = 1
     while images <= MOST_IMAGES:
@@ -228,10 +238,10 @@ def _sweep(bench: _Bench, say: Say) -> tuple[list[dict[str, Any]], int | None, s
             failed, failure = images, answer.get("failure") or "It took more than the budget"
             say(_unfit(images))
             break
-        rows.append(answer)
-        say(_words(answer))
+        rows.append(SweepLine(**answer))
+        say(_words(rows[-1]))
         images *= 2
-    least = rows[-1]["images"] if rows else 0
+    least = rows[-1].images if rows else 0
     most = failed
     while most is not None and rows and most - least > max(1, least // LOOKED_FOR):
         middle = (least + most) // 2
@@ -241,8 +251,8 @@ def _sweep(bench: _Bench, say: Say) -> tuple[list[dict[str, Any]], int | None, s
             say(_unfit(middle))
         else:
             least = middle
-            rows.append(answer)
-            say(_words(answer))
+            rows.append(SweepLine(**answer))
+            say(_words(rows[-1]))
     return rows, most, failure
 
 
@@ -250,20 +260,22 @@ def _fails(bench: _Bench, answer: dict[str, Any]) -> bool:
     return "failure" in answer or answer["peak_bytes"] > bench.facts["budget_bytes"]
 
 
-def _words(row: dict[str, Any]) -> str:
-    off = row["predicted_bytes"] / row["peak_bytes"] - 1
-    images = "1 image" if row["images"] == 1 else f"{row['images']} images"
-    return f"{images}: {format_bytes(row['peak_bytes'])}, {off:+.1%} predicted, {row['seconds']:.2f} s"
+def _words(row: SweepLine) -> str:
+    off = row.predicted_bytes / row.peak_bytes - 1
+    images = "1 image" if row.images == 1 else f"{row.images} images"
+    return f"{images}: {format_bytes(int(row.peak_bytes))}, {off:+.1%} predicted, {row.seconds:.2f} s"
 
 
 def _unfit(images: int) -> str:
     return "1 image does not fit." if images == 1 else f"{images} images do not fit."
 
 
-def _attribution(bench: _Bench, images: int) -> dict[str, Any] | None:
+def _attribution(bench: _Bench, images: int) -> AttributionRow | None:
     while images:
         answer = bench.ask("attribute", images)
         if "failure" not in answer:
-            return answer
+            layers = tuple(LayerRow(**layer) for layer in answer["layers"])
+            kinds = tuple((name, num_bytes) for name, num_bytes in answer["kinds"])
+            return AttributionRow(**{**answer, "canvas": tuple(answer["canvas"]), "kinds": kinds, "layers": layers})
         images //= 2
     return None

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import torch
+from msgspec import to_builtins
 
 from unsquare.capacity.fallbacks import Workload
 from unsquare.capacity.limits import identity_of, measure_limits
@@ -186,7 +187,7 @@ class _Network:
         try:
             if question["do"] == "attribute":
                 found = attribute(self._engine, images, self._canvas, self._measured.strategy, self._measured.name)
-                return found.to_dict()
+                return dict(to_builtins(found))
             return self._steps(images)
         except ShortageError:
             return {"images": images, "failure": "Memory ran out"}

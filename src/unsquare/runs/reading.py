@@ -24,8 +24,8 @@ from unsquare.runs.schemas import (
     PROFILE_VERSION,
     Manifest,
     MetricsRow,
+    NetworkProfile,
     PlanFile,
-    ProfileFile,
     State,
     StepRow,
 )
@@ -37,7 +37,7 @@ _CHECKSUM = ', "crc32": '
 _JSON: dict[type[Any], int] = {
     RunLimits: LIMITS_VERSION,
     PlanFile: PLAN_VERSION,
-    ProfileFile: PROFILE_VERSION,
+    NetworkProfile: PROFILE_VERSION,
     Manifest: 1,
     State: 1,
 }
@@ -45,7 +45,7 @@ _JSON: dict[type[Any], int] = {
 _UPGRADES: dict[tuple[type[Any], int], Callable[[dict[str, Any]], dict[str, Any]]] = {
     (RunLimits, 2): upgrades.limits,
     (PlanFile, 1): upgrades.plan,
-    (ProfileFile, 1): upgrades.profile,
+    (NetworkProfile, 1): upgrades.profile,
 }
 """Versions of earlier releases that can be read as well."""
 
@@ -109,16 +109,6 @@ def checked(values: Any, schema: type[Any], what: str, remedy: str = NEW_RUN) ->
     except (ValueError, RecursionError, AssertionError, UnsquareError) as error:
         raise DamagedFileError(Path(what), reason(error), remedy) from error
     return dict(values)
-
-
-def require_version(found: Any, version: int, name: str) -> None:
-    """Refuse a file of another release.
-
-    Raises:
-        RunError: the version differs.
-    """
-    if found != version:
-        raise RunError(f"{name} has version {found}, but this release reads version {version}; {TO_REPORT}.")
 
 
 def with_checksum(text: str) -> str:

@@ -7,14 +7,17 @@ would silently become a default. Numbers are bounded by what 64 bits and a page 
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, to_builtins
 
 from unsquare.memory.model import Amount
 from unsquare.plan.config import Limits
 
-PLAN_VERSION, PROFILE_VERSION, COMPARISON_VERSION = 2, 2, 1
+PLAN_VERSION: Final = 2
+PROFILE_VERSION: Final = 2
+COMPARISON_VERSION: Final = 1
 
 Count = Annotated[int, Meta(ge=0, le=1 << 60)]
 Positive = Annotated[int, Meta(ge=1, le=1 << 60)]
@@ -29,8 +32,8 @@ MeasuredBatch = tuple[Positive, SidePixels, SidePixels, Amount, str]
 """Images, height, width, peak bytes, and the name of the strategy."""
 
 
-class MemoryLine(Struct):
-    """`memory.model.MemoryModel` as it is written to files."""
+class MemoryLine(Struct, frozen=True):
+    """`memory.model.MemoryModel` as it is written."""
 
     version: Literal[2]
     fixed_bytes: Amount
@@ -134,59 +137,81 @@ class StartRow(Struct, tag_field="kind", tag="start", forbid_unknown_fields=True
 MetricsRow = StepRow | EvaluationRow | FinalRow | StartRow
 
 
-class SweepLine(Struct):
+class SweepLine(Struct, frozen=True):
     """A batch of a profile's sweep."""
 
     images: Positive
     peak_bytes: Annotated[float, Meta(gt=0, le=1e20)]
+    """The highest of a few training steps, measured."""
     predicted_bytes: Amount
+    """The peak that the memory profile predicts."""
     seconds: Amount
+    """Median time of a step."""
 
 
-class SweepSection(Struct):
-    """Batches of growing size on one canvas."""
+class SweepSection(Struct, frozen=True):
+    """Batches of one canvas, larger and larger."""
 
     canvas: tuple[SidePixels, SidePixels]
+    """Height and width of every image, in pixels."""
     strategy: str
+    """How the network was run, by name."""
     steps_each: Count
+    """Training steps that were run with each batch."""
     memory: MemoryLine
+    """What peaks are predicted by."""
     limit_bytes: Amount | None
-    rows: Annotated[list[SweepLine], Meta(min_length=1)]
+    """The most that the process may take."""
+    rows: Annotated[tuple[SweepLine, ...], Meta(min_length=1)]
+    """The batches that fit, by growing number of images."""
     failed_images: Positive | None
+    """Images of the smallest batch that did not fit; None where all did."""
     failure: str | None
+    """Why it did not fit."""
     largest_images: Positive
+    """Images of the largest batch that fits."""
     predicted_images: Count
+    """The most images that were predicted to fit."""
 
 
-class LayerRow(Struct):
-    """The memory that a layer holds."""
+class LayerRow(Struct, frozen=True):
+    """What a layer holds at the peak, in bytes."""
 
     name: str
     type: str
     activations: Amount
+    """What its own code made and is still held: maps saved for backward, and gradients of maps where those are held."""
     weights: Amount
 
 
-class AttributionRow(Struct):
-    """The memory of a batch, by kind and by layer."""
+class AttributionRow(Struct, frozen=True):
+    """What the memory of a batch is made of, at its peak."""
 
     images: Positive
     canvas: tuple[SidePixels, SidePixels]
+    """Height and width of every image, in pixels."""
     strategy: str
+    """How the network was run, by name."""
     peak_bytes: Annotated[float, Meta(gt=0, le=1e20)]
+    """Of the whole process on a CPU, of the device's allocator otherwise."""
     phase: str
+    """When the peak was reached, such as "backward"; empty between passes."""
     at: str
-    kinds: list[tuple[str, FiniteNumber]]
-    layers: list[LayerRow]
+    """The module whose code ran then; empty for the input."""
+    kinds: tuple[tuple[str, FiniteNumber], ...]
+    """Bytes by kind of memory; they add up to the peak."""
+    layers: tuple[LayerRow, ...]
+    """Modules that hold any, by falling bytes."""
 
 
-class WatchColumns(Struct):
-    """Memory over time, in columns."""
+class WatchColumns(Struct, frozen=True):
+    """Memory against time, in columns of one length."""
 
     time_s: list[Amount]
     resident_bytes: list[Amount | None]
     allocated_bytes: list[Amount | None]
     reserved_bytes: list[Amount | None]
+    step: list[Count | None]
     images: list[Count | None]
     height: list[Count | None]
     width: list[Count | None]
@@ -197,18 +222,112 @@ class WatchColumns(Struct):
             raise ValueError("Columns differ in length")
 
 
-class ProfileFile(Struct):
-    """`profile.json`: what `unsquare profile` found."""
+class PlannedMemory(Struct, frozen=True):
+    """What a run's plans count on in training, which is less than what fits."""
 
-    version: Literal[2]
+    budget_bytes: Positive
+    reserved_bytes: Count
+    """What decoding may take of the budget."""
+    keeps_heap: bool
+    """Whether the heap keeps freed memory, which is faster and may take twice the memory."""
+    held_pixels: Count
+    """The most computed pixels of a micro-batch of several images."""
+    most_images: Positive | None
+    """The most images of a micro-batch; None where memory alone bounds them."""
+
+
+class NetworkProfile(Struct, frozen=True, kw_only=True):
+    """`profile.json`: where a network's memory goes, and how many images fit."""
+
+    version: Literal[2] = PROFILE_VERSION
     subject: str
+    """What was profiled: the name of a run, or of a network of timm."""
     backbone: str
     device: str
     precision: str
     budget_bytes: Annotated[float, Meta(gt=0, le=1e20)]
     sweep: SweepSection | None = None
     attribution: AttributionRow | None = None
+    """None where no batch could be taken apart within the memory."""
     watch: WatchColumns | None = None
+    """Memory over the time of the sweep."""
+    run: PlannedMemory | None = None
+    """None of a network without a run, or where its limits were pinned or are not known yet."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of `profile.json`: plain values, ready for JSON."""
+        return _to_dict(self, NetworkProfile)
+
+
+class ProfileResult(NetworkProfile, frozen=True, kw_only=True):
+    """What `profile` found, and the page that shows it.
+
+    Its fields are the content of `profile.json`: `sweep` has the batches that were tried, `attribution` the layers and
+    kinds of memory that hold the peak (None where no batch could be taken apart), `watch` memory against time, and
+    `run` what the run's plans count on (None without a run). Memory is in bytes, time in seconds.
+
+    Example:
+        >>> found = unsquare.profile("test_resnet", canvas=(512, 512))  # doctest: +SKIP
+        >>> found.sweep.rows[0].images
+        1
+        >>> found.sweep.canvas == (512, 512)
+        True
+    """
+
+    sweep: SweepSection
+    page: Path
+
+
+class ComparedPlan(Struct, frozen=True):
+    """The plan of a run's first epoch, and what it asks of the memory."""
+
+    name: str
+    """That of the run folder."""
+    budget_bytes: Amount | None
+    """The memory budget of a rank; None where the limits were pinned."""
+    ledger: dict[str, Any]
+    """As in `plan.json`."""
+    micro_batches: list[BatchShape]
+    """Images, height and width of each."""
+    predicted_bytes: list[Amount] | None
+    """The predicted peak of each micro-batch; None where memory was not measured."""
+    measured_bytes: list[MeasuredBatch]
+    """Measured peaks: images, height, width, bytes, and the name of the strategy."""
+    fills: list[Amount]
+    """Pixels of each micro-batch over the most that its strategy holds."""
+    seconds: Amount | None
+    """Predicted time of an epoch."""
+
+
+class PlanComparison(Struct, frozen=True, kw_only=True):
+    """What the plans of two runs ask of the memory, side by side: the one before, and the one after."""
+
+    version: Literal[1] = COMPARISON_VERSION
+    plans: tuple[ComparedPlan, ComparedPlan]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return _to_dict(self, PlanComparison)
+
+
+class ComparisonResult(PlanComparison, frozen=True, kw_only=True):
+    """What `compare` found of two runs' plans, and the page that shows it.
+
+    Example:
+        >>> found = unsquare.compare("runs/photos", "runs/photos")
+        >>> [plan.name for plan in found.plans]
+        ['photos', 'photos']
+        >>> found.plans[0].ledger["num_images"]
+        8
+    """
+
+    page: Path
+
+
+def _to_dict(value: Struct, schema: type[Struct]) -> dict[str, Any]:
+    """The schema's fields of a value as plain values: what is written does not name the page that shows it."""
+    values: dict[str, Any] = to_builtins({name: getattr(value, name) for name in schema.__struct_fields__})
+    return values
 
 
 class Manifest(Struct):

@@ -22,7 +22,12 @@ from unsquare.training.schedule import LearningRateConfig
 
 @dataclass(frozen=True, kw_only=True)
 class SavingConfig:
-    """Evaluation and checkpoint settings."""
+    """Evaluation and checkpoint settings.
+
+    Example:
+        >>> unsquare.SavingConfig(checkpoint_every_s=60).validation_fraction
+        0.2
+    """
 
     validation_fraction: Annotated[float, Range(above=0, below=1)] = 0.2
     """Fraction of the training images to validate on where the source has no val split. Held out class by class."""
@@ -42,7 +47,14 @@ class SavingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """All settings of a run."""
+    """All settings of a run.
+
+    Example:
+        >>> model = unsquare.ModelConfig(backbone="convnext_tiny", pretrained=True)
+        >>> config = unsquare.TrainConfig(model=model, geometry=unsquare.Geometry(max_pixels=16_000_000))
+        >>> config.optimizer.epochs
+        30
+    """
 
     geometry: Geometry = field(default_factory=Geometry)
     augment: AugmentConfig = field(default_factory=AugmentConfig)

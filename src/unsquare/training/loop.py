@@ -116,7 +116,16 @@ class _Tally:
 
 
 class Stopped(Exception):
-    """The run was stopped on request, and is saved."""
+    """The run was stopped on request, and is saved.
+
+    Example:
+        >>> try:
+        ...     run = unsquare.resume("runs/photos", quiet=True)
+        ... except unsquare.Stopped as stop:  # by Ctrl-C: the same call continues the run
+        ...     print(f"stopped after step {stop.step}")
+        >>> print(run)
+        runs/photos
+    """
 
     def __init__(self, signal_number: int, step: int) -> None:
         self.signal_number = signal_number

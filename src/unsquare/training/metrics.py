@@ -19,7 +19,15 @@ from unsquare.runs.tables import EVALUATION
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """The results of a network on images with labels."""
+    """The results of a network on images with labels.
+
+    Example:
+        >>> evaluation = unsquare.evaluate("runs/photos", "photos", split="val", quiet=True)
+        >>> evaluation.predicted.shape
+        (2,)
+        >>> sorted(evaluation.to_dict())
+        ['accuracy', 'loss', 'mean_per_class_accuracy', 'num_images', 'seconds']
+    """
 
     loss: float
     """Mean cross-entropy per image."""

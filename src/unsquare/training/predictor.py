@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
+from torch import nn
 
 from unsquare.capacity.limits import apply_heap, identity_of, measure_limits, pictures_workload, pinned_limits
 from unsquare.data.loader import UndecodableError
@@ -42,7 +43,15 @@ STEP_IMAGES = 16
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """The most probable classes of one picture, or the reason why there are none."""
+    """The most probable classes of one picture, or the reason why there are none.
+
+    Example:
+        >>> [prediction] = unsquare.predict("runs/photos", "no_such_picture.jpg", on_error="keep")
+        >>> prediction.classes
+        ()
+        >>> prediction.problem
+        'does not exist'
+    """
 
     path: str
     """The file's path as given; "picture" and its position where it has no path."""
@@ -69,6 +78,14 @@ class Predictor:
 
     Raises:
         RunError: there is no run, or no checkpoint of it that can be used.
+
+    Example:
+        >>> predictor = unsquare.Predictor("runs/photos", quiet=True)
+        >>> predictor.classes
+        ('silk', 'wool')
+        >>> [prediction] = predictor.predict("photos/val/silk/0.png")
+        >>> sorted(prediction.classes)
+        ['silk', 'wool']
     """
 
     @checks_arguments
@@ -98,9 +115,8 @@ class Predictor:
         return bool(self._engine.fabric.is_global_zero)
 
     @property
-    def classifier(self) -> Classifier:
-        """The network, from padded uint8 pixels and their sizes to logits, in evaluation mode; for an export, for
-        example."""
+    def classifier(self) -> nn.Module:
+        """The network, from padded uint8 pixels and their sizes to logits; in evaluation mode, to be exported, say."""
         return self._engine.model.eval()
 
     @checks_arguments

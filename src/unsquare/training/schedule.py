@@ -24,7 +24,12 @@ _EXPONENTS = {"none": 0.0, "sqrt": 0.5, "linear": 1.0}
 
 @dataclass(frozen=True, kw_only=True)
 class LearningRateConfig:
-    """Learning rate schedule."""
+    """Learning rate schedule.
+
+    Example:
+        >>> unsquare.LearningRateConfig(lr=2e-4).warmup_epochs
+        1.0
+    """
 
     lr: Annotated[float, Range(above=0, most=1e6)] = 2e-3
     """Peak learning rate. For a step of `lr_images` images. The default suits AdamW from scratch; pretrained weights

@@ -5,17 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from unsquare.errors import RunError
 from unsquare.report import write_comparison_page
+from unsquare.runs.schemas import PlanComparison
 
 HOSTILE = "<script>alert(1)</script>$\\frac"
 
 
 def words_of(comparison: dict[str, Any], folder: Path) -> str:
     """The page, each space a plain one."""
-    page = write_comparison_page(comparison, folder / "comparison.html").read_text(encoding="utf-8")
+    found = msgspec.convert(comparison, PlanComparison)
+    page = write_comparison_page(found, folder / "comparison.html").read_text(encoding="utf-8")
     assert "http://" not in page
     assert "https://" not in page
     assert "<script" not in page
@@ -81,16 +83,16 @@ def test_hostile_names_stay_names(comparison: dict[str, Any], tmp_path: Path) ->
     assert "&lt;script&gt;alert(1)&lt;/script&gt;$" in words_of(comparison, tmp_path)
 
 
-def test_another_version_is_refused(comparison: dict[str, Any], tmp_path: Path) -> None:
-    """With both versions."""
-    with pytest.raises(RunError, match="The comparison has version None, but this release reads version 1"):
-        write_comparison_page({"plans": comparison["plans"]}, tmp_path / "comparison.html")
+def test_another_version_is_refused(comparison: dict[str, Any]) -> None:
+    """By its schema."""
+    with pytest.raises(msgspec.ValidationError, match=r"Invalid enum value 2 - at `\$\.version`"):
+        msgspec.convert(comparison | {"version": 2}, PlanComparison)
 
 
-def test_an_incomplete_comparison_is_refused(comparison: dict[str, Any], tmp_path: Path) -> None:
+def test_an_incomplete_comparison_is_refused(comparison: dict[str, Any]) -> None:
     """One plan is no comparison, and a plan has all its figures."""
-    with pytest.raises(RunError, match="two plans"):
-        write_comparison_page(comparison | {"plans": comparison["plans"][:1]}, tmp_path / "comparison.html")
+    with pytest.raises(msgspec.ValidationError, match=r"length 2, got 1 - at `\$\.plans`"):
+        msgspec.convert(comparison | {"plans": comparison["plans"][:1]}, PlanComparison)
     del comparison["plans"][0]["fills"]
-    with pytest.raises(RunError, match="lacks 'fills'"):
-        write_comparison_page(comparison, tmp_path / "comparison.html")
+    with pytest.raises(msgspec.ValidationError, match="missing required field `fills`"):
+        msgspec.convert(comparison, PlanComparison)

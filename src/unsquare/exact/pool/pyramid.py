@@ -26,9 +26,18 @@ from unsquare.settings import Range, checks_arguments, received
 class SpatialPyramidPool(nn.Module):
     """Pools each image's region of a feature map into grids of several levels.
 
+    Source: He et al., Spatial Pyramid Pooling in Deep Convolutional Networks, 2014, section 2.2.
+
     Args:
-        levels: Bins along each side, per level.
-        mode: "max", or "mean".
+        levels: bins along each side, per level.
+        mode: how a bin is pooled: "max", or "mean".
+
+    Example:
+        >>> import torch
+        >>> pool = unsquare.SpatialPyramidPool(levels=(1, 2))
+        >>> maps, regions = torch.ones(2, 8, 6, 6), torch.tensor([[6, 4], [3, 6]])
+        >>> pool(maps, regions).shape
+        torch.Size([2, 40])
     """
 
     @checks_arguments

@@ -25,6 +25,13 @@ class RegionPool(nn.Module):
         kind: "avg", "max", "avgmax" (the mean of both), "catavgmax" (the average, then the maximum) or "gem", the
             generalized mean with one learned power (Radenovic et al., Fine-tuning CNN Image Retrieval with No Human
             Annotation, 2018, section 3.2).
+
+    Example:
+        >>> import torch
+        >>> maps = torch.zeros(1, 1, 4, 4)
+        >>> maps[..., :2, :2] = 3.0
+        >>> unsquare.RegionPool("avg")(maps, torch.tensor([[2, 2]])).tolist()
+        [[3.0]]
     """
 
     @checks_arguments

@@ -45,7 +45,15 @@ class NondeterministicError(ExactError):
 
 @dataclass(frozen=True)
 class ExactnessErrors:
-    """How far a padded batch is from the reference, in one mode: largest difference / largest reference value."""
+    """How far a padded batch is from the reference, in one mode: largest difference / largest reference value.
+
+    Example:
+        >>> from torch import nn
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        >>> errors = unsquare.verify_exact(network, max_side=32).evaluation
+        >>> errors.outputs < 1e-10 < errors.naive_outputs
+        True
+    """
 
     outputs: float
     gradients: float

@@ -41,7 +41,15 @@ _LARGER_SIDES = (224, 224, 248)
 
 @dataclass(frozen=True)
 class Verification:
-    """What was measured of one model."""
+    """What was measured of one model.
+
+    Example:
+        >>> from torch import nn
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        >>> found = unsquare.verify_exact(network, max_side=32)
+        >>> found.exact, found.evaluation.outputs <= found.tolerance
+        (True, True)
+    """
 
     model: str
     sizes: tuple[tuple[int, int], ...]
@@ -109,17 +117,17 @@ def verify_exact(
     """Compare a padded batch with each of its images alone, on random images.
 
     Args:
-        model: A stock model, or the name of one of timm's. A model is taken with its own weights and is not changed; a
+        model: a stock model, or the name of one of timm's. A model is taken with its own weights and is not changed; a
             name is built with random weights, every gain, bias and statistic away from 0 and 1, where errors hide.
             For trained weights, give `timm.create_model(name, pretrained=True)`.
-        sizes: Heights and widths of the images; None draws them.
-        num_images: How many sizes are drawn: from 2, since one is never padded, to 1,024, since all are held at once.
-        max_side: The largest side drawn, in pixels, from 16, below which few models run, to 4,096, at which few fit;
+        sizes: heights and widths of the images in pixels; None draws them.
+        num_images: how many sizes are drawn: from 2, since one is never padded, to 1,024, since all are held at once.
+        max_side: the largest side drawn, in pixels, from 16, below which few models run, to 4,096, at which few fit;
             models that refuse images so small get sides from 224 on.
-        seed: Of sizes, pixels and weights.
+        seed: of sizes, pixels and weights.
         dtype: "float64", which leaves rounding no excuse, or "float32".
-        tolerance: The largest error that is exact whatever rounding does; None takes 1e-10 or 1e-5.
-        training: Whether to measure training as well as evaluation.
+        tolerance: the largest error that is exact whatever rounding does; None takes 1e-10 or 1e-5.
+        training: whether to measure training as well as evaluation.
 
     Returns:
         The errors; `refused` says why where the model cannot be made exact.
@@ -128,6 +136,12 @@ def verify_exact(
         ConfigError: there is no such model, or the settings do not suit.
         ExactError: the stock model itself fails, perhaps on images of such sizes alone, or gives other outputs
             each time.
+
+    Example:
+        >>> from torch import nn
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        >>> unsquare.verify_exact(network, max_side=32).status
+        'exact'
     """
     chosen = None if sizes is None else _checked_sizes(sizes)
     name, stock = _stock(model, seed)

@@ -36,7 +36,15 @@ LEAST_BUCKETS, MOST_AUTOMATIC = 64, 4096
 @final
 @dataclass(frozen=True, eq=False)
 class Buckets:
-    """The buckets of a dataset and the bucket of each image."""
+    """The buckets of a dataset and the bucket of each image.
+
+    Example:
+        >>> import numpy as np
+        >>> sizes = np.array([(400, 600), (600, 400)] * 8)
+        >>> buckets = unsquare.form_buckets(sizes, unsquare.PlanConfig(steps="b2b", buckets=2), unsquare.Limits())
+        >>> buckets.canvases
+        (Shape(height=400, width=600), Shape(height=600, width=400))
+    """
 
     canvases: tuple[Shape, ...]
     """The bound of each bucket, (K,), ordered by superbucket and aspect."""
@@ -77,10 +85,26 @@ class Buckets:
 
 
 def form_buckets(sizes: npt.NDArray[np.integer], config: PlanConfig, limits: Limits, *, turns: bool = False) -> Buckets:
-    """The buckets of these training shapes, (N, 2): at most `config.buckets`, or a number chosen from the shapes.
+    """Sort images into buckets of similar shape.
 
-    If `config.canvases` bounds the canvases, a bucket is all images whose cheapest canvas is the same one. With `turns`
-    an image is upright in some epochs and on its side in others, so both shapes are sorted into buckets.
+    If `config.canvases` bounds the canvases, a bucket is all images whose cheapest canvas is the same one.
+
+    Args:
+        sizes: training shapes, (N, 2) integers: height and width in pixels.
+        config: at most how many buckets or canvases, and how boundaries are found.
+        limits: what a micro-batch may hold, and what a launch costs.
+        turns: whether images are turned by random quarter turns: then an image is upright in some epochs and on its
+            side in others, so both shapes are sorted into buckets.
+
+    Returns:
+        At most `config.buckets` buckets, or a number chosen from the shapes, for `plan_epoch`.
+
+    Example:
+        >>> import numpy as np
+        >>> sizes = np.array([(400, 600), (600, 400)] * 8)
+        >>> config, limits = unsquare.PlanConfig(steps="b2b"), unsquare.Limits()
+        >>> buckets = unsquare.form_buckets(sizes, config, limits)
+        >>> plans = [unsquare.plan_epoch(sizes, config, limits, epoch, buckets=buckets) for epoch in range(2)]
     """
     sizes = np.asarray(sizes)
     distinct = DistinctShapes.of(sizes, turns=turns)

@@ -9,9 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from unsquare.report.comparison.facts import ComparedPlan
+from unsquare.report.comparison.facts import falling_peaks, highest_predicted
 from unsquare.report.kit import figures, units
 from unsquare.report.kit.figures import BLUE, GIB, ORANGE, Drawing
+from unsquare.runs.schemas import ComparedPlan
 
 _COLORS = (ORANGE, BLUE)
 _MOST_POINTS = 1500
@@ -32,8 +33,8 @@ def peaks_by_size(plans: tuple[ComparedPlan, ComparedPlan]) -> Drawing:
                 style: dict[str, Any] = {"color": color, "linewidth": 1.8}
                 axes.axhline(plan.budget_bytes / GIB, linestyle=(6 * number, (6, 6)), **style)
                 axes.plot([], [], linestyle="--", label=words, **style)
-        most = max(max(plan.budget_bytes or 0.0, plan.peak_bytes or 0.0) for plan in plans) / GIB
-        longest = max(len(plan.predicted_bytes) for plan in plans)
+        most = max(max(plan.budget_bytes or 0.0, highest_predicted(plan) or 0.0) for plan in plans) / GIB
+        longest = max(len(plan.predicted_bytes or ()) for plan in plans)
         axes.set_ylim(0, 1.1 * most)
         axes.set_xlim(0, longest)
         axes.xaxis.set_major_locator(MaxNLocator(figures.few(figure, 8), integer=True))
@@ -46,9 +47,9 @@ def peaks_by_size(plans: tuple[ComparedPlan, ComparedPlan]) -> Drawing:
 
 
 def _draw_peaks(axes: Axes, plan: ComparedPlan, color: str) -> None:
-    if not len(plan.predicted_bytes):
+    peaks = falling_peaks(plan) / GIB
+    if not len(peaks):
         return
-    peaks = plan.predicted_bytes / GIB
     shown = figures.thin(len(peaks), _MOST_POINTS)
     x, y = [*shown, len(peaks)], [*peaks[shown], peaks[-1]]
     axes.step(x, y, where="post", color=color, linewidth=2, label=_shortened(plan.name))
@@ -60,10 +61,10 @@ def fills_of_both(plans: tuple[ComparedPlan, ComparedPlan]) -> Drawing:
 
     def paint(figure: Figure) -> None:
         axes = figure.add_subplot()
-        most = max(1.0, *(float(plan.fills.max(initial=0.0)) for plan in plans))
+        most = max(1.0, *(max(plan.fills, default=0.0) for plan in plans))
         bins = np.linspace(0, most, 26)
         for number, (plan, color) in enumerate(zip(plans, _COLORS)):
-            if not len(plan.fills):
+            if not plan.fills:
                 continue
             share = np.histogram(plan.fills, bins)[0] / len(plan.fills)
             width = 0.42 * (bins[1] - bins[0])

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from unsquare.report.comparison import figures
-from unsquare.report.comparison.facts import ComparedPlan, compared_plans
+from unsquare.report.comparison.facts import highest_measured, highest_predicted, median_fill
 from unsquare.report.kit import units
 from unsquare.report.kit.content import Chart, Content, DataTable, Headline, Note, Page, Paragraph, Section
 from unsquare.report.kit.page import write_page
 from unsquare.report.kit.words import ledger_rows, whole
+from unsquare.runs.schemas import ComparedPlan, PlanComparison
 
 _ARROW = "\u00a0→ "
 
@@ -20,7 +20,7 @@ FigurePair = tuple[float | None, float | None]
 """A figure before and after; None where it is not known."""
 
 
-def write_comparison_page(comparison: Mapping[str, Any], out: Path) -> Path:
+def write_comparison_page(comparison: PlanComparison, out: Path) -> Path:
     """Write the page on two plans, whole or not at all, and return its path.
 
     Args:
@@ -28,9 +28,9 @@ def write_comparison_page(comparison: Mapping[str, Any], out: Path) -> Path:
         out: the HTML file; its folder is made.
 
     Raises:
-        RunError: the comparison is of another version or incomplete, or the file cannot be written.
+        RunError: the file cannot be written.
     """
-    plans = compared_plans(comparison)
+    plans = comparison.plans
     before, after = plans
     page = Page(
         title=f"{before.name} and {after.name}",
@@ -49,8 +49,8 @@ def write_comparison_page(comparison: Mapping[str, Any], out: Path) -> Path:
 def _headlines(plans: PlanPair) -> list[Headline]:
     padding = _both(plans, lambda plan: plan.ledger.get("padding_overhead"))
     counts = _both(plans, lambda plan: plan.ledger.get("num_micro_batches"))
-    fill = _both(plans, lambda plan: plan.median_fill)
-    peak = _both(plans, lambda plan: plan.peak_bytes)
+    fill = _both(plans, median_fill)
+    peak = _both(plans, highest_predicted)
     seconds = _both(plans, lambda plan: plan.seconds)
     return [
         Headline(_arrow(padding, units.percent), "padding overhead", _times(padding, "as much")),
@@ -86,12 +86,12 @@ def _speed(seconds: FigurePair) -> str:
 
 
 def _measured_peaks(plans: PlanPair) -> str:
-    peaks = _both(plans, lambda plan: float(plan.measured_bytes.max()) if len(plan.measured_bytes) else None)
+    peaks = _both(plans, highest_measured)
     return "" if peaks == (None, None) else f"measured: {_arrow(peaks, units.size)}"
 
 
 def _peaks(plans: PlanPair) -> list[Content]:
-    without = [plan.name for plan in plans if not len(plan.predicted_bytes)]
+    without = [plan.name for plan in plans if not plan.predicted_bytes]
     if len(without) == 2:
         return [Note("Neither plan predicts memory, because it was not measured: their bounds were pinned.")]
     words = (
@@ -107,7 +107,7 @@ def _peaks(plans: PlanPair) -> list[Content]:
 
 
 def _fill(plans: PlanPair) -> list[Content]:
-    if not any(len(plan.fills) for plan in plans):
+    if not any(plan.fills for plan in plans):
         return [Note("Neither plan has a micro-batch.")]
     words = (
         "Fill is a micro-batch's computed pixels as a share of the most that its execution strategy allows. The last "

@@ -2,33 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import msgspec
 
-from unsquare.errors import RunError
 from unsquare.report.kit.trace import MemoryTrace, trace_of
-from unsquare.runs.reading import reason, require_version
-from unsquare.runs.schemas import PROFILE_VERSION, LayerRow, ProfileFile, SweepSection
+from unsquare.runs.schemas import LayerRow, NetworkProfile, SweepSection
 
 MOST_LAYERS = 15
 
 
-def profile_of(values: Mapping[str, Any]) -> ProfileFile:
-    """A profile from the content of profile.json.
-
-    Raises:
-        RunError: it is of another version, or not as its schema says.
-    """
-    require_version(values.get("version"), PROFILE_VERSION, "profile.json")
-    try:
-        return msgspec.convert(values, ProfileFile)
-    except (ValueError, RecursionError) as error:
-        raise RunError(f"profile.json cannot be read ({reason(error)}); profile again, or move it away.") from error
-
-
-def trace_of_profile(profile: ProfileFile) -> MemoryTrace | None:
+def trace_of_profile(profile: NetworkProfile) -> MemoryTrace | None:
     """Memory against time during the sweep; None where it was not watched."""
     return None if profile.watch is None else trace_of(msgspec.structs.asdict(profile.watch))
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from unsquare.report.kit import trace_figures, units
 from unsquare.report.kit.content import (
@@ -23,7 +22,7 @@ from unsquare.report.kit.page import write_page
 from unsquare.report.kit.trace import close_up
 from unsquare.report.kit.words import PHASES, strategy_words
 from unsquare.report.profile import facts, figures
-from unsquare.runs.schemas import AttributionRow, LayerRow, ProfileFile, SweepSection
+from unsquare.runs.schemas import AttributionRow, LayerRow, NetworkProfile, SweepSection
 
 KIND_WORDS = {
     "process": "process and libraries",
@@ -37,17 +36,16 @@ KIND_WORDS = {
 _MOST_LISTED = 300
 
 
-def write_profile_page(profile: Mapping[str, Any], out: Path) -> Path:
+def write_profile_page(found: NetworkProfile, out: Path) -> Path:
     """Write the page on a profile, whole or not at all, and return its path.
 
     Args:
-        profile: the content of profile.json.
+        found: what was found.
         out: the HTML file; its folder is made.
 
     Raises:
-        RunError: the profile is of another version or not as its schema says, or the file cannot be written.
+        RunError: the file cannot be written.
     """
-    found = facts.profile_of(profile)
     page = Page(
         title=f"Memory of {found.subject}",
         lead=[
@@ -61,7 +59,7 @@ def write_profile_page(profile: Mapping[str, Any], out: Path) -> Path:
     return write_page(out, page)
 
 
-def profile_sections(found: ProfileFile) -> list[Section]:
+def profile_sections(found: NetworkProfile) -> list[Section]:
     """The sweep of the batch size, what holds the memory, and memory against time."""
     return [
         Section("sweep", "Batch size and memory", _sweep(found)),
@@ -70,7 +68,7 @@ def profile_sections(found: ProfileFile) -> list[Section]:
     ]
 
 
-def _headlines(found: ProfileFile) -> list[Headline]:
+def _headlines(found: NetworkProfile) -> list[Headline]:
     tiles = [Headline(units.size(found.budget_bytes), "memory budget", f"on {found.device}")]
     if found.sweep is not None:
         sweep = found.sweep
@@ -87,7 +85,7 @@ def _headlines(found: ProfileFile) -> list[Headline]:
     return tiles
 
 
-def _watch(found: ProfileFile) -> list[Content]:
+def _watch(found: NetworkProfile) -> list[Content]:
     trace = facts.trace_of_profile(found)
     near = None if trace is None else close_up(trace, ())
     if trace is None or near is None:
@@ -103,7 +101,7 @@ def _watch(found: ProfileFile) -> list[Content]:
     ]
 
 
-def _sweep(found: ProfileFile) -> list[Content]:
+def _sweep(found: NetworkProfile) -> list[Content]:
     sweep = found.sweep
     if sweep is None:
         return [Note("The batch size was not swept: this profile has no sweep.")]
@@ -148,7 +146,7 @@ def _fit(images: int) -> str:
     return "The largest batch that fits has 1 image" if images == 1 else f"The largest batch that fits has {images:,}"
 
 
-def _attribution(found: ProfileFile) -> list[Content]:
+def _attribution(found: NetworkProfile) -> list[Content]:
     one = found.attribution
     if one is None:
         return [Note("Memory was not attributed: this profile has no attribution.")]

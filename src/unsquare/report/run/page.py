@@ -35,13 +35,24 @@ _SLOW_DATA = 0.1
 
 @checks_arguments
 def write_report(run: Path | str) -> Path:
-    """Write `report.html` into a run folder from what is in it, and return its path.
+    """Write a run's report, `report.html`, from the files in its folder.
 
     A run that stopped early, or was not evaluated yet, has a page too: what is missing is named there. So is a file
     that cannot be read; a warning tells of it, too.
 
+    Args:
+        run: the run folder.
+
+    Returns:
+        The path of the page.
+
     Raises:
         RunError: the folder is missing, is not a run, or cannot be written to.
+
+    Example:
+        >>> page = unsquare.write_report("runs/photos")
+        >>> print(page)
+        runs/photos/report.html
     """
     path, damage = report_of(Path(run))
     for words in damage:

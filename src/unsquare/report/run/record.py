@@ -26,7 +26,7 @@ from unsquare.runs.memory_profile import RunLimits
 from unsquare.runs.metrics import decoded
 from unsquare.runs.origin import differences, words_of
 from unsquare.runs.reading import DamagedFileError, read_bytes, read_json, read_text, reason
-from unsquare.runs.schemas import EvaluationRow, FinalRow, Origin, PlanFile, ProfileFile, StartRow, StepRow
+from unsquare.runs.schemas import EvaluationRow, FinalRow, NetworkProfile, Origin, PlanFile, StartRow, StepRow
 from unsquare.runs.tables import read_evaluation, read_index, read_memory
 from unsquare.shapes import Geometry, Sizes
 from unsquare.toml import tomllib
@@ -69,7 +69,7 @@ class Record:
     """The evaluation of the best weights, after training."""
     memory: MemoryTrace | None
     evaluation: JudgedImages | None
-    profile: ProfileFile | None = None
+    profile: NetworkProfile | None = None
     """What `unsquare profile` wrote."""
     lost: str = ""
     """What of the metrics is lost or damaged, in words."""
@@ -158,7 +158,7 @@ def read_record(run: Path) -> Record:
         final=final[-1] if final else None,
         memory=read("memory.parquet", lambda path: trace_of(read_memory(path).to_pydict())),
         evaluation=read("evaluation.parquet", _read_evaluation),
-        profile=read("profile.json", lambda path: _read_as(path, ProfileFile)),
+        profile=read("profile.json", lambda path: _read_as(path, NetworkProfile)),
         edited=edited,
         lost=metrics.words(last_step(run / "checkpoints")),
         start_s=sum(row.seconds for row in rows if isinstance(row, StartRow)),
