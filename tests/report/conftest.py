@@ -13,12 +13,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from matplotlib.figure import Figure
 
 from unsquare.execution.strategy import PLAIN, Segment, Strategy
 from unsquare.index.table import Problem, ShapeIndex, strings
 from unsquare.memory.model import MemoryModel, TimeModel
 from unsquare.plan import Limits
 from unsquare.report import write_report
+from unsquare.report.kit import figures
 from unsquare.runs.memory_profile import MemoryProfile, Probe, ProbeRange, RunLimits, StrategyProfile
 
 GIB = 2**30
@@ -36,6 +38,17 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
 def run(tmp_path: Path) -> Path:
     """A small complete run folder."""
     return _write_run(tmp_path / "run", num_images=480, num_steps=12)
+
+
+@pytest.fixture
+def unrendered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are drawn, but not written as SVG, which takes most of a page's time: for tests of what pages say."""
+
+    def address(paint: Callable[[Figure], None], width: float, height: float) -> str:
+        paint(Figure(figsize=(width, height)))
+        return "data:image/svg+xml;base64,PHN2Zy8+"
+
+    monkeypatch.setattr(figures, "_address", address)
 
 
 @pytest.fixture

@@ -81,6 +81,7 @@ def few_choices(monkeypatch):
     monkeypatch.setattr(plan_facts, "NUM_BUCKETS", (1, 2, 8))
 
 
+@pytest.mark.usefixtures("unrendered")
 @pytest.mark.parametrize("steps", ["mixed", "b2b"])
 def test_figures_are_the_ledgers(steps):
     """Headlines, the summary table and the table of buckets say what the ledger says."""
@@ -174,6 +175,7 @@ def test_hostile_names_stay_names():
     assert all(b"<script" not in base64.b64decode(figure) for figure in figures)
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_policies_stand_beside_the_plan():
     """Each row handed over has a line in the table under the plan's own; without rows there is no such section."""
     view = view_of(shapes())
@@ -195,6 +197,7 @@ def test_policies_stand_beside_the_plan():
     assert words.index("this plan (mixed)") < words.index("as they come no")
 
 
+@pytest.mark.usefixtures("unrendered")
 @pytest.mark.parametrize(
     ("steps", "sizes", "labels", "classes"),
     [
@@ -226,6 +229,7 @@ def test_equal_sizes_show_no_class_in_excess():
     assert plan_facts.excess_by_quarter(np.full((2000, 2), 50), labels, 4) == []
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_progress_ends_at_its_total(tmp_path):
     """Progress counts every plan tried, and the same plan gives the same page."""
     calls = []

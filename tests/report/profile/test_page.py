@@ -102,6 +102,7 @@ def test_a_sweep_that_never_failed_can_be_drawn(profile: dict[str, Any], tmp_pat
     assert "failed" not in words
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_a_sweep_without_a_batch_is_refused(run: Path, profile: dict[str, Any]) -> None:
     """Where not even one image fits, `unsquare profile` ends with an error and writes nothing."""
     profile["sweep"]["rows"] = []
@@ -140,6 +141,7 @@ def test_hostile_names_stay_names(profile: dict[str, Any], tmp_path: Path) -> No
     assert "&lt;script&gt;alert(1)&lt;/script&gt;$" in words
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_another_version_is_refused(run: Path, profile: dict[str, Any]) -> None:
     """With both versions and what to do; the page is written without it."""
     (run / "profile.json").write_text(json.dumps(profile | {"version": 3}))

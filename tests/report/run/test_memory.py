@@ -224,6 +224,7 @@ def test_rows_without_measurements_are_a_note(run: Path) -> None:
     assert ">unknown<" in words
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_another_version_of_the_limits_is_named(run: Path) -> None:
     """With both versions and what to do."""
     (run / "models.json").write_text(json.dumps({"version": 1, "budget_bytes": GIB}))

@@ -88,6 +88,7 @@ def test_headlines_tell_what_was_reached(page: str) -> None:
         assert words in tiles
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_the_best_epoch_is_the_one_whose_weights_were_kept(run: Path) -> None:
     """The highest mean per-class accuracy on val, of equals the later; the page says where accuracy is on val, too."""
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
@@ -141,6 +142,7 @@ def test_hostile_names_stay_names(write_run: Callable[..., Path], tmp_path: Path
     assert "Öl" in page
 
 
+@pytest.mark.usefixtures("unrendered")
 @pytest.mark.parametrize("missing", FILES)
 def test_a_missing_file_is_named_not_fatal(run: Path, missing: str) -> None:
     """Without any one of its files a run has a page that says what is not there."""
@@ -169,6 +171,7 @@ def test_a_single_step_can_be_drawn(run: Path) -> None:
     assert "not evaluated yet" in write_report(run).read_text(encoding="utf-8")
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_a_line_cut_short_is_left_out(run: Path) -> None:
     """A run that was killed while writing a row reports the rows before it."""
     whole = (run / "metrics.jsonl").read_text()
@@ -177,6 +180,7 @@ def test_a_line_cut_short_is_left_out(run: Path) -> None:
     assert "trained for 12 steps" in page
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_repeated_steps_count_once(run: Path) -> None:
     """A resumed run that repeats its last steps has each step once."""
     lines = (run / "metrics.jsonl").read_text().splitlines()
@@ -184,6 +188,7 @@ def test_repeated_steps_count_once(run: Path) -> None:
     assert "trained for 12 steps" in write_report(run).read_text(encoding="utf-8")
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_a_perfect_network_has_no_mistakes(run: Path) -> None:
     """No wrong image is said in words."""
     table = pq.read_table(run / "evaluation.parquet")
@@ -192,6 +197,7 @@ def test_a_perfect_network_has_no_mistakes(run: Path) -> None:
     assert "No image was classified wrongly." in write_report(run).read_text(encoding="utf-8")
 
 
+@pytest.mark.usefixtures("unrendered")
 @pytest.mark.parametrize("num_classes", [2, 60, 61])
 def test_the_confusion_matrix_is_bounded(write_run: Callable[..., Path], tmp_path: Path, num_classes: int) -> None:
     """Up to 60 classes have a matrix; more are told by their most frequent confusions."""
@@ -202,6 +208,7 @@ def test_the_confusion_matrix_is_bounded(write_run: Callable[..., Path], tmp_pat
     assert "Most frequent confusions" in page
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_device_memory_is_preferred(run: Path) -> None:
     """On a GPU the curve is the device's, not the process's."""
     table = pq.read_table(run / "memory.parquet")
@@ -213,6 +220,7 @@ def test_device_memory_is_preferred(run: Path) -> None:
     assert ">3 GiB<" in page
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_images_without_a_split_are_shown(run: Path) -> None:
     """An index that names no splits is one cloud of points."""
     index = ShapeIndex.read(run / "index.parquet")
@@ -232,6 +240,7 @@ def put(path: Path, content: bytes | str) -> None:
         os.mkfifo(path)
 
 
+@pytest.mark.usefixtures("unrendered")
 @pytest.mark.parametrize(
     ("name", "content"),
     [
@@ -266,6 +275,7 @@ def test_a_run_of_which_nothing_can_be_read_has_a_page(run: Path) -> None:
     assert all(f"{name} of run cannot be read (" in page for name in FILES)
 
 
+@pytest.mark.usefixtures("unrendered")
 @pytest.mark.parametrize("damaged", ["[", "[geometry]\nscale = -1.0\n", "[geometry]\nscale = [1]\n", "geometry = 3\n"])
 def test_the_last_checkpoints_settings_stand_in(run: Path, damaged: str) -> None:
     """Where config.toml cannot be used; shapes are drawn by them, or by none where there is no checkpoint."""
@@ -290,6 +300,7 @@ def test_a_digit_that_changed_is_told(run: Path) -> None:
     assert read_record(run).damaged == {"plan.json": "it has changed since it was written"}
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_rows_that_are_lost_are_told(run: Path) -> None:
     """A page is made of the rows that there are, and says what is not there."""
     lines = (run / "metrics.jsonl").read_bytes().splitlines(keepends=True)
@@ -299,6 +310,7 @@ def test_rows_that_are_lost_are_told(run: Path) -> None:
     assert "1 line is damaged and the rows of" in page
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_settings_that_were_edited_are_told(run: Path) -> None:
     """The page shows the settings that are there, and which of them the run was not trained with."""
     _save_checkpoint(run, tomllib.loads((run / "config.toml").read_text()))
