@@ -82,7 +82,7 @@ def test_ill_conditioned_is_a_failure_with_its_sentence(own: str, capsys: pytest
     words = ["own_network:Chaotic", "--no-training", "--max-side", "64"]
     assert main(["verify-exact", own, *words]) == 1
     out = " ".join(capsys.readouterr().out.split())
-    assert "Chaotic is ill-conditioned: rounding alone moves its lone images so far" in out
+    assert "Chaotic is ill-conditioned: rounding moves even images alone so far" in out
     assert "use other weights" in out
     assert main(["verify-exact", *words, "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["models"][0]["status"] == "ill-conditioned"

@@ -1,4 +1,4 @@
-"""`unsquare verify-exact`: how far padded batches are from lone images, exact and naive, for any network."""
+"""`unsquare verify-exact`: how far padded batches are from each image alone, exact and naive, for any network."""
 
 from __future__ import annotations
 
@@ -110,9 +110,10 @@ def _print(found: list[Verification]) -> None:
     if exact is not None:
         images = ", ".join(f"{height}x{width}" for height, width in exact.sizes)
         console.print(
-            f"Relative errors in {exact.dtype} against lone images ({images}). Exact is at most {exact.tolerance:g}, "
-            f"or 10 times `rounding` and at most {ROUNDING_LIMITS[exact.dtype]:g}; rounding is how far lone images "
-            "themselves move when each pixel is rounded otherwise. `naive` is the stock network on the padded batch."
+            f"Relative errors in {exact.dtype} against each image alone ({images}). Exact is at most "
+            f"{exact.tolerance:g}, or 10 times `rounding` and at most {ROUNDING_LIMITS[exact.dtype]:g}; rounding is "
+            "how far the images alone move when each pixel is rounded otherwise. `naive` is the stock network on the "
+            "padded batch."
         )
         others = [each for each in found if not each.refused and each.sizes != exact.sizes]
         for each in others:
@@ -133,8 +134,8 @@ def _print(found: list[Verification]) -> None:
         if each.status == "ill-conditioned":
             fix = "use other weights, such as trained ones" if each.dtype == "float64" else "judge it in float64"
             console.print(
-                f"{each.model} is ill-conditioned: rounding alone moves its lone images so far that a leak could not "
-                f"be detected; {fix}.",
+                f"{each.model} is ill-conditioned: rounding moves even images alone so far that a leak could not be "
+                f"detected; {fix}.",
                 highlight=False,
             )
 
