@@ -1,9 +1,8 @@
 """Turns a stock model into one for which padding does not count.
 
-Plan, then apply: the feature maps are followed once (`tracing.trace`), and each layer that reads neighboring pixels is given its
-exact form and the extent of its input. At run time a layer asks the pass in progress for its regions; nothing
+Plan, then apply: the feature maps are followed once (`tracing.trace`), and each layer that reads neighboring pixels is
+given its exact form and the extent of its input. At run time a layer asks the pass in progress for its regions; nothing
 is tracked from operation to operation.
-
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ def profile_network(config: TrainConfig, num_classes: int, canvas: Shape, name: 
         if not rows:
             raise BudgetError(
                 f"The budget of {format_bytes(facts['budget_bytes'])} is too small for the process and one image of "
-                f"{canvas} ({failure}); give more with --memory, smaller images, or a --strategy that takes less memory."
+                f"{canvas} ({failure}); give more with --memory, smaller images, or --strategy tile."
             )
         largest = max(row.images for row in rows)
         attribution = _attribution(bench, max(1, int(largest * ATTRIBUTED)))

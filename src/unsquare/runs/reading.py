@@ -47,7 +47,7 @@ _UPGRADES: dict[tuple[type[Any], int], Callable[[dict[str, Any]], dict[str, Any]
     (PlanFile, 1): upgrades.plan,
     (NetworkProfile, 1): upgrades.profile,
 }
-"""Versions of earlier releases that can be read as well."""
+"""Versions of earlier releases that can be read as well, each from one version to the next."""
 
 
 class DamagedFileError(RunError):
@@ -74,8 +74,8 @@ def read_json(path: Path, schema: type[Any], remedy: str = NEW_RUN) -> dict[str,
     except ValueError as error:
         raise DamagedFileError(path, reason(error), remedy) from error
     found, version = _decode(path, content, _Version, remedy).version, _JSON[schema]
-    if (upgrade := _UPGRADES.get((schema, found or 0))) is not None:
-        return _upgraded(path, content, schema, upgrade, remedy)
+    if (schema, found) in _UPGRADES:
+        return _upgraded(path, content, schema, remedy)
     if found != version:
         why = f"it has version {found}, but this release reads version {version}"
         raise DamagedFileError(path, why, remedy)
@@ -83,11 +83,11 @@ def read_json(path: Path, schema: type[Any], remedy: str = NEW_RUN) -> dict[str,
     return dict(json.loads(content))  # `_decode` checked that also what the schema ignores is UTF-8 and JSON
 
 
-def _upgraded(
-    path: Path, content: bytes, schema: type[Any], upgrade: Callable[[dict[str, Any]], dict[str, Any]], remedy: str
-) -> dict[str, Any]:
+def _upgraded(path: Path, content: bytes, schema: type[Any], remedy: str) -> dict[str, Any]:
+    values = _decode(path, content, dict, remedy)
     try:
-        values = upgrade(_decode(path, content, dict, remedy))
+        while (upgrade := _UPGRADES.get((schema, values["version"]))) is not None:
+            values = upgrade(values)
     except (KeyError, TypeError, AttributeError) as error:
         raise DamagedFileError(path, f"it lacks {error}", remedy) from error
     return checked(values, schema, str(path), remedy)

@@ -242,7 +242,7 @@ class Tracer:
         return result
 
     def _use(self, tensor: Tensor, use: str) -> None:
-        """Note what reads a map: zeros are written beside it for what reads neighboring pixels, and zeros have no root."""
+        """Note what reads a map: zeros are written beside it for convolutions and pools, and zeros have no root."""
         uses = self._uses.setdefault(id(tensor), set())
         uses.add(use)
         if len(uses) > 1:
