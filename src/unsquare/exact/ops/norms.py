@@ -11,9 +11,9 @@ term then cancels nearly all of the variance where a mean is large against its d
 padding, a sixth of the variance was wrong in bfloat16. A guess a few deviations off cancels a few digits at most.
 
 Backward: the gradient that arrives is zero outside the regions, because any later operation on neighboring pixels
-cleared it. So the kernel's two sums per channel are right, and only the count by which it would divide is not. The kernel is asked
-for the sums alone; with them the input's gradient is one affine map of the input plus one multiple of the gradient. On
-a CPU the fastest affine map per channel that PyTorch has is the kernel that evaluates batch norm.
+cleared it. So the kernel's two sums per channel are right, and only the count by which it would divide is not. The
+kernel is asked for the sums alone; with them the input's gradient is one affine map of the input plus one multiple of
+the gradient. On a CPU the fastest affine map per channel that PyTorch has is the kernel that evaluates batch norm.
 
 Synchronized batch norm sends two numbers per channel and a count between ranks, each way. Ranks hold unequal numbers of
 real pixels, so what is sent are moments with their counts. All ranks put them together in the same order, in float64,

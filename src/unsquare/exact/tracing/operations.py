@@ -1,9 +1,9 @@
 """Which ATen operations treat every pixel of a feature map by itself.
 
 Only what is listed passes, here and in `moves`. An operation's effect on values outside the regions does not matter,
-as they are cleared before anything reads neighboring pixels, except that finite values and gradients must stay finite:
-roots and logarithms of maps and divisions by them pass only where they are known to stay above zero everywhere, as squares
-plus a constant do, and exponentials only of maps that are known to stay below a bound.
+as they are cleared before anything reads neighboring pixels, except that finite values and gradients must stay
+finite: roots and logarithms of maps and divisions by them pass only where they are known to stay above zero
+everywhere, as squares plus a constant do, and exponentials only of maps that are known to stay below a bound.
 """
 
 from __future__ import annotations
