@@ -45,6 +45,8 @@ MOST_EPOCHS = 1_000_000
 MOST_WORKERS = 1024
 """Threads of one kind: each takes memory, and no machine has as many cores to spare."""
 
+_OTHERS = {"gpu": "cuda"}
+"""Values by the names that others give them."""
 _WRONG = object()
 """What is no value of a type becomes this."""
 # What file systems take; a longer name fails wherever it is looked at.
@@ -197,7 +199,8 @@ def literals(hint: Any) -> list[str]:
 def _refusal(hint: Any, value: Any, name: str, shown: str) -> str:
     close = ""
     if isinstance(value, str) and (options := literals(hint)):
-        close = "".join(f"; did you mean {word}?" for word in difflib.get_close_matches(value, options, n=1))
+        near = [_OTHERS[value]] if _OTHERS.get(value) in options else difflib.get_close_matches(value, options, n=1)
+        close = "".join(f"; did you mean {word}?" for word in near)
     return f"{name} must be {_words(hint)}, but is {shown}{close or '.'}"
 
 

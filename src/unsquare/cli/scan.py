@@ -107,9 +107,10 @@ def _print(index: ShapeIndex, result: ScanResult, remarks: Sequence[Remark], out
         f"median {median:.2f}; problems: {len(index.problems)}, remarks: {len(remarks)}."
     )
     print(f"Read {result.num_read:,} headers ({result.num_reused:,} were known) and wrote the index to {out}.")
-    if index.problems:
+    trainable = len(np.unique(index.labels[index.labels >= 0])) > 1
+    if index.problems and trainable:
         print(f"`unsquare train {out} --skip-bad` trains without these problems.", file=sys.stderr)
-    elif index.choices != Choices():
+    elif index.choices != Choices() and trainable:
         print(f"`unsquare train {out}` trains with these --pages and --bits.", file=sys.stderr)
 
 

@@ -38,6 +38,7 @@ def launch(config: DeviceConfig) -> Fabric:
         )
     except (ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
+        reason = "there is none on this machine" if "not available" in reason else reason
         raise ConfigError(f"The accelerator {config.accelerator!r} cannot be used ({reason}); try auto.") from error
     with together():
         if fabric.world_size > 1:

@@ -53,14 +53,12 @@ def summarize(outcome: torch.Tensor, labels: npt.NDArray[np.int32], num_classes:
     """An evaluation from each image's (loss, predicted class, probability), (N, 3) fp64."""
     loss, predicted, probability = outcome.unbind(1)
     target = torch.from_numpy(labels.astype(np.int64))
-    scores = {
-        average: float(multiclass_accuracy(predicted.long(), target, num_classes, average=average))
-        for average in ("micro", "macro")
-    }
+    # Not average="macro", which counts a class that no image has, but that is predicted, as wrong.
+    per_class = multiclass_accuracy(predicted.long(), target, num_classes, average="none")[target.unique()]
     return Evaluation(
         loss=float(loss.mean()),
-        accuracy=scores["micro"],
-        mean_per_class_accuracy=scores["macro"],
+        accuracy=float((predicted.long() == target).double().mean()),
+        mean_per_class_accuracy=float(per_class.double().mean()),
         num_images=len(target),
         seconds=seconds,
         predicted=predicted.long().numpy(),
