@@ -45,7 +45,7 @@ MOST_EPOCHS = 1_000_000
 MOST_WORKERS = 1024
 """Threads of one kind: each takes memory, and no machine has as many cores to spare."""
 
-_OTHERS = {"gpu": "cuda"}
+_OTHERS = {"gpu": "cuda", "stream": "tile"}
 """Values by the names that others give them."""
 _WRONG = object()
 """What is no value of a type becomes this."""
@@ -175,9 +175,9 @@ def from_text(hint: Any, text: str | Sequence[str], name: str) -> Any:
         UsageError: it is no text of that type.
         ConfigError: it is a number that the setting may not be.
     """
-    if isinstance(text, str) and text.lower() == "none" and takes(hint, type(None)):
-        return None
     is_number = takes(hint, int) or takes(hint, float)
+    if takes(hint, type(None)) and (text == "None" or (is_number and text == "none")):
+        return None
     read = _read if is_number else str
     value = read(text) if isinstance(text, str) else [read(each) for each in text]
     found = _as(hint, value, name)

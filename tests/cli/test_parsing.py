@@ -236,3 +236,24 @@ def test_all_commands_speak_of_the_same_settings() -> None:
     shared = {name for name in plan if name in train} - {"budget_pixels", "launch_pixels", "turns"}
     assert {name: plan[name] for name in shared} == {name: train[name] for name in shared}
     assert parse(ScanArguments, ["photos"]).out == Path("index.parquet")
+
+
+@pytest.mark.parametrize(
+    ("kind", "words", "name", "value"),
+    [
+        ("scan", ["--", "-pics"], "source", Path("-pics")),
+        ("report", ["--", "-run"], "run", Path("-run")),
+        ("scan", ["-1x"], "source", Path("-1x")),
+        ("evaluate", ["--", "run", "-pics"], "source", Path("-pics")),
+        ("predict", ["run", "--", "-h"], "images", (Path("-h"),)),
+        ("predict", ["--top", "3", "--", "-run", "-a.png"], "images", (Path("-a.png"),)),
+        ("predict", ["--json", "--", "run", "--json"], "images", (Path("--json"),)),
+        ("predict", ["run", "-1.png", "-.png", "-_a.png"], "images", (Path("-1.png"), Path("-.png"), Path("-_a.png"))),
+        ("train", ["--out", "x", "--", "--config"], "source", Path("--config")),
+        ("train", ["pics", "--out", "none"], "out", Path("none")),
+        ("evaluate", ["run", "pics", "--split", "none"], "split", "none"),
+    ],
+)
+def test_names_may_look_like_flags_or_like_none(kind, words, name, value):
+    """After `--` nothing is a flag, and before it no word that begins with a dash and no letter; `none` is a name."""
+    assert getattr(parse(ARGUMENTS[kind], words), name) == value

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from unsquare.errors import RunError
+from unsquare.errors import ConfigError, RunError
 from unsquare.execution.strategy import PLAIN, Segment, Strategy
 from unsquare.memory.model import MemoryModel, TimeModel
 from unsquare.runs import upgrades
@@ -112,3 +112,41 @@ def test_plans_and_rows_have_their_new_names(tmp_path):
     row = decode_row(json.dumps({"kind": "step", "measured": [[1, 2, 3, 4.0, "stream"]], **numbers}).encode())
     assert isinstance(row, StepRow)
     assert row.measured == [(1, 2, 3, 4.0, "tile")]
+
+
+@pytest.mark.parametrize(
+    ("place", "value"), [(("memory", "version"), 3), (("memory", "bytes_per_image"), None), (("way", "offload"), None)]
+)
+def test_half_a_profile_is_refused(tmp_path, place, value):
+    """A model of another version, and what is missing, are no defaults."""
+    part, name = place
+    rung = json.loads(json.dumps(PLAIN_RUNG))
+    if value is None:
+        del rung[part][name]
+    else:
+        rung[part][name] = value
+    (tmp_path / "models.json").write_text(json.dumps({"version": 2, "measured": MEASURED | {"rungs": [rung]}}))
+    with pytest.raises(RunError, match=r"models.json cannot be read \("):
+        read_json(tmp_path / "models.json", RunLimits)
+
+
+@pytest.mark.parametrize("limits", ["x", [[1]], 3, None])
+def test_a_plan_of_no_structure_is_refused(tmp_path, limits):
+    """Whatever stands in its place."""
+    (tmp_path / "plan.json").write_text(json.dumps({"version": 1, "limits": limits}))
+    with pytest.raises(RunError, match=r"plan.json cannot be read \("):
+        read_json(tmp_path / "plan.json", PlanFile)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('lowest_rung = "plain"\nstrategy = "tile"', "no setting 'lowest_rung'"),
+        ("lowest_rung = [1]", "strategy must be one of"),
+        ("highest_rung = {a = 1}", "max_strategy must be one of"),
+    ],
+)
+def test_settings_that_cannot_be_renamed_are_refused(text, words):
+    """An old name beside its new one would be lost, and a value of another type is named."""
+    with pytest.raises(ConfigError, match=words):
+        from_toml(f"[device]\n{text}\n", "config.toml")

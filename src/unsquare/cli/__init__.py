@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from unsquare.cli.arguments import ARGUMENTS
-from unsquare.cli.parsing import parse
+from unsquare.cli.parsing import before_separator, parse
 from unsquare.errors import UnsquareError, UsageError
 from unsquare.torchvision_guard import explanation
 from unsquare.version import __version__
@@ -92,11 +92,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(name: str, words: Sequence[str], is_verbose: bool) -> int:
-    named = {word.partition("=")[0] for word in words}
+    before = before_separator(words)
+    named = {word.partition("=")[0] for word in before}
     default = None
     if name == "train" and named & {"--config", "--resume"} and not named & {"-h", "--help"}:
         # Flags are given beside the settings of that file or run, so these are read first.
-        default = importlib.import_module("unsquare.cli.train").defaults(words)
+        default = importlib.import_module("unsquare.cli.train").defaults(before)
     given = parse(ARGUMENTS[name], words, default, whole_help=is_verbose)
     return int(importlib.import_module(f"unsquare.cli.{name.replace('-', '_')}").run(given))
 

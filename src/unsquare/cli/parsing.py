@@ -34,6 +34,8 @@ class Arguments:
 
 
 Given = TypeVar("Given", bound=Arguments)
+_MARK = "\0"
+"""Before a word that is no flag though it begins with a dash; no argument of a process can hold it."""
 Value = TypeVar("Value")
 _POSITIONAL, _PLAIN = "positional", "options"
 Positional = Annotated[Value, _POSITIONAL]
@@ -145,14 +147,14 @@ def parse(
     """
     flags = list(_flags_of(kind, default, whole_help=whole_help))
     parser = _parser(kind, flags)
-    if {"-h", "--help"} & set(arguments):
+    if {"-h", "--help"} & set(before_separator(arguments)):
         print(f"{parser.format_help()}\nexample:\n  {kind.EXAMPLE}")
         raise SystemExit(0)
     found = vars(parser.parse_intermixed_args(_checked_words(arguments, flags, kind.COMMAND)))
     by_place = {".".join(flag.place): flag for flag in flags}
     values: dict[tuple[str, ...], Any] = {}
-    for key, value in found.items():
-        flag = by_place[key]
+    for key, marked in found.items():
+        flag, value = by_place[key], _unmarked(marked)
         values[flag.place] = value if isinstance(value, bool) else from_text(flag.hint, value, flag.spelled())
     return _built(kind, default, values)
 
@@ -200,22 +202,35 @@ def _docstrings_of(kind: Any) -> dict[str, str]:
 
 
 def _checked_words(arguments: Sequence[str], flags: Sequence[_Flag], command: str) -> list[str]:
-    """The words of the command, with `--max_pixels` written as `--max-pixels`.
+    """The words of the command, with `--max_pixels` written as `--max-pixels` and those that are no flags marked.
 
     Raises:
         UsageError: there is no such flag; the message has what it may stand for.
     """
     known = {word for flag in flags for word in flag.words()}
-    words = list(arguments)
-    end = words.index("--") if "--" in words else len(words)
-    for i, word in enumerate(words[:end]):
+    words = list(before_separator(arguments))
+    for i, word in enumerate(words):
         name, equals, value = word.partition("=")
         if re.match(r"--?[A-Za-z]", name) and " " not in name:
             name = name.replace("_", "-")
             if name not in known:
                 raise UsageError(f"There is no flag {name} here; {_hint(name, known, flags, command)}")
             words[i] = name + equals + value
-    return words
+        elif re.match(r"-[^A-Za-z-]", name):  # a number, or the name of a file
+            words[i] = _MARK + word
+    return [*words, *(_MARK + word for word in arguments[len(words) + 1 :])]
+
+
+def before_separator(words: Sequence[str]) -> Sequence[str]:
+    """The words before `--`, after which none is a flag."""
+    return words[: words.index("--")] if "--" in words else words
+
+
+def _unmarked(value: Any) -> Any:
+    """A parsed value without the marks of words that could be taken for flags."""
+    if isinstance(value, list):
+        return [_unmarked(each) for each in value]
+    return value.removeprefix(_MARK) if isinstance(value, str) else value
 
 
 def _hint(name: str, known: Iterable[str], flags: Sequence[_Flag], command: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +39,9 @@ class ImageOverBudgetError(PlanError):
         ...     print(error.position, error.shape, error.budget_pixels)
         3 640 x 640 250000
     """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.position, self.shape, self.budget_pixels)
 
     def __init__(self, position: int, shape: Shape, budget_pixels: int) -> None:
         self.position = position

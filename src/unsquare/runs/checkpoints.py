@@ -14,7 +14,7 @@ import msgspec
 from unsquare.errors import RunError
 from unsquare.files import read_regular, require_regular
 from unsquare.runs import upgrades
-from unsquare.runs.reading import DamagedFileError, decode_json, read_bytes, reason
+from unsquare.runs.reading import MALFORMED, NEW_RUN, DamagedFileError, decode_json, malformed, read_bytes, reason
 from unsquare.runs.schemas import Manifest, State
 
 BEST = "best"
@@ -127,11 +127,12 @@ def read_state(path: Path) -> State:
     if state.origin is None:
         return state
     bounds = state.origin.bounds
-    origin = msgspec.structs.replace(
-        state.origin,
-        settings=upgrades.settings(state.origin.settings),
-        bounds=upgrades.limits(bounds) if bounds.get("version") == 2 else bounds,
-    )
+    try:
+        bounds = upgrades.limits(bounds) if bounds.get("version") == 2 else bounds
+    except MALFORMED as error:
+        raise DamagedFileError(path / "state.json", malformed(error), NEW_RUN) from error
+    settings = upgrades.settings(state.origin.settings)
+    origin = msgspec.structs.replace(state.origin, settings=settings, bounds=bounds)
     return msgspec.structs.replace(state, origin=origin)
 
 

@@ -50,6 +50,10 @@ _UPGRADES: dict[tuple[type[Any], int], Callable[[dict[str, Any]], dict[str, Any]
 """Versions of earlier releases that can be read as well, each from one version to the next."""
 
 
+MALFORMED = (KeyError, TypeError, AttributeError, ValueError)
+"""What converting content of an earlier release raises where it is not what it should be."""
+
+
 class DamagedFileError(RunError):
     """A file of a run is missing or damaged."""
 
@@ -88,9 +92,14 @@ def _upgraded(path: Path, content: bytes, schema: type[Any], remedy: str) -> dic
     try:
         while (upgrade := _UPGRADES.get((schema, values["version"]))) is not None:
             values = upgrade(values)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise DamagedFileError(path, f"it lacks {error}", remedy) from error
+    except MALFORMED as error:
+        raise DamagedFileError(path, malformed(error), remedy) from error
     return checked(values, schema, str(path), remedy)
+
+
+def malformed(error: Exception) -> str:
+    """What is wrong with content of an earlier release that cannot be converted."""
+    return f"it lacks {error}" if isinstance(error, KeyError) else reason(error)
 
 
 def decode_json(path: Path, content: bytes, schema: type[Any], remedy: str = NEW_RUN) -> Any:

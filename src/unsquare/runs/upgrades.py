@@ -14,24 +14,27 @@ _SETTINGS = {
 _SEGMENTS = {"stream": "tile", "recompute": "checkpoint"}
 
 
-def strategy_name(name: str) -> str:
-    """The present name of a strategy."""
-    return _STRATEGIES.get(name, name)
+def strategy_name(name: Any) -> Any:
+    """The present name of a strategy; any other value as it is, for whoever checks it."""
+    return _STRATEGIES.get(name, name) if isinstance(name, str) else name
 
 
 def settings(tables: Mapping[str, Any]) -> dict[str, Any]:
-    """The tables of a `config.toml` with the present names."""
+    """The tables of a `config.toml` with the present names; an old name beside its new one stays, and is refused."""
     found = dict(tables)
     for table, names in _SETTINGS.items():
-        if not isinstance(found.get(table), Mapping):
-            continue
-        found[table] = {names.get(name, name): value for name, value in found[table].items()}
-        if table == "device" and "lowest_rung" in tables[table]:
-            least = strategy_name(found[table]["strategy"])
-            found[table]["strategy"] = "auto" if least == "plain" else least
-        if table == "device" and "highest_rung" in tables[table]:
-            found[table]["max_strategy"] = strategy_name(found[table]["max_strategy"])
+        old = found.get(table)
+        if isinstance(old, Mapping):
+            new = {name: present for name, present in names.items() if present not in old}
+            found[table] = {new.get(name, name): _value(name, value) for name, value in old.items()}
     return found
+
+
+def _value(name: str, value: Any) -> Any:
+    """The present value of a setting of an old name."""
+    if name not in ("lowest_rung", "highest_rung"):
+        return value
+    return "auto" if name == "lowest_rung" and value == "plain" else strategy_name(value)
 
 
 def limits(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -72,8 +75,16 @@ def _profile(rung: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "name": strategy_name(rung["name"]),
         "strategy": _strategy(rung["way"]),
-        **{name: rung[name] for name in ("memory", "time", "probes")},
+        "memory": _model(rung["memory"], "fixed_bytes", "bytes_per_pixel", "bytes_per_image"),
+        "time": _model(rung["time"], "fixed_s", "s_per_pixel"),
+        "probes": rung["probes"],
     }
+
+
+def _model(values: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    if values["version"] != 2:
+        raise ValueError(f"a model has version {values['version']}, but only version 2 can be converted")
+    return {name: values[name] for name in names}
 
 
 def _strategy(way: Mapping[str, Any]) -> dict[str, Any]:
@@ -86,4 +97,4 @@ def _strategy(way: Mapping[str, Any]) -> dict[str, Any]:
         }
         for each in way["segments"]
     ]
-    return {**way, "segments": segments}
+    return {"segments": segments, "offload": way["offload"], "bf16": way["bf16"]}

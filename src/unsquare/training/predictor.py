@@ -201,7 +201,7 @@ class Predictor:
         fits = sizes.prod(axis=1) <= held
         for row in np.flatnonzero(~fits):
             height, width = sizes[row].tolist()
-            reason = f"is {height} x {width} pixels, but only {held:,} fit the memory budget; give more memory"
+            reason = f"is {height} x {width} pixels, but the memory budget fits {held:,} pixels; give more memory"
             answers.fail(asked[row][0], reason)
         asked = [each for each, fit in zip(asked, fits) if fit]
         if not asked:
