@@ -1,13 +1,11 @@
 """Memory and time as straight lines over computed pixels."""
 
-import json
-
 import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from unsquare.errors import ConfigError, RunError
+from unsquare.errors import ConfigError
 from unsquare.memory.model import UNBOUNDED_PIXELS, MemoryModel, TimeModel
 
 probes = st.lists(
@@ -107,18 +105,6 @@ def test_time_fit_has_no_negative_term(points):
     assert model.s_per_pixel >= 0
     assert model.fixed_s + model.s_per_pixel > 0
     assert 0 <= model.launch_pixels <= UNBOUNDED_PIXELS
-
-
-@pytest.mark.parametrize("model", [MemoryModel(1.5e9, 320.25, 9.5), TimeModel(0.0125, 3.5e-8)])
-def test_models_survive_a_json_file(model):
-    """What is written is read back equal."""
-    assert type(model).from_dict(json.loads(json.dumps(model.to_dict()))) == model
-
-
-def test_another_version_is_refused():
-    """A file from another release says so instead of being misread."""
-    with pytest.raises(RunError, match=r"version 99.*measure it again"):
-        MemoryModel.from_dict({**MemoryModel(1, 2).to_dict(), "version": 99})
 
 
 def test_no_measurement_is_no_model():

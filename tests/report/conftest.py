@@ -308,7 +308,7 @@ def profile() -> dict[str, Any]:
             "canvas": [384, 512],
             "strategy": "plain",
             "steps_each": 3,
-            "memory": MemoryModel(fixed, 900.0).to_dict(),
+            "memory": asdict(MemoryModel(fixed, 900.0)),
             "limit_bytes": 8.6 * GIB,
             "rows": rows,
             "failed_images": 42,

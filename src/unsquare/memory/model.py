@@ -9,17 +9,15 @@ difference (docs/experiments.md).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
 from msgspec import Meta
 
-from unsquare.errors import ConfigError, RunError
+from unsquare.errors import ConfigError
 
-VERSION = 2
 INPUT_BYTES_PER_PIXEL = 12.0
 """Three fp32 channels: every network needs at least this much, so no fitted model predicts less."""
 KEPT_FACTOR = 2.0
@@ -48,7 +46,7 @@ class MemoryModel:
         for name in _MEMORY_FIELDS:
             _require_finite(name, getattr(self, name))
 
-    def growth_bytes(self, pixels: int, images: int = 1) -> float:
+    def growth_bytes(self, pixels: float, images: float = 1) -> float:
         """Bytes that a micro-batch of this many computed pixels and images adds to the fixed part."""
         return self.bytes_per_pixel * pixels + self.bytes_per_image * images
 
@@ -93,15 +91,6 @@ class MemoryModel:
         per_pixel = max(per_pixel, INPUT_BYTES_PER_PIXEL)
         fixed = max(0.0, float((y - per_pixel * x - per_image * count).max()))
         return cls(fixed_bytes=fixed, bytes_per_pixel=per_pixel, bytes_per_image=per_image)
-
-    def to_dict(self) -> dict[str, float]:
-        """Plain values for a JSON file, with a version."""
-        return {"version": VERSION, **asdict(self)}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, float]) -> MemoryModel:
-        """The model that `to_dict` wrote."""
-        return cls(**_fields_of(values, "memory model", _MEMORY_FIELDS))
 
 
 _MEMORY_FIELDS = ("fixed_bytes", "bytes_per_pixel", "bytes_per_image")
@@ -155,15 +144,6 @@ class TimeModel:
         fixed_s, s_per_pixel = candidates[int(np.argmin(errors))]
         return cls(fixed_s=float(fixed_s), s_per_pixel=float(s_per_pixel))
 
-    def to_dict(self) -> dict[str, float]:
-        """Plain values for a JSON file, with a version."""
-        return {"version": VERSION, **asdict(self)}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, float]) -> TimeModel:
-        """The model that `to_dict` wrote."""
-        return cls(**_fields_of(values, "time model", ("fixed_s", "s_per_pixel")))
-
 
 def _slopes(x: Values, count: Values, y: Values) -> tuple[float, float]:
     """Least-squares slopes over pixels and images, both at least 0; the latter is 0 where probes cannot tell it."""
@@ -204,12 +184,3 @@ def _measured(pixels: npt.ArrayLike, values: npt.ArrayLike) -> tuple[Values, Val
 def _require_finite(name: str, value: float) -> None:
     if not (math.isfinite(value) and value >= 0):
         raise ConfigError(f"{name} must be finite and at least 0, but is {value}.")
-
-
-def _fields_of(values: Mapping[str, float], what: str, names: tuple[str, ...]) -> dict[str, float]:
-    if values.get("version") != VERSION or not all(name in values for name in names):
-        raise RunError(
-            f"This {what} has version {values.get('version')} and fields {sorted(values)}, but this release "
-            f"reads version {VERSION} with {', '.join(names)}; measure it again."
-        )
-    return {name: float(values[name]) for name in names}

@@ -17,6 +17,7 @@ import numpy as np
 
 from unsquare.errors import BudgetError, ConfigError
 from unsquare.memory.amounts import format_bytes
+from unsquare.memory.model import MemoryModel
 from unsquare.plan.config import Limits
 from unsquare.profiling.worker import STEPS_EACH, Subject, SubjectDied
 from unsquare.progress import Say
@@ -26,7 +27,6 @@ from unsquare.runs.schemas import (
     AttributionRow,
     ComparedPlan,
     LayerRow,
-    MemoryLine,
     NetworkProfile,
     PlanComparison,
     PlanFile,
@@ -92,7 +92,7 @@ def profile_network(config: TrainConfig, num_classes: int, canvas: Shape, name: 
             canvas=canvas,
             strategy=strategy["name"],
             steps_each=STEPS_EACH,
-            memory=MemoryLine(**strategy["memory"]),
+            memory=MemoryModel(**strategy["memory"]),
             limit_bytes=facts["budget_bytes"],
             rows=tuple(sorted(rows, key=lambda row: row.images)),
             failed_images=failed,

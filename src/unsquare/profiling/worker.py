@@ -16,6 +16,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
@@ -175,7 +176,7 @@ class _Network:
             "device": self._engine.device.type,
             "precision": str(self._engine.fabric.strategy.precision.precision),
             "budget_bytes": self._budget,
-            "strategy": {"name": self._measured.name, "memory": self._measured.memory.to_dict()},
+            "strategy": {"name": self._measured.name, "memory": asdict(self._measured.memory)},
             "predicted_images": least,
         }
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, Literal
 
 from msgspec import Meta, Struct, to_builtins
 
-from unsquare.memory.model import Amount
+from unsquare.memory.model import Amount, MemoryModel
 from unsquare.plan.config import Limits
 
 PLAN_VERSION: Final = 2
@@ -30,15 +30,6 @@ BatchShape = tuple[Positive, SidePixels, SidePixels]
 """Images, height, width."""
 MeasuredBatch = tuple[Positive, SidePixels, SidePixels, Amount, str]
 """Images, height, width, peak bytes, and the name of the strategy."""
-
-
-class MemoryLine(Struct, frozen=True):
-    """`memory.model.MemoryModel` as it is written."""
-
-    version: Literal[2]
-    fixed_bytes: Amount
-    bytes_per_pixel: Amount
-    bytes_per_image: Amount
 
 
 class BucketRow(Struct):
@@ -158,7 +149,7 @@ class SweepSection(Struct, frozen=True):
     """How the network was run, by name."""
     steps_each: Count
     """Training steps that were run with each batch."""
-    memory: MemoryLine
+    memory: MemoryModel
     """What peaks are predicted by."""
     limit_bytes: Amount | None
     """The most that the process may take."""

@@ -19,8 +19,8 @@ def trace_of_profile(profile: NetworkProfile) -> MemoryTrace | None:
 
 def predicted_bytes(sweep: SweepSection, images: float) -> float:
     """The predicted peak of a batch of the sweep's canvas."""
-    per_image = sweep.memory.bytes_per_pixel * sweep.canvas[0] * sweep.canvas[1] + sweep.memory.bytes_per_image
-    return sweep.memory.fixed_bytes + images * per_image
+    pixels = images * sweep.canvas[0] * sweep.canvas[1]
+    return sweep.memory.fixed_bytes + sweep.memory.growth_bytes(pixels, images)
 
 
 def prediction_errors(sweep: SweepSection) -> list[float]:
