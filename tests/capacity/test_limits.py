@@ -11,6 +11,8 @@ from unsquare.capacity import limits as module
 from unsquare.capacity.fallbacks import PROBE_SECONDS, Prober, Workload, measure_profiles
 from unsquare.capacity.limits import verify_largest
 from unsquare.capacity.probes import train_probe
+from unsquare.data.gate import DECODE_BYTES
+from unsquare.index.table import ShapeIndex, empty_strings, strings
 from unsquare.memory.cache import MeasurementCache
 from unsquare.memory.heap import return_freed
 from unsquare.memory.meter import PeakMeter, resident_bytes
@@ -20,7 +22,7 @@ from unsquare.network.config import DeviceConfig, ModelConfig, OptimizerConfig
 from unsquare.network.device import launch
 from unsquare.network.engine import Engine
 from unsquare.runs.memory_profile import MAP_ELEMENTS, Probe, ProbeRange, RunLimits
-from unsquare.shapes import Shape
+from unsquare.shapes import Geometry, Shape
 
 GIB = 1 << 30
 NEED = ProbeRange(largest_image=1_000_000, usual_pixels=1_000_000, smallest_image=10_000, most_images=None)
@@ -209,3 +211,23 @@ def test_limits_survive_their_file(measured):
     assert again.limits(3) == known.limits(3)
     pinned = RunLimits(budget_pixels=5, launch_pixels=2)
     assert RunLimits.from_dict(pinned.to_dict()) == pinned
+
+
+@pytest.mark.parametrize("training", [NEED, None])
+def test_training_and_prediction_reserve_the_same_for_decoding(engine, training):
+    """The decoders' bytes and those of the micro-batch that is read ahead, whoever runs the network."""
+    sizes = np.array([[1000, 2000], [30, 40]])
+    index = ShapeIndex(
+        root="",
+        classes=("a",),
+        keys=strings(["0", "1"]),
+        sizes=sizes,
+        labels=np.zeros(2, dtype=np.int32),
+        splits=empty_strings(2),
+        num_bytes=np.zeros(2, dtype=np.int64),
+        modified_ns=np.zeros(2, dtype=np.int64),
+    )
+    device = DeviceConfig(accelerator="cpu", memory="1GiB")
+    workload = module.pictures_workload(engine, device, index, Geometry(), training=training, step_images=16)
+    assert workload.reserved_bytes == DECODE_BYTES + 3 * 1000 * 2000
+    assert workload.evaluation == ProbeRange.of(sizes, 16)

@@ -207,7 +207,7 @@ def _metrics(
                 "step_s": step_s,
                 "gradient_norm": 1.0,
                 "shortages": 0,
-                "measured": [[*one, int(_peak_bytes(*one) * rng.uniform(0.95, 1)), _rung(*one)] for one in chosen],
+                "measured": [[*one, int(_peak_bytes(*one) * rng.uniform(0.95, 1)), _strategy(*one)] for one in chosen],
                 "micro_batches": chosen,
             }
         )
@@ -268,7 +268,7 @@ def _write_memory(path: Path, rng: np.random.Generator, rows: list[dict[str, Any
     pq.write_table(table, path)
 
 
-def _rung(images: int, height: int, width: int) -> str:
+def _strategy(images: int, height: int, width: int) -> str:
     return "plain" if images * height * width <= PLAIN_PIXELS else "checkpoint"
 
 

@@ -105,8 +105,7 @@ def plan_epoch(
 
     Raises:
         PlanError: there are no images, one alone exceeds the budget (`ImageOverBudgetError`), weights are missing
-            although `config.sampling` needs them (`class_weights` computes them), or the buckets are those of other
-            images or other turns.
+            although `config.sampling` needs them (`class_weights`), or the buckets are those of other images or turns.
 
     Example:
         >>> sizes = [(400, 600), (600, 400), (410, 590), (640, 640)]
@@ -118,10 +117,9 @@ def plan_epoch(
     if config.sampling == "balanced" and weights is None:
         raise PlanError("Balanced sampling needs weights, but none were given; pass weights=class_weights(labels).")
     shapes = _checked(sizes, limits)
-    drawn_turns = np.zeros(len(shapes), dtype=np.uint8)
     planned, turned = shapes, None
+    drawn_turns = quarter_turns(config.seed, epoch, len(shapes)) if turns else np.zeros(len(shapes), dtype=np.uint8)
     if turns:
-        drawn_turns = quarter_turns(config.seed, epoch, len(shapes))
         turned = (drawn_turns % 2).astype(bool)
         planned = np.where(turned[:, None], shapes[:, ::-1], shapes)
     images = None if weights is None else repeated(weights, len(shapes), config.seed, epoch)

@@ -150,10 +150,8 @@ def verify_exact(
     try:
         exact = converted(stock)  # as it is: a dropout that cannot be exact is refused, not switched off
     except ExactError as error:
-        if isinstance(error, StockTraceError) and isinstance(
-            model, nn.Module
-        ):  # a mistake of its author, who must see it
-            raise
+        if isinstance(error, StockTraceError) and isinstance(model, nn.Module):
+            raise  # a mistake of its author, who must see it
         return Verification(name, tuple(chosen), dtype, tolerance, None, None, refused=str(error))
     stock, exact = (without_chance(each).to(getattr(torch, dtype)) for each in (stock, exact))
     for parameter in (*stock.parameters(), *exact.parameters()):  # frozen ones are measured too

@@ -93,13 +93,13 @@ def _measured_peaks(plans: PlanPair) -> str:
 def _peaks(plans: PlanPair) -> list[Content]:
     without = [plan.name for plan in plans if not plan.predicted_bytes]
     if len(without) == 2:
-        return [Note("Neither plan predicts memory, because it was not measured: their bounds were pinned.")]
+        return [Note("Neither plan predicts memory, because the settings pinned their limits.")]
     words = (
         "Predicted peak of each micro-batch, largest first, below the budgets (dashed). Fewer micro-batches mean fewer "
         "launches; peaks close to the budget leave little memory unused."
     )
     if without:
-        words += f" No bytes are predicted for {without[0]}, because its bounds were pinned."
+        words += f" No bytes are predicted for {without[0]}, because the settings pinned its limits."
     return [
         Paragraph(words),
         Chart(figures.peaks_by_size(plans), "Predicted peaks of the micro-batches of both plans"),
