@@ -74,6 +74,7 @@ if TYPE_CHECKING:
     from unsquare.training.metrics import Evaluation as Evaluation
     from unsquare.training.predictor import Prediction as Prediction
     from unsquare.training.predictor import Predictor as Predictor
+    from unsquare.training.resolution import ResolutionConfig as ResolutionConfig
     from unsquare.training.schedule import LearningRateConfig as LearningRateConfig
 else:  # type checkers do not see it, so that they know which names there are
 
@@ -120,6 +121,7 @@ _HOMES = {
     "RankStep": "unsquare.data.step_loader",
     "RegionPool": "unsquare.exact.pool.region",
     "Remark": "unsquare.index.table",
+    "ResolutionConfig": "unsquare.training.resolution",
     "RunError": "unsquare.errors",
     "SavingConfig": "unsquare.training.config",
     "Shape": "unsquare.shapes",

@@ -27,6 +27,7 @@ from unsquare.training.config import TrainConfig
 from unsquare.training.metrics import Evaluation
 from unsquare.training.optimizer_check import check_optimizer
 from unsquare.training.predictor import OnError, Prediction, Predictor
+from unsquare.training.recipes import settled_network
 
 
 @checks_arguments
@@ -67,7 +68,7 @@ def train(
     config = with_settings(config or TrainConfig(), settings)
     check_optimizer(config.optimizer)
     if not os.path.exists(RunFolder(Path(out)).config):  # a resumed run needs no starting weights
-        check_model(config.model)
+        check_model(settled_network(config, lambda text: None).model)
     with without_empty_folders(Path(out)):
         run = start.train(source, out, config, changed_pictures=changed_pictures, quiet=quiet)
     return _reported(run)

@@ -78,7 +78,7 @@ def test_a_wrong_setting_is_refused_before_a_folder_is_made(refusal, make_folder
         (b"[optimiser]\nepochs = 3\n", "has no setting 'optimiser' here; did you mean optimizer?"),
         (b"epochs = 3\n", "has no setting 'epochs' here; the names are geometry"),
         (b"optimizer = 3\n", "optimizer must be a table of settings, but is 3"),
-        (b"[optimizer]\nepochs = 'many'\n", "epochs must be a whole number from 1 to 1,000,000, but is 'many'"),
+        (b"[optimizer]\nepochs = 'many'\n", "epochs must be a whole number from 1 to 1,000,000 or None, but is 'many'"),
         (b"[learning_rate]\nlr = nan\n", "lr must be a finite number above 0"),
         (b"[model]\nweights = 1979-05-27\n", "weights must be a path or None"),
         (b"[model]\npyramid = [[1]]\n", "pyramid must be a list, each item a whole number from 1 to 64"),

@@ -43,6 +43,7 @@ from unsquare import (
     RankStep,
     RegionPool,
     Remark,
+    ResolutionConfig,
     RunError,
     SavingConfig,
     Shape,
@@ -111,6 +112,7 @@ reveal_type(ProfileResult)
 reveal_type(RankStep)
 reveal_type(RegionPool)
 reveal_type(Remark)
+reveal_type(ResolutionConfig)
 reveal_type(RunError)
 reveal_type(SavingConfig)
 reveal_type(Shape)

@@ -36,6 +36,7 @@ def run(given: DemoArguments) -> int:
         {
             "epochs": given.epochs,
             "backbone": given.backbone,
+            "recipe": "scratch",
             "memory": given.memory,
             "seed": given.seed,
             "lr": given.lr,

@@ -48,6 +48,7 @@ _TITLES = {
     "model": "network",
     "optimizer": "optimizer",
     "learning_rate": "learning rate",
+    "resolution": "progressive resolution",
     "device": "device and memory",
     "saving": "evaluation and checkpoints",
     "limits": "limits of the machine",

@@ -42,6 +42,7 @@ class Engine:
         self.fabric = fabric
         self.model = model.to(fabric.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._config = config
+        self.model.freeze(config.freeze or "none")
         self.optimizer = self._new_optimizer()
         self.phase: Phase = ""
         """What is computed at the moment, for the memory trace."""
@@ -79,7 +80,8 @@ class Engine:
             with rollback_on_error(self.model), _naming(batch):
                 self.phase = "forward"
                 logits, labels = self._forward(batch, strategy)
-                losses = F.cross_entropy(logits, labels, reduction="none", label_smoothing=self._config.label_smoothing)
+                smoothing = self._config.label_smoothing or 0.0
+                losses = F.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
                 self.phase = "backward"
                 self.fabric.backward(losses.sum() * weight)
         finally:

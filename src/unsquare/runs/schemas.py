@@ -361,6 +361,7 @@ class State(Struct, kw_only=True):
     ceiling_pixels: CeilingPixels
     ceiling_steps: Count
     planned_pixels: CeilingPixels
+    max_pixels: Annotated[int, Meta(ge=1)] | None = None
     optimizer: dict[str, Any]
     origin: Origin | None = None
     """None in checkpoints of releases that did not write it."""

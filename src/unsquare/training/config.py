@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +17,7 @@ from unsquare.runs import upgrades
 from unsquare.settings import MOST_EPOCHS, Range, changed, check_settings, meant
 from unsquare.shapes import Geometry
 from unsquare.toml import tomllib
+from unsquare.training.resolution import ResolutionConfig
 from unsquare.training.schedule import LearningRateConfig
 
 
@@ -50,10 +51,10 @@ class TrainConfig:
     """All settings of a run.
 
     Example:
-        >>> model = unsquare.ModelConfig(backbone="convnext_tiny", pretrained=True)
+        >>> model = unsquare.ModelConfig(backbone="convnext_tiny", pretrained="hub")
         >>> config = unsquare.TrainConfig(model=model, geometry=unsquare.Geometry(max_pixels=16_000_000))
-        >>> config.optimizer.epochs
-        30
+        >>> config.geometry.max_pixels
+        16000000
     """
 
     geometry: Geometry = field(default_factory=Geometry)
@@ -62,11 +63,18 @@ class TrainConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     learning_rate: LearningRateConfig = field(default_factory=LearningRateConfig)
+    resolution: ResolutionConfig = field(default_factory=ResolutionConfig)
     device: DeviceConfig = field(default_factory=DeviceConfig)
     saving: SavingConfig = field(default_factory=SavingConfig)
 
     def __post_init__(self) -> None:
         check_settings(self)
+
+    @property
+    def epochs(self) -> int:
+        """Passes over the training images, once a recipe has settled them."""
+        assert self.optimizer.epochs is not None, "a recipe has settled the epochs"
+        return self.optimizer.epochs
 
 
 def to_toml(config: TrainConfig) -> str:
@@ -86,14 +94,13 @@ def from_toml(text: str, where: str) -> TrainConfig:
         raise ConfigError(f"{where} must be a TOML file, but it is not: {error}.") from error
     parts: dict[str, Any] = {}
     for name, part in values.items():
-        settings = getattr(TrainConfig(), name, None)
-        if not is_dataclass(settings) or isinstance(settings, type):
-            known = [entry.name for entry in fields(TrainConfig)]
+        known = [entry.name for entry in fields(TrainConfig)]
+        if name not in known:
             raise ConfigError(f"{where} has no setting {name!r} here; {meant(name, known)}")
         if not isinstance(part, Mapping):
             raise ConfigError(f"{where}: {name} must be a table of settings, but is {part!r}.")
         try:
-            parts[name] = changed(settings, part)
+            parts[name] = changed(getattr(TrainConfig(), name), part)
         except ConfigError as error:
             raise ConfigError(f"In {where}, table {name}: {error}") from error
     return TrainConfig(**parts)

@@ -33,7 +33,7 @@ from unsquare.runs.folder import RunFolder
 from unsquare.runs.memory_profile import RunLimits
 from unsquare.runs.schemas import Origin
 from unsquare.runs.tables import write_memory
-from unsquare.shapes import Shape, Sizes
+from unsquare.shapes import Geometry, Shape, Sizes
 from unsquare.training import checkpoint
 from unsquare.training.checkpoint import TrainState
 from unsquare.training.config import TrainConfig
@@ -46,15 +46,28 @@ LoadedBatches = Generator[PaddedBatch, None, None]
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrainingStage:
+    """What the epochs of one size of pictures work with."""
+
+    geometry: Geometry
+    sizes: Sizes
+    """Training shapes before turns, (N, 2)."""
+    buckets: Buckets | None
+    validation: Evaluator
+    """Evaluates on the val split, at this stage's size."""
+    is_full: bool
+    """Whether pictures have their full size."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Epochs:
     """The plans of a run's epochs."""
 
     config: PlanConfig
     turns: bool
-    sizes: Sizes
-    """Training shapes before turns, (N, 2)."""
+    stages: tuple[TrainingStage, ...]
+    """The stage of each epoch; that of the last one is at full size."""
     limits: Limits
-    buckets: Buckets | None
     weights: Weights | None
     """How often each training image is used, (N,); None uses each once."""
     planner: Callable[..., EpochPlan]
@@ -62,11 +75,11 @@ class Epochs:
 
     def plan(self, epoch: int, ceiling: int = NO_CEILING) -> EpochPlan:
         """The plan of an epoch; in `mixed` no micro-batch of several images is above a ceiling."""
-        limits = self.limits
+        limits, stage = self.limits, self.stages[epoch]
         if self.config.steps == "mixed" and ceiling < limits.budget_pixels:
             limits = below(limits, ceiling)
         return self.planner(
-            self.sizes, self.config, limits, epoch, turns=self.turns, buckets=self.buckets, weights=self.weights
+            stage.sizes, self.config, limits, epoch, turns=self.turns, buckets=stage.buckets, weights=self.weights
         )
 
 
@@ -81,10 +94,10 @@ class Session:
     limits: RunLimits
     recovery: Recovery
     epochs: Epochs
-    loader: BatchLoader
-    validation: Evaluator
-    final_evaluator: Evaluator
-    """The last evaluation's evaluator: on the test split, or on the val split where there is none."""
+    loader: Callable[[Geometry], BatchLoader]
+    """Makes the loader of training pictures of a size."""
+    final_evaluator: Callable[[Geometry], Evaluator]
+    """Makes the last evaluation's evaluator: on the test split, or on the val split where there is none."""
     watch: Watch
     console: Console
 
@@ -141,22 +154,24 @@ def run_epochs(session: Session, state: TrainState) -> TrainState:
         UnsquareError: a problem that the user can fix; the run is saved.
     """
     with StopRequest() as request:
-        for epoch in range(state.epoch, session.config.optimizer.epochs):
+        for epoch in range(state.epoch, session.config.epochs):
             state = _run_epoch(session, state, epoch, request)
     return state
 
 
 def _run_epoch(session: Session, state: TrainState, epoch: int, request: StopRequest) -> TrainState:
     config, engine = session.config, session.engine
+    stage = session.epochs.stages[epoch]
     if state.step_of_epoch == 0:
-        state = replace(state, planned_pixels=state.ceiling_pixels)
+        state = replace(state, planned_pixels=state.ceiling_pixels, max_pixels=stage.geometry.max_pixels)
     plan = session.epochs.plan(epoch, state.planned_pixels)
-    rates = learning_rates(config.learning_rate, plan.images_per_step.tolist(), epoch, config.optimizer.epochs)
+    rates = learning_rates(config.learning_rate, plan.images_per_step.tolist(), epoch, config.epochs)
     rank = engine.fabric.global_rank
     remaining = plan.steps[state.step_of_epoch :]
-    batches = session.loader.load(plan, (each for step in remaining for each in step.ranks[rank]))
+    loader = session.loader(stage.geometry)
+    batches = loader.load(plan, (each for step in remaining for each in step.ranks[rank]))
     saved = time.perf_counter()
-    session.console.start_epoch(epoch, config.optimizer.epochs, len(plan.steps), state.step_of_epoch)
+    session.console.start_epoch(epoch, config.epochs, len(plan.steps), state.step_of_epoch)
     try:
         for position in range(state.step_of_epoch, len(plan.steps)):
             step = plan.steps[position]
@@ -182,6 +197,7 @@ def _run_epoch(session: Session, state: TrainState, epoch: int, request: StopReq
                 saved = time.perf_counter()
     finally:
         batches.close()
+        loader.close()
     state = replace(state, epoch=epoch + 1, step_of_epoch=0)
     state = _validate(session, state)
     save(session, state)
@@ -283,11 +299,12 @@ def _seed(*keys: int) -> int:
 
 def _validate(session: Session, state: TrainState) -> TrainState:
     """Evaluate on the val split where that is due, and keep the weights if they are the best so far."""
-    epochs, every = session.config.optimizer.epochs, session.config.saving.evaluate_every
+    epochs, every = session.config.epochs, session.config.saving.evaluate_every
     session.engine.average_buffers()
     if state.epoch % every and state.epoch != epochs:
         return state
-    evaluation = session.validation.evaluate(session.console.progress("validating"))
+    stage = session.epochs.stages[state.epoch - 1]
+    evaluation = stage.validation.evaluate(session.console.progress("validating"))
     if not math.isfinite(evaluation.loss):
         raise RunError(
             f"The loss on val is {evaluation.loss} after step {state.step}; start a new run with a lower --lr."

@@ -34,6 +34,7 @@ from unsquare.training.config import TrainConfig
 from unsquare.training.console import Console
 from unsquare.training.evaluate import Evaluator, check_side
 from unsquare.training.metrics import Evaluation
+from unsquare.training.resolution import used_geometry
 from unsquare.training.standing import settings_of_run
 
 OnError = Literal["raise", "keep"]
@@ -94,7 +95,9 @@ class Predictor:
         self._config: TrainConfig = settings_of_run(self._run)
         self._device = changed(self._config.device, {"memory": None, **device})
         weights, words = best_or_newest(self._run.checkpoints)
-        self._index = own_index(self._run, read_state(weights).origin)
+        state = read_state(weights)
+        self._index = own_index(self._run, state.origin)
+        self._geometry = used_geometry(self._config.geometry, state.max_pixels)
         fabric = launch(self._device)
         self._console = Console(quiet=quiet or not fabric.is_global_zero)
         model = Classifier(self._config.model, len(self.classes), load=False)
@@ -147,7 +150,7 @@ class Predictor:
         progress = self._console.progress("evaluating")
         try:
             limits = self._limits_for(index)
-            evaluator = Evaluator(self._engine, index, self._config.geometry, limits, self._device.workers)
+            evaluator = Evaluator(self._engine, index, self._geometry, limits, self._device.workers)
             evaluation = evaluator.evaluate(progress, lost.append if skip_bad else None)
         except UndecodableError as error:
             raise SourceError(
@@ -184,7 +187,7 @@ class Predictor:
         for each in {each.key: each for each in asked}.values():
             try:
                 shape = each.shape(self._index.choices)
-                check_side(self._config.geometry, shape, self._engine.model.stride)
+                check_side(self._geometry, shape, self._engine.model.stride)
                 readable.append((each, shape))
             except ImageError as error:
                 answers.fail(each, str(error))
@@ -197,7 +200,7 @@ class Predictor:
         index = _loose_index(asked, self.classes, self._index.choices)
         limits = self._limits_for(index)
         held = limits.limits(1, evaluation=True).largest_pixels
-        sizes = self._config.geometry.resize(index.sizes)
+        sizes = self._geometry.resize(index.sizes)
         fits = sizes.prod(axis=1) <= held
         for row in np.flatnonzero(~fits):
             height, width = sizes[row].tolist()
@@ -209,7 +212,7 @@ class Predictor:
         evaluator = Evaluator(
             self._engine,
             _loose_index(asked, self.classes, self._index.choices),
-            self._config.geometry,
+            self._geometry,
             limits,
             self._device.workers,
             opened={row: each.image for row, (each, _) in enumerate(asked) if each.image is not None},
@@ -230,7 +233,7 @@ class Predictor:
 
     def _limits_for(self, index: ShapeIndex) -> RunLimits:
         """The limits for these pictures, measured again where the known limits do not hold the largest."""
-        largest = int(self._config.geometry.resize(index.sizes).prod(axis=1).max())
+        largest = int(self._geometry.resize(index.sizes).prod(axis=1).max())
         if self._limits is None or self._limits.limits(1, evaluation=True).largest_pixels < largest:
             self._limits = self._measure(index)
         return self._limits
@@ -240,7 +243,7 @@ class Predictor:
         if (pinned := pinned_limits(self._engine, replace(self._device, strategy="auto"))) is not None:
             return pinned
         workload = pictures_workload(
-            self._engine, self._device, index, self._config.geometry, training=None, step_images=STEP_IMAGES
+            self._engine, self._device, index, self._geometry, training=None, step_images=STEP_IMAGES
         )
         identity = identity_of(self._config.model, len(self.classes), self._config.optimizer)
         limits = measure_limits(self._engine, self._device, workload, identity)

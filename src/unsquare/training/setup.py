@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +49,12 @@ from unsquare.plan.planner import naming, plan_epoch
 from unsquare.runs.folder import RunFolder
 from unsquare.runs.memory_profile import MemoryProfile, ProbeRange, RunLimits
 from unsquare.runs.schemas import PLAN_VERSION, Origin
-from unsquare.shapes import Sizes
+from unsquare.shapes import Geometry, Sizes
+from unsquare.training.components import DEFAULT, Components
 from unsquare.training.config import TrainConfig
 from unsquare.training.console import Console
 from unsquare.training.evaluate import Evaluator, check_sides, check_statistics
-from unsquare.training.loop import Epochs, Session
-from unsquare.training.recipes import DEFAULT, Recipe
+from unsquare.training.loop import Epochs, Session, TrainingStage
 
 
 def precision_name(fabric: Fabric) -> Any:
@@ -94,7 +97,7 @@ class TrainingJob:
     config: TrainConfig
     fabric: Fabric
     console: Console
-    recipe: Recipe = DEFAULT
+    components: Components = DEFAULT
 
 
 def prepare(
@@ -111,12 +114,12 @@ def prepare(
     All that could stop the run later is checked here: shapes of every split, and whether each image fits. The limits in
     `origin` are filled in.
     """
-    run, config, fabric, recipe = job.run, job.config, job.fabric, job.recipe
+    run, config, fabric, components = job.run, job.config, job.fabric, job.components
     train_index, validation = index.of_split("train"), index.of_split("val")
     evaluated = index.of_split("test") if np.any(index.splits == "test") else validation
     sizes = config.geometry.crop(config.geometry.resize(train_index.sizes))
     torch.manual_seed(config.plan.seed)
-    engine = Engine(fabric, recipe.classifier(config.model, len(index.classes), load=fresh), config.optimizer)
+    engine = Engine(fabric, components.classifier(config.model, len(index.classes), load=fresh), config.optimizer)
     check_sides(train_index, sizes, engine.model.stride)
     check_statistics(train_index, sizes, engine.model)
     job.console.say(_describe(run, index, config, engine))
@@ -124,12 +127,17 @@ def prepare(
     if limits is None:
         limits = _find_limits(engine, config, index, sizes, job.console, auto_precision)
     apply_heap(limits)
+
+    def evaluator(geometry: Geometry, index: ShapeIndex) -> Evaluator:
+        return Evaluator(engine, index, geometry, limits, config.device.workers, components.plan_in_order)
+
     with naming(train_index.keys, lambda pixels: _remedies(pixels, config, engine, limits)):
-        epochs = _epochs(job, train_index, sizes, limits.limits(fabric.world_size))
-        first = epochs.plan(0)
+        stages = _stages(config, train_index, limits.limits(fabric.world_size), partial(evaluator, index=validation))
+        epochs = _epochs(job, train_index, stages, limits.limits(fabric.world_size))
+        plan = epochs.plan(next(epoch for epoch, stage in enumerate(stages) if stage.is_full))
     if fabric.is_global_zero:
         run.write_json(run.models, limits.to_dict())
-        _write_plan(run, config, epochs.limits, first, train_index, job.console)
+        _write_plan(run, config, epochs.limits, plan, train_index, job.console)
     device = config.device
     return Session(
         run=run,
@@ -138,26 +146,44 @@ def prepare(
         engine=engine,
         epochs=epochs,
         limits=limits,
-        loader=BatchLoader(train_index, config.geometry, config.augment, device.workers),
-        validation=_evaluator(engine, config, limits, validation, recipe),
-        final_evaluator=_evaluator(engine, config, limits, evaluated, recipe),
+        loader=lambda geometry: BatchLoader(train_index, geometry, config.augment, device.workers),
+        final_evaluator=partial(evaluator, index=evaluated),
         recovery=Recovery(engine, limits, device.max_strategy),
         watch=Watch(engine.device, lambda: engine.phase),
         console=job.console,
     )
 
 
-def _epochs(job: TrainingJob, index: ShapeIndex, sizes: Sizes, limits: Limits) -> Epochs:
+def _stages(
+    config: TrainConfig, index: ShapeIndex, limits: Limits, evaluator: Callable[[Geometry], Evaluator]
+) -> tuple[TrainingStage, ...]:
+    """The stage of each epoch; epochs of one size share one."""
+
+    @functools.cache
+    def stage(geometry: Geometry) -> TrainingStage:
+        sizes = geometry.crop(geometry.resize(index.sizes))
+        needed, turns = config.plan.needs_buckets, config.augment.turns
+        return TrainingStage(
+            geometry=geometry,
+            sizes=sizes,
+            buckets=form_buckets(sizes, config.plan, limits, turns=turns) if needed else None,
+            validation=evaluator(geometry),
+            is_full=geometry == config.geometry,
+        )
+
+    geometries = (config.resolution.geometry_of(config.geometry, each, config.epochs) for each in range(config.epochs))
+    return tuple(map(stage, geometries))
+
+
+def _epochs(job: TrainingJob, index: ShapeIndex, stages: tuple[TrainingStage, ...], limits: Limits) -> Epochs:
     """The plans of a run's epochs."""
-    config, turns = job.config.plan, job.config.augment.turns
     return Epochs(
-        config=config,
-        turns=turns,
-        sizes=sizes,
+        config=job.config.plan,
+        turns=job.config.augment.turns,
+        stages=stages,
         limits=limits,
-        buckets=form_buckets(sizes, config, limits, turns=turns) if config.needs_buckets else None,
-        weights=class_weights(index.labels) if config.sampling == "balanced" else None,
-        planner=job.recipe.plan,
+        weights=class_weights(index.labels) if job.config.plan.sampling == "balanced" else None,
+        planner=job.components.plan,
     )
 
 
@@ -236,10 +262,6 @@ def _remedies(pixels: int, config: TrainConfig, engine: Engine, limits: RunLimit
     if precision_name(engine.fabric) == "32-true" and not any(each.strategy.bf16 for each in profile.measured):
         found.append("try --precision bf16-mixed")
     return ", ".join(found)
-
-
-def _evaluator(engine: Engine, config: TrainConfig, limits: RunLimits, index: ShapeIndex, recipe: Recipe) -> Evaluator:
-    return Evaluator(engine, index, config.geometry, limits, config.device.workers, recipe.plan_in_order)
 
 
 WRITTEN_STEPS = 8192

@@ -18,7 +18,7 @@ from unsquare.files import replacing
 from unsquare.index.table import ShapeIndex, printable
 from unsquare.network.device import launch
 from unsquare.network.ranks import barrier, from_first
-from unsquare.runs.checkpoints import BEST, best_or_newest, sha256_of
+from unsquare.runs.checkpoints import BEST, best_or_newest, read_state, sha256_of
 from unsquare.runs.folder import RunFolder
 from unsquare.runs.memory_profile import RunLimits
 from unsquare.runs.origin import limits_of, located, settings_of
@@ -27,11 +27,13 @@ from unsquare.runs.schemas import Origin
 from unsquare.runs.tables import read_index, read_memory
 from unsquare.training import checkpoint, setup
 from unsquare.training.checkpoint import TrainState
+from unsquare.training.components import DEFAULT, Components
 from unsquare.training.config import TrainConfig, to_toml
 from unsquare.training.console import Console
 from unsquare.training.loop import Session, run_epochs, save, write
 from unsquare.training.metrics import write_evaluation
-from unsquare.training.recipes import DEFAULT, Recipe
+from unsquare.training.recipes import settled, settled_network
+from unsquare.training.resolution import used_geometry
 from unsquare.training.setup import TrainingJob
 from unsquare.training.standing import Standing, settings_of_run, settings_tree, standing_of
 
@@ -43,7 +45,7 @@ def train(
     *,
     changed_pictures: bool = False,
     quiet: bool = False,
-    recipe: Recipe = DEFAULT,
+    components: Components = DEFAULT,
 ) -> Path:
     """Train a classifier on a source of pictures and evaluate it; resume it if `out` holds this run already.
 
@@ -53,7 +55,7 @@ def train(
         config: the settings; the defaults suit a first run.
         changed_pictures: on a resume, use pictures that have changed since the run started as they are now.
         quiet: print nothing.
-        recipe: how the network is created and images are batched; comparisons replace it.
+        components: how the network is created and images are batched; comparisons replace it.
 
     Returns:
         The run folder.
@@ -63,29 +65,29 @@ def train(
         Stopped: a signal stopped the run after a step; it is saved.
     """
     started = time.perf_counter()
-    config = config or TrainConfig()
+    asked = config or TrainConfig()
     if printable(str(out)) != str(out):
         raise RunError(f"A run folder's name must be UTF-8, but is '{printable(str(out))}'; give another with --out.")
-    auto_precision = config.device.precision == "auto"
-    fabric = launch(config.device)
-    config = replace(config, device=replace(config.device, precision=setup.precision_name(fabric)))
+    auto_precision = asked.device.precision == "auto"
+    fabric = launch(asked.device)
+    asked = replace(asked, device=replace(asked.device, precision=setup.precision_name(fabric)))
     console = Console(quiet=quiet or not fabric.is_global_zero)
     run = RunFolder(Path(out))
-    job = TrainingJob(run=run, config=config, fabric=fabric, console=console, recipe=recipe)
+    job = TrainingJob(run=run, config=asked, fabric=fabric, console=console, components=components)
 
     def look() -> Standing | None:
         run.claim()
-        return standing_of(run, config, console, source=Path(source), changed_pictures=changed_pictures)
+        return standing_of(run, asked, console, source=Path(source), changed_pictures=changed_pictures)
 
     try:
         standing = from_first(fabric, look)
         if standing is not None:
-            return _continue(job, standing, started)
+            return _continue(replace(job, config=standing.config), standing, started)
         try:
-            origin = from_first(fabric, lambda: _begin(run, Path(source), config, console))
+            config, origin = from_first(fabric, lambda: _begin(run, Path(source), asked, console))
             barrier(fabric)
             index = read_index(run.index)
-            session = setup.prepare(job, index, origin, auto_precision=auto_precision)
+            session = setup.prepare(replace(job, config=config), index, origin, auto_precision=auto_precision)
         except BaseException:
             run.discard()
             raise
@@ -131,24 +133,29 @@ def resume(
         standing = from_first(fabric, look)
         if standing is None:
             raise RunError(run.no_checkpoint)
-        return _continue(TrainingJob(run=run, config=config, fabric=fabric, console=console), standing, started)
+        job = TrainingJob(run=run, config=standing.config, fabric=fabric, console=console)
+        return _continue(job, standing, started)
     finally:
         run.unlock()
 
 
-def _begin(run: RunFolder, source: Path, config: TrainConfig, console: Console) -> Origin:
-    """Write a new run's index and settings."""
+def _begin(run: RunFolder, source: Path, config: TrainConfig, console: Console) -> tuple[TrainConfig, Origin]:
+    """Settle a new run's settings, and write them with its index."""
+    config = settled_network(config, console.say)
+    index = setup.trainable_index(source, config, console)
+    config = settled(config, config.geometry.resize(index.of_split("train").sizes))
     with run.writing(run.index):
-        setup.trainable_index(source, config, console).write(run.index)
+        index.write(run.index)
     run.write_config(to_toml(config))
     path, digest = located(source)
-    return Origin(
+    origin = Origin(
         settings=settings_tree(config),
         bounds={},
         index_sha256=sha256_of(run.index),
         source=path,
         source_sha256=digest,
     )
+    return config, origin
 
 
 def _continue(job: TrainingJob, standing: Standing, started: float) -> Path:
@@ -158,8 +165,7 @@ def _continue(job: TrainingJob, standing: Standing, started: float) -> Path:
         if fabric.is_global_zero:
             _repair(run, config, standing)
         console.say(
-            f"The run in {run.path} is finished after {config.optimizer.epochs} epochs; give more --epochs to continue "
-            "it."
+            f"The run in {run.path} is finished after {config.epochs} epochs; give more --epochs to continue it."
         )
         return run.path
     before = RunLimits.from_dict(standing.origin.bounds)
@@ -180,7 +186,7 @@ def _continue(job: TrainingJob, standing: Standing, started: float) -> Path:
     if session.is_main:
         _set_back(session, standing, state)
     console.say(f"Resuming {run.path} after step {state.step}.")
-    epochs = config.optimizer.epochs
+    epochs = config.epochs
     if standing.epochs < epochs:
         console.say(
             f"The run now has {epochs} epochs instead of {standing.epochs}; from now on the learning rate follows the "
@@ -241,25 +247,32 @@ def _finish(session: Session, state: TrainState, started: float) -> Path:
         if session.is_main:
             session.console.warn(words)
         checkpoint.load_model(best, session.engine.model)
-        _evaluate_best(session, state)
+        _evaluate_best(session, state, read_state(best).max_pixels)
         if session.is_main:
             session.write_memory()
     finally:
         session.console.stop()
-        session.loader.close()
         session.watch.stop()
     return run.path
 
 
-def _evaluate_best(session: Session, state: TrainState) -> None:
-    """Evaluate the best weights on the test split, or on the val split where there is none."""
-    run, console, split = session.run, session.console, str(session.final_evaluator.index.splits[0])
-    evaluation = session.final_evaluator.evaluate(console.progress(f"evaluating {split}"))
+def _evaluate_best(session: Session, state: TrainState, max_pixels: int | None) -> None:
+    """Evaluate the best weights, at their size, on the test split, or on the val split where there is none."""
+    run, console = session.run, session.console
+    geometry = used_geometry(session.config.geometry, max_pixels)
+    evaluator = session.final_evaluator(geometry)
+    split = str(evaluator.index.splits[0])
+    evaluation = evaluator.evaluate(console.progress(f"evaluating {split}"))
     if session.is_main:
         with run.writing(run.evaluation):
-            write_evaluation(run.evaluation, evaluation, session.final_evaluator.index)
+            write_evaluation(run.evaluation, evaluation, evaluator.index)
         row: dict[str, Any] = {"kind": "final", "step": state.step, "epoch": float(state.epoch)}
         run.append_metrics(row | {"time_s": state.time_s, "split": split} | evaluation.to_dict())
+    if geometry != session.config.geometry:
+        console.say(
+            f"The best weights were trained on pictures of at most {max_pixels:,} pixels, and score less on larger "
+            "ones: evaluation and prediction shrink larger pictures to that."
+        )
     console.say(
         f"With the weights best on val, {evaluation.num_images} {split} images: accuracy "
         f"{evaluation.accuracy:.3f}, mean per class {evaluation.mean_per_class_accuracy:.3f}."
