@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from unsquare.errors import ConfigError
 from unsquare.shapes import Geometry
-from unsquare.training.resolution import ResolutionConfig, used_geometry
+from unsquare.training.resolution import ResolutionConfig, stage_geometry
 
 SHARES = st.lists(st.integers(1, 9), min_size=1, max_size=4)
 
@@ -18,7 +18,7 @@ def test_the_stages_follow_each_other_and_the_last_epoch_is_full(shares: list[in
     """In order, never back, each within one epoch of its share, and full at the end however few the epochs."""
     text = ",".join(f"{1000 * (number + 1)}:{share}" for number, share in enumerate(shares))
     config = ResolutionConfig(progressive=f"{text},full:1")
-    sizes = [config.geometry_of(Geometry(), epoch, epochs).max_pixels for epoch in range(epochs)]
+    sizes = [config.max_pixels_of(epoch, epochs) for epoch in range(epochs)]
     assert sizes[-1] is None
     known = [size or 10**9 for size in sizes]
     assert known == sorted(known)
@@ -28,12 +28,18 @@ def test_the_stages_follow_each_other_and_the_last_epoch_is_full(shares: list[in
 
 
 def test_a_cap_of_the_users_stays() -> None:
-    """A stage never enlarges, and never exceeds max_pixels."""
-    config = ResolutionConfig(progressive="50kP:1,full:1")
-    assert config.geometry_of(Geometry(max_pixels=10_000), 0, 2).max_pixels == 10_000
-    assert used_geometry(Geometry(max_pixels=90_000), 50_000) == Geometry(max_pixels=50_000)
-    assert used_geometry(Geometry(scale=0.5), None) == Geometry(scale=0.5)
-    assert ResolutionConfig(progressive="off").geometry_of(Geometry(), 0, 2) == Geometry()
+    """A stage never enlarges a picture, and never exceeds max_pixels."""
+    assert stage_geometry(Geometry(max_pixels=10_000), 50_000, 32) == Geometry(max_pixels=10_000)
+    assert stage_geometry(Geometry(max_pixels=90_000), 50_000, 32) == Geometry(max_pixels=50_000, min_side=32)
+    assert stage_geometry(Geometry(scale=0.5), None, 32) == Geometry(scale=0.5)
+    assert ResolutionConfig(progressive="off").max_pixels_of(0, 2) is None
+
+
+def test_no_side_falls_below_the_stride() -> None:
+    """A strip that a network takes at full size is one that it takes in every stage."""
+    geometry = stage_geometry(Geometry(), 10_000, 32)
+    assert geometry.resize((40, 4000)).tolist() == [32, 3200]
+    assert geometry.resize((400, 400)).tolist() == [100, 100]
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from PIL import Image
 from unsquare.api import evaluate, predict, resume, train
 from unsquare.errors import ConfigError, RunError, SourceError
 from unsquare.training import loop, start
+from unsquare.training.predictor import Predictor
 
 from .conftest import losses
 
@@ -21,6 +22,7 @@ SETTINGS = {
     "budget_pixels": 20_000,
     "precision": "32-true",
     "min_side": 33,
+    "progressive": "1500px:1,full:1",
     "checkpoint_every_steps": 1,
     "workers": 1,
 }
@@ -85,6 +87,21 @@ def done(finished, tmp_path):
 def weights(run):
     """The best weights of a run, as bytes."""
     return (run / "checkpoints" / "best" / "model.safetensors").read_bytes()
+
+
+def test_the_first_epoch_is_planned_at_fewer_pixels(source, finished):
+    """Its pictures are shrunk with their aspect kept, those of the last epoch are not; the best weights are used at the
+    size that they were trained on."""
+    rows = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    largest = [max(h * w for _, h, w in row["micro_batches"]) for row in rows if row["kind"] == "step"]
+    real = [row["real_pixels"] / row["num_images"] for row in rows if row["kind"] == "step"]
+    assert max(real[: STEPS // 2]) < 1500 < min(real[STEPS // 2 :])
+    assert max(largest[STEPS // 2 :]) > 2000
+    state = json.loads((finished / "checkpoints" / "best" / "state.json").read_text())
+    assert state["max_pixels"] == (1500 if state["epoch"] == 1 else None)
+    predictor = Predictor(finished, quiet=True)
+    shapes = predictor._geometry.resize([(50, 60)]).prod()
+    assert (shapes <= 1600) == (state["epoch"] == 1)
 
 
 def test_the_same_command_goes_on(source, stopped, finished):

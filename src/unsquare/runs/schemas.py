@@ -66,13 +66,15 @@ class LedgerRow(Struct):
 
 
 class PlanFile(Struct):
-    """`plan.json`: the first epoch's ledger and micro-batches."""
+    """`plan.json`: ledger and micro-batches of the first epoch at full size."""
 
     version: Literal[2]
     config: dict[str, Any]
     limits: Limits
     ledger: LedgerRow
     micro_batches: Annotated[list[BatchShape], Meta(min_length=1)]
+    remarks: list[str] = []
+    """What about the plan may keep the network from learning well."""
 
 
 class StepRow(Struct, tag_field="kind", tag="step", forbid_unknown_fields=True):

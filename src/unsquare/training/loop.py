@@ -49,14 +49,14 @@ LoadedBatches = Generator[PaddedBatch, None, None]
 class TrainingStage:
     """What the epochs of one size of pictures work with."""
 
+    max_pixels: int | None
+    """The most pixels of its pictures; None where they have their full size."""
     geometry: Geometry
     sizes: Sizes
     """Training shapes before turns, (N, 2)."""
     buckets: Buckets | None
     validation: Evaluator
     """Evaluates on the val split, at this stage's size."""
-    is_full: bool
-    """Whether pictures have their full size."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +163,7 @@ def _run_epoch(session: Session, state: TrainState, epoch: int, request: StopReq
     config, engine = session.config, session.engine
     stage = session.epochs.stages[epoch]
     if state.step_of_epoch == 0:
-        state = replace(state, planned_pixels=state.ceiling_pixels, max_pixels=stage.geometry.max_pixels)
+        state = replace(state, planned_pixels=state.ceiling_pixels, max_pixels=stage.max_pixels)
     plan = session.epochs.plan(epoch, state.planned_pixels)
     rates = learning_rates(config.learning_rate, plan.images_per_step.tolist(), epoch, config.epochs)
     rank = engine.fabric.global_rank

@@ -34,7 +34,7 @@ from unsquare.training.config import TrainConfig
 from unsquare.training.console import Console
 from unsquare.training.evaluate import Evaluator, check_side
 from unsquare.training.metrics import Evaluation
-from unsquare.training.resolution import used_geometry
+from unsquare.training.resolution import stage_geometry
 from unsquare.training.standing import settings_of_run
 
 OnError = Literal["raise", "keep"]
@@ -97,7 +97,6 @@ class Predictor:
         weights, words = best_or_newest(self._run.checkpoints)
         state = read_state(weights)
         self._index = own_index(self._run, state.origin)
-        self._geometry = used_geometry(self._config.geometry, state.max_pixels)
         fabric = launch(self._device)
         self._console = Console(quiet=quiet or not fabric.is_global_zero)
         model = Classifier(self._config.model, len(self.classes), load=False)
@@ -105,6 +104,7 @@ class Predictor:
         if fabric.is_global_zero:
             self._console.warn(words)
         self._engine = Engine(fabric, model, self._config.optimizer)
+        self._geometry = stage_geometry(self._config.geometry, state.max_pixels, model.stride)
         self._limits: RunLimits | None = None
 
     @property

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields, replace
-from math import sqrt
+from math import ceil, log, sqrt
 from typing import Any
 
 import numpy as np
@@ -35,18 +35,26 @@ _NETWORKS: dict[str, dict[str, Any]] = {
 }
 _TRAINING: dict[str, RecipeValues] = {
     "finetune": {
-        "optimizer": {"epochs": 8, "label_smoothing": 0.1, "freeze": "none", "head_lr_factor": 1.0},
+        "optimizer": {"label_smoothing": 0.1, "freeze": "none", "head_lr_factor": 1.0},
         "learning_rate": {"lr": 5e-4},
     },
     "probe": {
-        "optimizer": {"epochs": 8, "label_smoothing": 0.1, "freeze": "backbone", "head_lr_factor": 1.0},
+        "optimizer": {"label_smoothing": 0.1, "freeze": "backbone", "head_lr_factor": 1.0},
         "learning_rate": {"lr": 2e-3},
     },
     "scratch": {
-        "optimizer": {"epochs": 30, "label_smoothing": 0.0, "freeze": "none", "head_lr_factor": 1.0},
+        "optimizer": {"label_smoothing": 0.0, "freeze": "none", "head_lr_factor": 1.0},
         "learning_rate": {"lr": 2e-3},
     },
 }
+_EPOCHS = {"finetune": (6, 20, 4000), "probe": (6, 20, 4000), "scratch": (30, 30, 0)}
+"""Fewest and most epochs, and the pictures that are to be seen in all."""
+_MIN_IMAGES = {"own": 8, "frozen": 1, "group": 1}
+"""Images of a micro-batch by norm: batch norms learn from those alone."""
+SCRATCH_PIXELS = 1 << 14
+"""The first size of pictures from scratch."""
+WORTHWHILE = 2.0
+"""How many times the first size pictures must have for progressive resolution."""
 OPEN = (None, "auto")
 """What stands for a setting that is left to the recipe."""
 
@@ -105,21 +113,35 @@ def settled(config: TrainConfig, sizes: Sizes) -> TrainConfig:
         config: the settings after `settled_network`.
         sizes: shapes of the training pictures as resized for training, (N, 2).
     """
-    config = filled(config, _TRAINING[config.optimizer.recipe])
-    stages = progressive_stages(config, sizes) if config.resolution.progressive == "auto" else None
-    return filled(config, {"resolution": {"progressive": stages}})
+    recipe = config.optimizer.recipe
+    first = pretrained_pixels(config.model.backbone) if recipe != "scratch" else SCRATCH_PIXELS
+    values: RecipeValues = {
+        "optimizer": {"epochs": usual_epochs(recipe, len(sizes))},
+        "plan": {"min_images": 1 if config.plan.needs_buckets else _MIN_IMAGES[config.model.norm]},
+        "resolution": {"progressive": progressive_stages(first, sizes)},
+    }
+    return filled(filled(config, _TRAINING[recipe]), values)
 
 
-def progressive_stages(config: TrainConfig, sizes: Sizes) -> str:
-    """The stages of progressive resolution for pictures of these sizes."""
-    if config.optimizer.recipe == "scratch":
+def usual_epochs(recipe: RecipeName, num_images: int) -> int:
+    """Passes over that many training pictures: more over few, until the network has seen enough."""
+    least, most, seen = _EPOCHS[recipe]
+    return int(np.clip(round(seen / max(num_images, 1)), least, most))
+
+
+def progressive_stages(first_pixels: int, sizes: Sizes) -> str:
+    """The stages of progressive resolution for pictures of these sizes, (N, 2).
+
+    From the first size, each stage has at most four times the pixels of the one before. A stage of k times the pixels
+    has 1 / sqrt(k) of the epochs, so that more time goes to larger pictures, but not nearly all of it.
+    """
+    ratio = float(np.median(sizes.prod(axis=1))) / first_pixels
+    if ratio < WORTHWHILE:
         return "off"
-    start = pretrained_pixels(config.model.backbone)
-    usual = float(np.median(sizes.prod(axis=1)))
-    if usual < 2 * start:
-        return "off"
-    middle = int(sqrt(start * usual))
-    return f"{start}px:5,{middle}px:2,full:1"
+    num_steps = max(2, ceil(log(ratio, 4)))
+    factors = [ratio ** (step / num_steps) for step in range(num_steps + 1)]
+    caps = [f"{round(first_pixels * factor)}px" for factor in factors[:-1]] + ["full"]
+    return ",".join(f"{cap}:{1 / sqrt(factor):.2g}" for cap, factor in zip(caps, factors))
 
 
 def filled(config: TrainConfig, values: RecipeValues) -> TrainConfig:
@@ -133,18 +155,22 @@ def filled(config: TrainConfig, values: RecipeValues) -> TrainConfig:
     return TrainConfig(**parts)
 
 
-def _recipe_names() -> dict[str, set[str]]:
-    found: dict[str, set[str]] = {"model": {"pretrained"}, "optimizer": {"recipe"}, "resolution": {"progressive"}}
-    for network in _NETWORKS.values():
-        found["model"] |= set(network)
-    for values in _TRAINING.values():
+def _open_settings() -> dict[str, set[str]]:
+    """The settings that a recipe may give, by table."""
+    names = {
+        "model": {"pretrained"},
+        "optimizer": {"recipe", "epochs"},
+        "plan": {"min_images"},
+        "resolution": {"progressive"},
+    }
+    for values in (*({"model": network} for network in _NETWORKS.values()), *_TRAINING.values()):
         for table, given in values.items():
-            found.setdefault(table, set()).update(given)
-    return found
+            names.setdefault(table, set()).update(given)
+    return names
 
 
 def as_settled(config: TrainConfig, own: TrainConfig) -> TrainConfig:
     """The settings with those that a recipe may give taken from a run, where they are left open."""
-    names = _recipe_names()
+    names = _open_settings()
     values = {table: {name: getattr(getattr(own, table), name) for name in names[table]} for table in names}
     return filled(config, values)

@@ -56,22 +56,22 @@ class ResolutionConfig:
             raise ConfigError(f"The last stage of progressive must be full, but got {self.progressive!r}; add full:1.")
         return found
 
-    def geometry_of(self, geometry: Geometry, epoch: int, epochs: int) -> Geometry:
-        """The rule for the sizes of pictures in an epoch, from 0, of a run of `epochs`; the last is at full size."""
+    def max_pixels_of(self, epoch: int, epochs: int) -> int | None:
+        """The most pixels of pictures in an epoch, from 0, of a run of `epochs`; None in the last, at full size."""
         stages = self.stages
         total, done = sum(share for _, share in stages), 0.0
         for max_pixels, share in stages[:-1]:
             done += share
             if epoch < min(round(epochs * done / total), epochs - 1):
-                return used_geometry(geometry, max_pixels)
-        return geometry
+                return max_pixels
+        return None
 
 
-def used_geometry(geometry: Geometry, max_pixels: int | None) -> Geometry:
-    """The rule for the sizes of pictures of which none is to have more pixels than that."""
+def stage_geometry(geometry: Geometry, max_pixels: int | None, stride: int) -> Geometry:
+    """The rule for the sizes of pictures in a stage: larger ones are shrunk, but no side below the network's stride."""
     if max_pixels is None or (geometry.max_pixels is not None and geometry.max_pixels <= max_pixels):
         return geometry
-    return replace(geometry, max_pixels=max_pixels)
+    return replace(geometry, max_pixels=max_pixels, min_side=max(geometry.min_side, stride))
 
 
 def _stage(text: str) -> Stage:

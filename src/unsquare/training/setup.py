@@ -55,6 +55,7 @@ from unsquare.training.config import TrainConfig
 from unsquare.training.console import Console
 from unsquare.training.evaluate import Evaluator, check_sides, check_statistics
 from unsquare.training.loop import Epochs, Session, TrainingStage
+from unsquare.training.resolution import stage_geometry
 
 
 def precision_name(fabric: Fabric) -> Any:
@@ -132,12 +133,14 @@ def prepare(
         return Evaluator(engine, index, geometry, limits, config.device.workers, components.plan_in_order)
 
     with naming(train_index.keys, lambda pixels: _remedies(pixels, config, engine, limits)):
-        stages = _stages(config, train_index, limits.limits(fabric.world_size), partial(evaluator, index=validation))
+        stages = _stages(
+            engine, config, train_index, limits.limits(fabric.world_size), partial(evaluator, index=validation)
+        )
         epochs = _epochs(job, train_index, stages, limits.limits(fabric.world_size))
-        plan = epochs.plan(next(epoch for epoch, stage in enumerate(stages) if stage.is_full))
+        plan = epochs.plan(next(epoch for epoch, stage in enumerate(stages) if stage.max_pixels is None))
     if fabric.is_global_zero:
         run.write_json(run.models, limits.to_dict())
-        _write_plan(run, config, epochs.limits, plan, train_index, job.console)
+        _write_plan(job, engine.model, epochs.limits, plan, train_index)
     device = config.device
     return Session(
         run=run,
@@ -155,24 +158,28 @@ def prepare(
 
 
 def _stages(
-    config: TrainConfig, index: ShapeIndex, limits: Limits, evaluator: Callable[[Geometry], Evaluator]
+    engine: Engine,
+    config: TrainConfig,
+    index: ShapeIndex,
+    limits: Limits,
+    evaluator: Callable[[Geometry], Evaluator],
 ) -> tuple[TrainingStage, ...]:
     """The stage of each epoch; epochs of one size share one."""
 
     @functools.cache
-    def stage(geometry: Geometry) -> TrainingStage:
+    def stage(max_pixels: int | None) -> TrainingStage:
+        geometry = stage_geometry(config.geometry, max_pixels, engine.model.stride)
         sizes = geometry.crop(geometry.resize(index.sizes))
         needed, turns = config.plan.needs_buckets, config.augment.turns
         return TrainingStage(
+            max_pixels=None if geometry == config.geometry else max_pixels,
             geometry=geometry,
             sizes=sizes,
             buckets=form_buckets(sizes, config.plan, limits, turns=turns) if needed else None,
             validation=evaluator(geometry),
-            is_full=geometry == config.geometry,
         )
 
-    geometries = (config.resolution.geometry_of(config.geometry, each, config.epochs) for each in range(config.epochs))
-    return tuple(map(stage, geometries))
+    return tuple(stage(config.resolution.max_pixels_of(epoch, config.epochs)) for epoch in range(config.epochs))
 
 
 def _epochs(job: TrainingJob, index: ShapeIndex, stages: tuple[TrainingStage, ...], limits: Limits) -> Epochs:
@@ -264,18 +271,20 @@ def _remedies(pixels: int, config: TrainConfig, engine: Engine, limits: RunLimit
     return ", ".join(found)
 
 
+FEW_IMAGES = 4
+"""Images of a micro-batch below which batch norms are remarked on."""
 WRITTEN_STEPS = 8192
 """Most steps of the first epoch that plan.json holds: a minute of planning in mixed, two million images."""
 
 
-def _write_plan(
-    run: RunFolder, config: TrainConfig, limits: Limits, plan: EpochPlan, index: ShapeIndex, console: Console
-) -> None:
-    """Write the first epoch's plan; for a very long one only its first steps, so that training starts sooner."""
+def _write_plan(job: TrainingJob, model: nn.Module, limits: Limits, plan: EpochPlan, index: ShapeIndex) -> None:
+    """Write the plan of an epoch; for a very long one only its first steps, so that training starts sooner."""
+    run, config, console = job.run, job.config, job.console
     num_steps = len(plan.steps)
     plan = replace(plan, steps=plan.steps[:WRITTEN_STEPS])
     table = PlanTable.of_plan(plan)
     figures = ledger(plan, config.plan, limits, index.labels, len(index.classes), table=table)
+    remarks = _remarks(model, int(np.median(table.count)))
     micro_batches = np.column_stack([table.count, table.canvas]).tolist()
     content = {
         "version": PLAN_VERSION,
@@ -283,12 +292,27 @@ def _write_plan(
         "limits": asdict(limits),
         "steps_of_epoch": num_steps,
     }
-    run.write_json(run.plan, content | {"ledger": figures.to_dict(), "micro_batches": micro_batches})
+    content |= {"ledger": figures.to_dict(), "micro_batches": micro_batches, "remarks": remarks}
+    run.write_json(run.plan, content)
     written = "" if figures.num_steps == num_steps else f", the first {figures.num_steps:,} of which are"
     console.say(
         f"An epoch is {num_steps:,} steps{written} and {figures.num_micro_batches:,} micro-batches; padding adds "
         f"{figures.padding_overhead:.1%}."
     )
+    for remark in remarks:
+        console.say(remark)
+
+
+def _remarks(model: nn.Module, usual_images: int) -> list[str]:
+    """What about a plan may keep a network from learning well; `usual_images` are those of its median micro-batch."""
+    own = any(isinstance(module, nn.BatchNorm2d) and module.training for module in model.train().modules())
+    if not own or usual_images >= FEW_IMAGES:
+        return []
+    return [
+        f"Batch norms learn from the images of one micro-batch, but half of the micro-batches have at most "
+        f"{usual_images}; use --norm frozen with pretrained weights or --norm group without, give more --memory, or "
+        "raise --min-images."
+    ]
 
 
 def _describe(run: RunFolder, index: ShapeIndex, config: TrainConfig, engine: Engine) -> str:

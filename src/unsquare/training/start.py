@@ -33,7 +33,7 @@ from unsquare.training.console import Console
 from unsquare.training.loop import Session, run_epochs, save, write
 from unsquare.training.metrics import write_evaluation
 from unsquare.training.recipes import settled, settled_network
-from unsquare.training.resolution import used_geometry
+from unsquare.training.resolution import stage_geometry
 from unsquare.training.setup import TrainingJob
 from unsquare.training.standing import Standing, settings_of_run, settings_tree, standing_of
 
@@ -259,7 +259,7 @@ def _finish(session: Session, state: TrainState, started: float) -> Path:
 def _evaluate_best(session: Session, state: TrainState, max_pixels: int | None) -> None:
     """Evaluate the best weights, at their size, on the test split, or on the val split where there is none."""
     run, console = session.run, session.console
-    geometry = used_geometry(session.config.geometry, max_pixels)
+    geometry = stage_geometry(session.config.geometry, max_pixels, session.engine.model.stride)
     evaluator = session.final_evaluator(geometry)
     split = str(evaluator.index.splits[0])
     evaluation = evaluator.evaluate(console.progress(f"evaluating {split}"))
@@ -268,7 +268,7 @@ def _evaluate_best(session: Session, state: TrainState, max_pixels: int | None) 
             write_evaluation(run.evaluation, evaluation, evaluator.index)
         row: dict[str, Any] = {"kind": "final", "step": state.step, "epoch": float(state.epoch)}
         run.append_metrics(row | {"time_s": state.time_s, "split": split} | evaluation.to_dict())
-    if geometry != session.config.geometry:
+    if max_pixels is not None:
         console.say(
             f"The best weights were trained on pictures of at most {max_pixels:,} pixels, and score less on larger "
             "ones: evaluation and prediction shrink larger pictures to that."

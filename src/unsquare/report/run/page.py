@@ -123,7 +123,7 @@ def _headlines(record: Record) -> list[Headline]:
         tiles.append(Headline(f"{len(sizes):,}", "training images", f"{units.pixels(total)} per epoch"))
     if record.plan is not None:
         overhead = units.percent(record.plan.ledger.padding_overhead)
-        tiles.append(Headline(overhead, "padding overhead", "in the first epoch"))
+        tiles.append(Headline(overhead, "padding overhead", "in an epoch at full size"))
     if record.memory is not None:
         tiles.append(_memory_tile(record))
     if record.steps:
