@@ -32,7 +32,7 @@ from unsquare.memory.heap import release_unused
 from unsquare.plan.epoch import EpochPlan, MicroBatch
 from unsquare.runs.memory_profile import READ_AHEAD
 from unsquare.settings import MOST_WORKERS, Range, checks_arguments, received
-from unsquare.shapes import Geometry, Shape
+from unsquare.shapes import Geometry, Shape, Sizes, scaled
 
 
 @dataclass(frozen=True)
@@ -196,18 +196,25 @@ class BatchLoader:
         self._require_planned(plan, micro_batch)
         height, width = micro_batch.canvas
         canvas = np.zeros((len(micro_batch.images), height, width, 3), dtype=np.uint8)
+        targets = self._targets_of(plan, micro_batch.images)
         jobs = []
-        for slot, image in enumerate(micro_batch.images):
-            place = partial(self._place, canvas[slot], plan, int(image))
-            jobs.append(_Job(place, None if self._is_giant(int(image)) else self._pool.submit(place)))
+        for slot, (image, target) in enumerate(zip(micro_batch.images, targets)):
+            place = partial(self._place, canvas[slot], plan, int(image), _shape(target))
+            is_giant = self._is_giant(int(image), _shape(target))
+            jobs.append(_Job(place, None if is_giant else self._pool.submit(place)))
         sizes = torch.from_numpy(plan.sizes[micro_batch.images])
         labels = torch.from_numpy(self._index.labels[micro_batch.images].astype(np.int64))
         pixels = torch.from_numpy(canvas).permute(0, 3, 1, 2)  # (N, 3, H, W), channels_last in memory
         return _Pending(jobs, PaddedBatch(pixels, sizes, labels, micro_batch.images))
 
-    def _is_giant(self, image: int) -> bool:
+    def _targets_of(self, plan: EpochPlan, rows: npt.NDArray[np.int64]) -> Sizes:
+        """The shapes to which whole pictures are resized in an epoch, (n, 2), before crop and turn."""
+        targets = self._targets[rows]
+        return targets if plan.scales is None else scaled(targets, plan.scales[rows])
+
+    def _is_giant(self, image: int, target: Shape) -> bool:
         """Whether decoding a picture takes more memory than all decoders may take while the network computes."""
-        original, target = _shape(self._index.sizes[image]), _shape(self._targets[image])
+        original = _shape(self._index.sizes[image])
         if decode_peak_bytes(original, target) <= DECODE_BYTES:
             return False
         return decode_need(self._index.path(image), original, target) > DECODE_BYTES
@@ -216,6 +223,7 @@ class BatchLoader:
         """Refuse a plan for other shapes than the pictures have, since padding would count as picture."""
         rows = micro_batch.images
         shown = self._targets[rows] if self._augment is None else self._geometry.crop(self._targets[rows])
+        shown = shown if plan.scales is None else scaled(shown, plan.scales[rows])
         shown = np.where(plan.turns[rows, None] % 2 == 1, shown[:, ::-1], shown)
         wrong = np.flatnonzero((shown != plan.sizes[rows]).any(axis=1))
         if len(wrong):
@@ -226,15 +234,15 @@ class BatchLoader:
                 "cropped by geometry.crop where pictures are augmented."
             )
 
-    def _place(self, slot: npt.NDArray[np.uint8], plan: EpochPlan, image: int) -> None:
-        """Decode one image into its slot (H, W, 3) of the canvas."""
-        target = _shape(self._targets[image])
+    def _place(self, slot: npt.NDArray[np.uint8], plan: EpochPlan, image: int, target: Shape) -> None:
+        """Decode one image, resized to `target`, into its slot (H, W, 3) of the canvas."""
         original = _shape(self._index.sizes[image])
         try:
             with self._gate.hold(decode_need(self._index.path(image), original, target)):
                 picture = self._decode(image, target)
                 if self._augment is not None:
-                    crop = _shape(self._geometry.crop(self._targets[image]))
+                    planned = plan.sizes[image][::-1] if plan.turns[image] % 2 else plan.sizes[image]
+                    crop = _shape(planned)
                     rng = image_rng(plan.seed, plan.epoch, image)
                     picture = augment(picture, crop=crop, turn=int(plan.turns[image]), rng=rng, config=self._augment)
                 slot[: picture.shape[0], : picture.shape[1]] = picture

@@ -234,7 +234,8 @@ def _find_limits(
 
     def first_plan(limits: Limits) -> EpochPlan | None:
         try:
-            return plan_epoch(padded, replace(config.plan, sampling="once"), limits, 0, turns=config.augment.turns)
+            full = replace(config.plan, sampling="once", min_scale=1.0)
+            return plan_epoch(padded, full, limits, 0, turns=config.augment.turns)
         except PlanError:  # the run's own plan raises the same error
             return None
 
