@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from unsquare.plan.planner import plan_epoch as plan_epoch
     from unsquare.plan.stream import plan_stream as plan_stream
     from unsquare.report.run.page import write_report as write_report
+    from unsquare.runs.per_class import ClassFigures as ClassFigures
     from unsquare.runs.schemas import ComparisonResult as ComparisonResult
     from unsquare.runs.schemas import ProfileResult as ProfileResult
     from unsquare.shapes import Geometry as Geometry
@@ -93,6 +94,7 @@ _HOMES = {
     "Buckets": "unsquare.plan.buckets.form",
     "BudgetError": "unsquare.errors",
     "Choices": "unsquare.index.choices",
+    "ClassFigures": "unsquare.runs.per_class",
     "ComparisonResult": "unsquare.runs.schemas",
     "ConfigError": "unsquare.errors",
     "DeviceConfig": "unsquare.network.config",

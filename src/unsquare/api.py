@@ -26,6 +26,7 @@ from unsquare.training.asked import Picture
 from unsquare.training.config import TrainConfig
 from unsquare.training.metrics import Evaluation
 from unsquare.training.optimizer_check import check_optimizer
+from unsquare.training.outcome import write_outcome
 from unsquare.training.predictor import OnError, Prediction, Predictor
 
 
@@ -107,17 +108,26 @@ def resume(
     return _reported(folder)
 
 
-def evaluate(run: Path | str, source: Path | str, split: str | None = None, *, quiet: bool = False) -> Evaluation:
+def evaluate(
+    run: Path | str,
+    source: Path | str,
+    split: str | None = None,
+    *,
+    out: Path | str | None = None,
+    quiet: bool = False,
+) -> Evaluation:
     """Measure the accuracy of a run's best weights on a source's pictures.
 
     Args:
         run: the run folder.
         source: as for training; its class names must be the run's.
         split: train, val, test or all; None takes test, else val, else all.
+        out: a folder for `predictions.csv`, `confusion.csv` and `per_class.csv`.
         quiet: print no progress.
 
     Returns:
-        Loss and accuracies, and for each picture the most probable class and its probability, (N,).
+        Loss and accuracies, in all and by class, what makes them optimistic, and for each picture the most probable
+        class and its probability, (N,).
 
     Raises:
         SourceError: there are no such pictures, they have other classes, or one of them cannot be read.
@@ -131,7 +141,11 @@ def evaluate(run: Path | str, source: Path | str, split: str | None = None, *, q
         >>> 0 <= evaluation.mean_per_class_accuracy <= 1
         True
     """
-    return Predictor(run, quiet=quiet).evaluate(source, split)
+    predictor = Predictor(run, quiet=quiet)
+    evaluation = predictor.evaluate(source, split)
+    if out is not None and predictor.is_main:
+        write_outcome(Path(out), evaluation)
+    return evaluation
 
 
 def predict(

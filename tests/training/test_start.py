@@ -1,5 +1,6 @@
 """The same command resumes a run from where it was, and notices what has changed meanwhile."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -101,6 +102,22 @@ def test_a_finished_run_says_so_and_stays(source, done, capsys):
     assert train(source, done, **SETTINGS) == done
     assert "is finished after 2 epochs; give more --epochs to continue it" in " ".join(capsys.readouterr().err.split())
     assert (done / "metrics.jsonl").read_bytes() == before
+
+
+def test_of_epochs_with_equal_accuracy_the_lower_loss_is_best(source, tmp_path, monkeypatch, capsys):
+    """The best weights are those of the first epoch, whose loss was lower; after training this is called optimistic."""
+    evaluate_it, losses_on_val = loop.Evaluator.evaluate, iter([0.5, 0.75, 0.5])
+
+    def evaluate_alike(self, *arguments):
+        found = evaluate_it(self, *arguments)
+        return dataclasses.replace(found, accuracy=0.5, mean_per_class_accuracy=0.5, loss=next(losses_on_val))
+
+    monkeypatch.setattr(loop.Evaluator, "evaluate", evaluate_alike)
+    shutil.copytree(source, tmp_path / "source", ignore=shutil.ignore_patterns("test"))
+    run = train(tmp_path / "source", tmp_path / "run", **SETTINGS)
+    assert json.loads((run / "checkpoints" / "best" / "state.json").read_text())["step"] == STEPS // 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "4 val images: accuracy 0.500, mean per class 0.500. It is optimistic, as the best of 2 epochs" in said
 
 
 def test_a_finished_run_restores_what_its_checkpoint_holds(source, done, finished):

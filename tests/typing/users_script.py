@@ -16,6 +16,7 @@ from unsquare import (
     Buckets,
     BudgetError,
     Choices,
+    ClassFigures,
     ComparisonResult,
     ConfigError,
     DeviceConfig,
@@ -84,6 +85,7 @@ reveal_type(Bucket)
 reveal_type(Buckets)
 reveal_type(BudgetError)
 reveal_type(Choices)
+reveal_type(ClassFigures)
 reveal_type(ComparisonResult)
 reveal_type(ConfigError)
 reveal_type(DeviceConfig)

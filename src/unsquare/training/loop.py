@@ -40,6 +40,7 @@ from unsquare.training.config import TrainConfig
 from unsquare.training.console import Console
 from unsquare.training.evaluate import Evaluator
 from unsquare.training.interrupt import StopRequest
+from unsquare.training.metrics import Evaluation
 from unsquare.training.schedule import learning_rates
 
 LoadedBatches = Generator[PaddedBatch, None, None]
@@ -301,13 +302,19 @@ def _validate(session: Session, state: TrainState) -> TrainState:
             "time_s": state.time_s,
             "split": "val",
         }
-        session.run.append_metrics(row | evaluation.to_dict())
+        session.run.append_metrics(row | evaluation.to_row())
     session.console.finish_epoch(state.epoch, evaluation)
-    # Ties go to the later weights, which were trained longer.
-    if evaluation.mean_per_class_accuracy >= state.best_score:
-        state = replace(state, best_score=evaluation.mean_per_class_accuracy)
+    if _is_best(evaluation, state):
+        state = replace(state, best_score=evaluation.mean_per_class_accuracy, best_loss=evaluation.loss)
         write(session, BEST, state)
     return state
+
+
+def _is_best(evaluation: Evaluation, state: TrainState) -> bool:
+    """Whether weights are the best so far, by the rule of `runs.selection.best_of`."""
+    score, loss = evaluation.mean_per_class_accuracy, evaluation.loss
+    is_tie = score == state.best_score
+    return score > state.best_score or (is_tie and (state.best_loss is None or loss <= state.best_loss))
 
 
 def save(session: Session, state: TrainState) -> None:

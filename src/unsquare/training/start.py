@@ -24,6 +24,7 @@ from unsquare.runs.memory_profile import RunLimits
 from unsquare.runs.origin import limits_of, located, settings_of
 from unsquare.runs.reading import DamagedFileError
 from unsquare.runs.schemas import Origin
+from unsquare.runs.selection import best_of_several
 from unsquare.runs.tables import read_index, read_memory
 from unsquare.training import checkpoint, setup
 from unsquare.training.checkpoint import TrainState
@@ -187,7 +188,7 @@ def _continue(job: TrainingJob, standing: Standing, started: float) -> Path:
             "schedule of the longer run."
         )
     if standing.best_score is not None:
-        state = replace(state, best_score=standing.best_score)
+        state = replace(state, best_score=standing.best_score, best_loss=None)
         if standing.best_score >= 0:
             write(session, BEST, state)
     if session.origin != standing.saved_origin or standing.checkpoint == BEST:
@@ -259,8 +260,10 @@ def _evaluate_best(session: Session, state: TrainState) -> None:
         with run.writing(run.evaluation):
             write_evaluation(run.evaluation, evaluation, session.final_evaluator.index)
         row: dict[str, Any] = {"kind": "final", "step": state.step, "epoch": float(state.epoch)}
-        run.append_metrics(row | {"time_s": state.time_s, "split": split} | evaluation.to_dict())
-    console.say(
-        f"With the weights best on val, {evaluation.num_images} {split} images: accuracy "
-        f"{evaluation.accuracy:.3f}, mean per class {evaluation.mean_per_class_accuracy:.3f}."
-    )
+        run.append_metrics(row | {"time_s": state.time_s, "split": split} | evaluation.to_row())
+        chosen = best_of_several(run.read_evals(), split)
+        console.say(
+            f"With the weights best on val, {evaluation.num_images} {split} images: accuracy "
+            f"{evaluation.accuracy:.3f}, mean per class {evaluation.mean_per_class_accuracy:.3f}."
+            + (f" {chosen.words}" if chosen else "")
+        )

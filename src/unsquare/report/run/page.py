@@ -106,14 +106,18 @@ def _describe(record: Record) -> str:
 
 def _headlines(record: Record) -> list[Headline]:
     tiles = []
-    judged, best = record.judged, record.best
+    judged, best, chosen = record.judged, record.best, record.chosen
     if judged is not None:
         low, high = wilson_interval(round(judged.accuracy * judged.num_images), judged.num_images)
         images = units.plural(judged.num_images, f"{judged.split} image".strip())
         remark = f"{units.percent_range(low, high)} with 95\u00a0% confidence, on {images}"
-        tiles.append(Headline(units.percent(judged.accuracy), "accuracy", remark))
+        optimistic = ", optimistic" if chosen else ""
+        tiles.append(Headline(units.percent(judged.accuracy), f"accuracy{optimistic}", remark))
         mean = units.percent(judged.mean_per_class_accuracy)
-        tiles.append(Headline(mean, "mean per-class accuracy", "every class counts the same"))
+        tiles.append(Headline(mean, f"mean per-class accuracy{optimistic}", "every class counts the same"))
+    if chosen is not None:
+        remark = f"the best of {chosen.num_epochs} epochs was chosen on the images that judge it; the last was not"
+        tiles.append(Headline(units.percent(chosen.last.accuracy), "accuracy of the last epoch", remark))
     if best is not None:
         accuracy = units.percent(best.mean_per_class_accuracy)
         tiles.append(Headline(units.digits(best.epoch), "best epoch", f"{accuracy} per class on {best.split}"))
@@ -148,12 +152,11 @@ def _training(record: Record) -> list[Content]:
     lost: list[Content] = [Note(f"metrics.jsonl is incomplete: {record.lost}.")] if record.lost else []
     if not record.steps:
         return [Note(record.lack_of("metrics.jsonl", "There are no steps")), *lost]
-    judged, best = record.judged, record.best
+    best, chosen = record.best, record.chosen
     words = "The run was not evaluated yet."
     if best is not None:
-        words = f"The best epoch is the one with the highest mean per-class accuracy on {best.split}"
-        same = judged is not None and judged.split == best.split
-        words += "; accuracy on the same images is slightly optimistic." if same else "."
+        words = f"The best epoch is the one with the highest mean per-class accuracy on {best.split}."
+        words += f" {chosen.words}" if chosen else ""
     figure = figures.training_curves(record.steps, record.evals, best)
     return [*lost, Paragraph(words), Chart(figure, "Loss, accuracy, learning rate and batch size by epoch")]
 
