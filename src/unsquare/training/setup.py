@@ -32,7 +32,7 @@ from unsquare.index.holdout import with_validation
 from unsquare.index.remarks import row_remarks
 from unsquare.index.scan import scan_source
 from unsquare.index.table import Remark, ShapeIndex
-from unsquare.index.trainable import check_trainable
+from unsquare.index.trainable import check_groups, check_trainable
 from unsquare.memory.amounts import format_bytes
 from unsquare.memory.watch import Watch
 from unsquare.network.engine import Engine
@@ -67,6 +67,7 @@ def trainable_index(source: Path, config: TrainConfig, console: Console) -> Shap
     index = check_trainable(index, skip_bad=config.saving.skip_bad)
     if num_bad:
         console.say(f"Left out {num_bad} files that cannot be read (--skip-bad); `unsquare scan` lists them.")
+    check_groups(index)
     copies = find_copies(index)
     index = with_validation(index, config.saving.validation_fraction, config.plan.seed, copies.groups)
     for split in ("train", "val"):
