@@ -1,6 +1,7 @@
 """The same command resumes a run from where it was, and notices what has changed meanwhile."""
 
 import dataclasses
+import io
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ from PIL import Image
 
 from unsquare.api import evaluate, predict, resume, train
 from unsquare.errors import ConfigError, RunError, SourceError
+from unsquare.index.table import ShapeIndex
 from unsquare.training import loop, start
 
 from .conftest import losses
@@ -69,6 +71,17 @@ def stopped_once(source, tmp_path_factory):
         with pytest.raises(Killed):
             train(source, out, quiet=True, **SETTINGS)
     return out
+
+
+@pytest.fixture(scope="module")
+def everything(source, tmp_path_factory):
+    """A run on a folder without splits, of which nothing is held out."""
+    folder = tmp_path_factory.mktemp("everything")
+    shutil.copytree(source / "train", folder / "pictures")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.stderr", (said := io.StringIO()))
+        train(folder / "pictures", folder / "run", validation_fraction=0, **SETTINGS)
+    return folder, " ".join(said.getvalue().split())
 
 
 @pytest.fixture
@@ -490,3 +503,55 @@ def test_runs_of_an_earlier_release_are_resumed(stopped, finished):
         (path / "manifest.json").write_text(json.dumps(manifest))
     resume(stopped, quiet=True)
     assert losses(stopped) == losses(finished)
+
+
+class TestNothingHeldOut:
+    """A run on all pictures, for a final model."""
+
+    def test_the_last_epochs_weights_are_the_result(self, everything):
+        """They are those of the last checkpoint; all pictures are trained on, and no accuracy is told."""
+        folder, said = everything
+        run = folder / "run"
+        assert weights(run) == (run / "checkpoints" / f"step-{STEPS}" / "model.safetensors").read_bytes()
+        kinds = {json.loads(line)["kind"] for line in (run / "metrics.jsonl").read_text().splitlines()}
+        assert kinds == {"start", "step"}
+        assert set(ShapeIndex.read(run / "index.parquet").splits) == {"train"}
+        assert "All images were trained on, so no accuracy is known" in said
+        assert "val loss" not in said
+        page = (run / "report.html").read_text()
+        assert "the weights are those of the last one, so no accuracy is known." in page
+        assert "All images were trained on, so none are left to tell" in page
+
+    def test_it_predicts_and_is_evaluated_with_caution(self, everything):
+        """On its own pictures, which it was trained on."""
+        folder, _ = everything
+        found = evaluate(folder / "run", folder / "pictures", quiet=True)
+        assert (found.num_images, found.split) == (12, "all")
+        assert found.caution.startswith("The run was trained on all of these 12 images")
+        assert found.last_epoch is None
+        assert predict(folder / "run", folder / "pictures" / "a" / "0.png")[0].classes
+
+    def test_it_is_finished_continued_and_restored(self, everything, tmp_path):
+        """The same command changes nothing; lost weights come back from the checkpoint; more epochs replace them."""
+        folder, _ = everything
+        run = shutil.copytree(folder / "run", tmp_path / "run")
+        before = (run / "metrics.jsonl").read_bytes()
+        train(folder / "pictures", run, validation_fraction=0, quiet=True, **SETTINGS)
+        assert (run / "metrics.jsonl").read_bytes() == before
+        shutil.rmtree(run / "checkpoints" / "best")
+        resume(run, quiet=True)
+        assert weights(run) == weights(folder / "run")
+        resume(run, epochs=3, quiet=True)
+        assert weights(run) == (run / "checkpoints" / "step-12" / "model.safetensors").read_bytes()
+
+    def test_splits_of_the_source_stay(self, source, tmp_path, capsys):
+        """A val split still chooses the best epoch; without one, test judges the last epoch's weights."""
+        settings = SETTINGS | {"epochs": 1, "validation_fraction": 0}
+        run = train(source, tmp_path / "with_val", **settings)
+        assert "With the weights best on val, 4 test images" in " ".join(capsys.readouterr().err.split())
+        shutil.copytree(source, tmp_path / "source", ignore=shutil.ignore_patterns("val"))
+        run = train(tmp_path / "source", tmp_path / "without", **settings)
+        said = " ".join(capsys.readouterr().err.split())
+        assert "With the last epoch's weights, 4 test images" in said
+        assert "optimistic" not in said
+        assert "the last one, and the test images judge them." in (run / "report.html").read_text()

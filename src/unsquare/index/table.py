@@ -153,6 +153,11 @@ class ShapeIndex:
     def __len__(self) -> int:
         return len(self.keys)
 
+    @property
+    def all_train(self) -> bool:
+        """Whether nothing is held out: every row has a split, and it is train."""
+        return bool(len(self)) and bool(np.all(self.splits == "train"))
+
     def path(self, row: int) -> Path:
         """The file of one row; keys that are absolute paths are used as they are."""
         return Path(self.root, self.keys[row])

@@ -29,8 +29,10 @@ class SavingConfig:
         0.2
     """
 
-    validation_fraction: Annotated[float, Range(above=0, below=1)] = 0.2
-    """Fraction of the training images to validate on where the source has no val split. Held out class by class."""
+    validation_fraction: Annotated[float, Range(0, below=1)] = 0.2
+    """Fraction of the training images to validate on where the source has no val split. Held out class by class, in
+    whole groups where the source has groups. 0 trains on all of them, for a final model: no epoch is the best then, and
+    the last one's weights are the result."""
     evaluate_every: Annotated[int, Range(1, MOST_EPOCHS)] = 1
     """Epochs between evaluations on the val split. The last epoch is always evaluated."""
     checkpoint_every_s: Annotated[float, Range(0, 1e9)] = 600.0

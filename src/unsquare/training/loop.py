@@ -83,9 +83,10 @@ class Session:
     recovery: Recovery
     epochs: Epochs
     loader: BatchLoader
-    validation: Evaluator
-    final_evaluator: Evaluator
-    """The last evaluation's evaluator: on the test split, or on the val split where there is none."""
+    validation: Evaluator | None
+    """None where nothing is held out: then no epoch is the best, and the last one's weights are the result."""
+    final_evaluator: Evaluator | None
+    """The last evaluation's evaluator: on the test split, else on the val split; None where there is neither."""
     watch: Watch
     console: Console
 
@@ -287,6 +288,9 @@ def _validate(session: Session, state: TrainState) -> TrainState:
     epochs, every = session.config.optimizer.epochs, session.config.saving.evaluate_every
     session.engine.average_buffers()
     if state.epoch % every and state.epoch != epochs:
+        return state
+    if session.validation is None:
+        session.console.finish_epoch(state.epoch, None)
         return state
     evaluation = session.validation.evaluate(session.console.progress("validating"))
     if not math.isfinite(evaluation.loss):

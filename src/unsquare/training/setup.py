@@ -70,11 +70,12 @@ def trainable_index(source: Path, config: TrainConfig, console: Console) -> Shap
     check_groups(index)
     copies = find_copies(index)
     index = with_validation(index, config.saving.validation_fraction, config.plan.seed, copies.groups)
-    for split in ("train", "val"):
+    for split in ("train", "val") if config.saving.validation_fraction else ("train",):
         if not np.any(index.splits == split):
             raise SourceError(
                 f"Training needs images in the splits train and val, but {source} has none in {split}; put some there, "
-                "or give each class more than one training image, so that some can be held out."
+                "give each class more than one training image, so that some can be held out, or hold none out with "
+                "--validation-fraction 0."
             )
     _say(row_remarks(index, copies), console)
     return index
@@ -140,8 +141,8 @@ def prepare(
         epochs=epochs,
         limits=limits,
         loader=BatchLoader(train_index, config.geometry, config.augment, device.workers),
-        validation=_evaluator(engine, config, limits, validation, recipe),
-        final_evaluator=_evaluator(engine, config, limits, evaluated, recipe),
+        validation=_evaluator(engine, config, limits, validation, recipe) if len(validation) else None,
+        final_evaluator=_evaluator(engine, config, limits, evaluated, recipe) if len(evaluated) else None,
         recovery=Recovery(engine, limits, device.max_strategy),
         watch=Watch(engine.device, lambda: engine.phase),
         console=job.console,

@@ -238,6 +238,8 @@ def _finish(session: Session, state: TrainState, started: float) -> Path:
     session.watch.start(state.time_s)
     try:
         state = run_epochs(session, state)
+        if session.validation is None:
+            write(session, BEST, state)
         best, words = from_first(session.engine.fabric, lambda: best_or_newest(run.checkpoints))
         if session.is_main:
             session.console.warn(words)
@@ -254,7 +256,11 @@ def _finish(session: Session, state: TrainState, started: float) -> Path:
 
 def _evaluate_best(session: Session, state: TrainState) -> None:
     """Evaluate the best weights on the test split, or on the val split where there is none."""
-    run, console, split = session.run, session.console, str(session.final_evaluator.index.splits[0])
+    run, console = session.run, session.console
+    if session.final_evaluator is None:
+        console.say("All images were trained on, so no accuracy is known; the weights are those of the last epoch.")
+        return
+    split = str(session.final_evaluator.index.splits[0])
     evaluation = session.final_evaluator.evaluate(console.progress(f"evaluating {split}"))
     if session.is_main:
         with run.writing(run.evaluation):
@@ -262,8 +268,9 @@ def _evaluate_best(session: Session, state: TrainState) -> None:
         row: dict[str, Any] = {"kind": "final", "step": state.step, "epoch": float(state.epoch)}
         run.append_metrics(row | {"time_s": state.time_s, "split": split} | evaluation.to_row())
         chosen = best_of_several(run.read_evals(), split)
+        weights = "last epoch's weights" if session.validation is None else "weights best on val"
         console.say(
-            f"With the weights best on val, {evaluation.num_images} {split} images: accuracy "
+            f"With the {weights}, {evaluation.num_images} {split} images: accuracy "
             f"{evaluation.accuracy:.3f}, mean per class {evaluation.mean_per_class_accuracy:.3f}."
             + (f" {chosen.words}" if chosen else "")
         )

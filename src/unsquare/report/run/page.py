@@ -5,6 +5,8 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
+import numpy as np
+
 from unsquare.report.kit import units
 from unsquare.report.kit.content import (
     Chart,
@@ -153,12 +155,20 @@ def _training(record: Record) -> list[Content]:
     if not record.steps:
         return [Note(record.lack_of("metrics.jsonl", "There are no steps")), *lost]
     best, chosen = record.best, record.chosen
-    words = "The run was not evaluated yet."
+    words = _nothing_held_out(record) or "The run was not evaluated yet."
     if best is not None:
         words = f"The best epoch is the one with the highest mean per-class accuracy on {best.split}."
         words += f" {chosen.words}" if chosen else ""
     figure = figures.training_curves(record.steps, record.evals, best)
     return [*lost, Paragraph(words), Chart(figure, "Loss, accuracy, learning rate and batch size by epoch")]
+
+
+def _nothing_held_out(record: Record) -> str:
+    """Why there is no best epoch, in words; empty where there is a val split."""
+    if record.index is None or not np.any(record.index.splits == "train") or np.any(record.index.splits == "val"):
+        return ""
+    accuracy = "so no accuracy is known" if record.index.all_train else "and the test images judge them"
+    return f"Nothing was held out to choose an epoch: the weights are those of the last one, {accuracy}."
 
 
 def _machine(record: Record) -> list[Content]:
