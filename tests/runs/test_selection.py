@@ -28,8 +28,7 @@ def test_the_best_of_several_epochs_is_optimistic_on_the_images_that_chose_it() 
     chosen = best_of_several(rows, "val")
     assert chosen is not None
     assert chosen.words == (
-        "It is optimistic, as the best of 3 epochs on these very images; the last epoch reached 0.700, mean per class "
-        "0.700."
+        "The best of 3 epochs on the same images is optimistic; the last epoch reached 0.700, mean per class 0.700."
     )
     assert best_of_several(rows, "test") is None
     assert best_of_several(rows[:1], "val") is None

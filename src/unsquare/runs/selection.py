@@ -24,7 +24,7 @@ class BestOfSeveral:
     def words(self) -> str:
         """One sentence."""
         return (
-            f"It is optimistic, as the best of {self.num_epochs} epochs on these very images; the last epoch reached "
+            f"The best of {self.num_epochs} epochs on the same images is optimistic; the last epoch reached "
             f"{self.last.accuracy:.3f}, mean per class {self.last.mean_per_class_accuracy:.3f}."
         )
 

@@ -113,13 +113,16 @@ def _headlines(record: Record) -> list[Headline]:
         low, high = wilson_interval(round(judged.accuracy * judged.num_images), judged.num_images)
         images = units.plural(judged.num_images, f"{judged.split} image".strip())
         remark = f"{units.percent_range(low, high)} with 95\u00a0% confidence, on {images}"
-        optimistic = ", optimistic" if chosen else ""
-        tiles.append(Headline(units.percent(judged.accuracy), f"accuracy{optimistic}", remark))
+        name = "accuracy, optimistic" if chosen else "accuracy"
+        tiles.append(Headline(units.percent(judged.accuracy), name, remark))
+        if chosen is not None:
+            remark = f"not chosen, unlike the best of {chosen.num_epochs} epochs"
+            tiles.append(Headline(units.percent(chosen.last.accuracy), "accuracy, last epoch", remark))
         mean = units.percent(judged.mean_per_class_accuracy)
-        tiles.append(Headline(mean, f"mean per-class accuracy{optimistic}", "every class counts the same"))
-    if chosen is not None:
-        remark = f"the best of {chosen.num_epochs} epochs was chosen on the images that judge it; the last was not"
-        tiles.append(Headline(units.percent(chosen.last.accuracy), "accuracy of the last epoch", remark))
+        tiles.append(Headline(mean, "mean per-class accuracy", "every class counts the same"))
+    if (alone := record.shape_only) is not None:
+        remark = f"width and height; by the most frequent class {units.percent(alone.chance)}"
+        tiles.append(Headline(units.percent(alone.accuracy), "by shape alone", remark))
     if best is not None:
         accuracy = units.percent(best.mean_per_class_accuracy)
         tiles.append(Headline(units.digits(best.epoch), "best epoch", f"{accuracy} per class on {best.split}"))

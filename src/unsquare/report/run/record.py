@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from unsquare.errors import ConfigError, RunError
+from unsquare.index.by_shape import ShapeOnly, shape_only
 from unsquare.index.table import ShapeIndex
 from unsquare.report.kit.statistics import FloatArray
 from unsquare.report.kit.trace import MemoryTrace, trace_of
@@ -98,6 +100,13 @@ class Record:
     def chosen(self) -> BestOfSeveral | None:
         """How the images that the page leads with chose the weights; None where they did not."""
         return best_of_several(self.evals, self.final.split) if self.final else None
+
+    @cached_property
+    def shape_only(self) -> ShapeOnly | None:
+        """What width and height alone reach on the images that the page leads with; None where that is not known."""
+        if self.index is None or self.judged is None:
+            return None
+        return shape_only(self.index.of_split("train"), self.index.of_split(self.judged.split))
 
     def setting(self, table: str, name: str) -> Any:
         """A setting, or None where the settings lack it."""
