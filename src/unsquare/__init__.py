@@ -10,6 +10,7 @@ from unsquare.version import __version__
 
 if TYPE_CHECKING:
     from unsquare.api import compare as compare
+    from unsquare.api import cross_validate as cross_validate
     from unsquare.api import evaluate as evaluate
     from unsquare.api import predict as predict
     from unsquare.api import profile as profile
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
     from unsquare.plan.planner import plan_epoch as plan_epoch
     from unsquare.plan.stream import plan_stream as plan_stream
     from unsquare.report.run.page import write_report as write_report
+    from unsquare.runs.folds import CrossValidation as CrossValidation
     from unsquare.runs.per_class import ClassFigures as ClassFigures
     from unsquare.runs.schemas import ComparisonResult as ComparisonResult
     from unsquare.runs.schemas import ProfileResult as ProfileResult
@@ -97,6 +99,7 @@ _HOMES = {
     "ClassFigures": "unsquare.runs.per_class",
     "ComparisonResult": "unsquare.runs.schemas",
     "ConfigError": "unsquare.errors",
+    "CrossValidation": "unsquare.runs.folds",
     "DeviceConfig": "unsquare.network.config",
     "EpochPlan": "unsquare.plan.epoch",
     "Evaluation": "unsquare.training.metrics",
@@ -140,6 +143,7 @@ _HOMES = {
     "Verification": "unsquare.exact.verify.verification",
     "class_weights": "unsquare.plan.draw",
     "compare": "unsquare.api",
+    "cross_validate": "unsquare.api",
     "evaluate": "unsquare.api",
     "find_remarks": "unsquare.index.remarks",
     "form_buckets": "unsquare.plan.buckets.form",

@@ -19,6 +19,7 @@ from unsquare import (
     ClassFigures,
     ComparisonResult,
     ConfigError,
+    CrossValidation,
     DeviceConfig,
     EpochPlan,
     Evaluation,
@@ -62,6 +63,7 @@ from unsquare import (
     Verification,
     class_weights,
     compare,
+    cross_validate,
     evaluate,
     find_remarks,
     form_buckets,
@@ -88,6 +90,7 @@ reveal_type(Choices)
 reveal_type(ClassFigures)
 reveal_type(ComparisonResult)
 reveal_type(ConfigError)
+reveal_type(CrossValidation)
 reveal_type(DeviceConfig)
 reveal_type(EpochPlan)
 reveal_type(Evaluation)
@@ -131,6 +134,7 @@ reveal_type(UsageError)
 reveal_type(Verification)
 reveal_type(class_weights)
 reveal_type(compare)
+reveal_type(cross_validate)
 reveal_type(evaluate)
 reveal_type(find_remarks)
 reveal_type(form_buckets)

@@ -28,6 +28,7 @@ from unsquare.capacity.recovery import Recovery
 from unsquare.data.loader import BatchLoader
 from unsquare.errors import PlanError, SourceError
 from unsquare.index.copies import find_copies
+from unsquare.index.folds import with_fold
 from unsquare.index.holdout import with_validation
 from unsquare.index.remarks import row_remarks
 from unsquare.index.scan import scan_source
@@ -67,10 +68,13 @@ def trainable_index(source: Path, config: TrainConfig, console: Console) -> Shap
     index = check_trainable(index, skip_bad=config.saving.skip_bad)
     if num_bad:
         console.say(f"Left out {num_bad} files that cannot be read (--skip-bad); `unsquare scan` lists them.")
-    check_groups(index)
+    saving, seed = config.saving, config.plan.seed
     copies = find_copies(index)
-    index = with_validation(index, config.saving.validation_fraction, config.plan.seed, copies.groups)
-    for split in ("train", "val") if config.saving.validation_fraction else ("train",):
+    if saving.folds is not None:
+        index = with_fold(index, saving.folds, saving.fold or 1, seed, copies.groups)
+    check_groups(index)
+    index = with_validation(index, saving.validation_fraction, seed, copies.groups)
+    for split in ("train", "val") if saving.validation_fraction else ("train",):
         if not np.any(index.splits == split):
             raise SourceError(
                 f"Training needs images in the splits train and val, but {source} has none in {split}; put some there, "
