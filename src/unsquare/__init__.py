@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from unsquare.api import train as train
     from unsquare.data.augment import AugmentConfig as AugmentConfig
     from unsquare.data.collate import PadCollate as PadCollate
+    from unsquare.data.duplicates import find_duplicates as find_duplicates
     from unsquare.data.loader import BatchLoader as BatchLoader
     from unsquare.data.loader import PaddedBatch as PaddedBatch
     from unsquare.data.loader import UndecodableError as UndecodableError
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from unsquare.exact.verify.comparison import ExactnessErrors as ExactnessErrors
     from unsquare.exact.verify.verification import Verification as Verification
     from unsquare.exact.verify.verification import verify_exact as verify_exact
+    from unsquare.index.alike import Duplicate as Duplicate
     from unsquare.index.choices import Choices as Choices
     from unsquare.index.remarks import find_remarks as find_remarks
     from unsquare.index.scan import scan_source as scan_source
@@ -101,6 +103,7 @@ _HOMES = {
     "ConfigError": "unsquare.errors",
     "CrossValidation": "unsquare.runs.folds",
     "DeviceConfig": "unsquare.network.config",
+    "Duplicate": "unsquare.index.alike",
     "EpochPlan": "unsquare.plan.epoch",
     "Evaluation": "unsquare.training.metrics",
     "ExactError": "unsquare.errors",
@@ -145,6 +148,7 @@ _HOMES = {
     "compare": "unsquare.api",
     "cross_validate": "unsquare.api",
     "evaluate": "unsquare.api",
+    "find_duplicates": "unsquare.data.duplicates",
     "find_remarks": "unsquare.index.remarks",
     "form_buckets": "unsquare.plan.buckets.form",
     "make_exact": "unsquare.exact.convert",

@@ -21,6 +21,7 @@ from unsquare import (
     ConfigError,
     CrossValidation,
     DeviceConfig,
+    Duplicate,
     EpochPlan,
     Evaluation,
     ExactError,
@@ -65,6 +66,7 @@ from unsquare import (
     compare,
     cross_validate,
     evaluate,
+    find_duplicates,
     find_remarks,
     form_buckets,
     make_exact,
@@ -92,6 +94,7 @@ reveal_type(ComparisonResult)
 reveal_type(ConfigError)
 reveal_type(CrossValidation)
 reveal_type(DeviceConfig)
+reveal_type(Duplicate)
 reveal_type(EpochPlan)
 reveal_type(Evaluation)
 reveal_type(ExactError)
@@ -136,6 +139,7 @@ reveal_type(class_weights)
 reveal_type(compare)
 reveal_type(cross_validate)
 reveal_type(evaluate)
+reveal_type(find_duplicates)
 reveal_type(find_remarks)
 reveal_type(form_buckets)
 reveal_type(make_exact)

@@ -116,6 +116,9 @@ class ScanArguments(Arguments):
     problems."""
     verify: bool = False
     """Also decode every picture, and list those that fail."""
+    duplicates: bool = False
+    """Also decode every picture, and list those that look the same. Near-duplicates in two splits come first; those
+    that no split tears apart become groups of the index, so that a val split drawn from it keeps them together."""
     json: bool = False
     """Print one JSON object and nothing else."""
 
