@@ -10,6 +10,7 @@ from unsquare.version import __version__
 
 if TYPE_CHECKING:
     from unsquare.api import compare as compare
+    from unsquare.api import cross_validate as cross_validate
     from unsquare.api import evaluate as evaluate
     from unsquare.api import predict as predict
     from unsquare.api import profile as profile
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from unsquare.api import train as train
     from unsquare.data.augment import AugmentConfig as AugmentConfig
     from unsquare.data.collate import PadCollate as PadCollate
+    from unsquare.data.duplicates import find_duplicates as find_duplicates
     from unsquare.data.loader import BatchLoader as BatchLoader
     from unsquare.data.loader import PaddedBatch as PaddedBatch
     from unsquare.data.loader import UndecodableError as UndecodableError
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from unsquare.exact.verify.comparison import ExactnessErrors as ExactnessErrors
     from unsquare.exact.verify.verification import Verification as Verification
     from unsquare.exact.verify.verification import verify_exact as verify_exact
+    from unsquare.index.alike import Duplicate as Duplicate
     from unsquare.index.choices import Choices as Choices
     from unsquare.index.remarks import find_remarks as find_remarks
     from unsquare.index.scan import scan_source as scan_source
@@ -64,6 +67,8 @@ if TYPE_CHECKING:
     from unsquare.plan.planner import plan_epoch as plan_epoch
     from unsquare.plan.stream import plan_stream as plan_stream
     from unsquare.report.run.page import write_report as write_report
+    from unsquare.runs.folds import CrossValidation as CrossValidation
+    from unsquare.runs.per_class import ClassFigures as ClassFigures
     from unsquare.runs.schemas import ComparisonResult as ComparisonResult
     from unsquare.runs.schemas import ProfileResult as ProfileResult
     from unsquare.shapes import Geometry as Geometry
@@ -94,9 +99,12 @@ _HOMES = {
     "Buckets": "unsquare.plan.buckets.form",
     "BudgetError": "unsquare.errors",
     "Choices": "unsquare.index.choices",
+    "ClassFigures": "unsquare.runs.per_class",
     "ComparisonResult": "unsquare.runs.schemas",
     "ConfigError": "unsquare.errors",
+    "CrossValidation": "unsquare.runs.folds",
     "DeviceConfig": "unsquare.network.config",
+    "Duplicate": "unsquare.index.alike",
     "EpochPlan": "unsquare.plan.epoch",
     "Evaluation": "unsquare.training.metrics",
     "ExactError": "unsquare.errors",
@@ -140,7 +148,9 @@ _HOMES = {
     "Verification": "unsquare.exact.verify.verification",
     "class_weights": "unsquare.plan.draw",
     "compare": "unsquare.api",
+    "cross_validate": "unsquare.api",
     "evaluate": "unsquare.api",
+    "find_duplicates": "unsquare.data.duplicates",
     "find_remarks": "unsquare.index.remarks",
     "form_buckets": "unsquare.plan.buckets.form",
     "make_exact": "unsquare.exact.convert",

@@ -17,15 +17,19 @@ from unsquare.network.config import ModelConfig, Norm
 from unsquare.network.ranks import is_first
 from unsquare.profiling import sweep as profiles
 from unsquare.report import write_comparison_page, write_profile_page, write_report
+from unsquare.report.folds.page import write_folds_page
 from unsquare.runs.folder import RunFolder
+from unsquare.runs.folds import CrossValidation, fold_path
 from unsquare.runs.schemas import ComparisonResult, ProfileResult
 from unsquare.settings import Range, changed, checks_arguments, meant
 from unsquare.shapes import Shape, checked_shape
 from unsquare.training import start
 from unsquare.training.asked import Picture
-from unsquare.training.config import TrainConfig
+from unsquare.training.config import MOST_FOLDS, TrainConfig
+from unsquare.training.folds import train_folds
 from unsquare.training.metrics import Evaluation
 from unsquare.training.optimizer_check import check_optimizer
+from unsquare.training.outcome import write_outcome
 from unsquare.training.predictor import OnError, Prediction, Predictor
 from unsquare.training.recipes import settled_network
 
@@ -47,13 +51,13 @@ def train(
     Args:
         source: a folder of class folders, a manifest, MAMe's folder, or an index.
         out: the run folder: new, empty, or that of a run with the same source and settings; more epochs continue it.
-        config: the settings; None takes the defaults.
+        config: the settings; None takes the defaults. With `folds` and without `fold` this is `cross_validate`.
         changed_pictures: where a run is continued, use pictures that have changed since it started as they are now.
         quiet: print no progress.
         **settings: single settings by the names of their flags, such as `backbone="resnet50"` or `epochs=50`.
 
     Returns:
-        The run folder.
+        The run folder, or that of all folds.
 
     Raises:
         UnsquareError: a problem that the user can fix; the message says how.
@@ -66,12 +70,65 @@ def train(
         True
     """
     config = with_settings(config or TrainConfig(), settings)
-    check_optimizer(config.optimizer)
-    if not os.path.exists(RunFolder(Path(out)).config):  # a resumed run needs no starting weights
-        check_model(settled_network(config, lambda text: None).model)
+    if config.saving.folds is not None and config.saving.fold is None:
+        folds = config.saving.folds
+        cross_validate(source, out, config, folds=folds, changed_pictures=changed_pictures, quiet=quiet)
+        return Path(out)
+    _check_beginning(config, Path(out))
     with without_empty_folders(Path(out)):
         run = start.train(source, out, config, changed_pictures=changed_pictures, quiet=quiet)
     return _reported(run)
+
+
+@checks_arguments
+def cross_validate(
+    source: Path | str,
+    out: Path | str,
+    config: TrainConfig | None = None,
+    *,
+    folds: Annotated[int, Range(2, MOST_FOLDS)] = 5,
+    changed_pictures: bool = False,
+    quiet: bool = False,
+    **settings: Any,
+) -> CrossValidation:
+    """Train a run for each of several folds, so that every image judges once; mean and spread of their accuracies.
+
+    All images but those of a test split are dealt to the folds, class by class, in whole groups. Called again with the
+    same source and settings, it continues where it stopped.
+
+    Args:
+        source: as for `train`.
+        out: the folder of all runs, `fold-1` to `fold-k`; `folds.json` and `report.html` are written there, too.
+        config: the settings of each run; None takes the defaults.
+        folds: how many there are.
+        changed_pictures: where a run is continued, use pictures that have changed since it started as they are now.
+        quiet: print no progress.
+        **settings: single settings by the names of their flags.
+
+    Returns:
+        The figures of each fold, and their means and standard deviations.
+
+    Raises:
+        UnsquareError: a problem that the user can fix; the message says how.
+        Stopped: Ctrl-C or SIGTERM stopped one of the runs, which is saved.
+
+    Example:
+        >>> settings = dict(backbone="test_resnet", epochs=1, accelerator="cpu", budget_pixels=20_000)
+        >>> found = unsquare.cross_validate("photos", "runs/folds", folds=2, quiet=True, **settings)
+        >>> [fold.run for fold in found.folds], found.num_images
+        (['fold-1', 'fold-2'], 10)
+        >>> 0 <= found.accuracy.mean <= 1
+        True
+    """
+    config, folder = with_settings(config or TrainConfig(), settings), Path(out)
+    _check_beginning(config, fold_path(folder, 1))
+    with without_empty_folders(folder):
+        found = train_folds(
+            Path(source), folder, config, folds, changed_pictures=changed_pictures, quiet=quiet, finished=_reported
+        )
+    if is_first():
+        write_folds_page(folder, found)
+    return found
 
 
 @checks_arguments
@@ -108,17 +165,26 @@ def resume(
     return _reported(folder)
 
 
-def evaluate(run: Path | str, source: Path | str, split: str | None = None, *, quiet: bool = False) -> Evaluation:
+def evaluate(
+    run: Path | str,
+    source: Path | str,
+    split: str | None = None,
+    *,
+    out: Path | str | None = None,
+    quiet: bool = False,
+) -> Evaluation:
     """Measure the accuracy of a run's best weights on a source's pictures.
 
     Args:
         run: the run folder.
         source: as for training; its class names must be the run's.
         split: train, val, test or all; None takes test, else val, else all.
+        out: a folder for `predictions.csv`, `confusion.csv` and `per_class.csv`.
         quiet: print no progress.
 
     Returns:
-        Loss and accuracies, and for each picture the most probable class and its probability, (N,).
+        Loss and accuracies, in all and by class, what makes them optimistic, and for each picture the most probable
+        class and its probability, (N,).
 
     Raises:
         SourceError: there are no such pictures, they have other classes, or one of them cannot be read.
@@ -132,7 +198,11 @@ def evaluate(run: Path | str, source: Path | str, split: str | None = None, *, q
         >>> 0 <= evaluation.mean_per_class_accuracy <= 1
         True
     """
-    return Predictor(run, quiet=quiet).evaluate(source, split)
+    predictor = Predictor(run, quiet=quiet)
+    evaluation = predictor.evaluate(source, split)
+    if out is not None and predictor.is_main:
+        write_outcome(Path(out), evaluation)
+    return evaluation
 
 
 def predict(
@@ -273,6 +343,13 @@ def with_settings(config: TrainConfig, settings: dict[str, Any]) -> TrainConfig:
             raise ConfigError(f"There is no setting {name!r}; {meant(name, owners)}")
     of_part = {part: {name: settings[name] for name in settings if owners[name] == part} for part in parts}
     return TrainConfig(**{part: changed(parts[part], of_part[part]) for part in parts})
+
+
+def _check_beginning(config: TrainConfig, run: Path) -> None:
+    """Try what only a trial shows, before a run folder is made; a resumed run needs no starting weights."""
+    check_optimizer(config.optimizer)
+    if not os.path.exists(RunFolder(run).config):
+        check_model(settled_network(config, lambda text: None).model)
 
 
 def _reported(run: Path) -> Path:

@@ -18,13 +18,19 @@ def write_table(path: Path, table: pa.Table) -> None:
         pq.write_table(table, file, compression="zstd", write_page_checksum=True)
 
 
-def read_table(path: Path, columns: Mapping[str, pa.DataType], nullable: frozenset[str] = frozenset()) -> pa.Table:
+def read_table(
+    path: Path,
+    columns: Mapping[str, pa.DataType],
+    nullable: frozenset[str] = frozenset(),
+    optional: frozenset[str] = frozenset(),
+) -> pa.Table:
     """The table in a file, its columns of these types; further columns are left out.
 
     Args:
         path: the file.
         columns: names and types.
         nullable: the columns that may have gaps.
+        optional: the columns that may be missing.
 
     Raises:
         ValueError: it is damaged, or its columns are others; the message is the reason.
@@ -38,6 +44,7 @@ def read_table(path: Path, columns: Mapping[str, pa.DataType], nullable: frozens
     except (OSError, pa.ArrowException, ValueError) as error:
         said = str(error).strip() or type(error).__name__
         raise ValueError(said.splitlines()[0].rstrip(".")) from error
+    columns = {name: kind for name, kind in columns.items() if name in table.column_names or name not in optional}
     if lacking := [name for name in columns if name not in table.column_names]:
         raise ValueError(f"it lacks the column {lacking[0]!r}")
     if len(set(table.column_names)) < len(table.column_names):

@@ -155,6 +155,8 @@ def test_a_run_can_be_evaluated_and_asked(command, trained):
     for name in ("accuracy", "mean_per_class_accuracy"):
         assert values[name] == rows[-1][name]
     assert values["loss"] == pytest.approx(rows[-1]["loss"], rel=1e-5)
+    assert (values["split"], values["optimistic"], values["caution"], values["files"]) == ("test", False, "", [])
+    assert sum(each["num_images"] for each in values["per_class"]) == 6
     picture = next((trained / "pictures" / "test").rglob("*.jpg"))
     status, out, _ = command("predict", trained / "run", picture, "--top", "2", "--json", *pinned)
     assert status == 0
@@ -163,6 +165,22 @@ def test_a_run_can_be_evaluated_and_asked(command, trained):
     status, out, _ = command("report", trained / "run")
     assert status == 0
     assert out.strip().endswith("report.html")
+
+
+def test_an_evaluation_names_its_split_its_classes_and_its_files(command, trained, tmp_path):
+    """Pictures that were trained on are called that; with --out three tables are written."""
+    pinned = ("--budget-pixels", "60000", "--precision", "32-true", "--out", tmp_path / "results")
+    status, out, err = command("evaluate", trained / "run", trained / "pictures", "--split", "train", *pinned)
+    assert status == 0, err
+    lines = out.splitlines()
+    assert lines[0].split() == ["class", "images", "accuracy", "precision", "F1"]
+    assert lines[-3].startswith("24 train images: accuracy 0.")
+    assert lines[-2].startswith("The run was trained on all of these 24 images, so the figures say little")
+    assert lines[-1] == f"predictions.csv, confusion.csv, per_class.csv are in {tmp_path / 'results'}."
+    rows = (tmp_path / "results" / "predictions.csv").read_text().splitlines()[1:]
+    assert len(rows) == 24
+    right = sum(row.split(",")[4] == "yes" for row in rows)
+    assert lines[-3].split()[4].rstrip(",") == f"{right / 24:.4f}"
 
 
 def test_a_run_is_profiled_into_its_report(command, trained):

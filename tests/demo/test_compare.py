@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from unsquare.demo.compare import _neighbors
 from unsquare.demo.naive import BATCH, NaiveClassifier, plan_random, plan_random_in_order
 from unsquare.network.classifier import Classifier
 from unsquare.network.config import ModelConfig
@@ -49,12 +48,3 @@ def test_the_naive_network_differs_by_padding_alone():
     whole, part = torch.tensor([[96, 96]]), torch.tensor([[64, 70]])
     torch.testing.assert_close(naive(pixels, whole), exact(pixels, whole), rtol=1e-4, atol=1e-5)
     assert not torch.allclose(naive(pixels, part), exact(pixels, part), rtol=1e-2)
-
-
-def test_neighbors_vote_by_shape(rng):
-    """Two well-separated groups of shapes are told apart, and labels without structure are not."""
-    known = np.concatenate([rng.normal(0, 0.1, (50, 2)), rng.normal(3, 0.1, (50, 2))])
-    labels = np.repeat([0, 1], 50)
-    assert _neighbors(known, labels, known, labels, 5) == (1.0, 1.0)
-    shuffled = rng.permutation(labels)
-    assert _neighbors(known[::2], shuffled[::2], known[1::2], shuffled[1::2], 5)[0] < 0.75

@@ -31,6 +31,14 @@ def listed(make_folder):
     return read
 
 
+@pytest.mark.parametrize("name", ["group", "Patient_ID", "sender", "object", "subject"])
+def test_groups_are_read(listed, name: str) -> None:
+    """From a column of any of their names; a blank cell is no group, and only groups of several images are told."""
+    index = listed(*(f"{row},{group}" for row, group in zip(FOUR, ("7", "", "7", "8"))), header=f"path,label,{name}")
+    assert index.groups.tolist() == ["7", "", "7", "8"]
+    assert text_of(index, "groups") == f"1 group of several images by the column '{name}', kept in one split each."
+
+
 def text_of(index: ShapeIndex, kind: str) -> str:
     """The note of a kind."""
     return next(note.text for note in index.notes if note.kind == kind)

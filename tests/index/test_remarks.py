@@ -16,6 +16,7 @@ from PIL import Image
 
 from unsquare.index import ShapeIndex, class_counts, find_remarks, scan_source
 from unsquare.index.copies import find_copies
+from unsquare.index.table import strings
 
 
 def said(index: ShapeIndex) -> dict[str, str]:
@@ -26,6 +27,20 @@ def said(index: ShapeIndex) -> dict[str, str]:
 def test_nothing_to_say_of_a_whole_source(make_folder) -> None:
     """Classes of several different pictures in train and val."""
     assert said(scan_source(make_folder(splits=("train", "val")))) == {}
+
+
+def test_a_single_class_is_said(make_folder) -> None:
+    """There is nothing to tell apart."""
+    assert said(scan_source(make_folder(["cat"])))["one_class"].startswith("All images are of one class, 'cat', so")
+
+
+def test_a_group_in_two_splits_is_said(make_folder) -> None:
+    """By its name and two of its files."""
+    index = scan_source(make_folder(splits=("train", "val"), num_images=2))
+    index = replace(index, groups=strings(["p1", "p2", "", "", "p1", "p3", "", "p3"]))
+    assert said(index)["torn_group"] == (
+        "1 group in more than one split, which training refuses: 'p1 (train: train/cat/0.jpg, val: val/cat/0.jpg)'."
+    )
 
 
 def test_classes_are_counted_by_split(make_folder) -> None:

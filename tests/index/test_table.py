@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from unsquare.errors import ConfigError, SourceError
 from unsquare.index.table import METADATA_KEY, Problem, ShapeIndex, is_index, strings
 
-COLUMNS = ("keys", "sizes", "labels", "splits", "num_bytes", "modified_ns")
+COLUMNS = ("keys", "sizes", "labels", "splits", "groups", "num_bytes", "modified_ns")
 
 
 def make_index(names: list[str], problems: tuple[Problem, ...] = ()) -> ShapeIndex:
@@ -56,6 +56,19 @@ def test_an_index_comes_back_from_its_file_unchanged(names: list[str], tmp_path_
     make_index(names, problems).write(path)
     assert is_index(path)
     assert_same(ShapeIndex.read(path), make_index(names, problems))
+
+
+def test_an_index_without_groups_has_no_column_of_them(tmp_path: Path) -> None:
+    """Its file is that of releases which knew of none, and theirs are read as images of no group."""
+    path = tmp_path / "index.parquet"
+    make_index(["a", "b"]).write(path)
+    assert "group" not in pq.read_schema(path).names
+    assert ShapeIndex.read(path).groups.tolist() == ["", ""]
+    grouped = replace(make_index(["a", "b"], (Problem(key="c", reason="is empty"),)), groups=strings(["p", ""]))
+    grouped.write(path)
+    assert_same(ShapeIndex.read(path), grouped)
+    with pytest.raises(ConfigError, match=r"groups of an index must be an array of shape \(2,\)"):
+        replace(make_index(["a", "b"]), groups=strings(["one"]))
 
 
 def test_rows_are_taken_in_the_order_given() -> None:

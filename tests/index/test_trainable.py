@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from unsquare.errors import ConfigError, SourceError
 from unsquare.index import Problem, ShapeIndex, check_trainable, with_validation
 from unsquare.index.table import strings
+from unsquare.index.trainable import check_groups
+from unsquare.index.units import rows_by_group, units_of
 
 
 def make_index(labels: list[int], splits: list[str] | None = None, prefix: str = "") -> ShapeIndex:
@@ -102,6 +104,67 @@ def test_copies_are_held_out_together(group_of: list[int], fraction: float, seed
     assert set(held.splits) == {"train", "val"}
     if len(groups) > 1:
         assert all(len(set(held.splits[group])) == 1 for group in groups)
+
+
+@given(
+    rows=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 9)), min_size=4, max_size=60),
+    copies=st.lists(st.integers(0, 59), max_size=6, unique=True),
+    fraction=st.floats(0.05, 0.6),
+    seed=st.integers(0, 100),
+)
+def test_no_group_is_torn(rows: list[tuple[int, int]], copies: list[int], fraction: float, seed: int) -> None:
+    """Neither a group nor copies, whatever they have in common; and every class keeps something to train on."""
+    copies = [row for row in copies if row < len(rows)]
+    index = replace(
+        make_index([label for label, _ in rows]),
+        groups=strings([f"patient {group}" if group else "" for _, group in rows]),
+    )
+    held = with_validation(index, fraction, seed, [copies] if len(copies) > 1 else [])
+    units = units_of(index, [copies] if len(copies) > 1 else [])
+    for unit in set(units):
+        assert len(set(held.splits[units == unit])) == 1
+    for name, at in rows_by_group(index).items():
+        assert len(set(units[at])) == 1, name
+    for label in set(held.labels):
+        assert "train" in held.splits[held.labels == label]
+
+
+@given(labels=st.lists(st.integers(0, 2), min_size=2, max_size=60), fraction=st.floats(0.05, 0.6))
+def test_groups_of_one_image_hold_out_each_classs_part(labels: list[int], fraction: float) -> None:
+    """Then the numbers are those without groups."""
+    index = make_index(labels)
+    grouped = replace(index, groups=strings([f"p{row}" for row in range(len(labels))]))
+    for label in set(labels):
+        plain, drawn = (with_validation(one, fraction, 3).splits[index.labels == label] for one in (index, grouped))
+        assert (plain == "val").sum() == (drawn == "val").sum()
+
+
+def test_a_class_of_a_few_large_groups_is_judged() -> None:
+    """Where one group is more than the part asked for, the nearest is held out; the others train."""
+    index = replace(make_index([0] * 9 + [1] * 9), groups=strings([f"p{row // 3}" for row in range(18)]))
+    held = with_validation(index, 0.1, 0)
+    for label in (0, 1):
+        assert (held.splits[held.labels == label] == "val").sum() == 3
+
+
+def test_groups_are_drawn_by_their_names() -> None:
+    """A picture that is added to a group does not move it."""
+    groups = [f"p{row // 2}" for row in range(40)]
+    index = replace(make_index([0, 1] * 20), groups=strings(groups))
+    more = replace(make_index([0, 1] * 20 + [0]), groups=strings([*groups, "p3"]))
+    one, other = with_validation(index, 0.3, 5), with_validation(more, 0.3, 5)
+    assert set(one.groups[one.splits == "val"]) == set(other.groups[other.splits == "val"])
+
+
+def test_a_group_in_two_splits_is_refused() -> None:
+    """Images without a split train; the sentence names the group and two files, and what to do."""
+    index = replace(make_index([0, 1, 0], ["", "train", "val"]), groups=strings(["p1", "p2", "p1"]))
+    with pytest.raises(
+        SourceError, match=r"'p1' has '00000\.jpg' in train and '00002\.jpg' in val; move them into one split, or leave"
+    ):
+        check_groups(index)
+    check_groups(replace(index, groups=strings(["p1", "p2", "p3"])))
+    check_groups(replace(index, splits=strings(["", "train", "train"])))
 
 
 def test_the_seed_draws_another_part() -> None:

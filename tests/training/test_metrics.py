@@ -4,7 +4,23 @@ import numpy as np
 import pytest
 import torch
 
+from unsquare.index.table import ShapeIndex, strings
 from unsquare.training.metrics import summarize
+
+
+def images_of(labels, num_classes):
+    """Images with these labels."""
+    number = len(labels)
+    return ShapeIndex(
+        root="pictures",
+        classes=tuple(f"class {at}" for at in range(num_classes)),
+        keys=strings([f"{at:03}.jpg" for at in range(number)]),
+        sizes=np.full((number, 2), 40),
+        labels=labels,
+        splits=strings(["val"] * number),
+        num_bytes=np.zeros(number, dtype=np.int64),
+        modified_ns=np.zeros(number, dtype=np.int64),
+    )
 
 
 @pytest.mark.parametrize("num_classes", [2, 10])
@@ -15,6 +31,6 @@ def test_classes_without_images_do_not_count(num_classes, wrong):
     predicted = labels.copy()
     predicted[3] = min(wrong, num_classes - 1)
     outcome = torch.from_numpy(np.stack([np.full(15, 0.5), predicted, np.full(15, 0.6)], axis=1))
-    found = summarize(outcome, labels, num_classes, 1.0)
+    found = summarize(outcome, images_of(labels, num_classes), 1.0)
     assert found.accuracy == pytest.approx(14 / 15)
     assert found.mean_per_class_accuracy == pytest.approx((0.9 + 1.0) / 2)

@@ -1,5 +1,7 @@
 """The same command resumes a run from where it was, and notices what has changed meanwhile."""
 
+import dataclasses
+import io
 import json
 import os
 import shutil
@@ -10,6 +12,7 @@ from PIL import Image
 
 from unsquare.api import evaluate, predict, resume, train
 from unsquare.errors import ConfigError, RunError, SourceError
+from unsquare.index.table import ShapeIndex
 from unsquare.training import loop, start
 from unsquare.training.predictor import Predictor
 
@@ -72,6 +75,17 @@ def stopped_once(source, tmp_path_factory):
     return out
 
 
+@pytest.fixture(scope="module")
+def everything(source, tmp_path_factory):
+    """A run on a folder without splits, of which nothing is held out."""
+    folder = tmp_path_factory.mktemp("everything")
+    shutil.copytree(source / "train", folder / "pictures")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.stderr", (said := io.StringIO()))
+        train(folder / "pictures", folder / "run", validation_fraction=0, **SETTINGS)
+    return folder, " ".join(said.getvalue().split())
+
+
 @pytest.fixture
 def stopped(stopped_once, tmp_path):
     """The stopped run, to be changed."""
@@ -118,6 +132,22 @@ def test_a_finished_run_says_so_and_stays(source, done, capsys):
     assert train(source, done, **SETTINGS) == done
     assert "is finished after 2 epochs; give more --epochs to continue it" in " ".join(capsys.readouterr().err.split())
     assert (done / "metrics.jsonl").read_bytes() == before
+
+
+def test_of_epochs_with_equal_accuracy_the_lower_loss_is_best(source, tmp_path, monkeypatch, capsys):
+    """The best weights are those of the first epoch, whose loss was lower; after training this is called optimistic."""
+    evaluate_it, losses_on_val = loop.Evaluator.evaluate, iter([0.5, 0.75, 0.5])
+
+    def evaluate_alike(self, *arguments):
+        found = evaluate_it(self, *arguments)
+        return dataclasses.replace(found, accuracy=0.5, mean_per_class_accuracy=0.5, loss=next(losses_on_val))
+
+    monkeypatch.setattr(loop.Evaluator, "evaluate", evaluate_alike)
+    shutil.copytree(source, tmp_path / "source", ignore=shutil.ignore_patterns("test"))
+    run = train(tmp_path / "source", tmp_path / "run", **SETTINGS)
+    assert json.loads((run / "checkpoints" / "best" / "state.json").read_text())["step"] == STEPS // 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "4 val images: accuracy 0.500, mean per class 0.500. The best of 2 epochs on the same" in said
 
 
 def test_a_finished_run_restores_what_its_checkpoint_holds(source, done, finished):
@@ -490,3 +520,55 @@ def test_runs_of_an_earlier_release_are_resumed(stopped, finished):
         (path / "manifest.json").write_text(json.dumps(manifest))
     resume(stopped, quiet=True)
     assert losses(stopped) == losses(finished)
+
+
+class TestNothingHeldOut:
+    """A run on all pictures, for a final model."""
+
+    def test_the_last_epochs_weights_are_the_result(self, everything):
+        """They are those of the last checkpoint; all pictures are trained on, and no accuracy is told."""
+        folder, said = everything
+        run = folder / "run"
+        assert weights(run) == (run / "checkpoints" / f"step-{STEPS}" / "model.safetensors").read_bytes()
+        kinds = {json.loads(line)["kind"] for line in (run / "metrics.jsonl").read_text().splitlines()}
+        assert kinds == {"start", "step"}
+        assert set(ShapeIndex.read(run / "index.parquet").splits) == {"train"}
+        assert "All images were trained on, so no accuracy is known" in said
+        assert "val loss" not in said
+        page = (run / "report.html").read_text()
+        assert "the weights are those of the last one, so no accuracy is known." in page
+        assert "All images were trained on, so none are left to tell" in page
+
+    def test_it_predicts_and_is_evaluated_with_caution(self, everything):
+        """On its own pictures, which it was trained on."""
+        folder, _ = everything
+        found = evaluate(folder / "run", folder / "pictures", quiet=True)
+        assert (found.num_images, found.split) == (12, "all")
+        assert found.caution.startswith("The run was trained on all of these 12 images")
+        assert found.last_epoch is None
+        assert predict(folder / "run", folder / "pictures" / "a" / "0.png")[0].classes
+
+    def test_it_is_finished_continued_and_restored(self, everything, tmp_path):
+        """The same command changes nothing; lost weights come back from the checkpoint; more epochs replace them."""
+        folder, _ = everything
+        run = shutil.copytree(folder / "run", tmp_path / "run")
+        before = (run / "metrics.jsonl").read_bytes()
+        train(folder / "pictures", run, validation_fraction=0, quiet=True, **SETTINGS)
+        assert (run / "metrics.jsonl").read_bytes() == before
+        shutil.rmtree(run / "checkpoints" / "best")
+        resume(run, quiet=True)
+        assert weights(run) == weights(folder / "run")
+        resume(run, epochs=3, quiet=True)
+        assert weights(run) == (run / "checkpoints" / "step-12" / "model.safetensors").read_bytes()
+
+    def test_splits_of_the_source_stay(self, source, tmp_path, capsys):
+        """A val split still chooses the best epoch; without one, test judges the last epoch's weights."""
+        settings = SETTINGS | {"epochs": 1, "validation_fraction": 0}
+        run = train(source, tmp_path / "with_val", **settings)
+        assert "With the weights best on val, 4 test images" in " ".join(capsys.readouterr().err.split())
+        shutil.copytree(source, tmp_path / "source", ignore=shutil.ignore_patterns("val"))
+        run = train(tmp_path / "source", tmp_path / "without", **settings)
+        said = " ".join(capsys.readouterr().err.split())
+        assert "With the last epoch's weights, 4 test images" in said
+        assert "optimistic" not in said
+        assert "the last one, and the test images judge them." in (run / "report.html").read_text()

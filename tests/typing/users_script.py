@@ -16,9 +16,12 @@ from unsquare import (
     Buckets,
     BudgetError,
     Choices,
+    ClassFigures,
     ComparisonResult,
     ConfigError,
+    CrossValidation,
     DeviceConfig,
+    Duplicate,
     EpochPlan,
     Evaluation,
     ExactError,
@@ -62,7 +65,9 @@ from unsquare import (
     Verification,
     class_weights,
     compare,
+    cross_validate,
     evaluate,
+    find_duplicates,
     find_remarks,
     form_buckets,
     make_exact,
@@ -85,9 +90,12 @@ reveal_type(Bucket)
 reveal_type(Buckets)
 reveal_type(BudgetError)
 reveal_type(Choices)
+reveal_type(ClassFigures)
 reveal_type(ComparisonResult)
 reveal_type(ConfigError)
+reveal_type(CrossValidation)
 reveal_type(DeviceConfig)
+reveal_type(Duplicate)
 reveal_type(EpochPlan)
 reveal_type(Evaluation)
 reveal_type(ExactError)
@@ -131,7 +139,9 @@ reveal_type(UsageError)
 reveal_type(Verification)
 reveal_type(class_weights)
 reveal_type(compare)
+reveal_type(cross_validate)
 reveal_type(evaluate)
+reveal_type(find_duplicates)
 reveal_type(find_remarks)
 reveal_type(form_buckets)
 reveal_type(make_exact)

@@ -116,6 +116,9 @@ class ScanArguments(Arguments):
     problems."""
     verify: bool = False
     """Also decode every picture, and list those that fail."""
+    duplicates: bool = False
+    """Also decode every picture, and list those that look the same. Near-duplicates in two splits come first; those
+    that no split tears apart become groups of the index, so that a val split drawn from it keeps them together."""
     json: bool = False
     """Print one JSON object and nothing else."""
 
@@ -175,7 +178,7 @@ class EvaluateArguments(Arguments):
     """Measure a run's accuracy on pictures with labels, each picture whole."""
 
     COMMAND: ClassVar[str] = "evaluate"
-    EXAMPLE: ClassVar[str] = "unsquare evaluate runs/photos photos --split val"
+    EXAMPLE: ClassVar[str] = "unsquare evaluate runs/photos photos --split val --out results"
 
     run: Positional[Path]
     """Run folder."""
@@ -183,6 +186,8 @@ class EvaluateArguments(Arguments):
     """Pictures of the run's classes: any source that `unsquare train` accepts."""
     split: str | None = None
     """Split to evaluate: train, val, test or all (default: test, else val, else all)."""
+    out: Path | None = None
+    """Folder for predictions.csv, confusion.csv and per_class.csv."""
     skip_bad: bool = False
     """Skip files that cannot be read."""
     json: bool = False

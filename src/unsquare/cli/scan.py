@@ -17,6 +17,7 @@ from rich.text import Text
 from unsquare.cli.arguments import ScanArguments
 from unsquare.cli.output import print_json, progress_bar
 from unsquare.errors import ConfigError, SourceError
+from unsquare.index.alike import Duplicate, duplicate_remarks, with_groups
 from unsquare.index.choices import Choices
 from unsquare.index.remarks import class_counts, find_remarks
 from unsquare.index.scan import ScanResult, scan
@@ -24,6 +25,9 @@ from unsquare.index.table import Remark, ShapeIndex, shown
 
 _MOST_CLASSES = 50
 """Rows of the table of classes; --json lists all."""
+
+
+_MOST_DUPLICATES = 20
 
 
 def run(given: ScanArguments) -> int:
@@ -42,16 +46,25 @@ def run(given: ScanArguments) -> int:
 
         with progress_bar("decoding") as progress:
             index = verify(index, workers=given.workers, progress=progress)
+    duplicates: tuple[Duplicate, ...] = ()
+    if given.duplicates:
+        from unsquare.data.duplicates import find_duplicates  # as above
+
+        with progress_bar("comparing pictures") as progress:
+            duplicates = find_duplicates(index, workers=given.workers, progress=progress)
+        index = with_groups(index, duplicates)
     try:
         index.write(given.out)
     except OSError as error:
         raise ConfigError(
             f"The index '{given.out}' cannot be written ({error.strerror}); name another file with --out."
         ) from error
-    remarks = find_remarks(index)
+    remarks = (*find_remarks(index), *duplicate_remarks(index, duplicates))
     if given.json:
-        print_json(_summary(index, result, remarks, given.out))
+        listed = {"duplicates": [_described(index, each) for each in duplicates]} if given.duplicates else {}
+        print_json(_summary(index, result, remarks, given.out) | listed)
     else:
+        _print_duplicates(index, duplicates)
         _print(index, result, remarks, given.out)
     return 0
 
@@ -85,6 +98,31 @@ def _summary(index: ShapeIndex, result: ScanResult, remarks: Sequence[Remark], o
         "problems": [{"path": problem.key, "reason": problem.reason} for problem in index.problems],
         "remarks": [asdict(remark) for remark in remarks],
     }
+
+
+def _described(index: ShapeIndex, pair: Duplicate) -> dict[str, Any]:
+    """A pair of near-duplicates, ready for JSON."""
+    rows = (pair.first, pair.second)
+    return {
+        "paths": [index.keys[row] for row in rows],
+        "splits": [index.splits[row] for row in rows],
+        "labels": [index.classes[index.labels[row]] if index.labels[row] >= 0 else None for row in rows],
+        "distance": pair.distance,
+        "in_two_splits": pair.in_two_splits,
+        "with_two_labels": pair.with_two_labels,
+    }
+
+
+def _print_duplicates(index: ShapeIndex, duplicates: Sequence[Duplicate]) -> None:
+    """A line for each of the first pairs of near-duplicates."""
+    for pair in duplicates[:_MOST_DUPLICATES]:
+        told = _described(index, pair)
+        one, other = map(shown, told["paths"])
+        splits = " in two splits" if pair.in_two_splits else ""
+        labels = f" with two labels ({', '.join(shown(str(name)) for name in told['labels'])})"
+        print(f"near-duplicates{splits}{labels * pair.with_two_labels}: {one} ~ {other} ({pair.distance} of 256 bits)")
+    if len(duplicates) > _MOST_DUPLICATES:
+        print(f"and {len(duplicates) - _MOST_DUPLICATES:,} more pairs; --json lists all.")
 
 
 def _quantiles(values: np.ndarray) -> np.ndarray:

@@ -8,12 +8,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from unsquare.api import resume, train
+from rich.console import Console
+from rich.table import Table
+
+from unsquare.api import cross_validate, resume, train
 from unsquare.cli.arguments import TrainArguments
 from unsquare.errors import ConfigError, UsageError
 from unsquare.files import read_regular
 from unsquare.network.ranks import is_first
 from unsquare.runs.folder import RunFolder
+from unsquare.runs.folds import PAGE, SUMMARY, CrossValidation, refuse_folds
 from unsquare.runs.reading import reason
 from unsquare.training.config import from_toml
 from unsquare.training.loop import Stopped
@@ -31,17 +35,50 @@ def run(given: TrainArguments) -> int:
         else:
             if given.source is None or given.out is None:
                 raise UsageError(f"Training needs a source and a run folder, as in `{given.EXAMPLE}`.")
+            saving = given.settings.saving
+            if saving.folds is not None and saving.fold is None:
+                return _cross_validate(given, given.source, given.out, saving.folds)
             folder = train(given.source, given.out, given.settings, changed_pictures=given.changed_pictures)
         if is_first():
             print(f"The report is {folder / 'report.html'}.")
     except Stopped as stop:
-        if is_first():
-            print(
-                f"Stopped and saved after step {stop.step}; `unsquare train --resume {folder}` continues.",
-                file=sys.stderr,
-            )
-        return 128 + (stop.signal_number or signal.SIGTERM)
+        return _stopped(stop, f"`unsquare train --resume {folder}` continues")
     return 0
+
+
+def _cross_validate(given: TrainArguments, source: Path, out: Path, folds: int) -> int:
+    """Train all folds, and print what they reached."""
+    try:
+        found = cross_validate(source, out, given.settings, folds=folds, changed_pictures=given.changed_pictures)
+    except Stopped as stop:
+        return _stopped(stop, "the same command continues")
+    if is_first():
+        _print(found)
+        print(f"The report is {out / PAGE}, the figures are in {out / SUMMARY}.")
+    return 0
+
+
+def _stopped(stop: Stopped, how: str) -> int:
+    """Say how to continue; the status of a process that a signal ended."""
+    if is_first():
+        print(f"Stopped and saved after step {stop.step}; {how}.", file=sys.stderr)
+    return 128 + (stop.signal_number or signal.SIGTERM)
+
+
+def _print(found: CrossValidation) -> None:
+    """The table of folds, with means and standard deviations in its last row."""
+    table = Table(box=None)
+    names = ("fold", "images", "accuracy, last epoch", "mean per class", "best epoch (optimistic)")
+    for name in (*names, *(["test"] if found.test_accuracy else [])):
+        table.add_column(name, justify="left" if name == "fold" else "right")
+    for row in found.folds:
+        shares = [row.last.accuracy, row.last.mean_per_class_accuracy, row.best.accuracy]
+        shares += [row.test.accuracy] if row.test is not None and found.test_accuracy else []
+        table.add_row(row.run, f"{row.last.num_images:,}", *(f"{share:.3f}" for share in shares))
+    over = [found.accuracy, found.mean_per_class_accuracy, found.best_accuracy]
+    over += [found.test_accuracy] if found.test_accuracy else []
+    table.add_row("mean ± sd", f"{found.num_images:,}", *map(str, over))
+    Console(highlight=False).print(table)
 
 
 def defaults(arguments: Sequence[str]) -> TrainArguments:
@@ -54,6 +91,7 @@ def defaults(arguments: Sequence[str]) -> TrainArguments:
     except argparse.ArgumentError:  # a flag without its value, which parsing names
         return TrainArguments()
     if named.resume is not None:
+        refuse_folds(named.resume)
         return TrainArguments(settings=settings_of_run(RunFolder.open(named.resume)))
     path = named.config
     try:

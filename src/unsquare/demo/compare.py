@@ -13,11 +13,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from unsquare.demo.naive import NAIVE
 from unsquare.files import write_text
+from unsquare.index.by_shape import shape_only
 from unsquare.index.scan import scan_source
 from unsquare.index.table import ShapeIndex
 from unsquare.progress import Say
@@ -28,9 +28,6 @@ from unsquare.training.start import train
 
 LEARNING_RATES = (1e-3, 3e-3)
 """The learning rates that every network is tuned over."""
-
-NEIGHBORS = (1, 3, 5, 9, 15, 25, 41)
-"""The numbers of neighbors that the classifier by shape alone is tuned over."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,32 +127,18 @@ def _squash(pictures: Path, out: Path, index: ShapeIndex, side: int) -> Path:
 
 
 def _by_shape(index: ShapeIndex) -> ComparedMethod:
-    """Nearest neighbors on height and width, their number tuned on the val split."""
-    features = {split: _shape_features(index.of_split(split)) for split in ("train", "val", "test")}
-    scores = [_neighbors(*features["train"], *features["val"], k)[1] for k in NEIGHBORS]
-    k = NEIGHBORS[int(np.argmax(scores))]
-    accuracy, per_class = _neighbors(*features["train"], *features["test"], k)
+    """Nearest neighbors on height and width, their number chosen on a part of the train split."""
+    train = index.of_split("train")
+    judged = {split: shape_only(train, index.of_split(split)) for split in ("val", "test")}
+    val, test = judged["val"], judged["test"]
+    assert val is not None  # there are pictures of several classes in each split
+    assert test is not None
     return ComparedMethod(
         name="width and height alone",
-        accuracy=accuracy,
-        mean_per_class_accuracy=per_class,
-        num_images=len(features["test"][1]),
-        chosen=f"{k} neighbors",
-        val_accuracy=max(scores),
+        accuracy=test.accuracy,
+        mean_per_class_accuracy=test.mean_per_class_accuracy,
+        num_images=test.num_asked,
+        chosen=f"{test.neighbors} neighbors",
+        val_accuracy=val.mean_per_class_accuracy,
         train_s=0.0,
     )
-
-
-def _shape_features(index: ShapeIndex) -> tuple[np.ndarray, np.ndarray]:
-    return np.log(index.sizes.astype(float)), index.labels
-
-
-def _neighbors(
-    known: np.ndarray, labels: np.ndarray, asked: np.ndarray, truth: np.ndarray, k: int
-) -> tuple[float, float]:
-    """Accuracy and mean per-class accuracy of the vote of the k nearest in log height and log width."""
-    distance = np.linalg.norm(asked[:, None] - known[None], axis=2)  # (asked, known)
-    nearest = labels[np.argsort(distance, axis=1, kind="stable")[:, :k]]
-    votes = np.stack([(nearest == label).sum(axis=1) for label in range(int(labels.max()) + 1)], axis=1)
-    right = votes.argmax(axis=1) == truth
-    return float(right.mean()), float(np.mean([right[truth == label].mean() for label in np.unique(truth)]))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from hashlib import blake2b
 
 import numpy as np
+import numpy.typing as npt
 
 from unsquare.errors import ConfigError
 from unsquare.index.table import ShapeIndex, Strings
+from unsquare.index.units import class_counts_of, drawn_order, hash_of, units_of
 
 
 def with_validation(index: ShapeIndex, fraction: float, seed: int, copies: Sequence[Sequence[int]] = ()) -> ShapeIndex:
@@ -19,6 +20,8 @@ def with_validation(index: ShapeIndex, fraction: float, seed: int, copies: Seque
     at least one and not all, where the class has two or more) with the smallest hash of seed and key is held out, so
     that a file added later moves at most one other file of its class. Copies of a picture stay together, by the hash of
     the first: no picture is both trained on and validated on, unless a class has nothing but copies of one picture.
+
+    Where the index has groups, whole groups are held out, as near to these parts as they allow.
 
     Args:
         index: the index, with or without splits.
@@ -32,20 +35,30 @@ def with_validation(index: ShapeIndex, fraction: float, seed: int, copies: Seque
     splits[splits == ""] = "train"
     if fraction > 0 and not np.any(splits == "val"):
         training = splits == "train"
-        names = index.keys.copy()
-        for first, *others in copies:
-            names[others] = names[first]
-        for label in np.unique(index.labels[training & (index.labels >= 0)]):
-            rows = np.flatnonzero(training & (index.labels == label))
-            splits[_held_out(names, rows, fraction, seed)] = "val"
+        if np.any(index.groups[training] != ""):
+            splits[_held_out_units(index, training, fraction, seed, copies)] = "val"
+        else:
+            splits[_held_out_rows(index, training, fraction, seed, copies)] = "val"
     return replace(index, splits=splits)
 
 
-def _held_out(names: Strings, rows: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+def _held_out_rows(
+    index: ShapeIndex, training: npt.NDArray[np.bool_], fraction: float, seed: int, copies: Sequence[Sequence[int]]
+) -> npt.NDArray[np.int64]:
+    """The rows to hold out where there are no groups, class by class."""
+    names = index.keys.copy()
+    for first, *others in copies:
+        names[others] = names[first]
+    labels = np.unique(index.labels[training & (index.labels >= 0)])
+    found = [_held_out(names, np.flatnonzero(training & (index.labels == label)), fraction, seed) for label in labels]
+    return np.concatenate([np.zeros(0, dtype=np.int64), *found])
+
+
+def _held_out(names: Strings, rows: npt.NDArray[np.int64], fraction: float, seed: int) -> npt.NDArray[np.int64]:
     if len(rows) < 2:
         return rows[:0]
     count = min(len(rows) - 1, max(1, round(fraction * len(rows))))
-    order = sorted(rows, key=lambda row: _hash(seed, str(names[row])))
+    order = sorted(rows, key=lambda row: hash_of(seed, str(names[row])))
     least, most = count, count
     while least and names[order[least]] == names[order[least - 1]]:
         least -= 1
@@ -57,5 +70,35 @@ def _held_out(names: Strings, rows: np.ndarray, fraction: float, seed: int) -> n
     return np.array(order[:count], dtype=np.int64)
 
 
-def _hash(seed: int, key: str) -> bytes:
-    return blake2b(f"{seed}:{key}".encode(), digest_size=16).digest()
+def _held_out_units(
+    index: ShapeIndex, training: npt.NDArray[np.bool_], fraction: float, seed: int, copies: Sequence[Sequence[int]]
+) -> npt.NDArray[np.int64]:
+    """The rows to hold out where there are groups: whole units, in a random order.
+
+    A unit is taken if that brings the numbers held out of each class nearer to those asked for, and leaves something to
+    train on of each of its classes. A class of which nothing was taken then gets the unit that fits best.
+    """
+    units = units_of(index, copies)
+    counts = class_counts_of(units[training], index.labels[training], len(index.classes))
+    total = np.sum(list(counts.values()), axis=0)
+    wanted = np.where(total < 2, 0, np.clip(np.rint(fraction * total), 1, np.maximum(total - 1, 1)))
+    held, taken = np.zeros_like(total), set()
+    order = drawn_order(index, units, counts, seed)
+
+    def distance(unit: int) -> float:
+        return float(np.abs(wanted - held - counts[unit]).sum())
+
+    def leaves_some(unit: int) -> bool:
+        return bool((held + counts[unit] < total)[counts[unit] > 0].all())
+
+    for unit in order:
+        if distance(unit) < np.abs(wanted - held).sum() and leaves_some(unit):
+            taken.add(unit)
+            held = held + counts[unit]
+    for label in np.flatnonzero((wanted > 0) & (held == 0)):
+        fitting = [unit for unit in order if unit not in taken and counts[unit][label] and leaves_some(unit)]
+        if fitting and not held[label]:
+            best = min(fitting, key=distance)
+            taken.add(best)
+            held = held + counts[best]
+    return np.flatnonzero(training & np.isin(units, list(taken)))

@@ -39,6 +39,8 @@ class Listing:
     """(N,) "train", "val", "test" or ""."""
     sizes: Sizes | None = None
     """(N, 2) displayed height, width where the source has them; then no file is opened."""
+    groups: Strings | None = None
+    """(N,) names of what no split may tear apart, "" for none; None where the source names no groups."""
     notes: tuple[Remark, ...] = ()
     """Remarks on the folders, links or columns."""
 
@@ -60,6 +62,7 @@ def sorted_listing(
     splits: Strings,
     sizes: Sizes | None = None,
     notes: Sequence[Remark] = (),
+    groups: Strings | None = None,
 ) -> Listing:
     """The listing in the order of its keys.
 
@@ -79,5 +82,6 @@ def sorted_listing(
         labels=labels[order],
         splits=splits[order],
         sizes=None if sizes is None else sizes[order],
+        groups=None if groups is None else groups[order],
         notes=tuple(notes),
     )

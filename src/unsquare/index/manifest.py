@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,10 @@ _NAMES = {
     "path": ("path", "file", "image", "filename", "file_name", "image file"),
     "label": ("label", "class", "medium"),
     "split": ("split", "subset"),
+    "group": (
+        *("group", "group_id", "patient", "patient_id", "subject", "subject_id"),
+        *("object", "object_id", "sender", "sender_id"),
+    ),
     "width": ("width",),
     "height": ("height",),
     "orientation": ("orientation", "exif_orientation"),
@@ -65,9 +70,9 @@ class _Columns:
 def read_manifest(path: Path) -> Listing:
     """The images that a manifest lists.
 
-    Columns: path and label, optionally split, width and height (as displayed; if there is a column of EXIF
-        orientations,
-    too, sizes are as stored and are turned by it). Other columns are named in the notes; blank labels are no labels.
+    Columns: path and label, optionally split, group, width and height (as displayed; if there is a column of EXIF
+    orientations, too, sizes are as stored and are turned by it). Other columns are named in the notes; blank labels are
+    no labels.
 
     Raises:
         SourceError: the table cannot be read, lacks a column, or has an invalid cell.
@@ -87,8 +92,9 @@ def read_manifest(path: Path) -> Listing:
     else:
         paths = find_paths(path.parent, written)
     _check_once(paths.keys, written, labels, path)
-    notes = [*_on_columns(columns), *_on_paths(path, paths, trusted=sizes is not None)]
-    return sorted_listing(root, strings(paths.keys), labels, _splits(table, path), sizes, notes)
+    groups = _text(table, "group") if "group" in table.column_names else None
+    notes = [*_on_columns(columns), *_on_groups(columns, groups), *_on_paths(path, paths, trusted=sizes is not None)]
+    return sorted_listing(root, strings(paths.keys), labels, _splits(table, path), sizes, notes, groups)
 
 
 def _read_table(path: Path) -> tuple[pa.Table, _Columns]:
@@ -119,7 +125,7 @@ def _columns(names: list[str], path: Path) -> _Columns:
     if "path" not in used:
         raise SourceError(_no_path(names, here, path))
     if not {"width", "height"} <= set(used):
-        used = {meaning: at for meaning, at in used.items() if meaning in ("path", "label", "split")}
+        used = {meaning: at for meaning, at in used.items() if meaning in ("path", "label", "split", "group")}
     return _Columns(used, names)
 
 
@@ -163,6 +169,15 @@ def _on_columns(columns: _Columns) -> Iterator[Remark]:
     read = ", ".join(columns.names[position].strip() for position in columns.used.values())
     text = f"{counted(unused, 'column')} not used: {{names}} (used: {shown(read)}){hints or '.'}"
     yield remark("unused_column", text, unused, important=True)
+
+
+def _on_groups(columns: _Columns, groups: Strings | None) -> Iterator[Remark]:
+    """The remark on images that stay together: a column of that name may have been meant otherwise."""
+    numbers = Counter([] if groups is None else groups.tolist())
+    if names := sorted(name for name, number in numbers.items() if name and number > 1):
+        column = columns.names[columns.used["group"]].strip()
+        text = f"{counted(names, 'group')} of several images by the column '{shown(column)}', kept in one split each."
+        yield remark("groups", text, names, important=True)
 
 
 def _on_paths(path: Path, paths: Paths, *, trusted: bool) -> Iterator[Remark]:

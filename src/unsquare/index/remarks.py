@@ -15,6 +15,7 @@ import numpy as np
 
 from unsquare.index.copies import Copies, find_copies
 from unsquare.index.table import Remark, ShapeIndex, shown
+from unsquare.index.units import torn_groups
 from unsquare.settings import checks_arguments
 
 _SPLITS = ("train", "val", "test")
@@ -49,7 +50,7 @@ def find_remarks(index: ShapeIndex) -> tuple[Remark, ...]:
 
 def row_remarks(index: ShapeIndex, copies: Copies) -> tuple[Remark, ...]:
     """Like `find_remarks`, without the index's notes, and with copies that were found before."""
-    return (*_on_classes(index), *_on_copies(index, copies))
+    return (*_on_classes(index), *_on_groups(index), *_on_copies(index, copies))
 
 
 def class_counts(index: ShapeIndex) -> dict[str, dict[str, int]]:
@@ -84,6 +85,9 @@ def _on_classes(index: ShapeIndex) -> Iterator[Remark]:
         text = f"{counted(names, 'class', 'classes')} without any readable image: {{names}}."
         yield remark("class_without_images", text, names, important=True)
     present = {name: by_split for name, by_split in counts.items() if sum(by_split.values())}
+    if len(present) == 1:
+        text = "All images are of one class, {names}, so there is nothing to tell apart; training needs two."
+        yield remark("one_class", text, list(present), important=True)
     yield from _on_splits(present)
     if names := [name for name, by_split in present.items() if _for_training(by_split) == 1]:
         text = f"{counted(names, 'class', 'classes')} with only one image to train on: {{names}}."
@@ -98,6 +102,18 @@ def _on_classes(index: ShapeIndex) -> Iterator[Remark]:
     unlabeled = index.keys[index.labels < 0].tolist()
     if unlabeled:
         yield remark("no_label", f"{counted(unlabeled, 'image')} without a label: {{names}}.", unlabeled)
+
+
+def _on_groups(index: ShapeIndex) -> Iterator[Remark]:
+    """The remark on groups in more than one split, which training refuses."""
+    if torn := torn_groups(index):
+        names = [f"{group} ({_in_split(index, first)}, {_in_split(index, other)})" for group, first, other in torn]
+        text = f"{counted(names, 'group')} in more than one split, which training refuses: {{names}}."
+        yield remark("torn_group", text, names, important=True)
+
+
+def _in_split(index: ShapeIndex, row: int) -> str:
+    return f"{index.splits[row] or 'train'}: {index.keys[row]}"
 
 
 def _on_splits(present: dict[str, dict[str, int]]) -> Iterator[Remark]:

@@ -28,7 +28,7 @@ from unsquare.index.mame import is_mame, list_mame
 from unsquare.index.manifest import MANIFEST_SUFFIXES, read_manifest
 from unsquare.index.opening import open_regular
 from unsquare.index.reading import image_errors, quiet
-from unsquare.index.table import VERSION, Problem, ShapeIndex, is_index, printable, shown
+from unsquare.index.table import VERSION, Problem, ShapeIndex, empty_strings, is_index, printable, shown
 from unsquare.progress import Progress
 from unsquare.settings import MOST_WORKERS, Range, checks_arguments
 from unsquare.shapes import Shape, Sizes
@@ -263,6 +263,7 @@ def _index(
         sizes=sizes,
         labels=np.array([positions.get(name, -1) for name in listing.labels[rows]], dtype=np.int32),
         splits=listing.splits[rows],
+        groups=empty_strings(len(sizes)) if listing.groups is None else listing.groups[rows],
         num_bytes=num_bytes,
         modified_ns=modified_ns,
         problems=problems,

@@ -29,8 +29,9 @@ from unsquare.shapes import Sizes
 METADATA_KEY = b"unsquare.index"
 VERSION = 3
 """Raised whenever the columns, or the rules by which a header becomes a row, change. After that, the next scan reads
-all files again; older indexes can still be read. Version 2 keeps the choices; 3 refuses BMPs whose runs leave pixels
-out, and colors that are multiplied by opacity where zero is not black."""
+all files again; older indexes can still be read. A column that only some indexes have, as that of groups, changes no
+version: an index without it is written as before, byte for byte. Version 2 keeps the choices; 3 refuses BMPs whose runs
+leave pixels out, and colors that are multiplied by opacity where zero is not black."""
 
 Strings = npt.NDArray[np.object_]
 
@@ -45,6 +46,8 @@ _COLUMNS = {
     "problem": pa.string(),
 }
 _MAY_LACK = frozenset({"label", "problem"})
+_GROUP = {"group": pa.string()}
+"""Written where any image has a group."""
 LONGEST_SIDE = 1 << 30
 """The longest side of an image in an index."""
 
@@ -125,6 +128,9 @@ class ShapeIndex:
     """(N,) file sizes, 0 where unknown."""
     modified_ns: npt.NDArray[np.int64]
     """(N,) modification times, 0 where unknown."""
+    groups: Strings = field(default_factory=lambda: empty_strings(0))
+    """(N,) names of what images show that no split may tear apart, such as a patient; "" for images of no group. None
+    have one where it is left out."""
     problems: tuple[Problem, ...] = ()
     notes: tuple[Remark, ...] = ()
     """Remarks on the source's folders, links or columns; `find_remarks` adds those on rows."""
@@ -134,7 +140,9 @@ class ShapeIndex:
 
     def __post_init__(self) -> None:
         length = self.keys.shape[:1] if isinstance(self.keys, np.ndarray) else ("N",)
-        for name in ("keys", "sizes", "labels", "splits", "num_bytes", "modified_ns"):
+        if isinstance(self.groups, np.ndarray) and not len(self.groups) and length[0] != "N":
+            object.__setattr__(self, "groups", empty_strings(length[0]))
+        for name in ("keys", "sizes", "labels", "splits", "groups", "num_bytes", "modified_ns"):
             column = getattr(self, name)
             wanted = (*length, 2) if name == "sizes" else (*length,)
             if not isinstance(column, np.ndarray) or column.shape != wanted:
@@ -144,6 +152,11 @@ class ShapeIndex:
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    @property
+    def all_train(self) -> bool:
+        """Whether nothing is held out: every row has a split, and it is train."""
+        return bool(len(self)) and bool(np.all(self.splits == "train"))
 
     def path(self, row: int) -> Path:
         """The file of one row; keys that are absolute paths are used as they are."""
@@ -160,6 +173,7 @@ class ShapeIndex:
             sizes=self.sizes[rows],
             labels=self.labels[rows],
             splits=self.splits[rows],
+            groups=self.groups[rows],
             num_bytes=self.num_bytes[rows],
             modified_ns=self.modified_ns[rows],
             problems=(),
@@ -188,7 +202,7 @@ class ShapeIndex:
         if not is_index(path):
             raise SourceError(f"'{path}' is a Parquet file but not an index; make one with `unsquare scan`.")
         try:
-            return _from_arrow(read_table(path, _COLUMNS, _MAY_LACK), path)
+            return _from_arrow(read_table(path, _COLUMNS | _GROUP, _MAY_LACK, frozenset(_GROUP)), path)
         except ValueError as error:
             raise SourceError(f"The index '{path}' cannot be read: {error}.") from error
 
@@ -242,6 +256,8 @@ def _to_arrow(index: ShapeIndex) -> pa.Table:
         "modified_ns": pa.array([*index.modified_ns.tolist(), *(p.modified_ns for p in problems)], pa.int64()),
         "problem": pa.array([None] * len(index) + [p.reason for p in problems], pa.string()),
     }
+    if np.any(index.groups != ""):
+        columns["group"] = pa.array([*index.groups, *("" for _ in problems)], pa.string())
     about = {
         "version": index.version,
         "root": index.root,
@@ -284,6 +300,7 @@ def _from_arrow(table: pa.Table, path: Path) -> ShapeIndex:
         sizes=sizes,
         labels=rows["label"].to_numpy().astype(np.int32),
         splits=_objects(rows["split"]),
+        groups=_objects(rows["group"]) if "group" in rows.column_names else empty_strings(len(rows)),
         num_bytes=rows["bytes"].to_numpy().astype(np.int64),
         modified_ns=rows["modified_ns"].to_numpy().astype(np.int64),
         problems=tuple(map(_problem, table.filter(pc.is_valid(table["problem"])).to_pylist())),

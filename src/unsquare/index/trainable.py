@@ -8,6 +8,7 @@ import numpy as np
 
 from unsquare.errors import SourceError
 from unsquare.index.table import Problem, ShapeIndex, shown
+from unsquare.index.units import torn_groups
 
 _NUM_SHOWN = 3
 
@@ -38,6 +39,22 @@ def check_trainable(index: ShapeIndex, skip_bad: bool, *, least_classes: int = 2
     if least_classes > 1:
         _check_classes(index, least_classes)
     return replace(index, problems=())
+
+
+def check_groups(index: ShapeIndex) -> None:
+    """Refuse groups that the source's own splits tear apart: what judges would be like what was trained on.
+
+    Raises:
+        SourceError: names a group and two of its files.
+    """
+    if torn := torn_groups(index):
+        group, first, other = torn[0]
+        more = "" if len(torn) == 1 else f" ({len(torn) - 1:,} more are in several splits, too)"
+        one, two = (f"'{shown(index.keys[row])}' in {index.splits[row] or 'train'}" for row in (first, other))
+        raise SourceError(
+            f"A group must be in one split, but '{shown(group)}' has {one} and {two}{more}; move them into one split, "
+            "or leave the column of groups out."
+        )
 
 
 def _check_classes(index: ShapeIndex, least_classes: int) -> None:

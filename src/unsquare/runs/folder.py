@@ -16,7 +16,7 @@ from unsquare.runs import checkpoints
 from unsquare.runs.memory_profile import RunLimits
 from unsquare.runs.metrics import Metrics, MetricsFile, read_metrics
 from unsquare.runs.reading import NEW_RUN, read_json, read_text, reason, with_checksum
-from unsquare.runs.schemas import Mark
+from unsquare.runs.schemas import EvaluationRow, Mark
 
 _LOCK = "run.lock"
 _NAMES = {
@@ -204,6 +204,13 @@ class RunFolder:
             return read_metrics(self.metrics)
         except OSError as error:
             raise RunError(f"{self.metrics} cannot be read ({reason(error)}); move it away.") from error
+
+    def read_evals(self) -> list[EvaluationRow]:
+        """The evaluations in the course of training, in order: the last row of each epoch; raises like
+        `read_metrics`."""
+        values = (row.values for row in self.read_metrics().rows)
+        by_step = {row.step: row for row in values if type(row) is EvaluationRow}
+        return [by_step[step] for step in sorted(by_step)]
 
     def keep_metrics_until(self, step: int, mark: Mark | None) -> str:
         """Remove the rows after a step, which a resumed run writes again; return what is lost of earlier ones."""

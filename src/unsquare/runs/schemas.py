@@ -360,6 +360,7 @@ class State(Struct, kw_only=True):
     step_of_epoch: Count
     time_s: Amount
     best_score: Annotated[float, Meta(ge=-1, le=1)]
+    best_loss: FiniteNumber | None = None
     ceiling_pixels: CeilingPixels
     ceiling_steps: Count
     planned_pixels: CeilingPixels

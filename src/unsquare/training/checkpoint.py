@@ -41,6 +41,8 @@ class TrainState:
     """Seconds trained so far."""
     best_score: float = -1.0
     """Highest mean per-class accuracy on the val split; -1 before the first evaluation."""
+    best_loss: float | None = None
+    """The loss there, which decides between equals; None where it is not known."""
     ceiling_pixels: int = NO_CEILING
     """The most computed pixels of a micro-batch since memory ran out."""
     ceiling_steps: int = 0

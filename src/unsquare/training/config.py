@@ -20,6 +20,9 @@ from unsquare.toml import tomllib
 from unsquare.training.resolution import ResolutionConfig
 from unsquare.training.schedule import LearningRateConfig
 
+MOST_FOLDS = 1000
+"""Each is a run of its own."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SavingConfig:
@@ -30,8 +33,15 @@ class SavingConfig:
         0.2
     """
 
-    validation_fraction: Annotated[float, Range(above=0, below=1)] = 0.2
-    """Fraction of the training images to validate on where the source has no val split. Held out class by class."""
+    validation_fraction: Annotated[float, Range(0, below=1)] = 0.2
+    """Fraction of the training images to validate on where the source has no val split. Held out class by class, in
+    whole groups where the source has groups. 0 trains on all of them, for a final model: no epoch is the best then, and
+    the last one's weights are the result."""
+    folds: Annotated[int, Range(2, MOST_FOLDS)] | None = None
+    """Train so many runs, each judged on another part of the images (cross-validation). All images but those of a test
+    split are dealt out, class by class, in whole groups; the figures are means and standard deviations."""
+    fold: Annotated[int, Range(1, MOST_FOLDS)] | None = None
+    """Train the run of this fold alone, from 1 (default: one after the other)."""
     evaluate_every: Annotated[int, Range(1, MOST_EPOCHS)] = 1
     """Epochs between evaluations on the val split. The last epoch is always evaluated."""
     checkpoint_every_s: Annotated[float, Range(0, 1e9)] = 600.0
@@ -44,6 +54,9 @@ class SavingConfig:
 
     def __post_init__(self) -> None:
         check_settings(self)
+        if self.fold is not None and self.fold > (self.folds or 0):
+            there = f"there are {self.folds}" if self.folds else "folds is not set"
+            raise ConfigError(f"fold must be one of the folds, but is {self.fold} and {there}.")
 
 
 @dataclass(frozen=True, kw_only=True)

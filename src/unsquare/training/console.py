@@ -53,8 +53,8 @@ class Console:
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, advance=1, description=f"epoch {row['epoch']:.2f} loss {row['loss']:.3f}")
 
-    def finish_epoch(self, epoch: int, evaluation: Evaluation) -> None:
-        """Print the line of an epoch that is trained and validated."""
+    def finish_epoch(self, epoch: int, evaluation: Evaluation | None) -> None:
+        """Print the line of an epoch that is trained and validated; None where nothing is held out."""
         self.stop()
         rows = self._rows
         images = sum(row["num_images"] for row in rows) or 1
@@ -65,9 +65,7 @@ class Console:
             f"epoch {epoch}/{self._epochs}  "
             f"loss {sum(row['loss'] * row['num_images'] for row in rows) / images:.3f}  "
             f"accuracy {sum(row['accuracy'] * row['num_images'] for row in rows) / images:.3f}  "
-            f"val loss {evaluation.loss:.3f}  accuracy {evaluation.accuracy:.3f}  "
-            f"per class {evaluation.mean_per_class_accuracy:.3f}  |  "
-            f"{real / seconds / 1e6:.2f} MP/s  padding {computed / real - 1:.1%}  "
+            f"{_validated(evaluation)}|  {real / seconds / 1e6:.2f} MP/s  padding {computed / real - 1:.1%}  "
             f"data wait {sum(row['data_wait_s'] for row in rows) / seconds:.0%}"
         )
 
@@ -99,3 +97,13 @@ class Console:
         self._bar = Progress(*columns, console=self._rich, transient=True)
         self._task = self._bar.add_task(what, total=total, completed=done)
         self._bar.start()
+
+
+def _validated(evaluation: Evaluation | None) -> str:
+    """The part of an epoch's line on val; empty where nothing is held out."""
+    if evaluation is None:
+        return ""
+    return (
+        f"val loss {evaluation.loss:.3f}  accuracy {evaluation.accuracy:.3f}  "
+        f"per class {evaluation.mean_per_class_accuracy:.3f}  "
+    )

@@ -118,7 +118,7 @@ class Evaluator:
         if not seen.any():
             raise SourceError("None of the pictures can be decoded; replace the files.")
         seconds = time.perf_counter() - started
-        return summarize(outcome[seen, :3], self.index.labels[seen.numpy()], len(self.index.classes), seconds)
+        return summarize(outcome[seen, :3], self.index.take(seen.numpy()), seconds)
 
     @property
     def plan(self) -> EpochPlan:

@@ -40,6 +40,7 @@ from unsquare.training.config import TrainConfig
 from unsquare.training.console import Console
 from unsquare.training.evaluate import Evaluator
 from unsquare.training.interrupt import StopRequest
+from unsquare.training.metrics import Evaluation
 from unsquare.training.schedule import learning_rates
 
 LoadedBatches = Generator[PaddedBatch, None, None]
@@ -55,8 +56,9 @@ class TrainingStage:
     sizes: Sizes
     """Training shapes before turns, (N, 2)."""
     buckets: Buckets | None
-    validation: Evaluator
-    """Evaluates on the val split, at this stage's size."""
+    validation: Evaluator | None
+    """Evaluates on the val split, at this stage's size; None where nothing is held out: then no epoch is the best, and
+    the last one's weights are the result."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,8 +98,8 @@ class Session:
     epochs: Epochs
     loader: Callable[[Geometry], BatchLoader]
     """Makes the loader of training pictures of a size."""
-    final_evaluator: Callable[[Geometry], Evaluator]
-    """Makes the last evaluation's evaluator: on the test split, or on the val split where there is none."""
+    final_evaluator: Callable[[Geometry], Evaluator] | None
+    """Makes the last evaluation's evaluator: on the test split, else on the val split; None where there is neither."""
     watch: Watch
     console: Console
 
@@ -304,6 +306,9 @@ def _validate(session: Session, state: TrainState) -> TrainState:
     if state.epoch % every and state.epoch != epochs:
         return state
     stage = session.epochs.stages[state.epoch - 1]
+    if stage.validation is None:
+        session.console.finish_epoch(state.epoch, None)
+        return state
     evaluation = stage.validation.evaluate(session.console.progress("validating"))
     if not math.isfinite(evaluation.loss):
         raise RunError(
@@ -318,13 +323,19 @@ def _validate(session: Session, state: TrainState) -> TrainState:
             "time_s": state.time_s,
             "split": "val",
         }
-        session.run.append_metrics(row | evaluation.to_dict())
+        session.run.append_metrics(row | evaluation.to_row())
     session.console.finish_epoch(state.epoch, evaluation)
-    # Ties go to the later weights, which were trained longer.
-    if evaluation.mean_per_class_accuracy >= state.best_score:
-        state = replace(state, best_score=evaluation.mean_per_class_accuracy)
+    if _is_best(evaluation, state):
+        state = replace(state, best_score=evaluation.mean_per_class_accuracy, best_loss=evaluation.loss)
         write(session, BEST, state)
     return state
+
+
+def _is_best(evaluation: Evaluation, state: TrainState) -> bool:
+    """Whether weights are the best so far, by the rule of `runs.selection.best_of`."""
+    score, loss = evaluation.mean_per_class_accuracy, evaluation.loss
+    is_tie = score == state.best_score
+    return score > state.best_score or (is_tie and (state.best_loss is None or loss <= state.best_loss))
 
 
 def save(session: Session, state: TrainState) -> None:

@@ -26,6 +26,7 @@ from unsquare.runs.checkpoints import best_or_newest, read_state
 from unsquare.runs.folder import RunFolder
 from unsquare.runs.memory_profile import RunLimits
 from unsquare.runs.origin import own_index
+from unsquare.runs.selection import caution
 from unsquare.settings import Range, changed, checks_arguments
 from unsquare.shapes import Shape
 from unsquare.training import checkpoint
@@ -144,6 +145,7 @@ class Predictor:
             self._console.say(
                 f"{source} has no splits, so all of its pictures are evaluated, including any that were trained on."
             )
+        split = split or _usual_split(index)
         index = self._with_own_classes(_of_split(index, split))
         index = check_trainable(index, skip_bad, least_classes=1)
         lost: list[UndecodableError] = []
@@ -162,7 +164,17 @@ class Predictor:
             self._console.say(
                 f"{len(lost)} of {len(index)} pictures cannot be decoded and are left out; the first: {first}."
             )
-        return evaluation
+        return self._judged(evaluation, split)
+
+    def _judged(self, evaluation: Evaluation, split: str) -> Evaluation:
+        """The evaluation with its split, and with what makes it optimistic."""
+        images = evaluation.images
+        own = dict(zip(self._index.keys, self._index.splits)) if images.root == self._index.root else {}
+        words, chosen = caution([own.get(key, "") for key in images.keys], self._run.read_evals())
+        last = None
+        if chosen and chosen.last.num_images == evaluation.num_images:
+            last = {name: getattr(chosen.last, name) for name in ("epoch", "accuracy", "mean_per_class_accuracy")}
+        return replace(evaluation, split=split, caution=words, last_epoch=last)
 
     @checks_arguments
     def predict(
@@ -263,10 +275,13 @@ class Predictor:
         return replace(index, classes=self.classes, labels=position[index.labels])
 
 
-def _of_split(index: ShapeIndex, split: str | None) -> ShapeIndex:
-    """The rows of a split; if none is given, of the first of test, val and all that has any."""
-    if split is None:
-        split = next((name for name in ("test", "val") if np.any(index.splits == name)), "all")
+def _usual_split(index: ShapeIndex) -> str:
+    """The split that is evaluated where none is named: the first of test, val and all that has any images."""
+    return next((name for name in ("test", "val") if np.any(index.splits == name)), "all")
+
+
+def _of_split(index: ShapeIndex, split: str) -> ShapeIndex:
+    """The rows of a split."""
     chosen = index if split == "all" else index.of_split(split)
     # A bad file without a split may belong to any of them.
     problems = tuple(problem for problem in index.problems if split == "all" or problem.split in ("", split))

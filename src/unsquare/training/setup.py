@@ -31,11 +31,12 @@ from unsquare.capacity.recovery import Recovery
 from unsquare.data.loader import BatchLoader
 from unsquare.errors import PlanError, SourceError
 from unsquare.index.copies import find_copies
+from unsquare.index.folds import with_fold
 from unsquare.index.holdout import with_validation
 from unsquare.index.remarks import row_remarks
 from unsquare.index.scan import scan_source
 from unsquare.index.table import Remark, ShapeIndex
-from unsquare.index.trainable import check_trainable
+from unsquare.index.trainable import check_groups, check_trainable
 from unsquare.memory.amounts import format_bytes
 from unsquare.memory.watch import Watch
 from unsquare.network.engine import Engine
@@ -71,13 +72,18 @@ def trainable_index(source: Path, config: TrainConfig, console: Console) -> Shap
     index = check_trainable(index, skip_bad=config.saving.skip_bad)
     if num_bad:
         console.say(f"Left out {num_bad} files that cannot be read (--skip-bad); `unsquare scan` lists them.")
+    saving, seed = config.saving, config.plan.seed
     copies = find_copies(index)
-    index = with_validation(index, config.saving.validation_fraction, config.plan.seed, copies.groups)
-    for split in ("train", "val"):
+    if saving.folds is not None:
+        index = with_fold(index, saving.folds, saving.fold or 1, seed, copies.groups)
+    check_groups(index)
+    index = with_validation(index, saving.validation_fraction, seed, copies.groups)
+    for split in ("train", "val") if saving.validation_fraction else ("train",):
         if not np.any(index.splits == split):
             raise SourceError(
                 f"Training needs images in the splits train and val, but {source} has none in {split}; put some there, "
-                "or give each class more than one training image, so that some can be held out."
+                "give each class more than one training image, so that some can be held out, or hold none out with "
+                "--validation-fraction 0."
             )
     _say(row_remarks(index, copies), console)
     return index
@@ -133,9 +139,8 @@ def prepare(
         return Evaluator(engine, index, geometry, limits, config.device.workers, components.plan_in_order)
 
     with naming(train_index.keys, lambda pixels: _remedies(pixels, config, engine, limits)):
-        stages = _stages(
-            engine, config, train_index, limits.limits(fabric.world_size), partial(evaluator, index=validation)
-        )
+        on_val = partial(evaluator, index=validation) if len(validation) else None
+        stages = _stages(engine, config, train_index, limits.limits(fabric.world_size), on_val)
         epochs = _epochs(job, train_index, stages, limits.limits(fabric.world_size))
         plan = epochs.plan(next(epoch for epoch, stage in enumerate(stages) if stage.max_pixels is None))
     if fabric.is_global_zero:
@@ -150,7 +155,7 @@ def prepare(
         epochs=epochs,
         limits=limits,
         loader=lambda geometry: BatchLoader(train_index, geometry, config.augment, device.workers),
-        final_evaluator=partial(evaluator, index=evaluated),
+        final_evaluator=partial(evaluator, index=evaluated) if len(evaluated) else None,
         recovery=Recovery(engine, limits, device.max_strategy),
         watch=Watch(engine.device, lambda: engine.phase),
         console=job.console,
@@ -162,9 +167,9 @@ def _stages(
     config: TrainConfig,
     index: ShapeIndex,
     limits: Limits,
-    evaluator: Callable[[Geometry], Evaluator],
+    evaluator: Callable[[Geometry], Evaluator] | None,
 ) -> tuple[TrainingStage, ...]:
-    """The stage of each epoch; epochs of one size share one."""
+    """The stage of each epoch; those of one size share one; `evaluator` makes that of val, if any."""
 
     @functools.cache
     def stage(max_pixels: int | None) -> TrainingStage:
@@ -176,7 +181,7 @@ def _stages(
             geometry=geometry,
             sizes=sizes,
             buckets=form_buckets(sizes, config.plan, limits, turns=turns) if needed else None,
-            validation=evaluator(geometry),
+            validation=None if evaluator is None else evaluator(geometry),
         )
 
     return tuple(stage(config.resolution.max_pixels_of(epoch, config.epochs)) for epoch in range(config.epochs))

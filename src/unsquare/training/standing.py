@@ -91,7 +91,7 @@ def standing_of(
     planned = _warned(console, index_of(run, state.origin, lambda place: trainable_index(place, own, console)))
     origin = _origin_now(run, state.origin, config, planned, source, console)
     rows = run.read_metrics().rows
-    is_finished = _is_finished(run, config, state, rows)
+    is_finished = _is_finished(run, config, state, rows, planned)
     index = planned if is_finished else _pictures_now(planned, origin.source, console, changed_pictures)
     return Standing(
         config=config,
@@ -189,10 +189,12 @@ def _drop_damaged(run: RunFolder, newest: Path, console: Console) -> None:
                 checkpoints.remove(path)
 
 
-def _is_finished(run: RunFolder, config: TrainConfig, state: State, rows: list[MetricsLine]) -> bool:
-    """Whether the last epoch is trained, and the best weights are there and evaluated."""
+def _is_finished(run: RunFolder, config: TrainConfig, state: State, rows: list[MetricsLine], index: ShapeIndex) -> bool:
+    """Whether the last epoch is trained, and the best weights are there, and evaluated where images are held out."""
     if state.epoch < config.epochs or checkpoints.problem(run.checkpoints / BEST):
         return False
+    if index.all_train:
+        return checkpoints.read_state(run.checkpoints / BEST).step == state.step
     try:
         read_evaluation(run.evaluation)
     except RunError:

@@ -24,6 +24,7 @@ from unsquare.runs.memory_profile import RunLimits
 from unsquare.runs.origin import limits_of, located, settings_of
 from unsquare.runs.reading import DamagedFileError
 from unsquare.runs.schemas import Origin
+from unsquare.runs.selection import best_of_several
 from unsquare.runs.tables import read_index, read_memory
 from unsquare.training import checkpoint, setup
 from unsquare.training.checkpoint import TrainState
@@ -193,7 +194,7 @@ def _continue(job: TrainingJob, standing: Standing, started: float) -> Path:
             "schedule of the longer run."
         )
     if standing.best_score is not None:
-        state = replace(state, best_score=standing.best_score)
+        state = replace(state, best_score=standing.best_score, best_loss=None)
         if standing.best_score >= 0:
             write(session, BEST, state)
     if session.origin != standing.saved_origin or standing.checkpoint == BEST:
@@ -243,6 +244,8 @@ def _finish(session: Session, state: TrainState, started: float) -> Path:
     session.watch.start(state.time_s)
     try:
         state = run_epochs(session, state)
+        if session.epochs.stages[-1].validation is None:
+            write(session, BEST, state)
         best, words = from_first(session.engine.fabric, lambda: best_or_newest(run.checkpoints))
         if session.is_main:
             session.console.warn(words)
@@ -259,21 +262,28 @@ def _finish(session: Session, state: TrainState, started: float) -> Path:
 def _evaluate_best(session: Session, state: TrainState, max_pixels: int | None) -> None:
     """Evaluate the best weights, at their size, on the test split, or on the val split where there is none."""
     run, console = session.run, session.console
-    geometry = stage_geometry(session.config.geometry, max_pixels, session.engine.model.stride)
-    evaluator = session.final_evaluator(geometry)
+    if session.final_evaluator is None:
+        console.say("All images were trained on, so no accuracy is known; the weights are those of the last epoch.")
+        return
+    evaluator = session.final_evaluator(
+        stage_geometry(session.config.geometry, max_pixels, session.engine.model.stride)
+    )
     split = str(evaluator.index.splits[0])
     evaluation = evaluator.evaluate(console.progress(f"evaluating {split}"))
     if session.is_main:
         with run.writing(run.evaluation):
             write_evaluation(run.evaluation, evaluation, evaluator.index)
         row: dict[str, Any] = {"kind": "final", "step": state.step, "epoch": float(state.epoch)}
-        run.append_metrics(row | {"time_s": state.time_s, "split": split} | evaluation.to_dict())
-    if max_pixels is not None:
+        run.append_metrics(row | {"time_s": state.time_s, "split": split} | evaluation.to_row())
+        if max_pixels is not None:
+            console.say(
+                f"The best weights were trained on pictures of at most {max_pixels:,} pixels, and score less on larger "
+                "ones: evaluation and prediction shrink larger pictures to that."
+            )
+        chosen = best_of_several(run.read_evals(), split)
+        weights = "weights best on val" if session.epochs.stages[-1].validation else "last epoch's weights"
         console.say(
-            f"The best weights were trained on pictures of at most {max_pixels:,} pixels, and score less on larger "
-            "ones: evaluation and prediction shrink larger pictures to that."
+            f"With the {weights}, {evaluation.num_images} {split} images: accuracy "
+            f"{evaluation.accuracy:.3f}, mean per class {evaluation.mean_per_class_accuracy:.3f}."
+            + (f" {chosen.words}" if chosen else "")
         )
-    console.say(
-        f"With the weights best on val, {evaluation.num_images} {split} images: accuracy "
-        f"{evaluation.accuracy:.3f}, mean per class {evaluation.mean_per_class_accuracy:.3f}."
-    )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
+from unsquare.index.by_shape import MOST_ASKED, ShapeOnly
 from unsquare.index.table import ShapeIndex
 from unsquare.report.kit import units
 from unsquare.report.kit.content import Chart, Content, DataTable, Folded, Note, Paragraph, Section
@@ -60,7 +61,19 @@ def _shapes(record: Record) -> list[Content]:
             "fits on a canvas if it lies to the left of its corner and below."
         )
     figure = shapes_with_canvases(sizes, Canvases(shown))
-    return [*content, Paragraph(words), Chart(figure, "Images by width and height, with canvases")]
+    content += [Paragraph(words), Chart(figure, "Images by width and height, with canvases")]
+    return [*content, Paragraph(_by_shape_alone(record.shape_only))] if record.shape_only else content
+
+
+def _by_shape_alone(found: ShapeOnly) -> str:
+    """How far shapes tell the class."""
+    judges = "judges" if found.neighbors == 1 else "vote"
+    images = f"{units.plural(found.num_asked, 'image')}" + (" (a sample)" if found.num_asked == MOST_ASKED else "")
+    return (
+        f"Width and height alone tell the class of {units.percent(found.accuracy)} of {images}: the "
+        f"{units.plural(found.neighbors, 'training image')} nearest in shape {judges}. Always answering the class that "
+        f"is most frequent in training is right for {units.percent(found.chance)}."
+    )
 
 
 def _by_split(record: Record, index: ShapeIndex) -> dict[str, Sizes]:

@@ -39,6 +39,8 @@ def outcome_sections(record: Record) -> list[Section]:
     judged = record.evaluation
     if judged is None:
         words = record.lack_of("evaluation.parquet", "The run was not evaluated yet: there is no evaluation")
+        if record.index is not None and record.index.all_train and "evaluation.parquet" not in record.damaged:
+            words = "All images were trained on, so none are left to tell how well each class is recognized."
         return [Section("classes", "Classes", [Note(words)])]
     sections = [
         Section("classes", "Classes", _classes(record, judged)),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
+import numpy as np
+
 from unsquare.report.kit import units
 from unsquare.report.kit.content import (
     Chart,
@@ -106,14 +108,21 @@ def _describe(record: Record) -> str:
 
 def _headlines(record: Record) -> list[Headline]:
     tiles = []
-    judged, best = record.judged, record.best
+    judged, best, chosen = record.judged, record.best, record.chosen
     if judged is not None:
         low, high = wilson_interval(round(judged.accuracy * judged.num_images), judged.num_images)
         images = units.plural(judged.num_images, f"{judged.split} image".strip())
         remark = f"{units.percent_range(low, high)} with 95\u00a0% confidence, on {images}"
-        tiles.append(Headline(units.percent(judged.accuracy), "accuracy", remark))
+        name = "accuracy, optimistic" if chosen else "accuracy"
+        tiles.append(Headline(units.percent(judged.accuracy), name, remark))
+        if chosen is not None:
+            remark = f"not chosen, unlike the best of {chosen.num_epochs} epochs"
+            tiles.append(Headline(units.percent(chosen.last.accuracy), "accuracy, last epoch", remark))
         mean = units.percent(judged.mean_per_class_accuracy)
         tiles.append(Headline(mean, "mean per-class accuracy", "every class counts the same"))
+    if (alone := record.shape_only) is not None:
+        remark = f"width and height; by the most frequent class {units.percent(alone.chance)}"
+        tiles.append(Headline(units.percent(alone.accuracy), "by shape alone", remark))
     if best is not None:
         accuracy = units.percent(best.mean_per_class_accuracy)
         tiles.append(Headline(units.digits(best.epoch), "best epoch", f"{accuracy} per class on {best.split}"))
@@ -148,14 +157,21 @@ def _training(record: Record) -> list[Content]:
     lost: list[Content] = [Note(f"metrics.jsonl is incomplete: {record.lost}.")] if record.lost else []
     if not record.steps:
         return [Note(record.lack_of("metrics.jsonl", "There are no steps")), *lost]
-    judged, best = record.judged, record.best
-    words = "The run was not evaluated yet."
+    best, chosen = record.best, record.chosen
+    words = _nothing_held_out(record) or "The run was not evaluated yet."
     if best is not None:
-        words = f"The best epoch is the one with the highest mean per-class accuracy on {best.split}"
-        same = judged is not None and judged.split == best.split
-        words += "; accuracy on the same images is slightly optimistic." if same else "."
+        words = f"The best epoch is the one with the highest mean per-class accuracy on {best.split}."
+        words += f" {chosen.words}" if chosen else ""
     figure = figures.training_curves(record.steps, record.evals, best)
     return [*lost, Paragraph(words), Chart(figure, "Loss, accuracy, learning rate and batch size by epoch")]
+
+
+def _nothing_held_out(record: Record) -> str:
+    """Why there is no best epoch, in words; empty where there is a val split."""
+    if record.index is None or not np.any(record.index.splits == "train") or np.any(record.index.splits == "val"):
+        return ""
+    accuracy = "so no accuracy is known" if record.index.all_train else "and the test images judge them"
+    return f"Nothing was held out to choose an epoch: the weights are those of the last one, {accuracy}."
 
 
 def _machine(record: Record) -> list[Content]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,16 +18,18 @@ import numpy as np
 import numpy.typing as npt
 
 from unsquare.errors import ConfigError, RunError
+from unsquare.index.by_shape import ShapeOnly, shape_only
 from unsquare.index.table import ShapeIndex
 from unsquare.report.kit.statistics import FloatArray
 from unsquare.report.kit.trace import MemoryTrace, trace_of
 from unsquare.runs import upgrades
-from unsquare.runs.checkpoints import by_step, last_step, read_state
+from unsquare.runs.checkpoints import BEST, by_step, last_step, read_state
 from unsquare.runs.memory_profile import RunLimits
 from unsquare.runs.metrics import decoded
 from unsquare.runs.origin import differences, words_of
 from unsquare.runs.reading import DamagedFileError, read_bytes, read_json, read_text, reason
 from unsquare.runs.schemas import EvaluationRow, FinalRow, NetworkProfile, Origin, PlanFile, StartRow, StepRow
+from unsquare.runs.selection import BestOfSeveral, best_of, best_of_several
 from unsquare.runs.tables import read_evaluation, read_index, read_memory
 from unsquare.shapes import Geometry, Sizes
 from unsquare.toml import tomllib
@@ -75,6 +78,8 @@ class Record:
     """What of the metrics is lost or damaged, in words."""
     edited: str = ""
     """Settings that differ from the last checkpoint's, in words."""
+    best_step: int | None = None
+    """Steps done when the best weights were saved."""
     start_s: float = 0.0
     """Seconds from the call to the first step, over all starts."""
     damaged: Mapping[str, str] = field(default_factory=dict)
@@ -87,8 +92,21 @@ class Record:
 
     @property
     def best(self) -> EvaluationRow | None:
-        """The evaluation that chose the best weights; of equals the later, as training does."""
-        return max(self.evals, key=lambda row: (row.mean_per_class_accuracy, row.step), default=None)
+        """The evaluation that chose the best weights: that of their own step, else by the rule of training."""
+        own = next((row for row in self.evals if row.step == self.best_step), None)
+        return own or best_of(self.evals)
+
+    @property
+    def chosen(self) -> BestOfSeveral | None:
+        """How the images that the page leads with chose the weights; None where they did not."""
+        return best_of_several(self.evals, self.final.split) if self.final else None
+
+    @cached_property
+    def shape_only(self) -> ShapeOnly | None:
+        """What width and height alone reach on the images that the page leads with; None where that is not known."""
+        if self.index is None or self.judged is None:
+            return None
+        return shape_only(self.index.of_split("train"), self.index.of_split(self.judged.split))
 
     def setting(self, table: str, name: str) -> Any:
         """A setting, or None where the settings lack it."""
@@ -161,6 +179,7 @@ def read_record(run: Path) -> Record:
         profile=read("profile.json", lambda path: _read_as(path, NetworkProfile)),
         edited=edited,
         lost=metrics.words(last_step(run / "checkpoints")),
+        best_step=_best_step(run / "checkpoints" / BEST),
         start_s=sum(row.seconds for row in rows if isinstance(row, StartRow)),
         damaged=damaged,
     )
@@ -196,6 +215,14 @@ def _origin(checkpoints: Path) -> Origin | None:
     try:
         return read_state(paths[-1]).origin if paths else None
     except RunError:  # a resume says what is wrong with it
+        return None
+
+
+def _best_step(path: Path) -> int | None:
+    """Steps done when a checkpoint was written; None where that is not known."""
+    try:
+        return read_state(path).step if os.path.lexists(path) else None
+    except RunError:  # as above
         return None
 
 

@@ -1,0 +1,64 @@
+"""Folds for cross-validation: every image that is not in test judges once, and trains in all other folds.
+
+Each class is spread evenly (stratified), and what belongs together stays together: groups and copies. Units are dealt
+out, largest first, then class by class in a random order, each to the fold that has least of its classes. So without
+groups the images of a class in two folds, and all images of them, differ by one at most.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from unsquare.errors import SourceError
+from unsquare.index.table import ShapeIndex
+from unsquare.index.units import class_counts_of, drawn_order, units_of
+
+
+def with_fold(index: ShapeIndex, folds: int, fold: int, seed: int, copies: Sequence[Sequence[int]] = ()) -> ShapeIndex:
+    """The index with one fold as its val split; the rest trains, and test rows stay test.
+
+    A val split of the source is dealt out with the training rows.
+
+    Args:
+        index: the index, with or without splits and groups.
+        folds: how many folds there are.
+        fold: which one judges, from 1.
+        seed: another seed deals otherwise.
+        copies: groups of rows whose files are equal (`find_copies`).
+
+    Raises:
+        SourceError: there are fewer images or groups than folds.
+    """
+    judged = index.splits != "test"
+    dealt = _deal(index, judged, folds, seed, copies)
+    splits = index.splits.copy()
+    splits[judged] = np.where(dealt[judged] == fold - 1, "val", "train")
+    return replace(index, splits=splits)
+
+
+def _deal(
+    index: ShapeIndex, judged: npt.NDArray[np.bool_], folds: int, seed: int, copies: Sequence[Sequence[int]]
+) -> npt.NDArray[np.int64]:
+    """The fold of each row, from 0; rows that are not judged get any."""
+    units = units_of(index, copies)
+    counts = class_counts_of(units[judged], index.labels[judged], len(index.classes))
+    if len(counts) < folds:
+        raise SourceError(
+            f"{folds} folds need at least as many images, where a group or copies of a picture count as one, but there "
+            f"are {len(counts)}; give fewer --folds."
+        )
+    total = np.maximum(np.sum(list(counts.values()), axis=0), 1)
+    loads = np.zeros((folds, len(index.classes)))
+    fold_of = {}
+    order = drawn_order(index, units, counts, seed)
+    for unit in sorted(order, key=lambda unit: (-int(counts[unit].sum()), int(counts[unit].argmax()))):
+        own = counts[unit]
+        # Least of its own classes first, then least of all; of equals the first fold.
+        chosen = int(np.lexsort((loads.sum(axis=1), (loads * (own / total)).sum(axis=1)))[0])
+        loads[chosen] += own
+        fold_of[unit] = chosen
+    return np.array([fold_of.get(unit, 0) for unit in units.tolist()], dtype=np.int64)

@@ -1,0 +1,66 @@
+"""Which figures of a run are optimistic because the same images chose the weights.
+
+The best of n epochs on some images is above what these weights reach on new ones, the more so the fewer the images.
+The last epoch is no choice: its figure stands beside the best one wherever that is said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from unsquare.runs.schemas import EvaluationRow
+
+
+@dataclass(frozen=True)
+class BestOfSeveral:
+    """The best of several evaluations on the same images, and the last one."""
+
+    num_epochs: int
+    """Epochs that were evaluated."""
+    last: EvaluationRow
+
+    @property
+    def words(self) -> str:
+        """One sentence."""
+        return (
+            f"The best of {self.num_epochs} epochs on the same images is optimistic; the last epoch reached "
+            f"{self.last.accuracy:.3f}, mean per class {self.last.mean_per_class_accuracy:.3f}."
+        )
+
+
+def best_of_several(evals: Sequence[EvaluationRow], split: str) -> BestOfSeveral | None:
+    """How the weights were chosen on a split; None where they were not chosen on it, or there was no choice.
+
+    Args:
+        evals: the evaluations in the course of training, in order.
+        split: the split that is judged.
+    """
+    chosen = [row for row in evals if row.split == split]
+    return BestOfSeveral(len(chosen), chosen[-1]) if len(chosen) > 1 else None
+
+
+def best_of(evals: Sequence[EvaluationRow]) -> EvaluationRow | None:
+    """The evaluation that chooses the best weights: the highest mean per-class accuracy, of equals the lowest loss.
+
+    On few images equal accuracies are frequent, and the loss still tells them apart; of equals in both, the later.
+    """
+    return max(evals, key=lambda row: (row.mean_per_class_accuracy, -row.loss, row.step), default=None)
+
+
+def caution(own_splits: Sequence[str], evals: Sequence[EvaluationRow]) -> tuple[str, BestOfSeveral | None]:
+    """Why figures on these images are optimistic, in one sentence that is empty where they are not.
+
+    Args:
+        own_splits: the split of each image in the run that is judged; "" for images that the run never saw.
+        evals: the run's evaluations in the course of training.
+
+    Returns:
+        The sentence, and the choice among epochs where that is the reason.
+    """
+    total, trained = len(own_splits), sum(split == "train" for split in own_splits)
+    if trained:
+        which = "The run was trained on all" if trained == total else f"The run was trained on {trained:,}"
+        return f"{which} of these {total:,} images, so the figures say little about new ones.", None
+    chosen = best_of_several(evals, "val") if "val" in own_splits else None
+    return (chosen.words, chosen) if chosen else ("", None)

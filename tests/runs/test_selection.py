@@ -1,0 +1,60 @@
+"""Which figures of a run are called optimistic."""
+
+from __future__ import annotations
+
+import pytest
+
+from unsquare.runs.schemas import EvaluationRow
+from unsquare.runs.selection import best_of, best_of_several, caution
+
+
+def row(step: int, accuracy: float, loss: float = 1.0, split: str = "val") -> EvaluationRow:
+    """An evaluation in the course of training."""
+    return EvaluationRow(
+        step=step,
+        epoch=step / 10,
+        time_s=1.0,
+        split=split,
+        loss=loss,
+        accuracy=accuracy,
+        mean_per_class_accuracy=accuracy,
+        num_images=50,
+    )
+
+
+def test_the_best_of_several_epochs_is_optimistic_on_the_images_that_chose_it() -> None:
+    """With the last epoch's figure beside it; on other images, or without a choice, it is not."""
+    rows = [row(10, 0.5), row(20, 0.75), row(30, 0.7)]
+    chosen = best_of_several(rows, "val")
+    assert chosen is not None
+    assert chosen.words == (
+        "The best of 3 epochs on the same images is optimistic; the last epoch reached 0.700, mean per class 0.700."
+    )
+    assert best_of_several(rows, "test") is None
+    assert best_of_several(rows[:1], "val") is None
+
+
+@pytest.mark.parametrize(
+    ("rows", "step"),
+    [
+        ([row(10, 0.5), row(20, 0.9), row(30, 0.8)], 20),
+        ([row(10, 0.9, 0.4), row(20, 0.9, 0.3), row(30, 0.9, 0.5)], 20),
+        ([row(10, 0.9, 0.3), row(20, 0.9, 0.3)], 20),
+    ],
+)
+def test_of_equal_accuracies_the_lowest_loss_is_best(rows: list[EvaluationRow], step: int) -> None:
+    """Of equals in both the later."""
+    best = best_of(rows)
+    assert best is not None
+    assert best.step == step
+    assert best_of([]) is None
+
+
+def test_figures_on_pictures_that_were_trained_on_say_little() -> None:
+    """Whatever else is among them; pictures that the run never saw need no caution."""
+    rows = [row(10, 0.5), row(20, 0.75)]
+    assert caution(["train"] * 4, rows)[0].startswith("The run was trained on all of these 4 images, so")
+    assert caution(["train", "val", ""], rows)[0].startswith("The run was trained on 1 of these 3 images, so")
+    assert caution(["test", ""], rows) == ("", None)
+    assert caution(["val"], rows[:1]) == ("", None)
+    assert caution(["val"], rows) == (best_of_several(rows, "val").words, best_of_several(rows, "val"))
