@@ -53,6 +53,7 @@ _HINTS: dict[tuple[str, ...], str] = {
     ("highest_rung",): "did you mean {max_strategy}?",
     ("device", "gpu", "gpus", "gpu_id"): "did you mean {accelerator}?",
     ("val_split", "val_fraction", "valid_pct"): "did you mean {validation_fraction}?",
+    ("k_folds", "kfold", "num_folds", "n_splits", "cv"): "did you mean {folds}?",
     ("num_classes", "nc", "classes"): _CLASSES,
     ("random_seed", "manual_seed"): "did you mean {seed}?",
     ("topk", "top_k", "k"): "did you mean {top}?",
