@@ -2,17 +2,19 @@
 
 The plan needs the shapes, so it decides crop and turn; the crop's position, flips and colors are drawn here, from a
 generator of the image's own, so that they depend on neither rank nor worker nor order. Nothing is resized: flips and
-turns move pixels, and colors are changed in whole numbers, strip by strip, without a float copy.
+turns move pixels, and colors are changed in whole numbers, strip by strip, without a float copy. What follows, on a
+picture of this shape, is in `appearance`, and draws from `streams`, so that no setting changes the draws of another.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 
 from unsquare.data.pixels import Pixels, contiguous
+from unsquare.errors import ConfigError
 from unsquare.settings import Range, check_settings
 from unsquare.shapes import Shape
 
@@ -24,6 +26,10 @@ _GRAY = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in luminance (ITU-R BT.601)."""
 _ONE = 1 << 12
 """The factor 1 in the fixed-point arithmetic of colors."""
+MOST_MAGNITUDE = 30
+"""The last of the 31 magnitudes that RandAugment and TrivialAugment have in torchvision."""
+
+AutoAugment = Literal["none", "randaugment", "trivialaugment"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +41,10 @@ class AugmentConfig:
         True
     """
 
+    oriented: bool = False
+    """Keep pictures upright and unmirrored, as text needs it. No flip and no rotation is drawn, whatever else is on."""
     flip_horizontal: bool = True
-    """Mirror left and right with probability 0.5. Turn it off where the side carries meaning, as in text."""
+    """Mirror left and right with probability 0.5. Turn it off where the side carries meaning."""
     flip_vertical: bool = False
     """Mirror top and bottom with probability 0.5. For pictures that have no up, such as micrographs."""
     turns: bool = False
@@ -44,9 +52,34 @@ class AugmentConfig:
     color_jitter: Annotated[float, Range(0, below=1)] = 0.0
     """Strength of color jitter, in [0, 1). Brightness, contrast and saturation are each scaled by a factor drawn from 1
     plus or minus this."""
+    auto_augment: AutoAugment = "none"
+    """Random operations on each picture: none, randaugment or trivialaugment. RandAugment draws two of 14 operations,
+    all of one strength; TrivialAugment draws one, of any strength. Both are torchvision's, with its ranges."""
+    auto_augment_magnitude: Annotated[int, Range(0, MOST_MAGNITUDE)] = 9
+    """Strength of RandAugment's operations, from 0 to 30. 9 is torchvision's default; its scale ends at 30."""
+    blur: Annotated[float, Range(0, 1)] = 0.0
+    """Probability of a Gaussian blur. Its standard deviation is drawn from 0.1 to 2 pixels of the planned picture."""
+    erasing: Annotated[float, Range(0, 1)] = 0.0
+    """Probability that a rectangle is erased. It has 2 to 33 % of the picture and becomes the mean color."""
 
     def __post_init__(self) -> None:
         check_settings(self)
+        turned = [name for name in ("flip_vertical", "turns") if getattr(self, name)]
+        if self.oriented and turned:
+            raise ConfigError(f"Oriented pictures are never turned, but {turned[0]} is on as well; leave one out.")
+
+    @property
+    def mirrors(self) -> bool:
+        """Whether left and right may be exchanged."""
+        return self.flip_horizontal and not self.oriented
+
+
+class DrawStreams(NamedTuple):
+    """Generators of one image in one epoch, each for another change, so that no setting moves the draws of another."""
+
+    auto_augment: np.random.Generator
+    blur: np.random.Generator
+    erasing: np.random.Generator
 
 
 def image_rng(seed: int, epoch: int, key_position: int) -> np.random.Generator:
@@ -58,6 +91,11 @@ def image_rng(seed: int, epoch: int, key_position: int) -> np.random.Generator:
         key_position: the image's row in the index.
     """
     return np.random.Generator(np.random.Philox(np.random.SeedSequence((_STREAM, seed, epoch, key_position))))
+
+
+def streams(rng: np.random.Generator) -> DrawStreams:
+    """The generators of what follows crop and flips; those of a fresh `image_rng`, whatever was drawn from it."""
+    return DrawStreams(*rng.spawn(len(DrawStreams._fields)))  # further fields at the end leave these as they are
 
 
 def augment(image: Pixels, *, crop: Shape, turn: int, rng: np.random.Generator, config: AugmentConfig) -> Pixels:
@@ -81,7 +119,7 @@ def augment(image: Pixels, *, crop: Shape, turn: int, rng: np.random.Generator, 
     mirror, upend = rng.random(2) < 0.5
     factors = 1 + config.color_jitter * rng.uniform(-1, 1, size=3)
     out = image[top : top + crop.height, left : left + crop.width]
-    if config.flip_horizontal and mirror:
+    if config.mirrors and mirror:
         out = out[:, ::-1]
     if config.flip_vertical and upend:
         out = out[::-1]

@@ -14,6 +14,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import numpy as np
@@ -21,7 +22,8 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from unsquare.data.augment import AugmentConfig, augment, image_rng
+from unsquare.data.appearance import APPEARANCE_BYTES_PER_PIXEL, change_appearance
+from unsquare.data.augment import AugmentConfig, augment, image_rng, streams
 from unsquare.data.decode import decode_need, decode_peak_bytes, decode_row
 from unsquare.data.gate import DECODE_BYTES, ByteGate, num_cores
 from unsquare.data.opened import decode_opened
@@ -77,8 +79,13 @@ def decoding_bytes(index: ShapeIndex, geometry: Geometry) -> int:
     for row in np.argsort(bounds, kind="stable")[::-1]:
         if bounds[row] <= most:
             break
-        most = max(most, decode_need(index.path(row), _shape(index.sizes[row]), _shape(targets[row])))
+        most = max(most, _loading_need(index.path(row), _shape(index.sizes[row]), _shape(targets[row])))
     return most
+
+
+def _loading_need(path: Path, original: Shape, target: Shape) -> int:
+    """Most bytes that decoding a picture, and then changing it, takes."""
+    return max(decode_need(path, original, target), APPEARANCE_BYTES_PER_PIXEL * target.pixels)
 
 
 def _shape(size: npt.NDArray[np.int64]) -> Shape:
@@ -210,7 +217,7 @@ class BatchLoader:
         original, target = _shape(self._index.sizes[image]), _shape(self._targets[image])
         if decode_peak_bytes(original, target) <= DECODE_BYTES:
             return False
-        return decode_need(self._index.path(image), original, target) > DECODE_BYTES
+        return _loading_need(self._index.path(image), original, target) > DECODE_BYTES
 
     def _require_planned(self, plan: EpochPlan, micro_batch: MicroBatch) -> None:
         """Refuse a plan for other shapes than the pictures have, since padding would count as picture."""
@@ -231,15 +238,20 @@ class BatchLoader:
         target = _shape(self._targets[image])
         original = _shape(self._index.sizes[image])
         try:
-            with self._gate.hold(decode_need(self._index.path(image), original, target)):
-                picture = self._decode(image, target)
-                if self._augment is not None:
-                    crop = _shape(self._geometry.crop(self._targets[image]))
-                    rng = image_rng(plan.seed, plan.epoch, image)
-                    picture = augment(picture, crop=crop, turn=int(plan.turns[image]), rng=rng, config=self._augment)
+            with self._gate.hold(_loading_need(self._index.path(image), original, target)):
+                picture = self._changed(self._decode(image, target), plan, image)
                 slot[: picture.shape[0], : picture.shape[1]] = picture
         except ImageError as error:
             raise UndecodableError(self._index.keys[image], error, image) from error
+
+    def _changed(self, picture: Pixels, plan: EpochPlan, image: int) -> Pixels:
+        """A picture as training shows it, in its planned shape."""
+        if self._augment is None:
+            return picture
+        crop = _shape(self._geometry.crop(self._targets[image]))
+        rng = image_rng(plan.seed, plan.epoch, image)
+        picture = augment(picture, crop=crop, turn=int(plan.turns[image]), rng=rng, config=self._augment)
+        return change_appearance(picture, self._augment, streams(rng))
 
     def _decode(self, image: int, target: Shape) -> Pixels:
         if image in self._opened:
