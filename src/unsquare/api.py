@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from unsquare.data.transform import own_transform
 from unsquare.errors import ConfigError
 from unsquare.files import without_empty_folders
 from unsquare.network.classifier import check_backbone_name, check_model
@@ -66,6 +67,7 @@ def train(
     """
     config = with_settings(config or TrainConfig(), settings)
     check_optimizer(config.optimizer)
+    own_transform(config.augment.transform)
     if not os.path.exists(RunFolder(Path(out)).config):  # a resumed run needs no starting weights
         check_model(config.model)
     with without_empty_folders(Path(out)):

@@ -8,14 +8,16 @@ picture of this shape, is in `appearance`, and draws from `streams`, so that no 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, Literal, NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 
 from unsquare.data.pixels import Pixels, contiguous
 from unsquare.errors import ConfigError
-from unsquare.settings import Range, check_settings
+from unsquare.named import name_of
+from unsquare.settings import Range, check_settings, received
 from unsquare.shapes import Shape
 
 _STREAM = 0x70_69_78
@@ -61,17 +63,31 @@ class AugmentConfig:
     """Probability of a Gaussian blur. Its standard deviation is drawn from 0.1 to 2 pixels of the planned picture."""
     erasing: Annotated[float, Range(0, 1)] = 0.0
     """Probability that a rectangle is erased. It has 2 to 33 % of the picture and becomes the mean color."""
+    transform: Callable[..., Any] | str | None = None
+    """Function of your own, as package.module:function, that changes each picture last. It is given the pixels,
+    (height, width, 3) of uint8, and the picture's numpy.random.Generator, from which it must draw, and returns pixels
+    of the same shape. Several threads call it at a time. It is looked up from the working folder, too; in Python it may
+    be the function itself, whose name is recorded."""
 
     def __post_init__(self) -> None:
         check_settings(self)
         turned = [name for name in ("flip_vertical", "turns") if getattr(self, name)]
         if self.oriented and turned:
             raise ConfigError(f"Oriented pictures are never turned, but {turned[0]} is on as well; leave one out.")
+        if isinstance(self.transform, str) and not all(self.transform.partition(":")):
+            raise ConfigError(
+                "transform must be a function, or the name of one as package.module:function, but is "
+                f"{received(self.transform)}."
+            )
 
     @property
     def mirrors(self) -> bool:
         """Whether left and right may be exchanged."""
         return self.flip_horizontal and not self.oriented
+
+    def by_name(self) -> AugmentConfig:
+        """The same with the transform's name in place of the function, as it is recorded."""
+        return replace(self, transform=name_of(self.transform)) if callable(self.transform) else self
 
 
 class DrawStreams(NamedTuple):
@@ -80,6 +96,7 @@ class DrawStreams(NamedTuple):
     auto_augment: np.random.Generator
     blur: np.random.Generator
     erasing: np.random.Generator
+    transform: np.random.Generator
 
 
 def image_rng(seed: int, epoch: int, key_position: int) -> np.random.Generator:

@@ -28,6 +28,7 @@ from unsquare.data.decode import decode_need, decode_peak_bytes, decode_row
 from unsquare.data.gate import DECODE_BYTES, ByteGate, num_cores
 from unsquare.data.opened import decode_opened
 from unsquare.data.pixels import Pixels
+from unsquare.data.transform import own_transform
 from unsquare.errors import ImageError, PlanError, SourceError, StaleImageError
 from unsquare.index.table import ShapeIndex
 from unsquare.memory.heap import release_unused
@@ -153,6 +154,7 @@ class BatchLoader:
         self._opened = opened or {}
         self._geometry = geometry
         self._augment = augment
+        self._transform = None if augment is None else own_transform(augment.transform)
         self._pool = ThreadPoolExecutor(workers or num_cores(), thread_name_prefix="decode")
         self._gate = ByteGate(DECODE_BYTES)
         self._targets = geometry.resize(index.sizes)
@@ -251,7 +253,11 @@ class BatchLoader:
         crop = _shape(self._geometry.crop(self._targets[image]))
         rng = image_rng(plan.seed, plan.epoch, image)
         picture = augment(picture, crop=crop, turn=int(plan.turns[image]), rng=rng, config=self._augment)
-        return change_appearance(picture, self._augment, streams(rng))
+        draws = streams(rng)
+        picture = change_appearance(picture, self._augment, draws)
+        if self._transform is None:
+            return picture
+        return self._transform.apply(picture, self._index.keys[image], draws.transform)
 
     def _decode(self, image: int, target: Shape) -> Pixels:
         if image in self._opened:
