@@ -45,6 +45,8 @@ _HINTS: dict[tuple[str, ...], str] = {
     ("colour_jitter", "jitter"): "did you mean {color_jitter}?",
     ("aa", "autoaugment", "auto_aug", "randaugment", "trivialaugment", "ra_magnitude"): "did you mean {auto_augment}?",
     ("reprob", "random_erase", "random_erasing"): "did you mean {erasing}?",
+    ("mixup_alpha",): "did you mean {mixup}?",
+    ("cutmix_alpha",): "did you mean {cutmix}?",
     ("gaussian_blur", "gaussian_blur_prob"): "did you mean {blur}?",
     ("gp", "global_pool", "pooling"): "did you mean {pool}?",
     ("grad_checkpointing", "gradient_checkpointing", "checkpointing"): "did you mean {strategy} checkpoint?",

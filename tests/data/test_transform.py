@@ -93,11 +93,14 @@ def test_the_name_is_recorded(own) -> None:
     [
         (
             lambda image, rng: image[1:],
-            r"here \(\d+, \d+, 3\) of uint8, but .*<lambda> returned \(\d+, \d+, 3\) of uint8",
+            r"here \(\d+, \d+, 3\) of uint8, but .*<lambda> returned \(\d+, \d+, 3\) of uint8 for '.*'; change sizes",
         ),
-        (lambda image, rng: image.astype(np.float32), r"returned \(\d+, \d+, 3\) of float32 for '.*\.jpg'; sizes are"),
-        (lambda image, rng: image[..., :1], r"returned \(\d+, \d+, 1\) of uint8 for '.*\.jpg'; sizes are changed by"),
-        (lambda image, rng: None, r"returned None for '.*\.jpg'; sizes are changed by the plan alone"),
+        (
+            lambda image, rng: image.astype(np.float32),
+            r"returned \(\d+, \d+, 3\) of float32 for '.*\.jpg'; have it convert",
+        ),
+        (lambda image, rng: image[..., :1], r"returned \(\d+, \d+, 1\) of uint8 for '.*\.jpg'; have it convert what"),
+        (lambda image, rng: None, r"returned None for '.*\.jpg'; have it convert what it returns\.$"),
         (lambda image, rng: torch.from_numpy(image), "returned of type Tensor for"),
         (
             lambda image: image,

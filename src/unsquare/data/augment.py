@@ -63,6 +63,12 @@ class AugmentConfig:
     """Probability of a Gaussian blur. Its standard deviation is drawn from 0.1 to 2 pixels of the planned picture."""
     erasing: Annotated[float, Range(0, 1)] = 0.0
     """Probability that a rectangle is erased. It has 2 to 33 % of the picture and becomes the mean color."""
+    mixup: Annotated[float, Range(0, 100)] = 0.0
+    """Blend each picture with another of its micro-batch; this is alpha, 0 is off. The share that a picture keeps is
+    drawn from the Beta distribution of alpha and alpha (0.2 and 0.8 are common), and the label is shared alike."""
+    cutmix: Annotated[float, Range(0, 100)] = 0.0
+    """Paste a part of another picture of the micro-batch into each; this is alpha, 0 is off. Where mixup is on as well,
+    each picture gets one of the two."""
     transform: Callable[..., Any] | str | None = None
     """Function of your own, as package.module:function, that changes each picture last. It is given the pixels,
     (height, width, 3) of uint8, and the picture's numpy.random.Generator, from which it must draw, and returns pixels
@@ -85,6 +91,11 @@ class AugmentConfig:
         """Whether left and right may be exchanged."""
         return self.flip_horizontal and not self.oriented
 
+    @property
+    def mixes(self) -> bool:
+        """Whether pictures are mixed with others."""
+        return self.mixup > 0 or self.cutmix > 0
+
     def by_name(self) -> AugmentConfig:
         """The same with the transform's name in place of the function, as it is recorded."""
         return replace(self, transform=name_of(self.transform)) if callable(self.transform) else self
@@ -97,6 +108,7 @@ class DrawStreams(NamedTuple):
     blur: np.random.Generator
     erasing: np.random.Generator
     transform: np.random.Generator
+    mixing: np.random.Generator
 
 
 def image_rng(seed: int, epoch: int, key_position: int) -> np.random.Generator:

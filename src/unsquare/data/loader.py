@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -26,6 +26,7 @@ from unsquare.data.appearance import APPEARANCE_BYTES_PER_PIXEL, change_appearan
 from unsquare.data.augment import AugmentConfig, augment, image_rng, streams
 from unsquare.data.decode import decode_need, decode_peak_bytes, decode_row
 from unsquare.data.gate import DECODE_BYTES, ByteGate, num_cores
+from unsquare.data.mixing import mix
 from unsquare.data.opened import decode_opened
 from unsquare.data.pixels import Pixels
 from unsquare.data.transform import own_transform
@@ -58,12 +59,17 @@ class PaddedBatch:
     """(N,) int64."""
     images: npt.NDArray[np.int64]
     """(N,) rows of the index."""
+    other_labels: torch.Tensor | None = None
+    """(N,) int64: the labels of the pictures that mixup or cutmix mixed in; None where nothing was mixed."""
+    label_weights: torch.Tensor | None = None
+    """(N,) fp32: the weight of `labels`, from 0 to 1; `other_labels` have the rest."""
 
     def of(self, chosen: npt.NDArray[np.bool_]) -> PaddedBatch:
         """A part of its images, chosen by (N,) flags, on the same canvas."""
         flags = torch.from_numpy(chosen)
         pixels = self.pixels.permute(0, 2, 3, 1)[flags].permute(0, 3, 1, 2)  # channels_last in memory
-        return PaddedBatch(pixels, self.sizes[flags], self.labels[flags], self.images[chosen])
+        rest = (None if each is None else each[flags] for each in (self.other_labels, self.label_weights))
+        return PaddedBatch(pixels, self.sizes[flags], self.labels[flags], self.images[chosen], *rest)
 
 
 def decoding_bytes(index: ShapeIndex, geometry: Geometry) -> int:
@@ -192,7 +198,7 @@ class BatchLoader:
                     return
                 batch = waiting.popleft().result(failed)
                 if len(batch.images):
-                    yield batch
+                    yield self._mixed(batch, plan)
         finally:
             for pending in waiting:
                 pending.cancel()
@@ -258,6 +264,19 @@ class BatchLoader:
         if self._transform is None:
             return picture
         return self._transform.apply(picture, self._index.keys[image], draws.transform)
+
+    def _mixed(self, batch: PaddedBatch, plan: EpochPlan) -> PaddedBatch:
+        """A whole micro-batch after mixup or cutmix, in its own memory; a single picture stays as it is."""
+        if self._augment is None or not self._augment.mixes or len(batch.images) == 1:
+            return batch
+        draws = [streams(image_rng(plan.seed, plan.epoch, int(image))).mixing for image in batch.images]
+        canvas = batch.pixels.permute(0, 2, 3, 1).numpy()
+        found = mix(canvas, [Shape(*size) for size in batch.sizes.tolist()], draws, self._augment)
+        return replace(
+            batch,
+            other_labels=batch.labels[torch.from_numpy(found.partners)],
+            label_weights=torch.from_numpy(found.weights),
+        )
 
     def _decode(self, image: int, target: Shape) -> Pixels:
         if image in self._opened:

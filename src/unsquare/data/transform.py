@@ -47,10 +47,11 @@ class OwnTransform:
                 f"{words_of_failure(error)}; correct it, or leave it out."
             ) from error
         if not isinstance(out, np.ndarray) or out.shape != image.shape or out.dtype != np.uint8:
+            resized = isinstance(out, np.ndarray) and out.shape[:2] != image.shape[:2]
+            remedy = "change sizes by --max-pixels or --crop-fraction, so that they can be planned"
             raise ConfigError(
                 f"A transform must return pixels as it was given them, here {_words(image)}, but {self.name} returned "
-                f"{_words(out)} for '{key}'; sizes are changed by the plan alone, as by --max-pixels or "
-                "--crop-fraction."
+                f"{_words(out)} for '{key}'; {remedy if resized else 'have it convert what it returns'}."
             )
         return out
 
