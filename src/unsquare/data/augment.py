@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 
@@ -32,6 +32,8 @@ MOST_MAGNITUDE = 30
 """The last of the 31 magnitudes that RandAugment and TrivialAugment have in torchvision."""
 
 AutoAugment = Literal["none", "randaugment", "trivialaugment"]
+PictureTransform = Callable[[Pixels, np.random.Generator], Pixels]
+"""A function of the user's own: pixels and the picture's generator in, pixels of the same shape out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +71,7 @@ class AugmentConfig:
     cutmix: Annotated[float, Range(0, 100)] = 0.0
     """Paste a part of another picture of the micro-batch into each; this is alpha, 0 is off. Where mixup is on as well,
     each picture gets one of the two."""
-    transform: Callable[..., Any] | str | None = None
+    transform: PictureTransform | str | None = None
     """Function of your own, as package.module:function, that changes each picture last. It is given the pixels,
     (height, width, 3) of uint8, and the picture's numpy.random.Generator, from which it must draw, and returns pixels
     of the same shape. Several threads call it at a time. It is looked up from the working folder, too; in Python it may

@@ -6,12 +6,12 @@ picture alone. What it returns is checked at each call: the plan knows all shape
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from unsquare.data.augment import PictureTransform
 from unsquare.data.pixels import Pixels
 from unsquare.errors import ConfigError
 from unsquare.named import name_of, named_object, words_of_failure
@@ -23,7 +23,7 @@ class OwnTransform:
     """A function of the user's own, with the name that errors give it."""
 
     name: str
-    function: Callable[..., Any]
+    function: PictureTransform
 
     def apply(self, image: Pixels, key: str, rng: np.random.Generator) -> Pixels:
         """A picture as the function changes it; it may write into what it is given.
@@ -56,7 +56,7 @@ class OwnTransform:
         return out
 
 
-def own_transform(transform: Callable[..., Any] | str | None) -> OwnTransform | None:
+def own_transform(transform: PictureTransform | str | None) -> OwnTransform | None:
     """The function that a setting has or names; None where there is none.
 
     Raises:
