@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from unsquare.data.transform import own_transform
 from unsquare.errors import ConfigError
 from unsquare.files import without_empty_folders
 from unsquare.network.classifier import check_backbone_name, check_model
@@ -348,6 +349,7 @@ def with_settings(config: TrainConfig, settings: dict[str, Any]) -> TrainConfig:
 def _check_beginning(config: TrainConfig, run: Path) -> None:
     """Try what only a trial shows, before a run folder is made; a resumed run needs no starting weights."""
     check_optimizer(config.optimizer)
+    own_transform(config.augment.transform)
     if not os.path.exists(RunFolder(run).config):
         check_model(settled_network(config, lambda text: None).model)
 

@@ -150,6 +150,9 @@ def test_mistakes_are_one_sentence(line: str, kind: type[Exception], message: st
         ("--lowest-rung", "did you mean --strategy?"),
         ("--highest-rung", "did you mean --max-strategy?"),
         ("--colour-jitter", "did you mean --color-jitter?"),
+        ("--aa", "did you mean --auto-augment?"),
+        ("--reprob", "did you mean --erasing?"),
+        ("--mixup-alpha", "did you mean --mixup?"),
     ],
 )
 def test_flags_of_other_trainers_get_a_hint(flag: str, hint: str) -> None:

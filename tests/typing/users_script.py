@@ -4,6 +4,9 @@
 `test_typing.py` runs mypy on it, in strict mode; it is never run itself.
 """
 
+from typing import Any
+
+import numpy as np
 import timm
 import torch
 from PIL import Image
@@ -220,6 +223,16 @@ loader = BatchLoader(index, geometry, AugmentConfig(turns=True))
 batch = next(loader.load(plan, plan.micro_batches))
 reveal_type(batch)
 reveal_type(batch.pixels)
+reveal_type(batch.other_labels)
+
+
+def darker(image: np.ndarray[Any, np.dtype[np.uint8]], rng: np.random.Generator) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """A function of one's own that changes pictures."""
+    return image // 2
+
+
+AugmentConfig(transform=darker)
+AugmentConfig(transform="changes:darker", mixup=0.2)
 sampler = StepSampler(sizes, PlanConfig(step_images=64), limits)
 reveal_type(list(sampler))
 reveal_type(sampler.canvases)
@@ -260,6 +273,7 @@ ModelConfig(backbone=50)  # type: ignore[arg-type]
 TrainConfig(epochs=3)  # type: ignore[call-arg]
 Geometry(16_000_000)  # type: ignore[call-arg]
 BatchLoader("photos", geometry)  # type: ignore[arg-type]
+AugmentConfig(transform=lambda image: image)  # type: ignore[arg-type,misc]
 StepLoader(dataset)  # type: ignore[arg-type]
 make_exact("resnet18")  # type: ignore[arg-type]
 verify_exact("resnet18", dtype="float16")  # type: ignore[arg-type]

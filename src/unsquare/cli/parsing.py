@@ -60,7 +60,7 @@ _EVERYWHERE = {
     ("-h", "--help"): "Show this help",
 }
 """Flags of every command, which are taken care of before its own."""
-_METAVARS = {"memory": "SIZE", "canvas": "HxW", "sizes": "HxW,..."}
+_METAVARS = {"memory": "SIZE", "canvas": "HxW", "sizes": "HxW,...", "transform": "MODULE:NAME"}
 _HELP_COLUMN = 26
 _SENTENCE = re.compile(r"(?<=[.?!])\s")
 

@@ -12,8 +12,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import numpy as np
@@ -21,11 +22,14 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from unsquare.data.augment import AugmentConfig, augment, image_rng
+from unsquare.data.appearance import APPEARANCE_BYTES_PER_PIXEL, change_appearance
+from unsquare.data.augment import AugmentConfig, augment, image_rng, streams
 from unsquare.data.decode import decode_need, decode_peak_bytes, decode_row
 from unsquare.data.gate import DECODE_BYTES, ByteGate, num_cores
+from unsquare.data.mixing import mix
 from unsquare.data.opened import decode_opened
 from unsquare.data.pixels import Pixels
+from unsquare.data.transform import own_transform
 from unsquare.errors import ImageError, PlanError, SourceError, StaleImageError
 from unsquare.index.table import ShapeIndex
 from unsquare.memory.heap import release_unused
@@ -55,12 +59,17 @@ class PaddedBatch:
     """(N,) int64."""
     images: npt.NDArray[np.int64]
     """(N,) rows of the index."""
+    other_labels: torch.Tensor | None = None
+    """(N,) int64: the labels of the pictures that mixup or cutmix mixed in; None where nothing was mixed."""
+    label_weights: torch.Tensor | None = None
+    """(N,) fp32: the weight of `labels`, from 0 to 1; `other_labels` have the rest."""
 
     def of(self, chosen: npt.NDArray[np.bool_]) -> PaddedBatch:
         """A part of its images, chosen by (N,) flags, on the same canvas."""
         flags = torch.from_numpy(chosen)
         pixels = self.pixels.permute(0, 2, 3, 1)[flags].permute(0, 3, 1, 2)  # channels_last in memory
-        return PaddedBatch(pixels, self.sizes[flags], self.labels[flags], self.images[chosen])
+        rest = (None if each is None else each[flags] for each in (self.other_labels, self.label_weights))
+        return PaddedBatch(pixels, self.sizes[flags], self.labels[flags], self.images[chosen], *rest)
 
 
 def decoding_bytes(index: ShapeIndex, geometry: Geometry) -> int:
@@ -77,8 +86,13 @@ def decoding_bytes(index: ShapeIndex, geometry: Geometry) -> int:
     for row in np.argsort(bounds, kind="stable")[::-1]:
         if bounds[row] <= most:
             break
-        most = max(most, decode_need(index.path(row), _shape(index.sizes[row]), _shape(targets[row])))
+        most = max(most, _loading_need(index.path(row), _shape(index.sizes[row]), _shape(targets[row])))
     return most
+
+
+def _loading_need(path: Path, original: Shape, target: Shape) -> int:
+    """Most bytes that decoding a picture, and then changing it, takes."""
+    return max(decode_need(path, original, target), APPEARANCE_BYTES_PER_PIXEL * target.pixels)
 
 
 def _shape(size: npt.NDArray[np.int64]) -> Shape:
@@ -146,6 +160,7 @@ class BatchLoader:
         self._opened = opened or {}
         self._geometry = geometry
         self._augment = augment
+        self._transform = None if augment is None else own_transform(augment.transform)
         self._pool = ThreadPoolExecutor(workers or num_cores(), thread_name_prefix="decode")
         self._gate = ByteGate(DECODE_BYTES)
         self._targets = geometry.resize(index.sizes)
@@ -183,7 +198,7 @@ class BatchLoader:
                     return
                 batch = waiting.popleft().result(failed)
                 if len(batch.images):
-                    yield batch
+                    yield self._mixed(batch, plan)
         finally:
             for pending in waiting:
                 pending.cancel()
@@ -217,7 +232,7 @@ class BatchLoader:
         original = _shape(self._index.sizes[image])
         if decode_peak_bytes(original, target) <= DECODE_BYTES:
             return False
-        return decode_need(self._index.path(image), original, target) > DECODE_BYTES
+        return _loading_need(self._index.path(image), original, target) > DECODE_BYTES
 
     def _require_planned(self, plan: EpochPlan, micro_batch: MicroBatch) -> None:
         """Refuse a plan for other shapes than the pictures have, since padding would count as picture."""
@@ -238,16 +253,37 @@ class BatchLoader:
         """Decode one image, resized to `target`, into its slot (H, W, 3) of the canvas."""
         original = _shape(self._index.sizes[image])
         try:
-            with self._gate.hold(decode_need(self._index.path(image), original, target)):
-                picture = self._decode(image, target)
-                if self._augment is not None:
-                    planned = plan.sizes[image][::-1] if plan.turns[image] % 2 else plan.sizes[image]
-                    crop = _shape(planned)
-                    rng = image_rng(plan.seed, plan.epoch, image)
-                    picture = augment(picture, crop=crop, turn=int(plan.turns[image]), rng=rng, config=self._augment)
+            with self._gate.hold(_loading_need(self._index.path(image), original, target)):
+                picture = self._changed(self._decode(image, target), plan, image)
                 slot[: picture.shape[0], : picture.shape[1]] = picture
         except ImageError as error:
             raise UndecodableError(self._index.keys[image], error, image) from error
+
+    def _changed(self, picture: Pixels, plan: EpochPlan, image: int) -> Pixels:
+        """A picture as training shows it, in its planned shape."""
+        if self._augment is None:
+            return picture
+        crop = _shape(plan.sizes[image][::-1] if plan.turns[image] % 2 else plan.sizes[image])
+        rng = image_rng(plan.seed, plan.epoch, image)
+        picture = augment(picture, crop=crop, turn=int(plan.turns[image]), rng=rng, config=self._augment)
+        draws = streams(rng)
+        picture = change_appearance(picture, self._augment, draws)
+        if self._transform is None:
+            return picture
+        return self._transform.apply(picture, self._index.keys[image], draws.transform)
+
+    def _mixed(self, batch: PaddedBatch, plan: EpochPlan) -> PaddedBatch:
+        """A whole micro-batch after mixup or cutmix, in its own memory; a single picture stays as it is."""
+        if self._augment is None or not self._augment.mixes or len(batch.images) == 1:
+            return batch
+        draws = [streams(image_rng(plan.seed, plan.epoch, int(image))).mixing for image in batch.images]
+        canvas = batch.pixels.permute(0, 2, 3, 1).numpy()
+        found = mix(canvas, [Shape(*size) for size in batch.sizes.tolist()], draws, self._augment)
+        return replace(
+            batch,
+            other_labels=batch.labels[torch.from_numpy(found.partners)],
+            label_weights=torch.from_numpy(found.weights),
+        )
 
     def _decode(self, image: int, target: Shape) -> Pixels:
         if image in self._opened:

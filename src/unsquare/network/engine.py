@@ -25,6 +25,7 @@ from unsquare.memory.watch import Phase
 from unsquare.network.classifier import Classifier
 from unsquare.network.config import OptimizerConfig
 from unsquare.network.optimizer import create_optimizer
+from unsquare.network.pairs import pair_losses
 from unsquare.network.ranks import all_reduce, processes_here
 from unsquare.torch_private import add_each
 
@@ -80,13 +81,17 @@ class Engine:
             with rollback_on_error(self.model), _naming(batch):
                 self.phase = "forward"
                 logits, labels = self._forward(batch, strategy)
-                smoothing = self._config.label_smoothing or 0.0
-                losses = F.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
+                losses = pair_losses(self._losses, logits, labels, batch)
                 self.phase = "backward"
                 self.fabric.backward(losses.sum() * weight)
         finally:
             self.phase = ""
         return float(losses.detach().sum()), int((logits.detach().argmax(1) == labels).sum())
+
+    def _losses(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """The loss of each image, (N,)."""
+        smoothing = self._config.label_smoothing or 0.0
+        return F.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
 
     def _forward(self, batch: PaddedBatch, strategy: Strategy) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits, and labels on their device."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -92,7 +92,7 @@ class TrainConfig:
 
 def to_toml(config: TrainConfig) -> str:
     """The settings as a TOML text; a setting that is None is left out."""
-    return tomli_w.dumps(_without_none(asdict(config)))
+    return tomli_w.dumps(_without_none(asdict(replace(config, augment=config.augment.by_name()))))
 
 
 def from_toml(text: str, where: str) -> TrainConfig:
