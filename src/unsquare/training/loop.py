@@ -98,6 +98,8 @@ class Session:
     epochs: Epochs
     loader: Callable[[Geometry], BatchLoader]
     """Makes the loader of training pictures of a size."""
+    validator: Callable[[Geometry], Evaluator] | None
+    """Makes an evaluator on the val split, of pictures of a size; None where nothing is held out."""
     final_evaluator: Callable[[Geometry], Evaluator] | None
     """Makes the last evaluation's evaluator: on the test split, else on the val split; None where there is neither."""
     watch: Watch

@@ -155,6 +155,7 @@ def prepare(
         epochs=epochs,
         limits=limits,
         loader=lambda geometry: BatchLoader(train_index, geometry, config.augment, device.workers),
+        validator=on_val,
         final_evaluator=partial(evaluator, index=evaluated) if len(evaluated) else None,
         recovery=Recovery(engine, limits, device.max_strategy),
         watch=Watch(engine.device, lambda: engine.phase),

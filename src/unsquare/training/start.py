@@ -32,10 +32,11 @@ from unsquare.training.components import DEFAULT, Components
 from unsquare.training.config import TrainConfig, to_toml
 from unsquare.training.console import Console
 from unsquare.training.loop import Session, run_epochs, save, write
-from unsquare.training.metrics import write_evaluation
+from unsquare.training.metrics import Evaluation, write_evaluation
 from unsquare.training.recipes import settled, settled_network
 from unsquare.training.resolution import stage_geometry
 from unsquare.training.setup import TrainingJob
+from unsquare.training.sizes import best_size, candidate_sizes
 from unsquare.training.standing import Standing, settings_of_run, settings_tree, standing_of
 
 
@@ -250,6 +251,7 @@ def _finish(session: Session, state: TrainState, started: float) -> Path:
         if session.is_main:
             session.console.warn(words)
         checkpoint.load_model(best, session.engine.model)
+        _choose_size(session, best)
         _evaluate_best(session, state, read_state(best).max_pixels)
         if session.is_main:
             session.write_memory()
@@ -257,6 +259,23 @@ def _finish(session: Session, state: TrainState, started: float) -> Path:
         session.console.stop()
         session.watch.stop()
     return run.path
+
+
+def _choose_size(session: Session, best: Path) -> None:
+    """Find the size at which the best weights do best on val, and record it in their checkpoint."""
+    config, evaluator, own = session.config, session.validator, read_state(best).max_pixels
+    if evaluator is None or len(config.resolution.stages) == 1:
+        return
+
+    def evaluate(max_pixels: int | None) -> Evaluation:
+        geometry = stage_geometry(config.geometry, max_pixels, session.engine.model.stride)
+        return evaluator(geometry).evaluate(session.console.progress("choosing the size"))
+
+    sizes = config.geometry.resize(evaluator(config.geometry).index.sizes)
+    candidates = candidate_sizes(config.resolution.stages, sizes)
+    chosen = best_size(candidates, own, evaluate) if own in candidates else own
+    if chosen != own:
+        from_first(session.engine.fabric, lambda: checkpoint.set_size(best, chosen))
 
 
 def _evaluate_best(session: Session, state: TrainState, max_pixels: int | None) -> None:
@@ -277,8 +296,8 @@ def _evaluate_best(session: Session, state: TrainState, max_pixels: int | None) 
         run.append_metrics(row | {"time_s": state.time_s, "split": split} | evaluation.to_row())
         if max_pixels is not None:
             console.say(
-                f"The best weights were trained on pictures of at most {max_pixels:,} pixels, and score less on larger "
-                "ones: evaluation and prediction shrink larger pictures to that."
+                f"The weights do best on pictures of at most {max_pixels:,} pixels: evaluation and prediction shrink "
+                "larger ones to that."
             )
         chosen = best_of_several(run.read_evals(), split)
         weights = "weights best on val" if session.epochs.stages[-1].validation else "last epoch's weights"
