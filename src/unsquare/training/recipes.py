@@ -33,22 +33,16 @@ _NETWORKS: dict[str, dict[str, Any]] = {
     "probe": {"backbone": PRETRAINED_BACKBONE, "norm": "frozen", "pool": "avg"},
     "scratch": {"backbone": SCRATCH_BACKBONE, "norm": "own", "pool": "spp"},
 }
-_TRAINING: dict[str, RecipeValues] = {
-    "finetune": {
-        "optimizer": {"label_smoothing": 0.1, "freeze": "none", "head_lr_factor": 1.0},
-        "learning_rate": {"lr": 5e-4},
-    },
-    "probe": {
-        "optimizer": {"label_smoothing": 0.1, "freeze": "backbone", "head_lr_factor": 1.0},
-        "learning_rate": {"lr": 2e-3},
-    },
-    "scratch": {
-        "optimizer": {"label_smoothing": 0.0, "freeze": "none", "head_lr_factor": 1.0},
-        "learning_rate": {"lr": 2e-3},
-    },
+_OPTIMIZER: dict[str, dict[str, Any]] = {
+    "finetune": {"label_smoothing": 0.1, "freeze": "none", "head_lr_factor": 1.0},
+    "probe": {"label_smoothing": 0.1, "freeze": "backbone", "head_lr_factor": 1.0},
+    "scratch": {"label_smoothing": 0.0, "freeze": "none", "head_lr_factor": 1.0},
 }
 _EPOCHS = {"finetune": (6, 20, 4000), "probe": (6, 20, 4000), "scratch": (30, 30, 0)}
 """Fewest and most epochs, and the pictures that are to be seen in all."""
+_RATES = {"finetune": 5e-4, "probe": 2e-3, "scratch": 2e-3}
+"""Learning rates of AdamW; on pretrained weights for steps of `RATE_IMAGES`."""
+RATE_IMAGES = 64
 _MIN_IMAGES = {"own": 8, "frozen": 1, "group": 1}
 """Images of a micro-batch by norm: batch norms learn from those alone."""
 SCRATCH_PIXELS = 1 << 14
@@ -116,17 +110,24 @@ def settled(config: TrainConfig, sizes: Sizes) -> TrainConfig:
     recipe = config.optimizer.recipe
     first = pretrained_pixels(config.model.backbone) if recipe != "scratch" else SCRATCH_PIXELS
     values: RecipeValues = {
-        "optimizer": {"epochs": usual_epochs(recipe, len(sizes))},
+        "optimizer": {**_OPTIMIZER[recipe], "epochs": usual_epochs(recipe, len(sizes))},
+        "learning_rate": {"lr": usual_rate(recipe, config.plan.most_images(len(sizes)))},
         "plan": {"min_images": 1 if config.plan.needs_buckets else _MIN_IMAGES[config.model.norm]},
         "resolution": {"progressive": progressive_stages(first, sizes)},
     }
-    return filled(filled(config, _TRAINING[recipe]), values)
+    return filled(config, values)
 
 
 def usual_epochs(recipe: RecipeName, num_images: int) -> int:
     """Passes over that many training pictures: more over few, until the network has seen enough."""
     least, most, seen = _EPOCHS[recipe]
     return int(np.clip(round(seen / max(num_images, 1)), least, most))
+
+
+def usual_rate(recipe: RecipeName, step_images: int) -> float:
+    """The learning rate of steps of that many pictures: by the square root, which suits Adam (Malladi et al. 2022)."""
+    factor = 1.0 if recipe == "scratch" else sqrt(step_images / RATE_IMAGES)
+    return float(f"{_RATES[recipe] * factor:.2g}")
 
 
 def progressive_stages(first_pixels: int, sizes: Sizes) -> str:
@@ -157,16 +158,13 @@ def filled(config: TrainConfig, values: RecipeValues) -> TrainConfig:
 
 def _open_settings() -> dict[str, set[str]]:
     """The settings that a recipe may give, by table."""
-    names = {
-        "model": {"pretrained"},
-        "optimizer": {"recipe", "epochs"},
+    return {
+        "model": {"pretrained"}.union(*_NETWORKS.values()),
+        "optimizer": {"recipe", "epochs"}.union(*_OPTIMIZER.values()),
+        "learning_rate": {"lr"},
         "plan": {"min_images"},
         "resolution": {"progressive"},
     }
-    for values in (*({"model": network} for network in _NETWORKS.values()), *_TRAINING.values()):
-        for table, given in values.items():
-            names.setdefault(table, set()).update(given)
-    return names
 
 
 def as_settled(config: TrainConfig, own: TrainConfig) -> TrainConfig:
