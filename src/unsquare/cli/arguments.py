@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from unsquare.cli.parsing import Arguments, Positional
 from unsquare.demo.materials import MaterialsConfig
 from unsquare.execution.strategy import StrategyName
+from unsquare.index.targets import TaskConfig
 from unsquare.network.config import Norm
 from unsquare.plan.config import (
     MOST_BUDGET_PIXELS,
@@ -118,6 +119,7 @@ class ScanArguments(Arguments):
     """Also decode every picture, and list those that fail."""
     json: bool = False
     """Print one JSON object and nothing else."""
+    task: TaskConfig = field(default_factory=TaskConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,8 +203,8 @@ class PredictArguments(Arguments):
     """Run folder."""
     images: Positional[tuple[Path, ...]] = ()
     """Image files, or folders of them."""
-    top: int = 5
-    """Number of classes for each picture."""
+    top: int | None = None
+    """Number of classes or labels for each picture (default: 5 classes, or labels of at least 50 %)."""
     json: bool = False
     """Print one JSON object and nothing else."""
     device: DeviceArguments = field(default_factory=DeviceArguments)

@@ -17,7 +17,7 @@ def run(given: EvaluateArguments) -> int:
         print_json(evaluation.to_dict())
     else:
         print(
-            f"{evaluation.num_images:,} images: accuracy {evaluation.accuracy:.4f}, mean per class "
-            f"{evaluation.mean_per_class_accuracy:.4f}, loss {evaluation.loss:.4f}, {evaluation.seconds:.1f} s"
+            f"{evaluation.num_images:,} images: {evaluation.describe(4)}, loss {evaluation.loss:.4f}, "
+            f"{evaluation.seconds:.1f} s"
         )
     return 0

@@ -52,7 +52,7 @@ class PaddedBatch:
     sizes: torch.Tensor
     """(N, 2) int64: height and width of each image."""
     labels: torch.Tensor
-    """(N,) int64."""
+    """(N,) int64: classes; (N, K) float64 for labels and values, as in the index's targets."""
     images: npt.NDArray[np.int64]
     """(N,) rows of the index."""
 
@@ -148,6 +148,7 @@ class BatchLoader:
         self._augment = augment
         self._pool = ThreadPoolExecutor(workers or num_cores(), thread_name_prefix="decode")
         self._gate = ByteGate(DECODE_BYTES)
+        self._labels = index.labels.astype(np.int64) if index.targets is None else index.targets
         self._targets = geometry.resize(index.sizes)
 
     def close(self) -> None:
@@ -201,7 +202,7 @@ class BatchLoader:
             place = partial(self._place, canvas[slot], plan, int(image))
             jobs.append(_Job(place, None if self._is_giant(int(image)) else self._pool.submit(place)))
         sizes = torch.from_numpy(plan.sizes[micro_batch.images])
-        labels = torch.from_numpy(self._index.labels[micro_batch.images].astype(np.int64))
+        labels = torch.from_numpy(self._labels[micro_batch.images])
         pixels = torch.from_numpy(canvas).permute(0, 3, 1, 2)  # (N, 3, H, W), channels_last in memory
         return _Pending(jobs, PaddedBatch(pixels, sizes, labels, micro_batch.images))
 

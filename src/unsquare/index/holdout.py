@@ -18,7 +18,8 @@ def with_validation(index: ShapeIndex, fraction: float, seed: int, copies: Seque
     If the source has a validation split, it is kept. Otherwise the given part of each class's training rows (rounded;
     at least one and not all, where the class has two or more) with the smallest hash of seed and key is held out, so
     that a file added later moves at most one other file of its class. Copies of a picture stay together, by the hash of
-    the first: no picture is both trained on and validated on, unless a class has nothing but copies of one picture.
+    the first: no picture is both trained on and validated on, unless a class has nothing but copies of one picture. In
+    tasks other than classification all rows count as one class.
 
     Args:
         index: the index, with or without splits.
@@ -35,8 +36,9 @@ def with_validation(index: ShapeIndex, fraction: float, seed: int, copies: Seque
         names = index.keys.copy()
         for first, *others in copies:
             names[others] = names[first]
-        for label in np.unique(index.labels[training & (index.labels >= 0)]):
-            rows = np.flatnonzero(training & (index.labels == label))
+        labels = index.labels if index.task == "classification" else np.zeros_like(index.labels)
+        for label in np.unique(labels[training & (labels >= 0)]):
+            rows = np.flatnonzero(training & (labels == label))
             splits[_held_out(names, rows, fraction, seed)] = "val"
     return replace(index, splits=splits)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 
 from unsquare.errors import SourceError
 from unsquare.index.table import Problem, ShapeIndex, shown
@@ -16,8 +17,8 @@ def check_trainable(index: ShapeIndex, skip_bad: bool, *, least_classes: int = 2
     """The index, without its problems if `skip_bad` allows leaving them out.
 
     Raises:
-        SourceError: there are no files, no images, images without a label, fewer than two classes, or
-            problems.
+        SourceError: there are no files, no images, images without a label, fewer than two classes (or nothing else
+            that could be learned), or problems.
     """
     if index.problems and not skip_bad:
         raise SourceError(_describe(index.problems))
@@ -25,7 +26,7 @@ def check_trainable(index: ShapeIndex, skip_bad: bool, *, least_classes: int = 2
         raise SourceError("There are no images to train on.")
     if not index.root:
         raise SourceError("The manifest lists the shapes of files that do not exist; training needs the files.")
-    unlabeled = np.flatnonzero(index.labels < 0)
+    unlabeled = np.flatnonzero(~index.labeled)
     if unlabeled.size == len(index):
         raise SourceError(
             "No image has a label; put each into a folder named after its class, or list them in a manifest."
@@ -36,7 +37,7 @@ def check_trainable(index: ShapeIndex, skip_bad: bool, *, least_classes: int = 2
             "put them into a class folder, or fill in the manifest's column 'label'."
         )
     if least_classes > 1:
-        _check_classes(index, least_classes)
+        _check_classes(index, least_classes) if index.targets is None else _check_targets(index, index.targets)
     return replace(index, problems=())
 
 
@@ -45,6 +46,22 @@ def _check_classes(index: ShapeIndex, least_classes: int) -> None:
         if labels.size and len(present := np.unique(labels)) < least_classes:
             name = shown(index.classes[present[0]])
             raise SourceError(f"Training needs at least two classes, but all images{what} are of '{name}'.")
+
+
+def _check_targets(index: ShapeIndex, targets: npt.NDArray[np.float64]) -> None:
+    """Refuse labels or values from which nothing can be learned."""
+    training = np.flatnonzero(np.isin(index.splits, ("train", "")))
+    what = "labels" if index.task == "multilabel" else "value"
+    if training.size and not np.ptp(targets[training], axis=0).any():
+        raise SourceError(
+            f"Training needs images that differ, but all {training.size} of train have the same {what}: "
+            f"{shown(index.label_text(training[0]))}."
+        )
+    judged = targets[index.splits == "val"]
+    if index.task == "multilabel" and judged.size and not judged.any():
+        raise SourceError(
+            "Labels are judged on val, but none of its images has any label; put images with labels there."
+        )
 
 
 def _describe(problems: tuple[Problem, ...]) -> str:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final, Literal
 
 from msgspec import Meta, Struct, to_builtins
 
+from unsquare.index.table import Task
 from unsquare.memory.model import Amount, MemoryModel
 from unsquare.plan.config import Limits
 
@@ -75,6 +76,19 @@ class PlanFile(Struct):
     micro_batches: Annotated[list[BatchShape], Meta(min_length=1)]
 
 
+def score_of(per_class: float | None, average_precision: float | None, error: float | None) -> float:
+    """The figure that chooses the best weights, from 0 to 1, higher is better; None is a figure of another task.
+
+    Args:
+        per_class: mean per-class accuracy, of classes.
+        average_precision: mean average precision, of labels.
+        error: mean absolute error in standard deviations of the training images' values, of a regression.
+    """
+    if error is not None:
+        return 1 / (1 + error)
+    return per_class if per_class is not None else average_precision or 0.0
+
+
 class StepRow(Struct, tag_field="kind", tag="step", forbid_unknown_fields=True):
     """A row of `metrics.jsonl`: one optimizer step."""
 
@@ -82,9 +96,12 @@ class StepRow(Struct, tag_field="kind", tag="step", forbid_unknown_fields=True):
     epoch: Amount
     time_s: Amount
     loss: FiniteNumber
-    accuracy: Share
     learning_rate: FiniteNumber
     num_images: Positive
+    accuracy: Share | None = None
+    """Part of the images, or of the decisions on labels, that are right; None in a regression."""
+    mae: Amount | None = None
+    """Mean absolute error of a regression; None in other tasks."""
     gradient_norm: Amount | None = None
     """None where it was not a finite number."""
     num_micro_batches: Count = 0
@@ -105,10 +122,35 @@ class EvaluationRow(Struct, tag_field="kind", tag="eval", forbid_unknown_fields=
     time_s: Amount
     split: str
     loss: FiniteNumber
-    accuracy: Share
-    mean_per_class_accuracy: Share
     num_images: Positive
     seconds: Amount = 0.0
+    accuracy: Share | None = None
+    mean_per_class_accuracy: Share | None = None
+    """Of classes alone, as the next three are of labels, and the others of a regression."""
+    mean_average_precision: Share | None = None
+    f1_macro: Share | None = None
+    f1_micro: Share | None = None
+    mae: Amount | None = None
+    relative_mae: Amount | None = None
+    rmse: Amount | None = None
+    r2: FiniteNumber | None = None
+    """None where all true values are the same."""
+
+    def __post_init__(self) -> None:
+        if self.accuracy is None and self.mae is None:
+            raise ValueError("It has neither accuracy nor error")
+
+    @property
+    def task(self) -> Task:
+        """What was learned."""
+        if self.mae is not None:
+            return "regression"
+        return "multilabel" if self.mean_per_class_accuracy is None else "classification"
+
+    @property
+    def score(self) -> float:
+        """The figure that chooses the best weights."""
+        return score_of(self.mean_per_class_accuracy, self.mean_average_precision, self.relative_mae)
 
 
 class FinalRow(EvaluationRow, tag_field="kind", tag="final", forbid_unknown_fields=True):

@@ -40,7 +40,7 @@ class TrainState:
     time_s: float
     """Seconds trained so far."""
     best_score: float = -1.0
-    """Highest mean per-class accuracy on the val split; -1 before the first evaluation."""
+    """Highest score on the val split (`runs.schemas.score_of`); -1 before the first evaluation."""
     ceiling_pixels: int = NO_CEILING
     """The most computed pixels of a micro-batch since memory ran out."""
     ceiling_steps: int = 0

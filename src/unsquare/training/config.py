@@ -11,6 +11,7 @@ import tomli_w
 
 from unsquare.data.augment import AugmentConfig
 from unsquare.errors import ConfigError
+from unsquare.index.targets import TaskConfig
 from unsquare.network.config import DeviceConfig, ModelConfig, OptimizerConfig
 from unsquare.plan.config import MOST_STEP, PlanConfig
 from unsquare.runs import upgrades
@@ -30,7 +31,8 @@ class SavingConfig:
     """
 
     validation_fraction: Annotated[float, Range(above=0, below=1)] = 0.2
-    """Fraction of the training images to validate on where the source has no val split. Held out class by class."""
+    """Fraction of the training images to validate on where the source has no val split. Held out class by class, and
+    from all images alike for labels and values."""
     evaluate_every: Annotated[int, Range(1, MOST_EPOCHS)] = 1
     """Epochs between evaluations on the val split. The last epoch is always evaluated."""
     checkpoint_every_s: Annotated[float, Range(0, 1e9)] = 600.0
@@ -56,6 +58,7 @@ class TrainConfig:
         30
     """
 
+    task: TaskConfig = field(default_factory=TaskConfig)
     geometry: Geometry = field(default_factory=Geometry)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     plan: PlanConfig = field(default_factory=PlanConfig)
@@ -67,6 +70,11 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_settings(self)
+        if self.plan.sampling == "balanced" and self.task.task != "classification":
+            raise ConfigError(
+                f"sampling balanced uses classes equally often, but the task {self.task.task} has none; leave "
+                "--sampling out."
+            )
 
 
 def to_toml(config: TrainConfig) -> str:

@@ -260,7 +260,4 @@ def _evaluate_best(session: Session, state: TrainState) -> None:
             write_evaluation(run.evaluation, evaluation, session.final_evaluator.index)
         row: dict[str, Any] = {"kind": "final", "step": state.step, "epoch": float(state.epoch)}
         run.append_metrics(row | {"time_s": state.time_s, "split": split} | evaluation.to_dict())
-    console.say(
-        f"With the weights best on val, {evaluation.num_images} {split} images: accuracy "
-        f"{evaluation.accuracy:.3f}, mean per class {evaluation.mean_per_class_accuracy:.3f}."
-    )
+    console.say(f"With the weights best on val, {evaluation.num_images} {split} images: {evaluation.describe()}.")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from unsquare.report.kit.content import Chart, DataTable, Paragraph
+from unsquare.report.run.judged import JudgedImages
 from unsquare.report.run.outcome import outcome_sections
-from unsquare.report.run.record import JudgedImages, Record
+from unsquare.report.run.record import Record
 
 
 def record_of(num_images: int, num_wide: int = 0) -> Record:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
+from unsquare.index.table import ShapeIndex, shown
 from unsquare.report.kit import units
 from unsquare.report.kit.content import (
     Chart,
@@ -18,11 +19,11 @@ from unsquare.report.kit.content import (
     settings_tables,
 )
 from unsquare.report.kit.page import write_page
-from unsquare.report.kit.statistics import wilson_interval
 from unsquare.report.profile.page import profile_sections
 from unsquare.report.run import figures
 from unsquare.report.run.data import data_sections, problem_sections
 from unsquare.report.run.facts import data_wait_share, pixels_per_second, time_parts, total_seconds
+from unsquare.report.run.headlines import CHOSEN_BY, best_remark, outcome_tiles
 from unsquare.report.run.memory import memory_content
 from unsquare.report.run.outcome import outcome_sections
 from unsquare.report.run.record import Record, read_record
@@ -98,25 +99,26 @@ def _describe(record: Record) -> str:
     if record.index is not None and len(sizes):
         pixels, aspect = sizes.prod(axis=1), sizes[:, 1] / sizes[:, 0]
         words.append(f"on {units.plural(len(sizes), 'image')}")
-        words.append(f"of {units.plural(len(record.index.classes), 'class', 'classes')},")
+        words.append(f"{_learned(record.index)},")
         words.append(f"from {units.pixels(pixels.min())} to {units.pixels(pixels.max())}")
         words.append(f"and from {units.aspect(aspect.min())} to {units.aspect(aspect.max())} (width : height)")
     return " ".join(words) + "."
 
 
+def _learned(index: ShapeIndex) -> str:
+    """What the images are labeled with, in words."""
+    if index.task == "regression":
+        return f"with the number '{shown(index.classes[0])}'"
+    if index.task == "multilabel":
+        return f"with {units.plural(len(index.classes), 'label')}"
+    return f"of {units.plural(len(index.classes), 'class', 'classes')}"
+
+
 def _headlines(record: Record) -> list[Headline]:
-    tiles = []
     judged, best = record.judged, record.best
-    if judged is not None:
-        low, high = wilson_interval(round(judged.accuracy * judged.num_images), judged.num_images)
-        images = units.plural(judged.num_images, f"{judged.split} image".strip())
-        remark = f"{units.percent_range(low, high)} with 95\u00a0% confidence, on {images}"
-        tiles.append(Headline(units.percent(judged.accuracy), "accuracy", remark))
-        mean = units.percent(judged.mean_per_class_accuracy)
-        tiles.append(Headline(mean, "mean per-class accuracy", "every class counts the same"))
+    tiles = outcome_tiles(judged) if judged is not None else []
     if best is not None:
-        accuracy = units.percent(best.mean_per_class_accuracy)
-        tiles.append(Headline(units.digits(best.epoch), "best epoch", f"{accuracy} per class on {best.split}"))
+        tiles.append(Headline(units.digits(best.epoch), "best epoch", best_remark(best)))
     sizes = record.training_sizes()
     if len(sizes):
         total = int(sizes.prod(axis=1).sum())
@@ -151,11 +153,13 @@ def _training(record: Record) -> list[Content]:
     judged, best = record.judged, record.best
     words = "The run was not evaluated yet."
     if best is not None:
-        words = f"The best epoch is the one with the highest mean per-class accuracy on {best.split}"
+        words = f"The best epoch is the one with the {CHOSEN_BY[best.task]} on {best.split}"
         same = judged is not None and judged.split == best.split
-        words += "; accuracy on the same images is slightly optimistic." if same else "."
-    figure = figures.training_curves(record.steps, record.evals, best)
-    return [*lost, Paragraph(words), Chart(figure, "Loss, accuracy, learning rate and batch size by epoch")]
+        figure_of = "accuracy" if best.task == "classification" else "this figure"
+        words += f"; {figure_of} on the same images is slightly optimistic." if same else "."
+    figure = figures.training_curves(record.steps, record.evals, best, record.task)
+    course = figures.COURSES[record.task][0].lower()
+    return [*lost, Paragraph(words), Chart(figure, f"Loss, {course}, learning rate and batch size by epoch")]
 
 
 def _machine(record: Record) -> list[Content]:
