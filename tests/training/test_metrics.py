@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from unsquare.network.losses import Objective
 from unsquare.training.metrics import summarize
 
 
@@ -18,3 +19,43 @@ def test_classes_without_images_do_not_count(num_classes, wrong):
     found = summarize(torch.full((15,), 0.5), outcome, labels, 1.0)
     assert found.accuracy == pytest.approx(14 / 15)
     assert found.mean_per_class_accuracy == pytest.approx((0.9 + 1.0) / 2)
+
+
+def _average_precision(truth: np.ndarray, probability: np.ndarray) -> float:
+    """By its definition: the mean, over images that have the label, of the precision among all ranked as high."""
+    return float(np.mean([truth[probability >= each].mean() for each in probability[truth]]))
+
+
+def test_figures_of_labels(rng):
+    """Average precision and F1 by their definitions; a label that no image has is left out of the means."""
+    truth = rng.random((40, 5)) < (0.1, 0.5, 0.9, 0.3, 0.0)
+    probability = rng.random((40, 5)).round(1)  # with ties
+    found = summarize(
+        torch.zeros(40), torch.from_numpy(probability), truth.astype(float), 1.0, Objective(task="multilabel")
+    )
+    predicted = probability >= 0.5
+    both, either = (truth & predicted).sum(0), truth.sum(0) + predicted.sum(0)
+    f1 = 2 * both / either
+    expected = np.mean([_average_precision(truth[:, at], probability[:, at]) for at in range(4)])
+    assert found.mean_average_precision == pytest.approx(expected, rel=1e-6)
+    assert found.f1_macro == pytest.approx(f1[:4].mean(), rel=1e-6)
+    assert found.f1_micro == pytest.approx(2 * both.sum() / either.sum(), rel=1e-6)
+    assert found.accuracy == pytest.approx((truth == predicted).mean())
+    assert found.score == pytest.approx(expected, rel=1e-6)
+    assert not {"mae", "r2", "mean_per_class_accuracy"} & set(found.to_dict())
+
+
+def test_figures_of_values(rng):
+    """Errors and R2 by their definitions, in the unit of the values."""
+    truth, predicted = rng.normal(50, 9, 30), rng.normal(50, 9, 30)
+    objective = Objective(task="regression", mean=50, std=9)
+    found = summarize(torch.zeros(30), torch.from_numpy(predicted[:, None]), truth[:, None], 1.0, objective)
+    off = predicted - truth
+    assert found.mae == pytest.approx(np.abs(off).mean())
+    assert found.relative_mae == pytest.approx(np.abs(off).mean() / 9)
+    assert found.rmse == pytest.approx(np.sqrt((off**2).mean()))
+    assert found.r2 == pytest.approx(1 - (off**2).sum() / ((truth - truth.mean()) ** 2).sum())
+    assert 0 < found.score < 1
+    same = summarize(torch.zeros(2), torch.ones(2, 1).double(), np.full((2, 1), 3.0), 1.0, objective)
+    assert "r2" not in same.to_dict()
+    assert (same.score > found.score) == (same.mae < found.mae)

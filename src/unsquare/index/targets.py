@@ -57,7 +57,7 @@ class TaskConfig:
                 f"Several label_columns are for the task multilabel, but the task is {self.task}; name one column, or "
                 "give --task multilabel."
             )
-        if inside := [name for name in self.label_columns[:-1] if self.label_separator in name]:
+        if inside := [name for name in self.label_columns if len(plain) > 1 and self.label_separator in name]:
             raise ConfigError(
                 f"No name of several label_columns may contain the separator {self.label_separator!r}, but "
                 f"{inside[0]!r} does; give another --label-separator."
@@ -114,10 +114,7 @@ def joined_columns(columns: Mapping[str, Strings], separator: str, where: str) -
 
 def _labels(index: ShapeIndex, config: TaskConfig) -> tuple[tuple[str, ...], npt.NDArray[np.float64]]:
     """The names of all labels, and which of them each text of the index has, (texts, labels)."""
-    parts = [
-        {class_name(part.strip()) for part in text.split(config.label_separator) if part.strip()}
-        for text in index.classes
-    ]
+    parts = [_parts(text, config.label_separator) for text in index.classes]
     columns = config.label_columns if len(config.label_columns) > 1 else ()
     # A column without a single 1 is a label all the same.
     names = tuple(class_name(name.strip()) for name in columns) or tuple(sorted(set().union(*parts)))
@@ -128,6 +125,13 @@ def _labels(index: ShapeIndex, config: TaskConfig) -> tuple[tuple[str, ...], npt
     for row, part in enumerate(parts):
         there[row, [position[name] for name in part]] = 1
     return names, there
+
+
+def _parts(text: str, separator: str) -> set[str]:
+    """The labels in a text."""
+    if text.strip() == separator.strip():  # none of the labels, where cells lose the spaces around them
+        return set()
+    return {class_name(part.strip()) for part in text.split(separator) if part.strip()}
 
 
 def _values(index: ShapeIndex, config: TaskConfig) -> tuple[tuple[str, ...], npt.NDArray[np.float64]]:

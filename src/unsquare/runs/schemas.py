@@ -89,6 +89,12 @@ def score_of(per_class: float | None, average_precision: float | None, error: fl
     return per_class if per_class is not None else average_precision or 0.0
 
 
+def _require_figure(accuracy: float | None, error: float | None) -> None:
+    """Refuse rows that lost the figure that every task has one of."""
+    if accuracy is None and error is None:
+        raise ValueError("It has neither accuracy nor mae")
+
+
 class StepRow(Struct, tag_field="kind", tag="step", forbid_unknown_fields=True):
     """A row of `metrics.jsonl`: one optimizer step."""
 
@@ -112,6 +118,9 @@ class StepRow(Struct, tag_field="kind", tag="step", forbid_unknown_fields=True):
     shortages: Count = 0
     micro_batches: list[BatchShape] = []
     measured: list[MeasuredBatch] = []
+
+    def __post_init__(self) -> None:
+        _require_figure(self.accuracy, self.mae)
 
 
 class EvaluationRow(Struct, tag_field="kind", tag="eval", forbid_unknown_fields=True):
@@ -137,8 +146,7 @@ class EvaluationRow(Struct, tag_field="kind", tag="eval", forbid_unknown_fields=
     """None where all true values are the same."""
 
     def __post_init__(self) -> None:
-        if self.accuracy is None and self.mae is None:
-            raise ValueError("It has neither accuracy nor error")
+        _require_figure(self.accuracy, self.mae)
 
     @property
     def task(self) -> Task:

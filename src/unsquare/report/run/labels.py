@@ -40,22 +40,22 @@ def _labels(judged: JudgedLabels) -> list[Content]:
     content.append(Folded(f"All {len(found)} labels", [table]) if len(found) > _MOST_LISTED else table)
     if len(occurs) < len(found):
         lacking = units.plural(len(found) - len(occurs), "label")
-        content.append(Paragraph(f"No image has {lacking}; means leave them out."))
+        content.append(Paragraph(f"{lacking} without an image, which means over labels leave out."))
     return content
 
 
 def _table(found: list[LabelFacts]) -> DataTable:
-    head = ("label", "images", "predicted", "precision", "recall", "F1", "average precision")
+    head = ("label", "images", "average precision", "F1", "precision", "recall", "predicted")
     return DataTable(head, [_row(one) for one in found], numeric=range(1, 7))
 
 
 def _row(one: LabelFacts) -> tuple[str, ...]:
     precision = units.percent(one.num_right / one.num_predicted) if one.num_predicted else ""
     if not one.num_images:
-        return (one.name, "0", f"{one.num_predicted:,}", precision, "", "", "")
+        return (one.name, "0", "", "", precision, "", f"{one.num_predicted:,}")
     recall = units.percent(one.num_right / one.num_images)
-    figures_of = (f"{one.f1:.3f}", f"{one.average_precision:.3f}")
-    return (one.name, f"{one.num_images:,}", f"{one.num_predicted:,}", precision, recall, *figures_of)
+    found = (f"{one.average_precision:.3f}", f"{one.f1:.3f}", precision, recall)
+    return (one.name, f"{one.num_images:,}", *found, f"{one.num_predicted:,}")
 
 
 def _mistakes(judged: JudgedLabels) -> list[Content]:
