@@ -167,7 +167,10 @@ def test_labels_and_numbers_are_shown_as_such(command, make_folder, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (("--task", "multi"), "must be classification, multilabel or regression, but is 'multi'; did you mean multilabel?"),
+        (
+            ("--task", "multi"),
+            "must be one of classification, multilabel, regression, but is 'multi'; did you mean multilabel?",
+        ),
         (("--task", "regression", "--sampling", "balanced"), "the task regression has none; leave --sampling out"),
         (("--label-columns", "a", "b"), "Several label_columns are for the task multilabel"),
         (("--task", "regression"), "A regression needs a number for each image, but 4 of 4 have none"),

@@ -15,7 +15,7 @@ from unsquare.index import ShapeIndex, class_counts, find_remarks, scan_source
 from unsquare.index.holdout import with_validation
 from unsquare.index.table import METADATA_KEY
 from unsquare.index.targets import TaskConfig, with_task
-from unsquare.index.trainable import check_trainable
+from unsquare.index.trainable import check_targets, check_trainable
 from unsquare.parquet import read_table
 
 MULTILABEL, REGRESSION = TaskConfig(task="multilabel"), TaskConfig(task="regression")
@@ -227,7 +227,7 @@ def test_images_that_do_not_differ_are_refused(manifest):
     """There is nothing to learn, or nothing to judge by."""
     index = scan_source(manifest(["label"], ["3"], ["3.0"]), task=REGRESSION)
     with pytest.raises(SourceError, match=r"need.* differ, but all 2 of train have the same value: 3"):
-        check_trainable(index, skip_bad=False)
+        check_targets(with_validation(index, 0, 0))
     path = manifest(["label", "split"], ["a;b", "train"], ["b", "train"], [";", "val"])
     with pytest.raises(SourceError, match="judged on val, but none of its images has any label"):
-        check_trainable(scan_source(path, task=MULTILABEL), skip_bad=False)
+        check_targets(scan_source(path, task=MULTILABEL))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 
 from unsquare.errors import SourceError
 from unsquare.index.table import Problem, ShapeIndex, shown
@@ -17,8 +16,8 @@ def check_trainable(index: ShapeIndex, skip_bad: bool, *, least_classes: int = 2
     """The index, without its problems if `skip_bad` allows leaving them out.
 
     Raises:
-        SourceError: there are no files, no images, images without a label, fewer than two classes (or nothing else
-            that could be learned), or problems.
+        SourceError: there are no files, no images, images without a label, fewer than two classes, or
+            problems.
     """
     if index.problems and not skip_bad:
         raise SourceError(_describe(index.problems))
@@ -36,8 +35,8 @@ def check_trainable(index: ShapeIndex, skip_bad: bool, *, least_classes: int = 2
             f"{unlabeled.size} of {len(index)} images have no label, first '{shown(index.keys[unlabeled[0]])}'; "
             "put them into a class folder, or fill in the manifest's column 'label'."
         )
-    if least_classes > 1:
-        _check_classes(index, least_classes) if index.targets is None else _check_targets(index, index.targets)
+    if least_classes > 1 and index.targets is None:
+        _check_classes(index, least_classes)
     return replace(index, problems=())
 
 
@@ -48,9 +47,16 @@ def _check_classes(index: ShapeIndex, least_classes: int) -> None:
             raise SourceError(f"Training needs at least two classes, but all images{what} are of '{name}'.")
 
 
-def _check_targets(index: ShapeIndex, targets: npt.NDArray[np.float64]) -> None:
-    """Refuse labels or values from which nothing can be learned."""
-    training = np.flatnonzero(np.isin(index.splits, ("train", "")))
+def check_targets(index: ShapeIndex) -> None:
+    """Refuse labels or values from which nothing can be learned, in an index whose images are all in a split.
+
+    Raises:
+        SourceError: all training images have the same, or labels cannot be judged.
+    """
+    targets = index.targets
+    if targets is None:
+        return
+    training = np.flatnonzero(index.splits == "train")
     what = "labels" if index.task == "multilabel" else "value"
     if training.size and not np.ptp(targets[training], axis=0).any():
         raise SourceError(

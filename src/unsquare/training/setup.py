@@ -32,7 +32,7 @@ from unsquare.index.holdout import with_validation
 from unsquare.index.remarks import row_remarks
 from unsquare.index.scan import scan_source
 from unsquare.index.table import Remark, ShapeIndex, shown
-from unsquare.index.trainable import check_trainable
+from unsquare.index.trainable import check_targets, check_trainable
 from unsquare.memory.amounts import format_bytes
 from unsquare.memory.watch import Watch
 from unsquare.network.engine import Engine
@@ -76,6 +76,7 @@ def trainable_index(source: Path, config: TrainConfig, console: Console) -> Shap
                 f"Training needs images in the splits train and val, but {source} has none in {split}; put some there, "
                 "or give each class more than one training image, so that some can be held out."
             )
+    check_targets(index)
     _say(row_remarks(index, copies), console)
     return index
 
