@@ -12,8 +12,10 @@ from typing import Annotated, Any, Final, Literal
 
 from msgspec import Meta, Struct, to_builtins
 
+from unsquare.index.table import Task
 from unsquare.memory.model import Amount, MemoryModel
 from unsquare.plan.config import Limits
+from unsquare.runs.figures import FIGURES, score_of
 
 PLAN_VERSION: Final = 2
 PROFILE_VERSION: Final = 2
@@ -77,6 +79,12 @@ class PlanFile(Struct):
     """What about the plan may keep the network from learning well."""
 
 
+def _require_figure(accuracy: float | None, error: float | None) -> None:
+    """Refuse rows that lost the figure that every task has one of."""
+    if accuracy is None and error is None:
+        raise ValueError("It has neither accuracy nor mae")
+
+
 class StepRow(Struct, tag_field="kind", tag="step", forbid_unknown_fields=True):
     """A row of `metrics.jsonl`: one optimizer step."""
 
@@ -84,9 +92,12 @@ class StepRow(Struct, tag_field="kind", tag="step", forbid_unknown_fields=True):
     epoch: Amount
     time_s: Amount
     loss: FiniteNumber
-    accuracy: Share
     learning_rate: FiniteNumber
     num_images: Positive
+    accuracy: Share | None = None
+    """Part of the images, or of the decisions on labels, that are right; None in a regression."""
+    mae: Amount | None = None
+    """Mean absolute error of a regression; None in other tasks."""
     gradient_norm: Amount | None = None
     """None where it was not a finite number."""
     num_micro_batches: Count = 0
@@ -98,6 +109,9 @@ class StepRow(Struct, tag_field="kind", tag="step", forbid_unknown_fields=True):
     micro_batches: list[BatchShape] = []
     measured: list[MeasuredBatch] = []
 
+    def __post_init__(self) -> None:
+        _require_figure(self.accuracy, self.mae)
+
 
 class EvaluationRow(Struct, tag_field="kind", tag="eval", forbid_unknown_fields=True):
     """A row of `metrics.jsonl`: an evaluation during training."""
@@ -107,10 +121,39 @@ class EvaluationRow(Struct, tag_field="kind", tag="eval", forbid_unknown_fields=
     time_s: Amount
     split: str
     loss: FiniteNumber
-    accuracy: Share
-    mean_per_class_accuracy: Share
     num_images: Positive
     seconds: Amount = 0.0
+    accuracy: Share | None = None
+    mean_per_class_accuracy: Share | None = None
+    """Of classes alone, as the next three are of labels, and the others of a regression."""
+    mean_average_precision: Share | None = None
+    f1_macro: Share | None = None
+    f1_micro: Share | None = None
+    mae: Amount | None = None
+    relative_mae: Amount | None = None
+    rmse: Amount | None = None
+    r2: FiniteNumber | None = None
+    """None where all true values are the same."""
+
+    def __post_init__(self) -> None:
+        _require_figure(self.accuracy, self.mae)
+
+    @property
+    def task(self) -> Task:
+        """What was learned."""
+        if self.mae is not None:
+            return "regression"
+        return "multilabel" if self.mean_per_class_accuracy is None else "classification"
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """The figures that the task has, by name."""
+        return {name: value for name in FIGURES if (value := getattr(self, name)) is not None}
+
+    @property
+    def score(self) -> float:
+        """The figure that chooses the best weights."""
+        return score_of(self.mean_per_class_accuracy, self.mean_average_precision, self.relative_mae)
 
 
 class FinalRow(EvaluationRow, tag_field="kind", tag="final", forbid_unknown_fields=True):

@@ -216,7 +216,7 @@ def _score_in_place_of_best(run: RunFolder, state: State, rows: list[MetricsLine
         f"The best weights of {run.path} are damaged ({wrong}); the best weights from now on will replace them."
     )
     here = [row.values for row in rows if kind_of(row) == "eval" and row.values.step == state.step]
-    known = [row.mean_per_class_accuracy for row in here if isinstance(row, EvaluationRow)]
+    known = [row.score for row in here if isinstance(row, EvaluationRow)]
     return known[-1] if known and state.step_of_epoch == 0 else -1.0
 
 
