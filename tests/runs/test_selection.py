@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from unsquare.runs.schemas import EvaluationRow
+from unsquare.runs.rows import EvaluationRow
 from unsquare.runs.selection import best_of, best_of_several, caution
 
 

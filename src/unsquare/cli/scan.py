@@ -132,7 +132,8 @@ def _print_duplicates(index: ShapeIndex, duplicates: Sequence[Duplicate]) -> Non
         told = _described(index, pair)
         one, other = map(shown, told["paths"])
         splits = " in two splits" if pair.in_two_splits else ""
-        labels = f" with two labels ({', '.join(shown(str(name)) for name in told['labels'])})"
+        between = ", " if index.targets is None else " / "  # several labels have commas of their own
+        labels = f" with two labels ({between.join(shown(str(name)) for name in told['labels'])})"
         print(f"near-duplicates{splits}{labels * pair.with_two_labels}: {one} ~ {other} ({pair.distance} of 256 bits)")
     if len(duplicates) > _MOST_DUPLICATES:
         print(f"and {len(duplicates) - _MOST_DUPLICATES:,} more pairs; --json lists all.")

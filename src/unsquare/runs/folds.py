@@ -19,7 +19,8 @@ from unsquare.memory.model import Amount
 from unsquare.runs.figures import LEADING, figure_text
 from unsquare.runs.folder import RunFolder
 from unsquare.runs.reading import reason, with_checksum
-from unsquare.runs.schemas import Count, EvaluationRow, FinalRow, Positive
+from unsquare.runs.rows import EvaluationRow, FinalRow
+from unsquare.runs.schemas import Count, Positive
 from unsquare.runs.selection import best_of
 
 FOLDS_VERSION: Final = 1

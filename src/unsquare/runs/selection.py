@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from unsquare.runs.figures import describe
-from unsquare.runs.schemas import EvaluationRow
+from unsquare.runs.rows import EvaluationRow
 
 
 @dataclass(frozen=True)

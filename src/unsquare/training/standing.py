@@ -26,7 +26,8 @@ from unsquare.runs.origin import (
     with_changed_pictures,
     words_of_new_pictures,
 )
-from unsquare.runs.schemas import EvaluationRow, Mark, Origin, State
+from unsquare.runs.rows import EvaluationRow
+from unsquare.runs.schemas import Mark, Origin, State
 from unsquare.runs.tables import read_evaluation
 from unsquare.toml import tomllib
 from unsquare.training.config import TrainConfig, from_toml, to_toml

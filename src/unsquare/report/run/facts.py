@@ -13,7 +13,7 @@ from unsquare.report.kit.units import aspect, pixels
 from unsquare.report.run.judged import JudgedLabels
 from unsquare.report.run.record import Record
 from unsquare.runs.per_class import average_precision
-from unsquare.runs.schemas import StepRow
+from unsquare.runs.rows import StepRow
 from unsquare.shapes import Sizes
 
 LEAST_JUDGED_IMAGES = 100

@@ -15,7 +15,7 @@ from unsquare.report.kit import figures, units
 from unsquare.report.kit.figures import BLUE, GOLD, GREEN, GREY, INK, ORANGE, RED, Drawing
 from unsquare.report.kit.statistics import FloatArray, smooth
 from unsquare.report.run.facts import AccuracyGroup, LabelFacts
-from unsquare.runs.schemas import EvaluationRow, StepRow
+from unsquare.runs.rows import EvaluationRow, StepRow
 
 _MOST_POINTS = 1500
 _RASTER_ABOVE = 800

@@ -8,7 +8,7 @@ from unsquare.index.table import Task
 from unsquare.report.kit import units
 from unsquare.report.kit.content import Headline
 from unsquare.report.kit.statistics import wilson_interval
-from unsquare.runs.schemas import EvaluationRow
+from unsquare.runs.rows import EvaluationRow
 from unsquare.runs.selection import BestOfSeveral
 
 CHOSEN_BY: dict[Task, str] = {

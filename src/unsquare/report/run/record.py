@@ -27,7 +27,8 @@ from unsquare.runs.memory_profile import RunLimits
 from unsquare.runs.metrics import decoded
 from unsquare.runs.origin import differences, words_of
 from unsquare.runs.reading import NEW_RUN, DamagedFileError, read_bytes, read_json, read_text, reason
-from unsquare.runs.schemas import EvaluationRow, FinalRow, NetworkProfile, Origin, PlanFile, StartRow, StepRow
+from unsquare.runs.rows import EvaluationRow, FinalRow, StartRow, StepRow
+from unsquare.runs.schemas import NetworkProfile, Origin, PlanFile
 from unsquare.runs.selection import BestOfSeveral, best_of, best_of_several
 from unsquare.runs.tables import read_evaluation, read_index, read_memory
 from unsquare.shapes import Geometry, Sizes
