@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from unsquare.index.table import Problem as Problem
     from unsquare.index.table import Remark as Remark
     from unsquare.index.table import ShapeIndex as ShapeIndex
+    from unsquare.index.targets import TaskConfig as TaskConfig
     from unsquare.network.config import DeviceConfig as DeviceConfig
     from unsquare.network.config import ModelConfig as ModelConfig
     from unsquare.network.config import OptimizerConfig as OptimizerConfig
@@ -141,6 +142,7 @@ _HOMES = {
     "StepLoader": "unsquare.data.step_loader",
     "StepSampler": "unsquare.data.sampler",
     "Stopped": "unsquare.training.loop",
+    "TaskConfig": "unsquare.index.targets",
     "TrainConfig": "unsquare.training.config",
     "UndecodableError": "unsquare.data.loader",
     "UnsquareError": "unsquare.errors",

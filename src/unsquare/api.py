@@ -118,7 +118,7 @@ def cross_validate(
         >>> found = unsquare.cross_validate("photos", "runs/folds", folds=2, quiet=True, **settings)
         >>> [fold.run for fold in found.folds], found.num_images
         (['fold-1', 'fold-2'], 10)
-        >>> 0 <= found.accuracy.mean <= 1
+        >>> 0 <= found.last["accuracy"].mean <= 1
         True
     """
     config, folder = with_settings(config or TrainConfig(), settings), Path(out)
@@ -178,14 +178,14 @@ def evaluate(
 
     Args:
         run: the run folder.
-        source: as for training; its class names must be the run's.
+        source: as for training; its classes or labels must be among the run's.
         split: train, val, test or all; None takes test, else val, else all.
-        out: a folder for `predictions.csv`, `confusion.csv` and `per_class.csv`.
+        out: a folder for `predictions.csv`, and for `confusion.csv` and `per_class.csv` where the task has them.
         quiet: print no progress.
 
     Returns:
-        Loss and accuracies, in all and by class, what makes them optimistic, and for each picture the most probable
-        class and its probability, (N,).
+        Loss and the figures of the run's task, in all and by class or label, what makes them optimistic, and what is
+        predicted of each picture.
 
     Raises:
         SourceError: there are no such pictures, they have other classes, or one of them cannot be read.
@@ -209,19 +209,22 @@ def evaluate(
 def predict(
     run: Path | str,
     pictures: Picture | Iterable[Picture],
-    top: int = 5,
+    top: int | None = None,
     *,
     on_error: OnError = "raise",
     quiet: bool = True,
 ) -> list[Prediction]:
-    """Predict the most probable classes of pictures. For many calls use `Predictor`, which loads the network once.
+    """Predict the most probable classes of pictures, their labels or values.
+
+    For many calls use `Predictor`, which loads the network once.
 
     Args:
         run: the run folder.
         pictures: one or several: paths of files, paths of folders (whose pictures are taken at every depth, in the
             order of their names), pictures of PIL, and arrays of uint8, (height, width) for grey or
             (height, width, 3) for RGB.
-        top: number of classes for each picture; there are no more than the run has.
+        top: number of classes or labels for each picture; there are no more than the run has. None takes five classes,
+            or the labels of a probability of at least a half.
         on_error: what to do with a picture that cannot be read: raise, or keep it in its place as a prediction
             without classes, whose `problem` says why.
         quiet: print no progress.

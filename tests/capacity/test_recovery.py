@@ -126,7 +126,7 @@ def test_halved_until_it_fits_the_gradient_is_that_of_the_whole(engine, recovery
     engine.forget_gradients()
     tried = fails_above(engine, monkeypatch, 2)
     done = recovery.accumulate(BATCH, 1 / 7)
-    assert (round(done.loss, 4), done.right) == (round(whole[0], 4), whole[1])
+    assert (round(done.loss, 4), done.score) == (round(whole[0], 4), whole[1])
     torch.testing.assert_close(gradient(engine), wanted, rtol=1e-4, atol=1e-6)
     assert max(tried) == 7
     assert done.shortages == sum(images > 2 for images in tried)

@@ -76,7 +76,7 @@ def test_a_wrong_setting_is_refused_before_a_folder_is_made(refusal, make_folder
         (b"[model]\nbackbone = '\xe9'\n", "cannot be read"),
         (b"[optimizer]\nepoch = 3\n", "table optimizer: There is no setting 'epoch' here; did you mean epochs?"),
         (b"[optimiser]\nepochs = 3\n", "has no setting 'optimiser' here; did you mean optimizer?"),
-        (b"epochs = 3\n", "has no setting 'epochs' here; the names are geometry"),
+        (b"epochs = 3\n", "has no setting 'epochs' here; the names are task, geometry"),
         (b"optimizer = 3\n", "optimizer must be a table of settings, but is 3"),
         (b"[optimizer]\nepochs = 'many'\n", "epochs must be a whole number from 1 to 1,000,000 or None, but is 'many'"),
         (b"[learning_rate]\nlr = nan\n", "lr must be a finite number above 0"),

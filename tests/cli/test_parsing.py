@@ -205,8 +205,8 @@ def test_training_opens_with_the_most_used_flags(
     ]
     assert all(re.match(r"  --\S+.{3,}\S", line) for line in lines[:10])
     assert re.findall(r"^(\S.*):$", text, re.MULTILINE) == [
-        *("arguments", "options", "picture size", "augmentation", "batches", "network", "optimizer", "learning rate"),
-        *("progressive resolution", "device and memory", "evaluation and checkpoints", "example"),
+        *("arguments", "options", "task", "picture size", "augmentation", "batches", "network", "optimizer"),
+        *("learning rate", "progressive resolution", "device and memory", "evaluation and checkpoints", "example"),
     ]
 
 

@@ -32,7 +32,7 @@ def test_the_search_climbs_to_the_peak(own, peak) -> None:
     def evaluate(size):
         tried.append(size)
         distance = abs(candidates.index(size) - peak)
-        return SimpleNamespace(mean_per_class_accuracy=0.9 - (distance > 1) / 10, loss=0.1 + distance)
+        return SimpleNamespace(score=0.9 - (distance > 1) / 10, loss=0.1 + distance)
 
     assert best_size(candidates, candidates[own], evaluate) == candidates[peak]
     assert len(tried) == len(set(tried))
@@ -40,5 +40,5 @@ def test_the_search_climbs_to_the_peak(own, peak) -> None:
 
 def test_a_size_that_is_as_good_does_not_win() -> None:
     """The weights' own size stays where no other is better."""
-    same = SimpleNamespace(mean_per_class_accuracy=0.5, loss=0.5)
+    same = SimpleNamespace(score=0.5, loss=0.5)
     assert best_size([1, 2, 3], 2, lambda size: same) == 2

@@ -61,6 +61,7 @@ from unsquare import (
     StepLoader,
     StepSampler,
     Stopped,
+    TaskConfig,
     TrainConfig,
     UndecodableError,
     UnsquareError,
@@ -135,6 +136,7 @@ reveal_type(Step)
 reveal_type(StepLoader)
 reveal_type(StepSampler)
 reveal_type(Stopped)
+reveal_type(TaskConfig)
 reveal_type(TrainConfig)
 reveal_type(UndecodableError)
 reveal_type(UnsquareError)

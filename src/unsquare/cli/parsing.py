@@ -42,6 +42,7 @@ Positional = Annotated[Value, _POSITIONAL]
 """A field that is given by its place in the command, without a flag."""
 
 _TITLES = {
+    "task": "task",
     "geometry": "picture size",
     "augment": "augmentation",
     "plan": "batches",

@@ -56,11 +56,11 @@ class PaddedBatch:
     sizes: torch.Tensor
     """(N, 2) int64: height and width of each image."""
     labels: torch.Tensor
-    """(N,) int64."""
+    """(N,) int64: classes; (N, K) float64 for labels and values, as in the index's targets."""
     images: npt.NDArray[np.int64]
     """(N,) rows of the index."""
     other_labels: torch.Tensor | None = None
-    """(N,) int64: the labels of the pictures that mixup or cutmix mixed in; None where nothing was mixed."""
+    """Those of the pictures that mixup or cutmix mixed in, likewise; None where nothing was mixed."""
     label_weights: torch.Tensor | None = None
     """(N,) fp32: the weight of `labels`, from 0 to 1; `other_labels` have the rest."""
 
@@ -163,6 +163,7 @@ class BatchLoader:
         self._transform = None if augment is None else own_transform(augment.transform)
         self._pool = ThreadPoolExecutor(workers or num_cores(), thread_name_prefix="decode")
         self._gate = ByteGate(DECODE_BYTES)
+        self._labels = index.labels.astype(np.int64) if index.targets is None else index.targets
         self._targets = geometry.resize(index.sizes)
 
     def close(self) -> None:
@@ -218,7 +219,7 @@ class BatchLoader:
             is_giant = self._is_giant(int(image), _shape(target))
             jobs.append(_Job(place, None if is_giant else self._pool.submit(place)))
         sizes = torch.from_numpy(plan.sizes[micro_batch.images])
-        labels = torch.from_numpy(self._index.labels[micro_batch.images].astype(np.int64))
+        labels = torch.from_numpy(self._labels[micro_batch.images])
         pixels = torch.from_numpy(canvas).permute(0, 3, 1, 2)  # (N, 3, H, W), channels_last in memory
         return _Pending(jobs, PaddedBatch(pixels, sizes, labels, micro_batch.images))
 

@@ -101,7 +101,7 @@ class OptimizerConfig:
     clip_norm: Annotated[float, Range(0, 1e30)] = 1.0
     """Clip the gradient norm to this; 0 turns clipping off. float32 ends beyond 1e30."""
     label_smoothing: Annotated[float, Range(0, below=1)] | None = None
-    """Label smoothing factor (default: recipe's)."""
+    """Label smoothing factor (default: recipe's). Of classes and labels; a regression has none."""
 
     def __post_init__(self) -> None:
         check_settings(self)

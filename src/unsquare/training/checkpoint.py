@@ -41,7 +41,7 @@ class TrainState:
     time_s: float
     """Seconds trained so far."""
     best_score: float = -1.0
-    """Highest mean per-class accuracy on the val split; -1 before the first evaluation."""
+    """Highest score on the val split (`runs.figures.score_of`); -1 before the first evaluation."""
     best_loss: float | None = None
     """The loss there, which decides between equals; None where it is not known."""
     ceiling_pixels: int = NO_CEILING

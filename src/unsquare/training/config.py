@@ -11,6 +11,7 @@ import tomli_w
 
 from unsquare.data.augment import AugmentConfig
 from unsquare.errors import ConfigError
+from unsquare.index.targets import TaskConfig
 from unsquare.network.config import DeviceConfig, ModelConfig, OptimizerConfig
 from unsquare.plan.config import MOST_STEP, PlanConfig
 from unsquare.runs import upgrades
@@ -34,9 +35,9 @@ class SavingConfig:
     """
 
     validation_fraction: Annotated[float, Range(0, below=1)] = 0.2
-    """Fraction of the training images to validate on where the source has no val split. Held out class by class, in
-    whole groups where the source has groups. 0 trains on all of them, for a final model: no epoch is the best then, and
-    the last one's weights are the result."""
+    """Fraction of the training images to validate on where the source has no val split. Held out class by class, from
+    all images alike for labels and values, and in whole groups where the source has groups. 0 trains on all of them,
+    for a final model: no epoch is the best then, and the last one's weights are the result."""
     folds: Annotated[int, Range(2, MOST_FOLDS)] | None = None
     """Train so many runs, each judged on another part of the images (cross-validation). All images but those of a test
     split are dealt out, class by class, in whole groups; the figures are means and standard deviations."""
@@ -70,6 +71,7 @@ class TrainConfig:
         16000000
     """
 
+    task: TaskConfig = field(default_factory=TaskConfig)
     geometry: Geometry = field(default_factory=Geometry)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     plan: PlanConfig = field(default_factory=PlanConfig)
@@ -82,6 +84,11 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_settings(self)
+        if self.plan.sampling == "balanced" and self.task.task != "classification":
+            raise ConfigError(
+                f"sampling balanced uses classes equally often, but the task {self.task.task} has none; leave "
+                "--sampling out."
+            )
 
     @property
     def epochs(self) -> int:

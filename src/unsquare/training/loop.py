@@ -121,7 +121,7 @@ class _Tally:
     """The sums of a step over its micro-batches, then over the ranks."""
 
     loss: float = 0.0
-    right: float = 0.0
+    score: float = 0.0
     data_wait_s: float = 0.0
     shortages: float = 0.0
     stop: float = 0.0
@@ -235,7 +235,7 @@ def _run_step(
         own.data_wait_s = _accumulate(session, state, step, batches, done)
     except UnsquareError as caught:
         error, own.failed = caught, 1.0
-    own.loss, own.right, own.shortages = done.loss, done.right, done.shortages
+    own.loss, own.score, own.shortages = done.loss, done.score, done.shortages
     own.stop = float(request.signal_number != 0)
     tally = own.reduce(engine)
     if not math.isfinite(tally.loss) and not tally.failed:
@@ -256,7 +256,7 @@ def _run_step(
     micro_batches = step.micro_batches
     row = {
         "loss": tally.loss / step.num_images,
-        "accuracy": tally.right / step.num_images,
+        engine.objective.score_name: tally.score / step.num_images,
         "learning_rate": learning_rate,
         "gradient_norm": norm if math.isfinite(norm) else None,
         "num_images": step.num_images,
@@ -328,14 +328,14 @@ def _validate(session: Session, state: TrainState) -> TrainState:
         session.run.append_metrics(row | evaluation.to_row())
     session.console.finish_epoch(state.epoch, evaluation)
     if _is_best(evaluation, state):
-        state = replace(state, best_score=evaluation.mean_per_class_accuracy, best_loss=evaluation.loss)
+        state = replace(state, best_score=evaluation.score, best_loss=evaluation.loss)
         write(session, BEST, state)
     return state
 
 
 def _is_best(evaluation: Evaluation, state: TrainState) -> bool:
     """Whether weights are the best so far, by the rule of `runs.selection.best_of`."""
-    score, loss = evaluation.mean_per_class_accuracy, evaluation.loss
+    score, loss = evaluation.score, evaluation.loss
     is_tie = score == state.best_score
     return score > state.best_score or (is_tie and (state.best_loss is None or loss <= state.best_loss))
 

@@ -35,11 +35,12 @@ from unsquare.index.folds import with_fold
 from unsquare.index.holdout import with_validation
 from unsquare.index.remarks import row_remarks
 from unsquare.index.scan import scan_source
-from unsquare.index.table import Remark, ShapeIndex
-from unsquare.index.trainable import check_groups, check_trainable
+from unsquare.index.table import Remark, ShapeIndex, shown
+from unsquare.index.trainable import check_groups, check_targets, check_trainable
 from unsquare.memory.amounts import format_bytes
 from unsquare.memory.watch import Watch
 from unsquare.network.engine import Engine
+from unsquare.network.losses import Objective
 from unsquare.plan.analysis.ledger import ledger
 from unsquare.plan.analysis.table import PlanTable
 from unsquare.plan.buckets.form import form_buckets
@@ -66,7 +67,7 @@ def precision_name(fabric: Fabric) -> Any:
 
 def trainable_index(source: Path, config: TrainConfig, console: Console) -> ShapeIndex:
     """The source's index, checked, with a val split."""
-    index = scan_source(source, progress=console.progress("reading headers"))
+    index = scan_source(source, task=config.task, progress=console.progress("reading headers"))
     _say(index.notes, console)
     num_bad = len(index.problems)
     index = check_trainable(index, skip_bad=config.saving.skip_bad)
@@ -85,6 +86,7 @@ def trainable_index(source: Path, config: TrainConfig, console: Console) -> Shap
                 "give each class more than one training image, so that some can be held out, or hold none out with "
                 "--validation-fraction 0."
             )
+    check_targets(index)
     _say(row_remarks(index, copies), console)
     return index
 
@@ -126,7 +128,8 @@ def prepare(
     evaluated = index.of_split("test") if np.any(index.splits == "test") else validation
     sizes = config.geometry.crop(config.geometry.resize(train_index.sizes))
     torch.manual_seed(config.plan.seed)
-    engine = Engine(fabric, components.classifier(config.model, len(index.classes), load=fresh), config.optimizer)
+    classifier = components.classifier(config.model, len(index.classes), load=fresh)
+    engine = Engine(fabric, classifier, config.optimizer, Objective.of(index, config.optimizer.label_smoothing))
     check_sides(train_index, sizes, engine.model.stride)
     check_statistics(train_index, sizes, engine.model)
     job.console.say(_describe(run, index, config, engine))
@@ -290,7 +293,8 @@ def _write_plan(job: TrainingJob, model: nn.Module, limits: Limits, plan: EpochP
     num_steps = len(plan.steps)
     plan = replace(plan, steps=plan.steps[:WRITTEN_STEPS])
     table = PlanTable.of_plan(plan)
-    figures = ledger(plan, config.plan, limits, index.labels, len(index.classes), table=table)
+    labels = index.labels if index.task == "classification" else None
+    figures = ledger(plan, config.plan, limits, labels, len(index.classes), table=table)
     remarks = _remarks(model, int(np.median(table.count)))
     micro_batches = np.column_stack([table.count, table.canvas]).tolist()
     content = {
@@ -326,6 +330,13 @@ def _describe(run: RunFolder, index: ShapeIndex, config: TrainConfig, engine: En
     counts = ", ".join(f"{len(index.of_split(s)):,} {s}" for s in ("train", "val", "test") if len(index.of_split(s)))
     megapixels = index.sizes.prod(axis=1) / 1e6
     return (
-        f"{run.path}: {config.model.backbone} on {engine.device}, {config.device.precision}; {len(index.classes)} "
-        f"classes, {counts} images of {megapixels.min():.2f} to {megapixels.max():.2f} MP."
+        f"{run.path}: {config.model.backbone} on {engine.device}, {config.device.precision}; {_learned(index)}, "
+        f"{counts} images of {megapixels.min():.2f} to {megapixels.max():.2f} MP."
     )
+
+
+def _learned(index: ShapeIndex) -> str:
+    """What is learned, in words."""
+    if index.task == "regression":
+        return f"the number '{shown(index.classes[0])}'"
+    return f"{len(index.classes)} {'classes' if index.task == 'classification' else 'labels'}"

@@ -36,7 +36,7 @@ def candidate_sizes(stages: tuple[Stage, ...], sizes: Sizes) -> list[Size]:
 
 
 def best_size(candidates: list[Size], own: Size, evaluate: Callable[[Size], Evaluation]) -> Size:
-    """The size at which weights do best on val, by mean per-class accuracy, of equals by loss.
+    """The size at which weights do best on val, by their task's main figure, of equals by loss.
 
     From the weights' own size the search goes to the neighbor that is better, as long as one is.
 
@@ -50,7 +50,7 @@ def best_size(candidates: list[Size], own: Size, evaluate: Callable[[Size], Eval
     def score(at: int) -> tuple[float, float]:
         if at not in known:
             found = evaluate(candidates[at])
-            known[at] = (found.mean_per_class_accuracy, -found.loss)
+            known[at] = (found.score, -found.loss)
         return known[at]
 
     best = candidates.index(own)

@@ -26,7 +26,8 @@ from unsquare.runs.origin import (
     with_changed_pictures,
     words_of_new_pictures,
 )
-from unsquare.runs.schemas import EvaluationRow, Mark, Origin, State
+from unsquare.runs.rows import EvaluationRow
+from unsquare.runs.schemas import Mark, Origin, State
 from unsquare.runs.tables import read_evaluation
 from unsquare.toml import tomllib
 from unsquare.training.config import TrainConfig, from_toml, to_toml
@@ -216,7 +217,7 @@ def _score_in_place_of_best(run: RunFolder, state: State, rows: list[MetricsLine
         f"The best weights of {run.path} are damaged ({wrong}); the best weights from now on will replace them."
     )
     here = [row.values for row in rows if kind_of(row) == "eval" and row.values.step == state.step]
-    known = [row.mean_per_class_accuracy for row in here if isinstance(row, EvaluationRow)]
+    known = [row.score for row in here if isinstance(row, EvaluationRow)]
     return known[-1] if known and state.step_of_epoch == 0 else -1.0
 
 

@@ -19,6 +19,7 @@ from unsquare.index.table import ShapeIndex, printable
 from unsquare.network.device import launch
 from unsquare.network.ranks import barrier, from_first
 from unsquare.runs.checkpoints import BEST, best_or_newest, read_state, sha256_of
+from unsquare.runs.figures import LEADING, WORDS
 from unsquare.runs.folder import RunFolder
 from unsquare.runs.memory_profile import RunLimits
 from unsquare.runs.origin import limits_of, located, settings_of
@@ -282,7 +283,8 @@ def _evaluate_best(session: Session, state: TrainState, max_pixels: int | None) 
     """Evaluate the best weights, at their size, on the test split, or on the val split where there is none."""
     run, console = session.run, session.console
     if session.final_evaluator is None:
-        console.say("All images were trained on, so no accuracy is known; the weights are those of the last epoch.")
+        figure = WORDS[LEADING[session.engine.objective.task][0]]
+        console.say(f"All images were trained on, so no {figure} is known; the weights are those of the last epoch.")
         return
     evaluator = session.final_evaluator(
         stage_geometry(session.config.geometry, max_pixels, session.engine.model.stride)
@@ -302,7 +304,6 @@ def _evaluate_best(session: Session, state: TrainState, max_pixels: int | None) 
         chosen = best_of_several(run.read_evals(), split)
         weights = "weights best on val" if session.epochs.stages[-1].validation else "last epoch's weights"
         console.say(
-            f"With the {weights}, {evaluation.num_images} {split} images: accuracy "
-            f"{evaluation.accuracy:.3f}, mean per class {evaluation.mean_per_class_accuracy:.3f}."
+            f"With the {weights}, {evaluation.num_images} {split} images: {evaluation.describe()}."
             + (f" {chosen.words}" if chosen else "")
         )
