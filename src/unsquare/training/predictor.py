@@ -34,8 +34,8 @@ from unsquare.training.config import TrainConfig
 from unsquare.training.console import Console
 from unsquare.training.evaluate import Evaluator, check_side
 from unsquare.training.metrics import Evaluation
+from unsquare.training.other_run import settings_of_run
 from unsquare.training.resolution import used_geometry
-from unsquare.training.standing import settings_of_run
 
 OnError = Literal["raise", "keep"]
 STEP_IMAGES = 16

@@ -55,6 +55,7 @@ from unsquare.training.config import TrainConfig
 from unsquare.training.console import Console
 from unsquare.training.evaluate import Evaluator, check_sides, check_statistics
 from unsquare.training.loop import Epochs, Session, TrainingStage
+from unsquare.training.other_run import take_head
 
 
 def precision_name(fabric: Fabric) -> Any:
@@ -120,6 +121,8 @@ def prepare(
     sizes = config.geometry.crop(config.geometry.resize(train_index.sizes))
     torch.manual_seed(config.plan.seed)
     engine = Engine(fabric, components.classifier(config.model, len(index.classes), load=fresh), config.optimizer)
+    if fresh and config.model.from_run is not None:
+        take_head(engine.model, config.model.from_run, index.classes, job.console.say)
     check_sides(train_index, sizes, engine.model.stride)
     check_statistics(train_index, sizes, engine.model)
     job.console.say(_describe(run, index, config, engine))

@@ -106,17 +106,6 @@ def standing_of(
     )
 
 
-def settings_of_run(run: RunFolder) -> TrainConfig:
-    """The settings of a run, those of its newest checkpoint where `config.toml` cannot be read.
-
-    Raises:
-        RunError: they were edited since the run started, or there are none.
-    """
-    newest = checkpoints.newest(run.checkpoints)
-    origin = checkpoints.read_state(newest).origin if newest is not None else None
-    return from_toml(settings_of(run, origin)[0], str(run.config))
-
-
 def _clear_unsaved(run: RunFolder, source: Path | None, console: Console) -> None:
     """Delete the files of a run that never wrote a checkpoint, where `train` is to start a new one."""
     run.require_never_saved()

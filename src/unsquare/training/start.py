@@ -32,10 +32,11 @@ from unsquare.training.config import TrainConfig, to_toml
 from unsquare.training.console import Console
 from unsquare.training.loop import Session, run_epochs, save, write
 from unsquare.training.metrics import write_evaluation
+from unsquare.training.other_run import settings_of_run
 from unsquare.training.recipes import settled, settled_network
 from unsquare.training.resolution import used_geometry
 from unsquare.training.setup import TrainingJob
-from unsquare.training.standing import Standing, settings_of_run, settings_tree, standing_of
+from unsquare.training.standing import Standing, settings_tree, standing_of
 
 
 def train(
