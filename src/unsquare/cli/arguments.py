@@ -153,8 +153,7 @@ class TrainArguments(Arguments):
     COMMAND: ClassVar[str] = "train"
     EXAMPLE: ClassVar[str] = "unsquare train photos --out runs/photos --backbone resnet18 --epochs 30 --memory 8GiB"
     FIRST: ClassVar[tuple[str, ...]] = (
-        *("out", "epochs", "backbone", "pretrained", "weights", "from_run", "lr", "max_pixels", "memory"),
-        *("resume", "config"),
+        *("out", "epochs", "backbone", "pretrained", "weights", "lr", "max_pixels", "memory", "resume", "config"),
     )
 
     source: Positional[Path | None] = None

