@@ -45,6 +45,7 @@ _HINTS: dict[tuple[str, ...], str] = {
     ("rotate", "rotation", "degrees", "rot90"): "did you mean {turns}, by quarter turns?",
     ("colour_jitter", "jitter"): "did you mean {color_jitter}?",
     ("freeze_layers", "freeze_backbone"): "did you mean {freeze}?",
+    ("freeze_epochs", "unfreeze_after", "unfreeze_at_epoch", "unfreeze"): "did you mean {thaw_after}, with {freeze}?",
     ("head_lr", "lr_head", "lr_mult", "head_lr_mult"): "did you mean {head_lr_factor}?",
     ("ld", "layer_lr_decay", "llrd"): "did you mean {layer_decay}?",
     ("progressive_resizing", "progressive_resize"): "did you mean {progressive}?",

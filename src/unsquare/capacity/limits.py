@@ -140,7 +140,8 @@ def identity_of(model: ModelConfig, num_classes: int, optimizer: OptimizerConfig
     """What measurements depend on: the network and its optimizer, but not where its weights come from."""
     sources = ("pretrained", "weights", "from_run")
     settings = {name: value for name, value in asdict(model).items() if name not in sources}
-    return {"model": settings, "num_classes": num_classes, "optimizer": optimizer.optimizer}
+    trained = {"optimizer": optimizer.optimizer, "frozen": optimizer.frozen_in()}
+    return {"model": settings, "num_classes": num_classes, **trained}
 
 
 def remember(limits: RunLimits, backbone: str, engine: Engine) -> None:

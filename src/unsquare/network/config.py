@@ -101,6 +101,8 @@ class OptimizerConfig:
     """Optimizer, by its name in timm. Any that works with gradients alone."""
     freeze: str | None = None
     """Freeze parts of the backbone: none, backbone, or its stem and first stages, such as 2 (default: recipe's)."""
+    thaw_after: Annotated[int, Range(1, MOST_EPOCHS)] | None = None
+    """Epochs after which what `freeze` froze trains as well (default: never)."""
     head_lr_factor: Annotated[float, Range(above=0, most=1e4)] | None = None
     """Learning rate of the head over that of the backbone (default: recipe's)."""
     layer_decay: Annotated[float, Range(above=0, most=1)] = 1.0
@@ -116,6 +118,13 @@ class OptimizerConfig:
         check_settings(self)
         if self.freeze not in (None, "none", "backbone") and not self.freeze.isdecimal():
             raise ConfigError(f"freeze must be none, backbone or a number of stages, but is {self.freeze!r}.")
+        if self.thaw_after is not None and self.freeze == "none":
+            raise ConfigError("thaw_after ends what freeze begins, but freeze is none; give backbone or a number, too.")
+
+    def frozen_in(self, epoch: int | None = None) -> str:
+        """What is frozen in an epoch, from 0; without one, what is frozen in all of them."""
+        is_thawed = self.thaw_after is not None and (epoch is None or epoch >= self.thaw_after)
+        return "none" if is_thawed else self.freeze or "none"
 
 
 @dataclass(frozen=True, kw_only=True)

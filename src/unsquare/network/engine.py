@@ -42,7 +42,6 @@ class Engine:
         self.fabric = fabric
         self.model = model.to(fabric.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._config = config
-        self.model.freeze(config.freeze or "none")
         self.optimizer = self._new_optimizer()
         self.phase: Phase = ""
         """What is computed at the moment, for the memory trace."""
@@ -60,11 +59,17 @@ class Engine:
         return processes_here()[0] if self.fabric.world_size > 1 else 1
 
     def _new_optimizer(self) -> torch.optim.Optimizer:
+        # Of all that ever trains, so that its state fits a checkpoint from before a thaw and one from after it.
+        self.model.freeze(self._config.frozen_in())
         return create_optimizer(self.model, self._config)
 
     def reset_optimizer(self) -> None:
-        """Create a fresh optimizer, as after probing."""
+        """Create a fresh optimizer, as after probing; all that ever trains is thawed."""
         self.optimizer = self._new_optimizer()
+
+    def start_epoch(self, epoch: int) -> None:
+        """Freeze what does not train in an epoch, and thaw what does."""
+        self.model.freeze(self._config.frozen_in(epoch))
 
     def accumulate(self, batch: PaddedBatch, weight: float, strategy: Strategy = PLAIN) -> tuple[float, int]:
         """Add the gradient of a micro-batch, with each image's loss times `weight`; a failed call adds nothing.

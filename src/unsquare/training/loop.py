@@ -161,6 +161,9 @@ def run_epochs(session: Session, state: TrainState) -> TrainState:
 
 def _run_epoch(session: Session, state: TrainState, epoch: int, request: StopRequest) -> TrainState:
     config, engine = session.config, session.engine
+    engine.start_epoch(epoch)
+    if epoch == config.optimizer.thaw_after:
+        session.console.say(f"From epoch {epoch + 1} on, what was frozen trains as well.")
     stage = session.epochs.stages[epoch]
     if state.step_of_epoch == 0:
         state = replace(state, planned_pixels=state.ceiling_pixels, max_pixels=stage.geometry.max_pixels)
