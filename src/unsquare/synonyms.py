@@ -35,6 +35,7 @@ _HINTS: dict[tuple[str, ...], str] = {
     ("project", "name", "output", "output_dir", "save_dir", "o", "run_dir"): "did you mean {out}?",
     ("epoch", "num_epochs", "n_epoch", "max_epochs", "e"): "did you mean {epochs}?",
     ("opt", "optim"): "did you mean {optimizer}?",
+    ("model_ema", "model_ema_decay", "ema_decay", "swa", "averaging"): "did you mean {ema}?",
     ("wd", "decay"): "did you mean {weight_decay}?",
     ("drop", "drop_rate"): "did you mean {dropout}?",
     ("drop_path_rate", "stochastic_depth"): "did you mean {drop_path}?",

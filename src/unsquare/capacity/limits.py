@@ -140,7 +140,7 @@ def identity_of(model: ModelConfig, num_classes: int, optimizer: OptimizerConfig
     """What measurements depend on: the network and its optimizer, but not where its weights come from."""
     sources = ("pretrained", "weights", "from_run")
     settings = {name: value for name, value in asdict(model).items() if name not in sources}
-    trained = {"optimizer": optimizer.optimizer, "frozen": optimizer.frozen_in()}
+    trained = {"optimizer": optimizer.optimizer, "frozen": optimizer.frozen_in(), "averaged": optimizer.ema is not None}
     return {"model": settings, "num_classes": num_classes, **trained}
 
 

@@ -111,6 +111,10 @@ class OptimizerConfig:
     """Decoupled weight decay, not applied to biases and norms. At a million nothing is left of a weight at any rate."""
     clip_norm: Annotated[float, Range(0, 1e30)] = 1.0
     """Clip the gradient norm to this; 0 turns clipping off. float32 ends beyond 1e30."""
+    ema: Annotated[float, Range(above=0, below=1)] | None = None
+    """Decay of an exponential moving average of the weights, such as 0.999 (default: none). Evaluation and the best
+    checkpoint use the average. The decay rises to this value over the first steps, so that short runs are averaged,
+    too."""
     label_smoothing: Annotated[float, Range(0, below=1)] | None = None
     """Label smoothing factor (default: recipe's)."""
 

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from unsquare.capacity.recovery import NO_CEILING
 from unsquare.errors import RunError
-from unsquare.runs.checkpoints import FILES, MANIFEST, by_step, problem, read_state, remove, sha256_of
+from unsquare.runs.checkpoints import FILES, MANIFEST, UNAVERAGED, by_step, problem, read_state, remove, sha256_of
 from unsquare.runs.schemas import Mark, Origin, State
 
 VERSION: Literal[1] = 1
@@ -59,17 +59,19 @@ def save(
     state: TrainState,
     origin: Origin | None = None,
     metrics: Mark | None = None,
+    unaveraged: torch.nn.Module | None = None,
 ) -> Path:
     """Write the checkpoint `folder/name`, replacing one of that name.
 
     Args:
         folder: folder of checkpoints; created if missing, unless the run folder around it is missing as well.
         name: name of the checkpoint.
-        model: its weights.
+        model: the weights to use.
         optimizer: its state.
         state: the state of the run.
         origin: what the run is trained from.
         metrics: the end of its metrics file.
+        unaveraged: the weights that training goes on from, where `model` has averages of them.
 
     Raises:
         OSError: the disk is full or cannot be written.
@@ -81,18 +83,24 @@ def save(
     weights, tensors, state_json = (partial / file for file in FILES)
     optimizer_tensors, scalars = _split_optimizer(optimizer)
     try:
-        save_file({key: value.contiguous() for key, value in model.state_dict().items()}, weights)
+        save_file(_contiguous(model), weights)
         save_file(optimizer_tensors, tensors)
+        if unaveraged is not None:
+            save_file(_contiguous(unaveraged), partial / UNAVERAGED)
     except SafetensorError as error:
         raise OSError(str(error)) from error
     values = State(version=VERSION, **vars(state), optimizer=scalars, origin=origin, metrics=metrics)
     state_json.write_text(json.dumps(msgspec.to_builtins(values)))
-    checksums = {file: sha256_of(partial / file) for file in FILES}
+    checksums = {path.name: sha256_of(path) for path in sorted(partial.iterdir())}
     (partial / MANIFEST).write_text(json.dumps({"version": VERSION, "sha256": checksums}))
     for file in partial.iterdir():
         _sync(file)
     _put_in_place(partial, final)
     return final
+
+
+def _contiguous(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {key: value.contiguous() for key, value in model.state_dict().items()}
 
 
 def _put_in_place(partial: Path, final: Path) -> None:
@@ -115,8 +123,13 @@ def prune(folder: Path) -> None:
         remove(old)
 
 
-def load_model(path: Path, model: torch.nn.Module) -> None:
+def load_model(path: Path, model: torch.nn.Module, file: str = FILES[0]) -> None:
     """Load a checkpoint's weights into a model of the same settings.
+
+    Args:
+        path: the checkpoint.
+        model: changed in place.
+        file: which of its files.
 
     Raises:
         RunError: the checkpoint is damaged, or of another model.
@@ -124,8 +137,8 @@ def load_model(path: Path, model: torch.nn.Module) -> None:
     if wrong := problem(path):
         raise RunError(f"The checkpoint {path} cannot be used ({wrong}); use another one.")
     try:
-        model.load_state_dict(load_file(path / FILES[0]))
-    except (SafetensorError, RuntimeError) as error:
+        model.load_state_dict(load_file(path / file))
+    except (OSError, SafetensorError, RuntimeError) as error:
         first = str(error).splitlines()[0]
         raise RunError(f"The checkpoint {path} does not fit the run's model ({first}); use the run's own.") from error
 

@@ -250,7 +250,7 @@ def _run_step(
         session.epochs.limits.budget_pixels,
     )
     engine.reduce_gradients()
-    norm = engine.update(learning_rate)
+    norm = engine.update(learning_rate, state.step + 1)
     tidy_heap(session.limits)
     micro_batches = step.micro_batches
     row = {
@@ -347,6 +347,8 @@ def write(session: Session, name: str, state: TrainState) -> None:
     def save_it() -> None:
         marked = run.mark_metrics()
         with run.writing(run.checkpoints / name):
-            checkpoint.save(run.checkpoints, name, engine.model, engine.optimizer, state, session.origin, marked)
+            tensors = (engine.evaluated, engine.optimizer)
+            unaveraged = None if engine.average is None else engine.model
+            checkpoint.save(run.checkpoints, name, *tensors, state, session.origin, marked, unaveraged)
 
     from_first(engine.fabric, save_it)

@@ -104,7 +104,8 @@ class Predictor:
         checkpoint.load_model(weights, model)
         if fabric.is_global_zero:
             self._console.warn(words)
-        self._engine = Engine(fabric, model, self._config.optimizer)
+        optimizer = replace(self._config.optimizer, ema=None)  # the weights loaded are averages already
+        self._engine = Engine(fabric, model, optimizer)
         self._limits: RunLimits | None = None
 
     @property

@@ -18,7 +18,7 @@ from unsquare.files import replacing
 from unsquare.index.table import ShapeIndex, printable
 from unsquare.network.device import launch
 from unsquare.network.ranks import barrier, from_first
-from unsquare.runs.checkpoints import BEST, best_or_newest, read_state, sha256_of
+from unsquare.runs.checkpoints import BEST, UNAVERAGED, best_or_newest, read_state, sha256_of
 from unsquare.runs.folder import RunFolder
 from unsquare.runs.memory_profile import RunLimits
 from unsquare.runs.origin import limits_of, located, settings_of
@@ -182,7 +182,9 @@ def _continue(job: TrainingJob, standing: Standing, started: float) -> Path:
         job, standing.index, standing.origin, limits, fresh=False, auto_precision=before.auto_precision
     )
     latest = run.checkpoints / standing.checkpoint
-    checkpoint.load_model(latest, session.engine.model)
+    checkpoint.load_model(latest, session.engine.evaluated)
+    if session.engine.average is not None:
+        checkpoint.load_model(latest, session.engine.model, UNAVERAGED)
     state = checkpoint.load_training(latest, session.engine.optimizer)
     if session.is_main:
         _set_back(session, standing, state)
@@ -247,7 +249,7 @@ def _finish(session: Session, state: TrainState, started: float) -> Path:
         best, words = from_first(session.engine.fabric, lambda: best_or_newest(run.checkpoints))
         if session.is_main:
             session.console.warn(words)
-        checkpoint.load_model(best, session.engine.model)
+        checkpoint.load_model(best, session.engine.evaluated)
         _evaluate_best(session, state, read_state(best).max_pixels)
         if session.is_main:
             session.write_memory()
