@@ -87,7 +87,7 @@ def resume(
 
     Args:
         run: the run folder.
-        config: the settings; None takes the run's own. Only the number of epochs may differ from those.
+        config: the settings; None takes the run's own. Only epochs and patience may differ from those.
         epochs: passes over the training images in all; None takes the run's own number.
         changed_pictures: use pictures that have changed since the run started as they are now.
         quiet: print no progress.

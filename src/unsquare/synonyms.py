@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable
 _STEP = "did you mean {step_images}, the images of one optimizer step? Micro-batches are sized by memory."
 _SIZE = "pictures keep their size and aspect ratio; {max_pixels} bounds it, {min_side} enlarges small ones."
 _CLASSES = "the classes are those of the source."
-_LENGTH = "there is no early stopping: {epochs} sets the length, and the run ends with the weights best on val."
 _SOURCE = "the pictures are the first argument, {source}."
 
 _HINTS: dict[tuple[str, ...], str] = {
@@ -19,7 +18,7 @@ _HINTS: dict[tuple[str, ...], str] = {
     ("accumulate", "grad_accum_steps", "gradient_accumulation_steps", "accumulate_grad_batches"): _STEP,
     ("imgsz", "img_size", "image_size", "input_size", "img", "train_crop_size", "val_resize_size"): _SIZE,
     ("size", "resize", "crop_size", "rect"): _SIZE,
-    ("patience", "early_stopping", "early_stopping_patience"): _LENGTH,
+    ("early_stopping", "early_stop", "early_stopping_patience", "es_patience"): "did you mean {patience}?",
     ("learning_rate", "lr0", "base_lr", "blr", "lr_max", "max_lr"): "did you mean {lr}?",
     ("min_lr", "lrf", "lr_min"): "did you mean {final_lr_fraction}, a fraction of {lr}?",
     ("warmup", "warmup_lr", "lr_warmup_epochs"): "did you mean {warmup_epochs}?",

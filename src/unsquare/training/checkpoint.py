@@ -47,6 +47,8 @@ class TrainState:
     """Steps since that ceiling last changed."""
     planned_pixels: int = NO_CEILING
     """The ceiling with which the current epoch was planned."""
+    waits_from: int | None = None
+    """Epochs done at the last improvement on val, or when `patience` began to count; None where it is not known."""
     max_pixels: int | None = None
     """The most pixels of the pictures that the weights were last trained on; None where all had their full size."""
 

@@ -34,6 +34,9 @@ class SavingConfig:
     """Fraction of the training images to validate on where the source has no val split. Held out class by class."""
     evaluate_every: Annotated[int, Range(1, MOST_EPOCHS)] = 1
     """Epochs between evaluations on the val split. The last epoch is always evaluated."""
+    patience: Annotated[int, Range(1, MOST_EPOCHS)] | None = None
+    """End after this many epochs without improvement on val (default: never). They count from the first epoch at full
+    size on. The schedule of the learning rate stays that of all `epochs`."""
     checkpoint_every_s: Annotated[float, Range(0, 1e9)] = 600.0
     """Seconds between checkpoints within an epoch. One is always written at the end of an epoch; 1e9 seconds are thirty
     years."""

@@ -38,6 +38,7 @@ from unsquare.training import checkpoint
 from unsquare.training.checkpoint import TrainState
 from unsquare.training.config import TrainConfig
 from unsquare.training.console import Console
+from unsquare.training.early_stopping import early_words, ran_out
 from unsquare.training.evaluate import Evaluator
 from unsquare.training.interrupt import StopRequest
 from unsquare.training.schedule import learning_rates
@@ -147,15 +148,18 @@ class Stopped(Exception):
 
 
 def run_epochs(session: Session, state: TrainState) -> TrainState:
-    """Train from `state` to the last epoch.
+    """Train from `state` to the last epoch, or to where patience ends.
 
     Raises:
         Stopped: a signal requested it; the run is saved.
         UnsquareError: a problem that the user can fix; the run is saved.
     """
+    config = session.config
     with StopRequest() as request:
-        for epoch in range(state.epoch, session.config.epochs):
-            state = _run_epoch(session, state, epoch, request)
+        while state.epoch < config.epochs and not ran_out(config.saving, state):
+            state = _run_epoch(session, state, state.epoch, request)
+    if state.epoch < config.epochs:
+        session.console.say(f"Ended {early_words(config, state.epoch)}.")
     return state
 
 
@@ -304,9 +308,11 @@ def _validate(session: Session, state: TrainState) -> TrainState:
     """Evaluate on the val split where that is due, and keep the weights if they are the best so far."""
     epochs, every = session.config.epochs, session.config.saving.evaluate_every
     session.engine.average_buffers()
+    stage, *later = session.epochs.stages[state.epoch - 1 :]
+    if state.waits_from is None or any(each is not stage for each in later):
+        state = replace(state, waits_from=state.epoch)
     if state.epoch % every and state.epoch != epochs:
         return state
-    stage = session.epochs.stages[state.epoch - 1]
     evaluation = stage.validation.evaluate(session.console.progress("validating"))
     if not math.isfinite(evaluation.loss):
         raise RunError(
@@ -325,7 +331,9 @@ def _validate(session: Session, state: TrainState) -> TrainState:
     session.console.finish_epoch(state.epoch, evaluation)
     # Ties go to the later weights, which were trained longer.
     if evaluation.mean_per_class_accuracy >= state.best_score:
-        state = replace(state, best_score=evaluation.mean_per_class_accuracy)
+        is_better = evaluation.mean_per_class_accuracy > state.best_score
+        waits_from = state.epoch if is_better else state.waits_from
+        state = replace(state, best_score=evaluation.mean_per_class_accuracy, waits_from=waits_from)
         write(session, BEST, state)
     return state
 

@@ -31,6 +31,7 @@ from unsquare.runs.tables import read_evaluation
 from unsquare.toml import tomllib
 from unsquare.training.config import TrainConfig, from_toml, to_toml
 from unsquare.training.console import Console
+from unsquare.training.early_stopping import ran_out
 from unsquare.training.recipes import as_settled
 from unsquare.training.setup import trainable_index
 
@@ -53,6 +54,8 @@ class Standing:
     metrics: Mark | None
     best_score: float | None
     """Where the best weights are lost: the checkpoint's score on val, -1 where it is not known. Else None."""
+    epoch: int
+    """Epochs done."""
     epochs: int
     """The number that the run was started with."""
     is_finished: bool
@@ -91,7 +94,9 @@ def standing_of(
     planned = _warned(console, index_of(run, state.origin, lambda place: trainable_index(place, own, console)))
     origin = _origin_now(run, state.origin, config, planned, source, console)
     rows = run.read_metrics().rows
-    is_finished = _is_finished(run, config, state, rows)
+    epochs = state.origin.settings["optimizer"]["epochs"] if state.origin else own.epochs
+    ended = state.epoch >= config.epochs or (ran_out(config.saving, state) and config.epochs == epochs)
+    is_finished = ended and _is_evaluated(run, state, rows)
     index = planned if is_finished else _pictures_now(planned, origin.source, console, changed_pictures)
     return Standing(
         config=config,
@@ -101,7 +106,8 @@ def standing_of(
         index=index,
         metrics=state.metrics,
         best_score=_score_in_place_of_best(run, state, rows, console),
-        epochs=state.origin.settings["optimizer"]["epochs"] if state.origin else own.epochs,
+        epoch=state.epoch,
+        epochs=epochs,
         is_finished=is_finished,
     )
 
@@ -178,9 +184,9 @@ def _drop_damaged(run: RunFolder, newest: Path, console: Console) -> None:
                 checkpoints.remove(path)
 
 
-def _is_finished(run: RunFolder, config: TrainConfig, state: State, rows: list[MetricsLine]) -> bool:
-    """Whether the last epoch is trained, and the best weights are there and evaluated."""
-    if state.epoch < config.epochs or checkpoints.problem(run.checkpoints / BEST):
+def _is_evaluated(run: RunFolder, state: State, rows: list[MetricsLine]) -> bool:
+    """Whether the best weights are there and evaluated."""
+    if checkpoints.problem(run.checkpoints / BEST):
         return False
     try:
         read_evaluation(run.evaluation)

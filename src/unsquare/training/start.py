@@ -30,6 +30,7 @@ from unsquare.training.checkpoint import TrainState
 from unsquare.training.components import DEFAULT, Components
 from unsquare.training.config import TrainConfig, to_toml
 from unsquare.training.console import Console
+from unsquare.training.early_stopping import early_words
 from unsquare.training.loop import Session, run_epochs, save, write
 from unsquare.training.metrics import write_evaluation
 from unsquare.training.other_run import settings_of_run
@@ -109,7 +110,7 @@ def resume(
 
     Args:
         path: the run folder.
-        config: the settings; None uses the run's own, of which only the epochs may differ.
+        config: the settings; None uses the run's own, of which only epochs and patience may differ.
         epochs: passes over the training images in all, to train longer than the run was started with.
         changed_pictures: use pictures that have changed since the run started as they are now.
         quiet: print nothing.
@@ -165,9 +166,10 @@ def _continue(job: TrainingJob, standing: Standing, started: float) -> Path:
     if standing.is_finished:
         if fabric.is_global_zero:
             _repair(run, config, standing)
-        console.say(
-            f"The run in {run.path} is finished after {config.epochs} epochs; give more --epochs to continue it."
-        )
+        ended = f"is finished after {config.epochs} epochs; give more --epochs"
+        if standing.epoch < config.epochs:
+            ended = f"ended {early_words(config, standing.epoch)}; give more --patience or --epochs"
+        console.say(f"The run in {run.path} {ended} to continue it.")
         return run.path
     before = RunLimits.from_dict(standing.origin.bounds)
     limits: RunLimits | None = before
@@ -195,6 +197,7 @@ def _continue(job: TrainingJob, standing: Standing, started: float) -> Path:
             f"The run now has {epochs} epochs instead of {standing.epochs}; from now on the learning rate follows the "
             "schedule of the longer run."
         )
+        state = replace(state, waits_from=state.epoch)
     if standing.best_score is not None:
         state = replace(state, best_score=standing.best_score)
         if standing.best_score >= 0:
