@@ -70,6 +70,12 @@ def epochs_of(run: Path) -> list[float]:
     return [row["epoch"] for row in rows if row["kind"] == "eval"]
 
 
+def pixels_of(run: Path) -> list[int]:
+    """The real pixels of each step, one an epoch."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [row["real_pixels"] for row in rows if row["kind"] == "step"]
+
+
 def said(capsys) -> str:
     """What was printed since this was last asked."""
     return " ".join(capsys.readouterr().err.split())
@@ -117,6 +123,48 @@ def test_a_run_that_dies_as_it_ends_ends_there(source, tmp_path, scores, monkeyp
     train(source, tmp_path / "run")
     assert epochs_of(tmp_path / "run") == [1, 2, 3]
     assert json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])["kind"] == "final"
+
+
+def test_a_longer_run_does_not_go_back_to_small_pictures(source, tmp_path, monkeypatch) -> None:
+    """A run that ended at full size goes on at full size, although the shares of the longer run begin with small
+    pictures; also where it is killed in between. A new run of that length has both sizes."""
+    run = train(source, tmp_path / "run", patience=None, epochs=4, progressive="1600px:1,full:1")
+    small, full = pixels_of(run)[0], pixels_of(run)[-1]
+    assert small < full
+    assert pixels_of(run) == [small, small, full, full]
+    save = loop.save
+
+    def save_and_die(session, state):
+        save(session, state)
+        if state.epoch == 5:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "save", save_and_die)
+    with pytest.raises(KeyboardInterrupt):
+        start.resume(run, epochs=8, quiet=True)
+    monkeypatch.setattr(loop, "save", save)
+    start.resume(run, quiet=True)
+    assert pixels_of(run) == [small, small, *[full] * 6]
+    new = train(source, tmp_path / "new", patience=None, epochs=6, progressive="1600px:1,full:1")
+    assert pixels_of(new) == [small] * 3 + [full] * 3
+
+
+def test_a_run_given_more_epochs_early_follows_their_shares(source, tmp_path, monkeypatch) -> None:
+    """Where it had only seen small pictures, it goes on with small ones as the longer run would."""
+    save = loop.save
+
+    def save_and_die(session, state):
+        save(session, state)
+        if state.epoch == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "save", save_and_die)
+    with pytest.raises(KeyboardInterrupt):
+        train(source, tmp_path / "run", patience=None, epochs=2, progressive="1600px:1,full:1")
+    monkeypatch.setattr(loop, "save", save)
+    run = start.resume(tmp_path / "run", epochs=4, quiet=True)
+    small, *_, full = pixels_of(run)
+    assert pixels_of(run) == [small, small, full, full]
 
 
 def test_patience_begins_at_full_size(source, tmp_path, scores) -> None:

@@ -49,6 +49,8 @@ class TrainState:
     """The ceiling with which the current epoch was planned."""
     waits_from: int | None = None
     """Epochs done at the last improvement on val, or when `patience` began to count; None where it is not known."""
+    least_pixels: int = 0
+    """Pictures are not shrunk below this many pixels any more, since the run was given more epochs."""
     max_pixels: int | None = None
     """The most pixels of the pictures that the weights were last trained on; None where all had their full size."""
 

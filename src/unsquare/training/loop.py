@@ -41,6 +41,7 @@ from unsquare.training.console import Console
 from unsquare.training.early_stopping import early_words, ran_out
 from unsquare.training.evaluate import Evaluator
 from unsquare.training.interrupt import StopRequest
+from unsquare.training.resolution import bound_of
 from unsquare.training.schedule import learning_rates
 
 LoadedBatches = Generator[PaddedBatch, None, None]
@@ -73,6 +74,16 @@ class Epochs:
     """How often each training image is used, (N,); None uses each once."""
     planner: Callable[..., EpochPlan]
     """Called like `plan_epoch`."""
+
+    def not_below(self, epoch: int, least_pixels: int) -> Epochs:
+        """The same, but from an epoch on at no smaller size than that: small pictures come before large ones.
+
+        Shares of a longer run would begin again with small pictures where the run was already at full size.
+        """
+        bounds = [bound_of(stage.geometry) for stage in self.stages]
+        enough = min((bound, number) for number, bound in enumerate(bounds) if bound >= least_pixels)[1]
+        later = (self.stages[n if bounds[n] >= least_pixels else enough] for n in range(epoch, len(bounds)))
+        return replace(self, stages=(*self.stages[:epoch], *later))
 
     def plan(self, epoch: int, ceiling: int = NO_CEILING) -> EpochPlan:
         """The plan of an epoch; in `mixed` no micro-batch of several images is above a ceiling."""

@@ -67,6 +67,15 @@ class ResolutionConfig:
         return geometry
 
 
+UNBOUNDED = 1 << 62
+"""More pixels than any picture has."""
+
+
+def bound_of(geometry: Geometry) -> int:
+    """The most pixels that a picture may have."""
+    return UNBOUNDED if geometry.max_pixels is None else geometry.max_pixels
+
+
 def used_geometry(geometry: Geometry, max_pixels: int | None) -> Geometry:
     """The rule for the sizes of pictures of which none is to have more pixels than that."""
     if max_pixels is None or (geometry.max_pixels is not None and geometry.max_pixels <= max_pixels):

@@ -35,7 +35,7 @@ from unsquare.training.loop import Session, run_epochs, save, write
 from unsquare.training.metrics import write_evaluation
 from unsquare.training.other_run import settings_of_run
 from unsquare.training.recipes import settled, settled_network
-from unsquare.training.resolution import used_geometry
+from unsquare.training.resolution import bound_of, used_geometry
 from unsquare.training.setup import TrainingJob
 from unsquare.training.standing import Standing, settings_tree, standing_of
 
@@ -191,20 +191,27 @@ def _continue(job: TrainingJob, standing: Standing, started: float) -> Path:
     if session.is_main:
         _set_back(session, standing, state)
     console.say(f"Resuming {run.path} after step {state.step}.")
-    epochs = config.epochs
-    if standing.epochs < epochs:
-        console.say(
-            f"The run now has {epochs} epochs instead of {standing.epochs}; from now on the learning rate follows the "
-            "schedule of the longer run."
-        )
-        state = replace(state, waits_from=state.epoch)
+    if standing.epochs < config.epochs:
+        state = _with_more_epochs(config, standing, state, console)
     if standing.best_score is not None:
         state = replace(state, best_score=standing.best_score)
         if standing.best_score >= 0:
             write(session, BEST, state)
+    if state.least_pixels:
+        session = replace(session, epochs=session.epochs.not_below(state.epoch, state.least_pixels))
     if session.origin != standing.saved_origin or standing.checkpoint == BEST:
         session = _save_again(session, standing.index, state)
     return _finish(session, state, started)
+
+
+def _with_more_epochs(config: TrainConfig, standing: Standing, state: TrainState, console: Console) -> TrainState:
+    """The state of a run that is now longer: patience counts from here, and pictures stay as large as they are."""
+    console.say(
+        f"The run now has {config.epochs} epochs instead of {standing.epochs}; from now on the learning rate follows "
+        "the schedule of the longer run."
+    )
+    reached = bound_of(used_geometry(config.geometry, state.max_pixels)) if state.step else 0
+    return replace(state, waits_from=state.epoch, least_pixels=reached)
 
 
 def _repair(run: RunFolder, config: TrainConfig, standing: Standing) -> None:
