@@ -39,6 +39,8 @@ _HINTS: dict[tuple[str, ...], str] = {
     ("drop", "drop_rate"): "did you mean {dropout}?",
     ("drop_path_rate", "stochastic_depth"): "did you mean {drop_path}?",
     ("smoothing",): "did you mean {label_smoothing}?",
+    ("class_weight", "cls_weights", "loss_weights", "weighted_loss", "pos_weight"): "did you mean {class_weights}?",
+    ("focal_loss", "focal_gamma", "fl_gamma", "gamma"): "did you mean {focal}?",
     ("clip_grad", "clip_grad_norm", "grad_clip", "gradient_clip_val", "max_norm"): "did you mean {clip_norm}?",
     ("hflip", "fliplr", "flip"): "did you mean {flip_horizontal}?",
     ("vflip", "flipud"): "did you mean {flip_vertical}?",

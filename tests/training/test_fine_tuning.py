@@ -28,6 +28,8 @@ SETTINGS = {
     "freeze": "2",
     "thaw_after": 1,
     "ema": 0.9,
+    "class_weights": "balanced",
+    "focal": 1.5,
 }
 STEPS = 9
 

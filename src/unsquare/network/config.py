@@ -117,6 +117,12 @@ class OptimizerConfig:
     too."""
     label_smoothing: Annotated[float, Range(0, below=1)] | None = None
     """Label smoothing factor (default: recipe's)."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """Weight of images in the loss: none or balanced. balanced weighs them by the inverse frequency of their class, 1
+    on average."""
+    focal: Annotated[float, Range(0, 10)] = 0.0
+    """Exponent of the focal loss (gamma), such as 2; 0 is the plain loss. It counts images that are classified well
+    less."""
 
     def __post_init__(self) -> None:
         check_settings(self)

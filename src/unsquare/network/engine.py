@@ -17,13 +17,13 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from lightning_fabric import Fabric
 
 from unsquare.data.loader import PaddedBatch
 from unsquare.errors import BudgetError
 from unsquare.execution.strategy import PLAIN, Strategy
 from unsquare.memory.watch import Phase
+from unsquare.network.class_losses import ClassLoss, class_losses
 from unsquare.network.classifier import Classifier
 from unsquare.network.config import OptimizerConfig
 from unsquare.network.optimizer import create_optimizer
@@ -48,6 +48,8 @@ class Engine:
         self.fabric = fabric
         self.model = model.to(fabric.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._config = config
+        self.loss = ClassLoss(label_smoothing=config.label_smoothing or 0.0, gamma=config.focal)
+        """How images are weighed; weights of classes follow from a run's images, so its setup replaces it."""
         self.optimizer = self._new_optimizer()
         # timm's, because it is a whole network, which is evaluated and saved like any; its running statistics are
         # averaged as well. torch's AveragedModel would put a prefix and a counter into the saved tensors.
@@ -104,8 +106,7 @@ class Engine:
             with rollback_on_error(self.model), _naming(batch):
                 self.phase = "forward"
                 logits, labels = self._forward(self.model, batch, strategy)
-                smoothing = self._config.label_smoothing or 0.0
-                losses = F.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
+                losses = class_losses(logits, labels, self.loss)
                 self.phase = "backward"
                 self.fabric.backward(losses.sum() * weight)
         finally:

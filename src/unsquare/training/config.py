@@ -72,6 +72,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_settings(self)
+        if self.plan.sampling == "balanced" and self.optimizer.class_weights == "balanced":
+            raise ConfigError("sampling and class_weights both make up for rare classes; let one of them be balanced.")
 
     @property
     def epochs(self) -> int:

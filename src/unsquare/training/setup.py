@@ -38,6 +38,7 @@ from unsquare.index.table import Remark, ShapeIndex
 from unsquare.index.trainable import check_trainable
 from unsquare.memory.amounts import format_bytes
 from unsquare.memory.watch import Watch
+from unsquare.network.class_losses import ClassLoss
 from unsquare.network.engine import Engine
 from unsquare.plan.analysis.ledger import ledger
 from unsquare.plan.analysis.table import PlanTable
@@ -121,6 +122,7 @@ def prepare(
     sizes = config.geometry.crop(config.geometry.resize(train_index.sizes))
     torch.manual_seed(config.plan.seed)
     engine = Engine(fabric, components.classifier(config.model, len(index.classes), load=fresh), config.optimizer)
+    engine.loss = ClassLoss.of(config.optimizer, train_index.labels, len(index.classes))
     if fresh and config.model.from_run is not None:
         take_head(engine.model, config.model.from_run, index.classes, job.console.say)
     check_sides(train_index, sizes, engine.model.stride)
