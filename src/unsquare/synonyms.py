@@ -20,6 +20,7 @@ _HINTS: dict[tuple[str, ...], str] = {
     ("size", "resize", "crop_size", "rect"): _SIZE,
     ("early_stopping", "early_stop", "early_stopping_patience", "es_patience"): "did you mean {patience}?",
     ("learning_rate", "lr0", "base_lr", "blr", "lr_max", "max_lr"): "did you mean {lr}?",
+    ("lr_find", "lr_finder", "auto_lr_find", "auto_lr", "find_lr"): "`unsquare find-lr` finds a value for {lr}.",
     ("min_lr", "lrf", "lr_min"): "did you mean {final_lr_fraction}, a fraction of {lr}?",
     ("warmup", "warmup_lr", "lr_warmup_epochs"): "did you mean {warmup_epochs}?",
     ("sched", "scheduler", "lr_scheduler", "cos_lr"): (

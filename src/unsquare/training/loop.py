@@ -246,7 +246,7 @@ def _run_step(
     own, done = _Tally(), Recovered(state.ceiling_pixels)
     error: UnsquareError | None = None
     try:
-        own.data_wait_s = _accumulate(session, state, step, batches, done)
+        own.data_wait_s = accumulate(session, state, step, batches, done)
     except UnsquareError as caught:
         error, own.failed = caught, 1.0
     own.loss, own.right, own.shortages = done.loss, done.right, done.shortages
@@ -285,7 +285,7 @@ def _run_step(
     return row, bool(tally.stop), ceiling
 
 
-def _accumulate(session: Session, state: TrainState, step: Step, batches: LoadedBatches, done: Recovered) -> float:
+def accumulate(session: Session, state: TrainState, step: Step, batches: LoadedBatches, done: Recovered) -> float:
     """Accumulate the gradient of this rank's micro-batches of a step in `done`; return the seconds spent waiting for
     data."""
     waited_s = 0.0

@@ -86,7 +86,7 @@ def train(
         if standing is not None:
             return _continue(replace(job, config=standing.config), standing, started)
         try:
-            config, origin = from_first(fabric, lambda: _begin(run, Path(source), asked, console))
+            config, origin = from_first(fabric, lambda: begin(run, Path(source), asked, console))
             barrier(fabric)
             index = read_index(run.index)
             session = setup.prepare(replace(job, config=config), index, origin, auto_precision=auto_precision)
@@ -141,7 +141,7 @@ def resume(
         run.unlock()
 
 
-def _begin(run: RunFolder, source: Path, config: TrainConfig, console: Console) -> tuple[TrainConfig, Origin]:
+def begin(run: RunFolder, source: Path, config: TrainConfig, console: Console) -> tuple[TrainConfig, Origin]:
     """Settle a new run's settings, and write them with its index."""
     config = settled_network(config, console.say)
     index = setup.trainable_index(source, config, console)
