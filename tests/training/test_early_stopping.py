@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +12,12 @@ import pytest
 from PIL import Image
 
 from unsquare.api import with_settings
-from unsquare.errors import RunError
+from unsquare.errors import ConfigError, RunError
 from unsquare.runs.checkpoints import newest, read_state
 from unsquare.runs.folder import RunFolder
 from unsquare.training import loop, start
-from unsquare.training.config import TrainConfig
+from unsquare.training.config import SavingConfig, TrainConfig
+from unsquare.training.early_stopping import early_words
 from unsquare.training.evaluate import Evaluator
 from unsquare.training.other_run import settings_of_run
 
@@ -175,3 +177,23 @@ def test_patience_begins_at_full_size(source, tmp_path, scores) -> None:
     scores([0.5, 0.4])
     run = train(source, tmp_path / "rare", evaluate_every=3)
     assert epochs_of(run) == [3, 6]
+
+
+def test_patience_needs_images_that_are_held_out(source, tmp_path) -> None:
+    """And not those that cross-validation judges a run on; nothing is left behind."""
+    shutil.rmtree(source / "val")
+    with pytest.raises(ConfigError, match="but no images are held out; leave --patience out, or hold some out"):
+        train(source, tmp_path / "run", validation_fraction=0)
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(ConfigError, match="which would make its figures optimistic; leave --patience or --folds out"):
+        SavingConfig(patience=3, folds=5)
+
+
+@pytest.mark.parametrize(
+    ("task", "figure"), [("multilabel", "mean average precision"), ("regression", "mean absolute error")]
+)
+def test_each_task_waits_for_its_own_figure(task, figure) -> None:
+    """The one that chooses its best weights."""
+    assert f"since the {figure} on val did not improve" in early_words(
+        with_settings(TrainConfig(), {"task": task, "epochs": 9}), 3
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from unsquare.api import train
-from unsquare.training import loop
+from unsquare.runs.checkpoints import UNAVERAGED, problem
+from unsquare.training import checkpoint, loop
 
 from .conftest import losses
 
@@ -87,3 +89,14 @@ def test_a_killed_run_goes_on_bit_for_bit(source, finished, tmp_path, monkeypatc
         ours, theirs = tensors(run, name), tensors(finished, name)
         assert ours.keys() == theirs.keys()
         assert all(np.array_equal(ours[key], theirs[key]) for key in theirs), name
+
+
+def test_a_size_is_recorded_beside_both_sets_of_weights(finished) -> None:
+    """The weights that training goes on from stay in the checkpoint, with their checksum."""
+    best = finished / "checkpoints" / "best"
+    before = json.loads((best / "manifest.json").read_text())["sha256"]
+    checkpoint.set_size(best, 2_000)
+    after = json.loads((best / "manifest.json").read_text())["sha256"]
+    assert UNAVERAGED in after
+    assert {name for name in before if before[name] != after[name]} == {"state.json"}
+    assert not problem(best)
