@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from unsquare.api import compare as compare
     from unsquare.api import cross_validate as cross_validate
     from unsquare.api import evaluate as evaluate
+    from unsquare.api import find_lr as find_lr
     from unsquare.api import predict as predict
     from unsquare.api import profile as profile
     from unsquare.api import resume as resume
@@ -80,6 +81,7 @@ if TYPE_CHECKING:
     from unsquare.training.metrics import Evaluation as Evaluation
     from unsquare.training.predictor import Prediction as Prediction
     from unsquare.training.predictor import Predictor as Predictor
+    from unsquare.training.rate_test import RateTest as RateTest
     from unsquare.training.resolution import ResolutionConfig as ResolutionConfig
     from unsquare.training.schedule import LearningRateConfig as LearningRateConfig
 else:  # type checkers do not see it, so that they know which names there are
@@ -128,6 +130,7 @@ _HOMES = {
     "Problem": "unsquare.index.table",
     "ProfileResult": "unsquare.runs.schemas",
     "RankStep": "unsquare.data.step_loader",
+    "RateTest": "unsquare.training.rate_test",
     "RegionPool": "unsquare.exact.pool.region",
     "Remark": "unsquare.index.table",
     "ResolutionConfig": "unsquare.training.resolution",
@@ -153,6 +156,7 @@ _HOMES = {
     "cross_validate": "unsquare.api",
     "evaluate": "unsquare.api",
     "find_duplicates": "unsquare.data.duplicates",
+    "find_lr": "unsquare.api",
     "find_remarks": "unsquare.index.remarks",
     "form_buckets": "unsquare.plan.buckets.form",
     "make_exact": "unsquare.exact.convert",

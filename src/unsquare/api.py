@@ -17,21 +17,23 @@ from unsquare.network.classifier import check_backbone_name, check_model
 from unsquare.network.config import ModelConfig, Norm
 from unsquare.network.ranks import is_first
 from unsquare.profiling import sweep as profiles
-from unsquare.report import write_comparison_page, write_profile_page, write_report
+from unsquare.report import write_comparison_page, write_profile_page, write_rate_page, write_report
 from unsquare.report.folds.page import write_folds_page
 from unsquare.runs.folder import RunFolder
 from unsquare.runs.folds import CrossValidation, fold_path
 from unsquare.runs.schemas import ComparisonResult, ProfileResult
 from unsquare.settings import Range, changed, checks_arguments, meant
 from unsquare.shapes import Shape, checked_shape
-from unsquare.training import start
+from unsquare.training import rate_test, start
 from unsquare.training.asked import Picture
 from unsquare.training.config import MOST_FOLDS, TrainConfig
+from unsquare.training.find_rate import find_rate
 from unsquare.training.folds import train_folds
 from unsquare.training.metrics import Evaluation
 from unsquare.training.optimizer_check import check_optimizer
 from unsquare.training.outcome import write_outcome
 from unsquare.training.predictor import OnError, Prediction, Predictor
+from unsquare.training.rate_test import RateTest
 from unsquare.training.recipes import settled_network
 
 
@@ -145,7 +147,7 @@ def resume(
 
     Args:
         run: the run folder.
-        config: the settings; None takes the run's own. Only the number of epochs may differ from those.
+        config: the settings; None takes the run's own. Only epochs and patience may differ from those.
         epochs: passes over the training images in all; None takes the run's own number.
         changed_pictures: use pictures that have changed since the run started as they are now.
         quiet: print no progress.
@@ -164,6 +166,54 @@ def resume(
     """
     folder = start.resume(run, config, epochs=epochs, changed_pictures=changed_pictures, quiet=quiet)
     return _reported(folder)
+
+
+@checks_arguments
+def find_lr(
+    source: Path | str,
+    config: TrainConfig | None = None,
+    *,
+    out: Path | str | None = None,
+    num_steps: Annotated[int, Range(rate_test.LEAST_STEPS, 100_000)] = 100,
+    lowest: Annotated[float, Range(above=0, most=1e6)] = 1e-6,
+    highest: Annotated[float, Range(above=0, most=1e6)] = 1.0,
+    quiet: bool = False,
+    **settings: Any,
+) -> RateTest:
+    """Find a learning rate: train some steps at rising rates until the loss diverges, and draw loss against rate.
+
+    Args:
+        source: pictures, as for training.
+        config: the settings of the run that the rate is for; None takes the defaults.
+        out: where the page is written; None takes `learning-rate.html` in the working directory.
+        num_steps: steps, each at a higher rate than the one before.
+        lowest: the rate of the first step.
+        highest: the rate of the last step, unless the loss diverges before.
+        quiet: print no progress.
+        **settings: single settings by the names of their flags, such as `backbone="resnet50"`.
+
+    Returns:
+        The losses by rate, the rate at which they fall fastest, and the page. Nothing else is kept.
+
+    Raises:
+        UnsquareError: a problem that the user can fix; the message says how.
+
+    Example:
+        >>> settings = dict(backbone="test_resnet", pretrained="none", accelerator="cpu", budget_pixels=20_000)
+        >>> found = unsquare.find_lr("photos", num_steps=10, quiet=True, **settings)
+        >>> found.rates[0], found.rates[-1] <= 1
+        (1e-06, True)
+        >>> print(found.page)
+        learning-rate.html
+    """
+    if lowest >= highest:
+        raise ConfigError(f"lowest must be below highest, but they are {lowest:g} and {highest:g}; exchange them.")
+    config = with_settings(config or TrainConfig(), settings)
+    check_optimizer(config.optimizer)
+    check_model(settled_network(config, lambda text: None).model)
+    rates = rate_test.rising_rates(lowest, highest, num_steps)
+    found = find_rate(Path(source), config, rates, quiet=quiet)
+    return replace(found, page=write_rate_page(found, Path(out or "learning-rate.html")))
 
 
 def evaluate(

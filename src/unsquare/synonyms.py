@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable
 _STEP = "did you mean {step_images}, the images of one optimizer step? Micro-batches are sized by memory."
 _SIZE = "pictures keep their size and aspect ratio; {max_pixels} bounds it, {min_side} enlarges small ones."
 _CLASSES = "the classes are those of the source."
-_LENGTH = "there is no early stopping: {epochs} sets the length, and the run ends with the weights best on val."
 _SOURCE = "the pictures are the first argument, {source}."
 
 _HINTS: dict[tuple[str, ...], str] = {
@@ -19,14 +18,16 @@ _HINTS: dict[tuple[str, ...], str] = {
     ("accumulate", "grad_accum_steps", "gradient_accumulation_steps", "accumulate_grad_batches"): _STEP,
     ("imgsz", "img_size", "image_size", "input_size", "img", "train_crop_size", "val_resize_size"): _SIZE,
     ("size", "resize", "crop_size", "rect"): _SIZE,
-    ("patience", "early_stopping", "early_stopping_patience"): _LENGTH,
+    ("early_stopping", "early_stop", "early_stopping_patience", "es_patience"): "did you mean {patience}?",
     ("learning_rate", "lr0", "base_lr", "blr", "lr_max", "max_lr"): "did you mean {lr}?",
+    ("lr_find", "lr_finder", "auto_lr_find", "auto_lr", "find_lr"): "`unsquare find-lr` finds a value for {lr}.",
     ("min_lr", "lrf", "lr_min"): "did you mean {final_lr_fraction}, a fraction of {lr}?",
     ("warmup", "warmup_lr", "lr_warmup_epochs"): "did you mean {warmup_epochs}?",
     ("sched", "scheduler", "lr_scheduler", "cos_lr"): (
         "the schedule is a warm-up and a cosine; {warmup_epochs} and {final_lr_fraction} shape it."
     ),
     ("model", "arch", "a", "m", "architecture", "network"): "did you mean {backbone}?",
+    ("from", "finetune_from", "load_from", "transfer_from"): "did you mean {from_run}?",
     ("initial_checkpoint", "checkpoint", "pretrained_weights"): "did you mean {weights}?",
     ("amp", "half", "fp16", "bf16", "amp_dtype"): "did you mean {precision} bf16-mixed?",
     ("j", "num_workers", "n_jobs", "threads"): "did you mean {workers}?",
@@ -34,16 +35,20 @@ _HINTS: dict[tuple[str, ...], str] = {
     ("project", "name", "output", "output_dir", "save_dir", "o", "run_dir"): "did you mean {out}?",
     ("epoch", "num_epochs", "n_epoch", "max_epochs", "e"): "did you mean {epochs}?",
     ("opt", "optim"): "did you mean {optimizer}?",
+    ("model_ema", "model_ema_decay", "ema_decay", "swa", "averaging"): "did you mean {ema}?",
     ("wd", "decay"): "did you mean {weight_decay}?",
     ("drop", "drop_rate"): "did you mean {dropout}?",
     ("drop_path_rate", "stochastic_depth"): "did you mean {drop_path}?",
     ("smoothing",): "did you mean {label_smoothing}?",
+    ("class_weight", "cls_weights", "loss_weights", "weighted_loss", "pos_weight"): "did you mean {class_weights}?",
+    ("focal_loss", "focal_gamma", "fl_gamma", "gamma"): "did you mean {focal}?",
     ("clip_grad", "clip_grad_norm", "grad_clip", "gradient_clip_val", "max_norm"): "did you mean {clip_norm}?",
     ("hflip", "fliplr", "flip"): "did you mean {flip_horizontal}?",
     ("vflip", "flipud"): "did you mean {flip_vertical}?",
     ("rotate", "rotation", "degrees", "rot90"): "did you mean {turns}, by quarter turns?",
     ("colour_jitter", "jitter"): "did you mean {color_jitter}?",
     ("freeze_layers", "freeze_backbone"): "did you mean {freeze}?",
+    ("freeze_epochs", "unfreeze_after", "unfreeze_at_epoch", "unfreeze"): "did you mean {thaw_after}, with {freeze}?",
     ("head_lr", "lr_head", "lr_mult", "head_lr_mult"): "did you mean {head_lr_factor}?",
     ("ld", "layer_lr_decay", "llrd"): "did you mean {layer_decay}?",
     ("progressive_resizing", "progressive_resize"): "did you mean {progressive}?",

@@ -131,7 +131,7 @@ def test_mistakes_are_one_sentence(line: str, kind: type[Exception], message: st
         ("--imgsz", "pictures keep their size and aspect ratio; --max-pixels bounds it"),
         ("--img-size=3", "--max-pixels bounds it"),
         ("--input_size", "--max-pixels bounds it"),
-        ("--patience", "there is no early stopping"),
+        ("--early-stopping", "did you mean --patience?"),
         ("--learning-rate", "did you mean --lr?"),
         ("--lr0", "did you mean --lr?"),
         ("--model", "did you mean --backbone?"),

@@ -5,11 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
+from unsquare.capacity.probes import synthetic_batch
 from unsquare.errors import ConfigError
 from unsquare.network.classifier import Classifier
-from unsquare.network.config import ModelConfig, OptimizerConfig
+from unsquare.network.config import DeviceConfig, ModelConfig, OptimizerConfig
+from unsquare.network.device import launch
+from unsquare.network.engine import Engine
 from unsquare.network.optimizer import create_optimizer, parameter_groups
 from unsquare.network.stages import stages_of
+from unsquare.shapes import Shape
 
 
 def _classifier(backbone: str = "test_resnet") -> Classifier:
@@ -57,6 +61,33 @@ def test_freezing_can_be_undone() -> None:
     model.freeze("none")
     assert model.train().backbone.training
     assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_a_thaw_is_prepared_from_the_start() -> None:
+    """Memory is measured, and the optimizer made, with all that trains after the thaw; before it, nothing frozen moves
+    or has a state in the optimizer."""
+    config = OptimizerConfig(freeze="2", thaw_after=2, epochs=4)
+    engine = Engine(launch(DeviceConfig(accelerator="cpu", precision="32-true")), _classifier(), config)
+    parameters = list(engine.model.parameters())
+    assert all(parameter.requires_grad for parameter in parameters)
+    assert {each for group in engine.optimizer.param_groups for each in group["params"]} == set(parameters)
+    stages = stages_of(engine.model.backbone)
+    frozen = {each for name, each in engine.model.backbone.named_parameters() if stages[name] <= 2}
+    batch = synthetic_batch(2, Shape(64, 64))
+    for epoch in range(4):
+        engine.start_epoch(epoch)
+        before = {each: each.detach().clone() for each in parameters}
+        engine.accumulate(batch, 0.5)
+        engine.update(1e-3)
+        for each, value in before.items():
+            assert torch.equal(each, value) == (each in frozen and epoch < 2)
+            assert (each in engine.optimizer.state) == (each not in frozen or epoch >= 2)
+
+
+def test_a_thaw_needs_something_frozen() -> None:
+    """Otherwise the setting is refused."""
+    with pytest.raises(ConfigError, match="thaw_after ends what freeze begins, but freeze is none; give backbone or"):
+        OptimizerConfig(freeze="none", thaw_after=1)
 
 
 def test_a_number_of_stages_that_leaves_nothing_is_refused() -> None:

@@ -34,6 +34,16 @@ def test_weights_are_loaded_and_what_else_the_file_holds_is_not(backbone, tensor
     assert backbone.state_dict()[FIRST].dtype == torch.float32
 
 
+@pytest.mark.parametrize("prefix", ["module.", "model.", "backbone.", "_orig_mod.module.", "model.backbone."])
+def test_prefixes_of_wrappers_do_not_matter(backbone, tensors, tmp_path, prefix):
+    """Names are read without what wrappers put before them, whatever else the file holds under other names."""
+    path = tmp_path / "x.safetensors"
+    others = {"head.weight": torch.zeros(3, 3), "model.head.weight": torch.zeros(3, 3)}
+    save_file({prefix + name: value for name, value in tensors.items()} | others, path)
+    load_weights(backbone, path)
+    assert all((value == 1).all() for value in backbone.state_dict().values())
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -45,12 +55,29 @@ def test_weights_are_loaded_and_what_else_the_file_holds_is_not(backbone, tensor
             lambda all_: all_ | {FIRST: all_[FIRST].long()},
             rf"'{FIRST}' is torch.int64, but torch.float32 in the backbone",
         ),
-        (lambda all_: {f"module.{name}": value for name, value in all_.items()}, "remove the prefix 'module.'"),
-        (lambda all_: {f"model.{name}": value for name, value in all_.items()}, "remove the prefix 'model.'"),
-        (lambda all_: {"layer.0": all_[FIRST]}, rf"lacks 90 of its 90 tensors, '{FIRST}'.* 1 others such as 'layer.0'"),
+        (
+            lambda all_: {f"net.{name}": value for name, value in all_.items()},
+            rf"lacks 90 of its 90 tensors, '{FIRST}' of the shape \(16, 3, 3, 3\).* 90 others such as 'net.",
+        ),
+        (
+            lambda all_: {f"model.{name}": value for name, value in all_.items() if name != FIRST},
+            rf"lacks 1 of its 90 tensors, '{FIRST}' of the shape \(16, 3, 3, 3\) among them; check",
+        ),
+        (
+            lambda all_: {f"model.{name}": value for name, value in (all_ | {FIRST: torch.ones(16, 4, 3, 3)}).items()},
+            rf"Pictures have 3 channels here, but the weights in '.*' are for 4: '{FIRST}' has .* \(16, 4, 3, 3\)",
+        ),
+        (
+            lambda all_: all_ | {FIRST: torch.ones(16, 1, 3, 3)},
+            rf"Pictures have 3 channels here, but the weights in '.*' are for 1: '{FIRST}' has .*; give weights for 3",
+        ),
+        (
+            lambda all_: {"layer.0": all_[FIRST]},
+            rf"lacks 90 of its 90 tensors, '{FIRST}' .* 1 others such as 'layer.0'",
+        ),
         (lambda all_: {FIRST: all_[FIRST]}, "lacks 89 of its 90 tensors"),
     ],
-    ids=["shape", "type", "module", "model", "names", "few"],
+    ids=["shape", "type", "prefix", "wrapped", "rgba", "gray", "names", "few"],
 )
 def test_the_tensor_that_does_not_fit_is_named(backbone, tensors, tmp_path, change, message):
     """Shapes, number types, prefixes of wrappers and missing names are told apart; the network stays as it was."""

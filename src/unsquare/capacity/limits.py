@@ -138,8 +138,10 @@ def _pinned_strategy(engine: Engine, device: DeviceConfig) -> Strategy:
 
 def identity_of(model: ModelConfig, num_classes: int, optimizer: OptimizerConfig) -> dict[str, Any]:
     """What measurements depend on: the network and its optimizer, but not where its weights come from."""
-    settings = {name: value for name, value in asdict(model).items() if name not in ("pretrained", "weights")}
-    return {"model": settings, "num_classes": num_classes, "optimizer": optimizer.optimizer}
+    sources = ("pretrained", "weights", "from_run")
+    settings = {name: value for name, value in asdict(model).items() if name not in sources}
+    trained = {"optimizer": optimizer.optimizer, "frozen": optimizer.frozen_in(), "averaged": optimizer.ema is not None}
+    return {"model": settings, "num_classes": num_classes, **trained}
 
 
 def remember(limits: RunLimits, backbone: str, engine: Engine) -> None:

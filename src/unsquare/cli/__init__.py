@@ -27,6 +27,7 @@ COMMANDS = {
     "scan": "index a source of pictures by reading their headers",
     "plan": "show how an epoch would be batched, and what padding costs",
     "train": "train a classifier on pictures of every shape",
+    "find-lr": "find a learning rate by a short test",
     "evaluate": "measure a run's accuracy on pictures with labels",
     "predict": "print the most probable classes of pictures",
     "profile": "show which layers hold the memory, and how many images fit",

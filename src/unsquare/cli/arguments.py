@@ -176,6 +176,32 @@ class TrainArguments(Arguments):
 
 
 @dataclass(frozen=True, kw_only=True)
+class FindLrArguments(Arguments):
+    """Find a learning rate: train a few steps at rising rates until the loss diverges, and draw it.
+
+    Pictures, network and steps are those of `unsquare train` with the same flags; nothing but the page is kept.
+    """
+
+    COMMAND: ClassVar[str] = "find-lr"
+    EXAMPLE: ClassVar[str] = "unsquare find-lr photos --backbone resnet18 --optimizer sgd"
+    FIRST: ClassVar[tuple[str, ...]] = ("out", "num_steps", "lowest", "highest", "json", "backbone", "memory")
+
+    source: Positional[Path]
+    """Pictures: any source that `unsquare train` accepts."""
+    out: Path = Path("learning-rate.html")
+    """Page to write."""
+    num_steps: Annotated[int, Range(10, 100_000)] = 100
+    """Steps, each at a higher rate than the one before."""
+    lowest: Annotated[float, Range(above=0, most=1e6)] = 1e-6
+    """Learning rate of the first step."""
+    highest: Annotated[float, Range(above=0, most=1e6)] = 1.0
+    """Learning rate of the last step, unless the loss diverges before."""
+    json: bool = False
+    """Print one JSON object and nothing else."""
+    settings: TrainConfig = field(default_factory=TrainConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluateArguments(Arguments):
     """Measure a run's accuracy on pictures with labels, each picture whole."""
 
@@ -300,7 +326,7 @@ class VerifyExactArguments(Arguments):
 ARGUMENTS: dict[str, type[Arguments]] = {
     kind.COMMAND: kind
     for kind in (
-        *(DemoArguments, ScanArguments, PlanArguments, TrainArguments, EvaluateArguments),
-        *(PredictArguments, ProfileArguments, ReportArguments, VerifyExactArguments),
+        *(DemoArguments, ScanArguments, PlanArguments, TrainArguments, FindLrArguments),
+        *(EvaluateArguments, PredictArguments, ProfileArguments, ReportArguments, VerifyExactArguments),
     )
 }

@@ -22,7 +22,7 @@ from unsquare.runs.folds import PAGE, SUMMARY, CrossValidation, refuse_folds
 from unsquare.runs.reading import reason
 from unsquare.training.config import from_toml
 from unsquare.training.loop import Stopped
-from unsquare.training.standing import settings_of_run
+from unsquare.training.other_run import settings_of_run
 
 
 def run(given: TrainArguments) -> int:

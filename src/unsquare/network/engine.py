@@ -8,10 +8,12 @@ different numbers of micro-batches, or none.
 from __future__ import annotations
 
 import errno
+import importlib
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -28,6 +30,10 @@ from unsquare.network.optimizer import create_optimizer
 from unsquare.network.pairs import pair_losses
 from unsquare.network.ranks import all_reduce, processes_here
 from unsquare.torch_private import add_each
+from unsquare.torchvision_guard import import_timm
+
+import_timm()
+ema = importlib.import_module("timm.utils.model_ema")
 
 
 class Engine:
@@ -44,11 +50,15 @@ class Engine:
         self, fabric: Fabric, model: Classifier, config: OptimizerConfig, objective: Objective | None = None
     ) -> None:
         self.fabric = fabric
-        self.objective = objective or Objective(label_smoothing=config.label_smoothing or 0.0)
+        self.objective = objective or Objective(label_smoothing=config.label_smoothing or 0.0, focal=config.focal)
         self.model = model.to(fabric.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._config = config
-        self.model.freeze(config.freeze or "none")
         self.optimizer = self._new_optimizer()
+        # timm's, because it is a whole network, which is evaluated and saved like any; its running statistics are
+        # averaged as well. torch's AveragedModel would put a prefix and a counter into the saved tensors.
+        decay = config.ema
+        self.average: Any = None if decay is None else ema.ModelEmaV3(self.model, decay, use_warmup=True)
+        """The moving average of the weights, with the network as its `module`; None where there is none."""
         self.phase: Phase = ""
         """What is computed at the moment, for the memory trace."""
         self.scratch: Path | None = None
@@ -64,12 +74,26 @@ class Engine:
         """Ranks on this machine."""
         return processes_here()[0] if self.fabric.world_size > 1 else 1
 
+    @property
+    def evaluated(self) -> Classifier:
+        """The network that is evaluated and used: with averaged weights, where they are averaged."""
+        found: Classifier = self.model if self.average is None else self.average.module
+        return found
+
     def _new_optimizer(self) -> torch.optim.Optimizer:
+        # Of all that ever trains, so that its state fits a checkpoint from before a thaw and one from after it.
+        self.model.freeze(self._config.frozen_in())
         return create_optimizer(self.model, self._config)
 
     def reset_optimizer(self) -> None:
-        """Create a fresh optimizer, as after probing."""
+        """Create a fresh optimizer, as after probing, and forget the average; all that ever trains is thawed."""
         self.optimizer = self._new_optimizer()
+        if self.average is not None:
+            self.average.set(self.model)
+
+    def start_epoch(self, epoch: int) -> None:
+        """Freeze what does not train in an epoch, and thaw what does."""
+        self.model.freeze(self._config.frozen_in(epoch))
 
     def accumulate(self, batch: PaddedBatch, weight: float, strategy: Strategy = PLAIN) -> tuple[float, float]:
         """Add the gradient of a micro-batch, with each image's loss times `weight`; a failed call adds nothing.
@@ -84,7 +108,7 @@ class Engine:
         try:
             with rollback_on_error(self.model), _naming(batch):
                 self.phase = "forward"
-                outputs = self._forward(batch, strategy)
+                outputs = self._forward(self.model, batch, strategy)
                 losses = pair_losses(self._losses, outputs, batch)
                 self.phase = "backward"
                 self.fabric.backward(losses.sum() * weight)
@@ -101,15 +125,15 @@ class Engine:
         """What the outputs of a micro-batch are compared with, on the device."""
         return self.objective.encoded(labels).to(self.device)
 
-    def _forward(self, batch: PaddedBatch, strategy: Strategy) -> torch.Tensor:
-        """The network's outputs, on the device."""
+    def _forward(self, model: Classifier, batch: PaddedBatch, strategy: Strategy) -> torch.Tensor:
+        """The outputs of a network, on the device."""
         pixels = batch.pixels.to(self.device, non_blocking=True)  # as uint8, a quarter of the bytes
         sizes = batch.sizes  # needed on the host
         precision = torch.autocast(self.device.type, torch.bfloat16) if strategy.bf16 else self.fabric.autocast()
         with precision:
             if strategy.is_plain:
-                return self.model(pixels, sizes)
-            return self.model(pixels, sizes, strategy, self.scratch)
+                return model(pixels, sizes)
+            return model(pixels, sizes, strategy, self.scratch)
 
     def reduce_gradients(self) -> None:
         """Sum the gradients over the ranks; a rank that ran no micro-batch adds zero."""
@@ -122,22 +146,25 @@ class Engine:
                 all_reduce(parameter.grad)
 
     def average_buffers(self) -> None:
-        """Set the running statistics of all ranks to their mean."""
+        """Set the running statistics of all ranks to their mean, and averages of them, too."""
         if self.fabric.world_size == 1:
             return
-        for buffer in self.model.buffers():
+        averaged = () if self.average is None else self.average.module.buffers()
+        for buffer in (*self.model.buffers(), *averaged):
             if buffer.is_floating_point():
                 all_reduce(buffer)
                 buffer /= self.fabric.world_size
 
-    def update(self, learning_rate: float) -> float:
-        """Take the optimizer's step and clear the gradient; return the gradient's norm before clipping."""
+    def update(self, learning_rate: float, step: int = 1) -> float:
+        """Take the optimizer's step, a run's first being 1, and clear the gradient; return its norm before clipping."""
         self.phase = "update"
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate * group.get("lr_scale", 1.0)
         limit = self._config.clip_norm or float("inf")
         norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit))
         self.optimizer.step()
+        if self.average is not None:
+            self.average.update(self.model, step)
         self.forget_gradients()
         self.phase = ""
         return norm
@@ -153,9 +180,8 @@ class Engine:
         Raises:
             ShortageError: the device has too little memory.
         """
-        self.model.eval()
         with _naming(batch):
-            outputs = self._forward(batch, strategy)
+            outputs = self._forward(self.evaluated.eval(), batch, strategy)
         return self.objective.predictions(outputs)
 
     def sum_over_ranks(self, values: torch.Tensor) -> torch.Tensor:

@@ -38,7 +38,7 @@ from unsquare.runs.schemas import (
 from unsquare.runs.tables import read_index, read_memory
 from unsquare.shapes import Shape
 from unsquare.training.config import TrainConfig
-from unsquare.training.standing import settings_of_run
+from unsquare.training.other_run import settings_of_run
 
 _ANOTHER = "give the folder of another run"
 """The advice where a file of a run is damaged: its weights may be intact, so starting again is no advice."""

@@ -20,6 +20,8 @@ from unsquare.runs.schemas import Manifest, State
 BEST = "best"
 """The checkpoint of the highest mean per-class accuracy on the val split."""
 FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
+UNAVERAGED = "unaveraged.safetensors"
+"""The weights that training goes on from, where model.safetensors has averages of them; else there is no such file."""
 MANIFEST = "manifest.json"
 _DAMAGE = (None, errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EIO)
 """Errors that mean that a file is missing, not a regular file, or lost by its disk. Others, such as missing permission
@@ -104,7 +106,7 @@ def problem(path: Path) -> str:
     name = MANIFEST
     try:
         manifest = decode_json(path / name, read_regular(path / name), Manifest)
-        for name in FILES:
+        for name in (*FILES, *({UNAVERAGED} & set(manifest.sha256))):
             if sha256_of(path / name) != manifest.sha256.get(name):
                 return f"{path.name}/{name} has changed since it was written"
         read_state(path)

@@ -26,6 +26,12 @@ LEADING: dict[Task, tuple[str, str]] = {
     "regression": ("mae", "rmse"),
 }
 """The two figures that sum up an evaluation; the first one leads."""
+CHOOSING: dict[Task, str] = {
+    "classification": "mean per-class accuracy",
+    "multilabel": "mean average precision",
+    "regression": "mean absolute error",
+}
+"""The figure that chooses the best weights, in words; `score_of` makes a score of it."""
 IN_UNITS = frozenset({"mae", "rmse"})
 """Figures in the unit of the values, whose size may be any; the others are parts of 1."""
 

@@ -30,7 +30,9 @@ from unsquare.toml import tomllib
 
 Settings = Mapping[str, Mapping[str, Any]]
 EPOCHS = ("optimizer", "epochs")
-"""The one setting that a resumed run may increase."""
+"""The setting that a resumed run may increase."""
+PATIENCE = ("saving", "patience")
+"""The setting that it may change, for no weight depends on it."""
 _UNREADABLE = "cannot be read"
 _SHOWN = 3
 _STAT_THREADS = 16
@@ -56,7 +58,7 @@ def settings_of(run: RunFolder, origin: Origin | None) -> tuple[str, str]:
     if origin is None:
         return text, ""
     changed = differences(origin.settings, now)
-    if all(path == EPOCHS and _grows(was, becomes) for path, was, becomes in changed):
+    if all(_may_change(*each) for each in changed):
         return text, ""
     raise RunError(
         f"A run resumes with its original settings, but {run.config} has been edited: {words_of(changed)}; put it "
@@ -65,17 +67,17 @@ def settings_of(run: RunFolder, origin: Origin | None) -> tuple[str, str]:
 
 
 def require_same_settings(run: RunFolder, was: Settings, now: Settings) -> None:
-    """Refuse settings other than a run's own, except for more epochs.
+    """Refuse settings other than a run's own, except for more epochs and another patience.
 
     Raises:
         RunError: names the settings that differ.
     """
     changed = differences(was, now)
-    if all(path == EPOCHS and _grows(old, new) for path, old, new in changed):
+    if all(_may_change(*each) for each in changed):
         return
     raise RunError(
-        f"The run in {run.path} resumes with its own settings, of which only the epochs may increase, but "
-        f"{words_of(changed)}; give the same settings, or another folder with --out."
+        f"The run in {run.path} resumes with its own settings, of which only the epochs may increase and the "
+        f"patience change, but {words_of(changed)}; give the same settings, or another folder with --out."
     )
 
 
@@ -279,6 +281,11 @@ def _change(index: ShapeIndex, row: int) -> str:
     if index.modified_ns[row] and known.st_mtime_ns != index.modified_ns[row]:
         return "was written to since"
     return ""
+
+
+def _may_change(path: tuple[str, str], was: Any, now: Any) -> bool:
+    """Whether a setting may have another value from now on."""
+    return path == PATIENCE or (path == EPOCHS and _grows(was, now))
 
 
 def _grows(was: Any, now: Any) -> bool:

@@ -311,6 +311,8 @@ class State(Struct, kw_only=True):
     ceiling_pixels: CeilingPixels
     ceiling_steps: Count
     planned_pixels: CeilingPixels
+    waits_from: Count | None = None
+    least_pixels: CeilingPixels = 0
     max_pixels: Annotated[int, Meta(ge=1)] | None = None
     optimizer: dict[str, Any]
     origin: Origin | None = None

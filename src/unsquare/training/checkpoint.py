@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from unsquare.capacity.recovery import NO_CEILING
 from unsquare.errors import RunError
-from unsquare.runs.checkpoints import FILES, MANIFEST, by_step, problem, read_state, remove, sha256_of
+from unsquare.runs.checkpoints import FILES, MANIFEST, UNAVERAGED, by_step, problem, read_state, remove, sha256_of
 from unsquare.runs.schemas import Mark, Origin, State
 
 VERSION: Literal[1] = 1
@@ -50,6 +50,10 @@ class TrainState:
     """Steps since that ceiling last changed."""
     planned_pixels: int = NO_CEILING
     """The ceiling with which the current epoch was planned."""
+    waits_from: int | None = None
+    """Epochs done at the last improvement on val, or when `patience` began to count; None where it is not known."""
+    least_pixels: int = 0
+    """Pictures are not shrunk below this many pixels any more, since the run was given more epochs."""
     max_pixels: int | None = None
     """The most pixels of the pictures that the weights were last trained on; None where all had their full size."""
 
@@ -62,17 +66,19 @@ def save(
     state: TrainState,
     origin: Origin | None = None,
     metrics: Mark | None = None,
+    unaveraged: torch.nn.Module | None = None,
 ) -> Path:
     """Write the checkpoint `folder/name`, replacing one of that name.
 
     Args:
         folder: folder of checkpoints; created if missing, unless the run folder around it is missing as well.
         name: name of the checkpoint.
-        model: its weights.
+        model: the weights to use.
         optimizer: its state.
         state: the state of the run.
         origin: what the run is trained from.
         metrics: the end of its metrics file.
+        unaveraged: the weights that training goes on from, where `model` has averages of them.
 
     Raises:
         OSError: the disk is full or cannot be written.
@@ -84,8 +90,10 @@ def save(
     weights, tensors, state_json = (partial / file for file in FILES)
     optimizer_tensors, scalars = _split_optimizer(optimizer)
     try:
-        save_file({key: value.contiguous() for key, value in model.state_dict().items()}, weights)
+        save_file(_contiguous(model), weights)
         save_file(optimizer_tensors, tensors)
+        if unaveraged is not None:
+            save_file(_contiguous(unaveraged), partial / UNAVERAGED)
     except SafetensorError as error:
         raise OSError(str(error)) from error
     values = State(version=VERSION, **vars(state), optimizer=scalars, origin=origin, metrics=metrics)
@@ -109,11 +117,15 @@ def set_size(path: Path, max_pixels: int | None) -> None:
 
 def _seal(partial: Path) -> None:
     """Write the checksums of a checkpoint's files, and wait until all are on the disk."""
-    checksums = {file: sha256_of(partial / file) for file in FILES}
     (partial / MANIFEST).unlink(missing_ok=True)
+    checksums = {file.name: sha256_of(file) for file in sorted(partial.iterdir())}
     (partial / MANIFEST).write_text(json.dumps({"version": VERSION, "sha256": checksums}))
     for file in partial.iterdir():
         _sync(file)
+
+
+def _contiguous(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {key: value.contiguous() for key, value in model.state_dict().items()}
 
 
 def _put_in_place(partial: Path, final: Path) -> None:
@@ -136,8 +148,13 @@ def prune(folder: Path) -> None:
         remove(old)
 
 
-def load_model(path: Path, model: torch.nn.Module) -> None:
+def load_model(path: Path, model: torch.nn.Module, file: str = FILES[0]) -> None:
     """Load a checkpoint's weights into a model of the same settings.
+
+    Args:
+        path: the checkpoint.
+        model: changed in place.
+        file: which of its files.
 
     Raises:
         RunError: the checkpoint is damaged, or of another model.
@@ -145,8 +162,8 @@ def load_model(path: Path, model: torch.nn.Module) -> None:
     if wrong := problem(path):
         raise RunError(f"The checkpoint {path} cannot be used ({wrong}); use another one.")
     try:
-        model.load_state_dict(load_file(path / FILES[0]))
-    except (SafetensorError, RuntimeError) as error:
+        model.load_state_dict(load_file(path / file))
+    except (OSError, SafetensorError, RuntimeError) as error:
         first = str(error).splitlines()[0]
         raise RunError(f"The checkpoint {path} does not fit the run's model ({first}); use the run's own.") from error
 

@@ -45,6 +45,9 @@ class SavingConfig:
     """Train the run of this fold alone, from 1 (default: one after the other)."""
     evaluate_every: Annotated[int, Range(1, MOST_EPOCHS)] = 1
     """Epochs between evaluations on the val split. The last epoch is always evaluated."""
+    patience: Annotated[int, Range(1, MOST_EPOCHS)] | None = None
+    """End after this many epochs without improvement on val (default: never). They count from the first epoch at full
+    size on, and need images that are held out. The schedule of the learning rate stays that of all `epochs`."""
     checkpoint_every_s: Annotated[float, Range(0, 1e9)] = 600.0
     """Seconds between checkpoints within an epoch. One is always written at the end of an epoch; 1e9 seconds are thirty
     years."""
@@ -58,6 +61,11 @@ class SavingConfig:
         if self.fold is not None and self.fold > (self.folds or 0):
             there = f"there are {self.folds}" if self.folds else "folds is not set"
             raise ConfigError(f"fold must be one of the folds, but is {self.fold} and {there}.")
+        if self.patience is not None and self.folds is not None:
+            raise ConfigError(
+                "patience ends a run by the images that cross-validation judges it on, which would make its figures "
+                "optimistic; leave --patience or --folds out."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,10 +92,26 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_settings(self)
-        if self.plan.sampling == "balanced" and self.task.task != "classification":
+        self._check_task()
+        if self.plan.sampling == "balanced" and self.optimizer.class_weights == "balanced":
+            raise ConfigError("sampling and class_weights both make up for rare classes; let one of them be balanced.")
+
+    def _check_task(self) -> None:
+        """Refuse what needs classes where there are none."""
+        task = self.task.task
+        if self.plan.sampling == "balanced" and task != "classification":
             raise ConfigError(
-                f"sampling balanced uses classes equally often, but the task {self.task.task} has none; leave "
-                "--sampling out."
+                f"sampling balanced uses classes equally often, but the task {task} has none; leave --sampling out."
+            )
+        if self.optimizer.class_weights == "balanced" and task != "classification":
+            raise ConfigError(
+                f"class_weights balanced weighs images by their class, but the task {task} has none; leave "
+                "--class-weights out."
+            )
+        if self.optimizer.focal and task == "regression":
+            raise ConfigError(
+                "focal counts what is classified well less, but the task regression classifies nothing; leave --focal "
+                "out."
             )
 
     @property

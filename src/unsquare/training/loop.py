@@ -38,9 +38,11 @@ from unsquare.training import checkpoint
 from unsquare.training.checkpoint import TrainState
 from unsquare.training.config import TrainConfig
 from unsquare.training.console import Console
+from unsquare.training.early_stopping import early_words, ran_out
 from unsquare.training.evaluate import Evaluator
 from unsquare.training.interrupt import StopRequest
 from unsquare.training.metrics import Evaluation
+from unsquare.training.resolution import bound_of
 from unsquare.training.schedule import learning_rates
 
 LoadedBatches = Generator[PaddedBatch, None, None]
@@ -74,6 +76,16 @@ class Epochs:
     """How often each training image is used, (N,); None uses each once."""
     planner: Callable[..., EpochPlan]
     """Called like `plan_epoch`."""
+
+    def not_below(self, epoch: int, least_pixels: int) -> Epochs:
+        """The same, but from an epoch on at no smaller size than that: small pictures come before large ones.
+
+        Shares of a longer run would begin again with small pictures where the run was already at full size.
+        """
+        bounds = [bound_of(stage.geometry) for stage in self.stages]
+        enough = min((bound, number) for number, bound in enumerate(bounds) if bound >= least_pixels)[1]
+        later = (self.stages[n if bounds[n] >= least_pixels else enough] for n in range(epoch, len(bounds)))
+        return replace(self, stages=(*self.stages[:epoch], *later))
 
     def plan(self, epoch: int, ceiling: int = NO_CEILING) -> EpochPlan:
         """The plan of an epoch; in `mixed` no micro-batch of several images is above a ceiling."""
@@ -151,20 +163,26 @@ class Stopped(Exception):
 
 
 def run_epochs(session: Session, state: TrainState) -> TrainState:
-    """Train from `state` to the last epoch.
+    """Train from `state` to the last epoch, or to where patience ends.
 
     Raises:
         Stopped: a signal requested it; the run is saved.
         UnsquareError: a problem that the user can fix; the run is saved.
     """
+    config = session.config
     with StopRequest() as request:
-        for epoch in range(state.epoch, session.config.epochs):
-            state = _run_epoch(session, state, epoch, request)
+        while state.epoch < config.epochs and not ran_out(config.saving, state):
+            state = _run_epoch(session, state, state.epoch, request)
+    if state.epoch < config.epochs:
+        session.console.say(f"Ended {early_words(config, state.epoch)}.")
     return state
 
 
 def _run_epoch(session: Session, state: TrainState, epoch: int, request: StopRequest) -> TrainState:
     config, engine = session.config, session.engine
+    engine.start_epoch(epoch)
+    if epoch == config.optimizer.thaw_after:
+        session.console.say(f"From epoch {epoch + 1} on, what was frozen trains as well.")
     stage = session.epochs.stages[epoch]
     if state.step_of_epoch == 0:
         state = replace(state, planned_pixels=state.ceiling_pixels, max_pixels=stage.max_pixels)
@@ -232,7 +250,7 @@ def _run_step(
     own, done = _Tally(), Recovered(state.ceiling_pixels)
     error: UnsquareError | None = None
     try:
-        own.data_wait_s = _accumulate(session, state, step, batches, done)
+        own.data_wait_s = accumulate(session, state, step, batches, done)
     except UnsquareError as caught:
         error, own.failed = caught, 1.0
     own.loss, own.score, own.shortages = done.loss, done.score, done.shortages
@@ -251,7 +269,7 @@ def _run_step(
         session.epochs.limits.budget_pixels,
     )
     engine.reduce_gradients()
-    norm = engine.update(learning_rate)
+    norm = engine.update(learning_rate, state.step + 1)
     tidy_heap(session.limits)
     micro_batches = step.micro_batches
     row = {
@@ -271,7 +289,7 @@ def _run_step(
     return row, bool(tally.stop), ceiling
 
 
-def _accumulate(session: Session, state: TrainState, step: Step, batches: LoadedBatches, done: Recovered) -> float:
+def accumulate(session: Session, state: TrainState, step: Step, batches: LoadedBatches, done: Recovered) -> float:
     """Accumulate the gradient of this rank's micro-batches of a step in `done`; return the seconds spent waiting for
     data."""
     waited_s = 0.0
@@ -305,9 +323,11 @@ def _validate(session: Session, state: TrainState) -> TrainState:
     """Evaluate on the val split where that is due, and keep the weights if they are the best so far."""
     epochs, every = session.config.epochs, session.config.saving.evaluate_every
     session.engine.average_buffers()
+    stage, *later = session.epochs.stages[state.epoch - 1 :]
+    if state.waits_from is None or any(each is not stage for each in later):
+        state = replace(state, waits_from=state.epoch)
     if state.epoch % every and state.epoch != epochs:
         return state
-    stage = session.epochs.stages[state.epoch - 1]
     if stage.validation is None:
         session.console.finish_epoch(state.epoch, None)
         return state
@@ -328,7 +348,8 @@ def _validate(session: Session, state: TrainState) -> TrainState:
         session.run.append_metrics(row | evaluation.to_row())
     session.console.finish_epoch(state.epoch, evaluation)
     if _is_best(evaluation, state):
-        state = replace(state, best_score=evaluation.score, best_loss=evaluation.loss)
+        waits_from = state.epoch if evaluation.score > state.best_score else state.waits_from
+        state = replace(state, best_score=evaluation.score, best_loss=evaluation.loss, waits_from=waits_from)
         write(session, BEST, state)
     return state
 
@@ -357,6 +378,8 @@ def write(session: Session, name: str, state: TrainState) -> None:
     def save_it() -> None:
         marked = run.mark_metrics()
         with run.writing(run.checkpoints / name):
-            checkpoint.save(run.checkpoints, name, engine.model, engine.optimizer, state, session.origin, marked)
+            tensors = (engine.evaluated, engine.optimizer)
+            unaveraged = None if engine.average is None else engine.model
+            checkpoint.save(run.checkpoints, name, *tensors, state, session.origin, marked, unaveraged)
 
     from_first(engine.fabric, save_it)

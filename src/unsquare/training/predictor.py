@@ -37,8 +37,8 @@ from unsquare.training.config import TrainConfig
 from unsquare.training.console import Console
 from unsquare.training.evaluate import Evaluator, check_side
 from unsquare.training.metrics import LIKELY, Evaluation
+from unsquare.training.other_run import settings_of_run
 from unsquare.training.resolution import stage_geometry
-from unsquare.training.standing import settings_of_run
 
 OnError = Literal["raise", "keep"]
 TOP_CLASSES = 5
@@ -112,8 +112,8 @@ class Predictor:
         checkpoint.load_model(weights, model)
         if fabric.is_global_zero:
             self._console.warn(words)
-        objective = Objective.of(self._index, self._config.optimizer.label_smoothing)
-        self._engine = Engine(fabric, model, self._config.optimizer, objective)
+        optimizer = replace(self._config.optimizer, ema=None)  # the weights loaded are averages already
+        self._engine = Engine(fabric, model, optimizer, Objective.of(self._index, optimizer))
         self._geometry = stage_geometry(self._config.geometry, state.max_pixels, model.stride)
         self._limits: RunLimits | None = None
 

@@ -20,6 +20,7 @@ from unsquare.network.pretrained import find_weights, pretrained_pixels
 from unsquare.progress import Say
 from unsquare.shapes import Sizes
 from unsquare.training.config import TrainConfig
+from unsquare.training.other_run import as_network, network_of_run
 
 RecipeValues = Mapping[str, Mapping[str, Any]]
 """Settings by table and name."""
@@ -61,12 +62,12 @@ def settled_network(config: TrainConfig, say: Say) -> TrainConfig:
     Raises:
         ConfigError: a recipe needs weights, and there are none.
     """
-    model, recipe = config.model, config.optimizer.recipe
+    model, recipe = network_of_run(config.model), config.optimizer.recipe
     if recipe != "auto" and not any(getattr(model, name) in OPEN for name in ("pretrained", *_NETWORKS[recipe])):
         return config
     if recipe == "scratch" and model.has_weights:
         raise ConfigError("The recipe scratch trains random weights, but weights were given; take finetune, or auto.")
-    if model.weights is None and model.pretrained in ("auto", "hub", "package") and recipe != "scratch":
+    if not (model.weights or model.from_run or model.pretrained == "none" or recipe == "scratch"):
         model = _with_weights(model, recipe, say)
     recipe = recipe if recipe != "auto" else "finetune" if model.has_weights else "scratch"
     if recipe != "scratch" and not model.has_weights:
@@ -169,4 +170,6 @@ def as_settled(config: TrainConfig, own: TrainConfig) -> TrainConfig:
     """The settings with those that a recipe may give taken from a run, where they are left open."""
     names = _open_settings()
     values = {table: {name: getattr(getattr(own, table), name) for name in names[table]} for table in names}
+    if config.model.from_run is not None:
+        config = replace(config, model=as_network(config.model, own.model))
     return filled(config, values)

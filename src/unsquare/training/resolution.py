@@ -67,6 +67,15 @@ class ResolutionConfig:
         return None
 
 
+UNBOUNDED = 1 << 62
+"""More pixels than any picture has."""
+
+
+def bound_of(geometry: Geometry, max_pixels: int | None = None) -> int:
+    """The most pixels that a picture may have, in a stage of so many at most."""
+    return min(UNBOUNDED if bound is None else bound for bound in (geometry.max_pixels, max_pixels))
+
+
 def stage_geometry(geometry: Geometry, max_pixels: int | None, stride: int) -> Geometry:
     """The rule for the sizes of pictures in a stage: larger ones are shrunk, but no side below the network's stride."""
     if max_pixels is None or (geometry.max_pixels is not None and geometry.max_pixels <= max_pixels):

@@ -29,7 +29,7 @@ from unsquare.capacity.limits import (
 )
 from unsquare.capacity.recovery import Recovery
 from unsquare.data.loader import BatchLoader
-from unsquare.errors import PlanError, SourceError
+from unsquare.errors import ConfigError, PlanError, SourceError
 from unsquare.index.copies import find_copies
 from unsquare.index.folds import with_fold
 from unsquare.index.holdout import with_validation
@@ -57,6 +57,7 @@ from unsquare.training.config import TrainConfig
 from unsquare.training.console import Console
 from unsquare.training.evaluate import Evaluator, check_sides, check_statistics
 from unsquare.training.loop import Epochs, Session, TrainingStage
+from unsquare.training.other_run import take_head
 from unsquare.training.resolution import stage_geometry
 
 
@@ -126,10 +127,9 @@ def prepare(
     run, config, fabric, components = job.run, job.config, job.fabric, job.components
     train_index, validation = index.of_split("train"), index.of_split("val")
     evaluated = index.of_split("test") if np.any(index.splits == "test") else validation
+    _require_val_for_patience(config, validation)
     sizes = config.geometry.crop(config.geometry.resize(train_index.sizes))
-    torch.manual_seed(config.plan.seed)
-    classifier = components.classifier(config.model, len(index.classes), load=fresh)
-    engine = Engine(fabric, classifier, config.optimizer, Objective.of(index, config.optimizer.label_smoothing))
+    engine = _engine(job, index, fresh)
     check_sides(train_index, sizes, engine.model.stride)
     check_statistics(train_index, sizes, engine.model)
     job.console.say(_describe(run, index, config, engine))
@@ -146,6 +146,8 @@ def prepare(
         stages = _stages(engine, config, train_index, limits.limits(fabric.world_size), on_val)
         epochs = _epochs(job, train_index, stages, limits.limits(fabric.world_size))
         plan = epochs.plan(next(epoch for epoch, stage in enumerate(stages) if stage.max_pixels is None))
+    if len(evaluated):
+        evaluator(config.geometry, evaluated)  # raises where a picture cannot be evaluated
     if fabric.is_global_zero:
         run.write_json(run.models, limits.to_dict())
         _write_plan(job, engine.model, epochs.limits, plan, train_index)
@@ -164,6 +166,24 @@ def prepare(
         watch=Watch(engine.device, lambda: engine.phase),
         console=job.console,
     )
+
+
+def _require_val_for_patience(config: TrainConfig, validation: ShapeIndex) -> None:
+    if config.saving.patience is not None and not len(validation):
+        raise ConfigError(
+            "patience ends a run by its figures on val, but no images are held out; leave --patience out, or hold some "
+            "out with --validation-fraction."
+        )
+
+
+def _engine(job: TrainingJob, index: ShapeIndex, fresh: bool) -> Engine:
+    """The network on its device; a fresh one has the weights that the run starts from."""
+    config = job.config
+    torch.manual_seed(config.plan.seed)
+    classifier = job.components.classifier(config.model, len(index.classes), load=fresh)
+    if fresh and config.model.from_run is not None:
+        take_head(classifier, config.model.from_run, index, job.console.say)
+    return Engine(job.fabric, classifier, config.optimizer, Objective.of(index, config.optimizer))
 
 
 def _stages(

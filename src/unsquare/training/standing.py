@@ -32,6 +32,7 @@ from unsquare.runs.tables import read_evaluation
 from unsquare.toml import tomllib
 from unsquare.training.config import TrainConfig, from_toml, to_toml
 from unsquare.training.console import Console
+from unsquare.training.early_stopping import ran_out
 from unsquare.training.recipes import as_settled
 from unsquare.training.setup import trainable_index
 
@@ -54,6 +55,8 @@ class Standing:
     metrics: Mark | None
     best_score: float | None
     """Where the best weights are lost: the checkpoint's score on val, -1 where it is not known. Else None."""
+    epoch: int
+    """Epochs done."""
     epochs: int
     """The number that the run was started with."""
     is_finished: bool
@@ -92,7 +95,9 @@ def standing_of(
     planned = _warned(console, index_of(run, state.origin, lambda place: trainable_index(place, own, console)))
     origin = _origin_now(run, state.origin, config, planned, source, console)
     rows = run.read_metrics().rows
-    is_finished = _is_finished(run, config, state, rows, planned)
+    epochs = state.origin.settings["optimizer"]["epochs"] if state.origin else own.epochs
+    ended = state.epoch >= config.epochs or (ran_out(config.saving, state) and config.epochs == epochs)
+    is_finished = ended and _is_evaluated(run, state, rows, planned)
     index = planned if is_finished else _pictures_now(planned, origin.source, console, changed_pictures)
     return Standing(
         config=config,
@@ -102,20 +107,10 @@ def standing_of(
         index=index,
         metrics=state.metrics,
         best_score=_score_in_place_of_best(run, state, rows, console),
-        epochs=state.origin.settings["optimizer"]["epochs"] if state.origin else own.epochs,
+        epoch=state.epoch,
+        epochs=epochs,
         is_finished=is_finished,
     )
-
-
-def settings_of_run(run: RunFolder) -> TrainConfig:
-    """The settings of a run, those of its newest checkpoint where `config.toml` cannot be read.
-
-    Raises:
-        RunError: they were edited since the run started, or there are none.
-    """
-    newest = checkpoints.newest(run.checkpoints)
-    origin = checkpoints.read_state(newest).origin if newest is not None else None
-    return from_toml(settings_of(run, origin)[0], str(run.config))
 
 
 def _clear_unsaved(run: RunFolder, source: Path | None, console: Console) -> None:
@@ -190,9 +185,9 @@ def _drop_damaged(run: RunFolder, newest: Path, console: Console) -> None:
                 checkpoints.remove(path)
 
 
-def _is_finished(run: RunFolder, config: TrainConfig, state: State, rows: list[MetricsLine], index: ShapeIndex) -> bool:
-    """Whether the last epoch is trained, and the best weights are there, and evaluated where images are held out."""
-    if state.epoch < config.epochs or checkpoints.problem(run.checkpoints / BEST):
+def _is_evaluated(run: RunFolder, state: State, rows: list[MetricsLine], index: ShapeIndex) -> bool:
+    """Whether the best weights are there, and evaluated where images are held out."""
+    if checkpoints.problem(run.checkpoints / BEST):
         return False
     if index.all_train:
         return checkpoints.read_state(run.checkpoints / BEST).step == state.step

@@ -18,7 +18,7 @@ from unsquare.files import replacing
 from unsquare.index.table import ShapeIndex, printable
 from unsquare.network.device import launch
 from unsquare.network.ranks import barrier, from_first
-from unsquare.runs.checkpoints import BEST, best_or_newest, read_state, sha256_of
+from unsquare.runs.checkpoints import BEST, UNAVERAGED, best_or_newest, read_state, sha256_of
 from unsquare.runs.figures import LEADING, WORDS
 from unsquare.runs.folder import RunFolder
 from unsquare.runs.memory_profile import RunLimits
@@ -32,13 +32,15 @@ from unsquare.training.checkpoint import TrainState
 from unsquare.training.components import DEFAULT, Components
 from unsquare.training.config import TrainConfig, to_toml
 from unsquare.training.console import Console
+from unsquare.training.early_stopping import early_words
 from unsquare.training.loop import Session, run_epochs, save, write
 from unsquare.training.metrics import Evaluation, write_evaluation
+from unsquare.training.other_run import settings_of_run
 from unsquare.training.recipes import settled, settled_network
-from unsquare.training.resolution import stage_geometry
+from unsquare.training.resolution import bound_of, stage_geometry
 from unsquare.training.setup import TrainingJob
 from unsquare.training.sizes import best_size, candidate_sizes
-from unsquare.training.standing import Standing, settings_of_run, settings_tree, standing_of
+from unsquare.training.standing import Standing, settings_tree, standing_of
 
 
 def train(
@@ -87,7 +89,7 @@ def train(
         if standing is not None:
             return _continue(replace(job, config=standing.config), standing, started)
         try:
-            config, origin = from_first(fabric, lambda: _begin(run, Path(source), asked, console))
+            config, origin = from_first(fabric, lambda: begin(run, Path(source), asked, console))
             barrier(fabric)
             index = read_index(run.index)
             session = setup.prepare(replace(job, config=config), index, origin, auto_precision=auto_precision)
@@ -111,7 +113,7 @@ def resume(
 
     Args:
         path: the run folder.
-        config: the settings; None uses the run's own, of which only the epochs may differ.
+        config: the settings; None uses the run's own, of which only epochs and patience may differ.
         epochs: passes over the training images in all, to train longer than the run was started with.
         changed_pictures: use pictures that have changed since the run started as they are now.
         quiet: print nothing.
@@ -142,7 +144,7 @@ def resume(
         run.unlock()
 
 
-def _begin(run: RunFolder, source: Path, config: TrainConfig, console: Console) -> tuple[TrainConfig, Origin]:
+def begin(run: RunFolder, source: Path, config: TrainConfig, console: Console) -> tuple[TrainConfig, Origin]:
     """Settle a new run's settings, and write them with its index."""
     config = settled_network(config, console.say)
     index = setup.trainable_index(source, config, console)
@@ -167,9 +169,10 @@ def _continue(job: TrainingJob, standing: Standing, started: float) -> Path:
     if standing.is_finished:
         if fabric.is_global_zero:
             _repair(run, config, standing)
-        console.say(
-            f"The run in {run.path} is finished after {config.epochs} epochs; give more --epochs to continue it."
-        )
+        ended = f"is finished after {config.epochs} epochs; give more --epochs"
+        if standing.epoch < config.epochs:
+            ended = f"ended {early_words(config, standing.epoch)}; give more --patience or --epochs"
+        console.say(f"The run in {run.path} {ended} to continue it.")
         return run.path
     before = RunLimits.from_dict(standing.origin.bounds)
     limits: RunLimits | None = before
@@ -184,24 +187,34 @@ def _continue(job: TrainingJob, standing: Standing, started: float) -> Path:
         job, standing.index, standing.origin, limits, fresh=False, auto_precision=before.auto_precision
     )
     latest = run.checkpoints / standing.checkpoint
-    checkpoint.load_model(latest, session.engine.model)
+    checkpoint.load_model(latest, session.engine.evaluated)
+    if session.engine.average is not None:
+        checkpoint.load_model(latest, session.engine.model, UNAVERAGED)
     state = checkpoint.load_training(latest, session.engine.optimizer)
     if session.is_main:
         _set_back(session, standing, state)
     console.say(f"Resuming {run.path} after step {state.step}.")
-    epochs = config.epochs
-    if standing.epochs < epochs:
-        console.say(
-            f"The run now has {epochs} epochs instead of {standing.epochs}; from now on the learning rate follows the "
-            "schedule of the longer run."
-        )
+    if standing.epochs < config.epochs:
+        state = _with_more_epochs(config, standing, state, console)
     if standing.best_score is not None:
         state = replace(state, best_score=standing.best_score, best_loss=None)
         if standing.best_score >= 0:
             write(session, BEST, state)
+    if state.least_pixels:
+        session = replace(session, epochs=session.epochs.not_below(state.epoch, state.least_pixels))
     if session.origin != standing.saved_origin or standing.checkpoint == BEST:
         session = _save_again(session, standing.index, state)
     return _finish(session, state, started)
+
+
+def _with_more_epochs(config: TrainConfig, standing: Standing, state: TrainState, console: Console) -> TrainState:
+    """The state of a run that is now longer: patience counts from here, and pictures stay as large as they are."""
+    console.say(
+        f"The run now has {config.epochs} epochs instead of {standing.epochs}; from now on the learning rate follows "
+        "the schedule of the longer run."
+    )
+    reached = bound_of(config.geometry, state.max_pixels) if state.step else 0
+    return replace(state, waits_from=state.epoch, least_pixels=reached)
 
 
 def _repair(run: RunFolder, config: TrainConfig, standing: Standing) -> None:
@@ -251,7 +264,7 @@ def _finish(session: Session, state: TrainState, started: float) -> Path:
         best, words = from_first(session.engine.fabric, lambda: best_or_newest(run.checkpoints))
         if session.is_main:
             session.console.warn(words)
-        checkpoint.load_model(best, session.engine.model)
+        checkpoint.load_model(best, session.engine.evaluated)
         _choose_size(session, best)
         _evaluate_best(session, state, read_state(best).max_pixels)
         if session.is_main:

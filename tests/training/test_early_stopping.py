@@ -1,0 +1,177 @@
+"""A run ends after some epochs without improvement, and goes on where it is given more."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from unsquare.api import with_settings
+from unsquare.errors import RunError
+from unsquare.runs.checkpoints import newest, read_state
+from unsquare.runs.folder import RunFolder
+from unsquare.training import loop, start
+from unsquare.training.config import TrainConfig
+from unsquare.training.evaluate import Evaluator
+from unsquare.training.other_run import settings_of_run
+
+SETTINGS = {
+    "backbone": "test_resnet",
+    "pretrained": "none",
+    "epochs": 8,
+    "step_images": 64,
+    "budget_pixels": 20_000,
+    "precision": "32-true",
+    "workers": 1,
+    "patience": 2,
+}
+
+
+@pytest.fixture
+def source(tmp_path) -> Path:
+    """Four pictures to train on, one step an epoch."""
+    for split in ("train", "val"):
+        for label in ("a", "b"):
+            (tmp_path / "pictures" / split / label).mkdir(parents=True)
+            for number in range(2):
+                path = tmp_path / "pictures" / split / label / f"{number}.png"
+                Image.new("RGB", (64 + number, 70), ("gray", "brown")[label == "b"]).save(path)
+    return tmp_path / "pictures"
+
+
+def train(source: Path, out: Path, *, quiet: bool = True, **settings: object) -> Path:
+    """Train, without the report."""
+    return start.train(source, out, with_settings(TrainConfig(), SETTINGS | settings), quiet=quiet)
+
+
+@pytest.fixture
+def scores(monkeypatch) -> Callable[[Sequence[float]], None]:
+    """A function that says what the evaluations after each epoch find; the last one goes on."""
+
+    def say(found: Sequence[float]) -> None:
+        evaluate, number = Evaluator.evaluate, iter(range(1000))
+
+        def scripted(self, *args):
+            score = found[min(next(number), len(found) - 1)]
+            return replace(evaluate(self, *args), mean_per_class_accuracy=score)
+
+        monkeypatch.setattr(Evaluator, "evaluate", scripted)
+
+    return say
+
+
+def epochs_of(run: Path) -> list[float]:
+    """The epochs after which a run was evaluated."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [row["epoch"] for row in rows if row["kind"] == "eval"]
+
+
+def pixels_of(run: Path) -> list[int]:
+    """The real pixels of each step, one an epoch."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [row["real_pixels"] for row in rows if row["kind"] == "step"]
+
+
+def said(capsys) -> str:
+    """What was printed since this was last asked."""
+    return " ".join(capsys.readouterr().err.split())
+
+
+def test_a_run_ends_when_val_does_not_improve(source, tmp_path, scores, capsys) -> None:
+    """Two epochs after its best; the same command then says so, and more patience or more epochs go on from there."""
+    run = tmp_path / "run"
+    scores([0.5, 0.6, 0.6, 0.1])
+    train(source, run, quiet=False)
+    assert epochs_of(run) == [1, 2, 3, 4]
+    reason = "after epoch 4 of 8, since the mean per-class accuracy on val did not improve for 2 epochs"
+    assert f"Ended {reason}." in said(capsys)
+    train(source, run, quiet=False)
+    assert f"ended {reason}; give more --patience or --epochs to continue it" in said(capsys)
+    scores([0.1])
+    train(source, run, patience=3)
+    assert epochs_of(run) == [1, 2, 3, 4, 5]
+    scores([0.1, 0.7, 0.1])
+    start.resume(run, epochs=12, quiet=True)
+    assert epochs_of(run) == list(range(1, 11))
+    assert read_state(newest(run / "checkpoints")).waits_from == 7
+    scores([0.1])
+    patient = settings_of_run(RunFolder.open(run))
+    start.resume(run, replace(patient, saving=replace(patient.saving, patience=None)), quiet=True)
+    assert epochs_of(run) == list(range(1, 13))
+    with pytest.raises(RunError, match=r"of which only the epochs may increase and the patience change, but .*dropout"):
+        train(source, run, epochs=12, dropout=0.5)
+
+
+def test_a_run_that_dies_as_it_ends_ends_there(source, tmp_path, scores, monkeypatch) -> None:
+    """Killed between its last epoch and the last evaluation, it trains no further epoch."""
+    scores([0.5, 0.4])
+    save = loop.save
+
+    def save_and_die(session, state):
+        save(session, state)
+        if state.epoch == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "save", save_and_die)
+    with pytest.raises(KeyboardInterrupt):
+        train(source, tmp_path / "run")
+    monkeypatch.setattr(loop, "save", save)
+    train(source, tmp_path / "run")
+    assert epochs_of(tmp_path / "run") == [1, 2, 3]
+    assert json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])["kind"] == "final"
+
+
+def test_a_longer_run_does_not_go_back_to_small_pictures(source, tmp_path, monkeypatch) -> None:
+    """A run that ended at full size goes on at full size, although the shares of the longer run begin with small
+    pictures; also where it is killed in between. A new run of that length has both sizes."""
+    run = train(source, tmp_path / "run", patience=None, epochs=4, progressive="1600px:1,full:1")
+    small, full = pixels_of(run)[0], pixels_of(run)[-1]
+    assert small < full
+    assert pixels_of(run) == [small, small, full, full]
+    save = loop.save
+
+    def save_and_die(session, state):
+        save(session, state)
+        if state.epoch == 5:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "save", save_and_die)
+    with pytest.raises(KeyboardInterrupt):
+        start.resume(run, epochs=8, quiet=True)
+    monkeypatch.setattr(loop, "save", save)
+    start.resume(run, quiet=True)
+    assert pixels_of(run) == [small, small, *[full] * 6]
+    new = train(source, tmp_path / "new", patience=None, epochs=6, progressive="1600px:1,full:1")
+    assert pixels_of(new) == [small] * 3 + [full] * 3
+
+
+def test_a_run_given_more_epochs_early_follows_their_shares(source, tmp_path, monkeypatch) -> None:
+    """Where it had only seen small pictures, it goes on with small ones as the longer run would."""
+    save = loop.save
+
+    def save_and_die(session, state):
+        save(session, state)
+        if state.epoch == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "save", save_and_die)
+    with pytest.raises(KeyboardInterrupt):
+        train(source, tmp_path / "run", patience=None, epochs=2, progressive="1600px:1,full:1")
+    monkeypatch.setattr(loop, "save", save)
+    run = start.resume(tmp_path / "run", epochs=4, quiet=True)
+    small, *_, full = pixels_of(run)
+    assert pixels_of(run) == [small, small, full, full]
+
+
+def test_patience_begins_at_full_size(source, tmp_path, scores) -> None:
+    """Small pictures are passed through whatever val says; only evaluated epochs end a run."""
+    scores([0.5, 0.4])
+    run = train(source, tmp_path / "small", progressive="1600px:5,full:3")
+    assert epochs_of(run) == [1, 2, 3, 4, 5, 6, 7]
+    scores([0.5, 0.4])
+    run = train(source, tmp_path / "rare", evaluate_every=3)
+    assert epochs_of(run) == [3, 6]
