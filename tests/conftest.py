@@ -12,6 +12,7 @@ from PIL import Image
 
 # As the command line does, and before torch is loaded: waiting threads sleep, so that a busy machine stays quick.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported: tests download nothing
 if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores: more than one thread each would wait for another
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 

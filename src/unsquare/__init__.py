@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from unsquare.index.table import Problem as Problem
     from unsquare.index.table import Remark as Remark
     from unsquare.index.table import ShapeIndex as ShapeIndex
+    from unsquare.index.targets import TaskConfig as TaskConfig
     from unsquare.network.config import DeviceConfig as DeviceConfig
     from unsquare.network.config import ModelConfig as ModelConfig
     from unsquare.network.config import OptimizerConfig as OptimizerConfig
@@ -79,6 +80,7 @@ if TYPE_CHECKING:
     from unsquare.training.metrics import Evaluation as Evaluation
     from unsquare.training.predictor import Prediction as Prediction
     from unsquare.training.predictor import Predictor as Predictor
+    from unsquare.training.resolution import ResolutionConfig as ResolutionConfig
     from unsquare.training.schedule import LearningRateConfig as LearningRateConfig
 else:  # type checkers do not see it, so that they know which names there are
 
@@ -128,6 +130,7 @@ _HOMES = {
     "RankStep": "unsquare.data.step_loader",
     "RegionPool": "unsquare.exact.pool.region",
     "Remark": "unsquare.index.table",
+    "ResolutionConfig": "unsquare.training.resolution",
     "RunError": "unsquare.errors",
     "SavingConfig": "unsquare.training.config",
     "Shape": "unsquare.shapes",
@@ -139,6 +142,7 @@ _HOMES = {
     "StepLoader": "unsquare.data.step_loader",
     "StepSampler": "unsquare.data.sampler",
     "Stopped": "unsquare.training.loop",
+    "TaskConfig": "unsquare.index.targets",
     "TrainConfig": "unsquare.training.config",
     "UndecodableError": "unsquare.data.loader",
     "UnsquareError": "unsquare.errors",

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from unsquare.data.transform import own_transform
 from unsquare.errors import ConfigError
 from unsquare.files import without_empty_folders
 from unsquare.network.classifier import check_backbone_name, check_model
@@ -31,6 +32,7 @@ from unsquare.training.metrics import Evaluation
 from unsquare.training.optimizer_check import check_optimizer
 from unsquare.training.outcome import write_outcome
 from unsquare.training.predictor import OnError, Prediction, Predictor
+from unsquare.training.recipes import settled_network
 
 
 @checks_arguments
@@ -116,7 +118,7 @@ def cross_validate(
         >>> found = unsquare.cross_validate("photos", "runs/folds", folds=2, quiet=True, **settings)
         >>> [fold.run for fold in found.folds], found.num_images
         (['fold-1', 'fold-2'], 10)
-        >>> 0 <= found.accuracy.mean <= 1
+        >>> 0 <= found.last["accuracy"].mean <= 1
         True
     """
     config, folder = with_settings(config or TrainConfig(), settings), Path(out)
@@ -176,14 +178,14 @@ def evaluate(
 
     Args:
         run: the run folder.
-        source: as for training; its class names must be the run's.
+        source: as for training; its classes or labels must be among the run's.
         split: train, val, test or all; None takes test, else val, else all.
-        out: a folder for `predictions.csv`, `confusion.csv` and `per_class.csv`.
+        out: a folder for `predictions.csv`, and for `confusion.csv` and `per_class.csv` where the task has them.
         quiet: print no progress.
 
     Returns:
-        Loss and accuracies, in all and by class, what makes them optimistic, and for each picture the most probable
-        class and its probability, (N,).
+        Loss and the figures of the run's task, in all and by class or label, what makes them optimistic, and what is
+        predicted of each picture.
 
     Raises:
         SourceError: there are no such pictures, they have other classes, or one of them cannot be read.
@@ -207,19 +209,22 @@ def evaluate(
 def predict(
     run: Path | str,
     pictures: Picture | Iterable[Picture],
-    top: int = 5,
+    top: int | None = None,
     *,
     on_error: OnError = "raise",
     quiet: bool = True,
 ) -> list[Prediction]:
-    """Predict the most probable classes of pictures. For many calls use `Predictor`, which loads the network once.
+    """Predict the most probable classes of pictures, their labels or values.
+
+    For many calls use `Predictor`, which loads the network once.
 
     Args:
         run: the run folder.
         pictures: one or several: paths of files, paths of folders (whose pictures are taken at every depth, in the
             order of their names), pictures of PIL, and arrays of uint8, (height, width) for grey or
             (height, width, 3) for RGB.
-        top: number of classes for each picture; there are no more than the run has.
+        top: number of classes or labels for each picture; there are no more than the run has. None takes five classes,
+            or the labels of a probability of at least a half.
         on_error: what to do with a picture that cannot be read: raise, or keep it in its place as a prediction
             without classes, whose `problem` says why.
         quiet: print no progress.
@@ -347,8 +352,9 @@ def with_settings(config: TrainConfig, settings: dict[str, Any]) -> TrainConfig:
 def _check_beginning(config: TrainConfig, run: Path) -> None:
     """Try what only a trial shows, before a run folder is made; a resumed run needs no starting weights."""
     check_optimizer(config.optimizer)
+    own_transform(config.augment.transform)
     if not os.path.exists(RunFolder(run).config):
-        check_model(config.model)
+        check_model(settled_network(config, lambda text: None).model)
 
 
 def _reported(run: Path) -> Path:

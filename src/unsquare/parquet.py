@@ -22,7 +22,7 @@ def read_table(
     path: Path,
     columns: Mapping[str, pa.DataType],
     nullable: frozenset[str] = frozenset(),
-    optional: frozenset[str] = frozenset(),
+    optional: Mapping[str, pa.DataType] | None = None,
 ) -> pa.Table:
     """The table in a file, its columns of these types; further columns are left out.
 
@@ -30,7 +30,7 @@ def read_table(
         path: the file.
         columns: names and types.
         nullable: the columns that may have gaps.
-        optional: the columns that may be missing.
+        optional: names and types of columns that may be missing.
 
     Raises:
         ValueError: it is damaged, or its columns are others; the message is the reason.
@@ -44,7 +44,7 @@ def read_table(
     except (OSError, pa.ArrowException, ValueError) as error:
         said = str(error).strip() or type(error).__name__
         raise ValueError(said.splitlines()[0].rstrip(".")) from error
-    columns = {name: kind for name, kind in columns.items() if name in table.column_names or name not in optional}
+    columns = {**columns, **{name: kind for name, kind in (optional or {}).items() if name in table.column_names}}
     if lacking := [name for name in columns if name not in table.column_names]:
         raise ValueError(f"it lacks the column {lacking[0]!r}")
     if len(set(table.column_names)) < len(table.column_names):
@@ -55,3 +55,18 @@ def read_table(
         if name not in nullable and table[name].null_count:
             raise ValueError(f"its column {name!r} has gaps")
     return table.select(list(columns)).replace_schema_metadata(table.schema.metadata)
+
+
+def column_names(path: Path) -> list[str]:
+    """The names of the columns in a file.
+
+    Raises:
+        ValueError: it is damaged; the message is the reason.
+    """
+    try:
+        require_regular(path)
+        with path.open("rb") as file:
+            return list(pq.read_schema(file).names)
+    except (OSError, pa.ArrowException, ValueError) as error:
+        said = str(error).strip() or type(error).__name__
+        raise ValueError(said.splitlines()[0].rstrip(".")) from error

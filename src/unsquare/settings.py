@@ -224,9 +224,11 @@ def _read_pixels(text: str) -> Any:
 
 
 def takes(hint: Any, kind: type) -> bool:
-    """Whether a value of a kind, alone or in a list, can be one of a type."""
+    """Whether a value of a kind, alone or in a list, can be one of a type; what a function takes is no value of it."""
     if kind in (hint, typing.get_origin(hint)):
         return True
+    if typing.get_origin(hint) is collections.abc.Callable:
+        return False
     return any(takes(option, kind) for option in typing.get_args(hint) if not isinstance(option, str))
 
 

@@ -95,6 +95,11 @@ class Geometry:
         return np.maximum(1, np.rint(resized * self.crop_fraction)).astype(np.int64)
 
 
+def scaled(sizes: Sizes, scales: npt.NDArray[np.float64]) -> Sizes:
+    """Shapes (N, 2) with both sides scaled by (N,) factors, at least one pixel each."""
+    return np.maximum(1, np.rint(np.asarray(sizes) * scales[:, None])).astype(np.int64)
+
+
 def checked_sizes(sizes: npt.ArrayLike, error: type[UnsquareError] = ConfigError) -> Sizes:
     """Shapes (..., 2) as whole numbers of pixels.
 

@@ -102,6 +102,23 @@ def test_halves_hold_every_image_once_and_whole(sizes):
             assert torch.equal(part.pixels[row, :, :height, :width], whole.pixels[image, :, :height, :width])
 
 
+def test_halves_of_mixed_pictures_have_both_labels(engine, recovery, monkeypatch):
+    """Loss and gradient of a mixed micro-batch are those of its halves, between those of either label alone."""
+    others = (BATCH.labels + 1) % 3
+    mixed = replace(BATCH, other_labels=others, label_weights=torch.full((7,), 0.25))
+    alone = [engine.accumulate(replace(BATCH, labels=labels), 1 / 7)[0] for labels in (BATCH.labels, others)]
+    engine.forget_gradients()
+    whole = engine.accumulate(mixed, 1 / 7)
+    wanted = gradient(engine)
+    assert whole[0] == pytest.approx(0.25 * alone[0] + 0.75 * alone[1], rel=1e-5)
+    assert abs(alone[0] - alone[1]) > 1e-3
+    engine.forget_gradients()
+    fails_above(engine, monkeypatch, 2)
+    done = recovery.accumulate(mixed, 1 / 7)
+    assert done.loss == pytest.approx(whole[0], rel=1e-5)
+    torch.testing.assert_close(gradient(engine), wanted, rtol=1e-4, atol=1e-6)
+
+
 def test_halved_until_it_fits_the_gradient_is_that_of_the_whole(engine, recovery, monkeypatch):
     """Parts of two images at the most give the loss, the hits and the gradient of the micro-batch that failed."""
     whole = engine.accumulate(BATCH, 1 / 7)
@@ -109,7 +126,7 @@ def test_halved_until_it_fits_the_gradient_is_that_of_the_whole(engine, recovery
     engine.forget_gradients()
     tried = fails_above(engine, monkeypatch, 2)
     done = recovery.accumulate(BATCH, 1 / 7)
-    assert (round(done.loss, 4), done.right) == (round(whole[0], 4), whole[1])
+    assert (round(done.loss, 4), done.score) == (round(whole[0], 4), whole[1])
     torch.testing.assert_close(gradient(engine), wanted, rtol=1e-4, atol=1e-6)
     assert max(tried) == 7
     assert done.shortages == sum(images > 2 for images in tried)

@@ -150,6 +150,9 @@ def test_mistakes_are_one_sentence(line: str, kind: type[Exception], message: st
         ("--lowest-rung", "did you mean --strategy?"),
         ("--highest-rung", "did you mean --max-strategy?"),
         ("--colour-jitter", "did you mean --color-jitter?"),
+        ("--aa", "did you mean --auto-augment?"),
+        ("--reprob", "did you mean --erasing?"),
+        ("--mixup-alpha", "did you mean --mixup?"),
     ],
 )
 def test_flags_of_other_trainers_get_a_hint(flag: str, hint: str) -> None:
@@ -202,8 +205,8 @@ def test_training_opens_with_the_most_used_flags(
     ]
     assert all(re.match(r"  --\S+.{3,}\S", line) for line in lines[:10])
     assert re.findall(r"^(\S.*):$", text, re.MULTILINE) == [
-        *("arguments", "options", "picture size", "augmentation", "batches", "network", "optimizer", "learning rate"),
-        *("device and memory", "evaluation and checkpoints", "example"),
+        *("arguments", "options", "task", "picture size", "augmentation", "batches", "network", "optimizer"),
+        *("learning rate", "progressive resolution", "device and memory", "evaluation and checkpoints", "example"),
     ]
 
 

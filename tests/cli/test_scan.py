@@ -145,3 +145,41 @@ def test_a_run_folder_that_is_not_utf8_is_refused_at_the_start(command, make_fol
     assert status == 1
     assert "must be UTF-8" in err
     assert not os.path.exists(odd)
+
+
+def test_labels_and_numbers_are_shown_as_such(command, make_folder, tmp_path):
+    """A table of labels with how many images have each; of numbers their range; both with the task in --json."""
+    root = make_folder(("x",), num_images=3)
+    lines = ["path,label,age", "x/0.jpg,a;b,3", "x/1.jpg,b,40", "x/2.jpg,;,7.5"]
+    (root / "list.csv").write_text("\n".join(lines))
+    index = ("--out", tmp_path / "i.parquet")
+    _, out, _ = command("scan", root / "list.csv", "--task", "multilabel", *index)
+    rows = [line.split() for line in out.splitlines()]
+    assert ["b", "2"] in rows
+    assert "3 images (3 without split) with 2 labels," in out
+    _, out, _ = command("scan", root / "list.csv", *index, "--task", "regression", "--label-columns", "age")
+    assert "with the number 'age' from 3 to 40," in out
+    _, out, _ = command("scan", root / "list.csv", *index, "--task", "multilabel", "--json")
+    values = json.loads(out)
+    assert (values["task"], values["classes"]) == ("multilabel", {"a": 1, "b": 2})
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (
+            ("--task", "multi"),
+            "must be one of classification, multilabel, regression, but is 'multi'; did you mean multilabel?",
+        ),
+        (("--task", "regression", "--sampling", "balanced"), "the task regression has none; leave --sampling out"),
+        (("--label-columns", "a", "b"), "Several label_columns are for the task multilabel"),
+        (("--task", "regression"), "A regression needs a number for each image, but 4 of 4 have none"),
+    ],
+)
+def test_tasks_that_do_not_fit_are_refused_before_anything_is_written(command, make_folder, tmp_path, flags, words):
+    """One sentence, and no run folder."""
+    status, _, err = command("train", make_folder(num_images=2), "--out", tmp_path / "run", *FAST, *flags)
+    assert status != 0
+    assert words in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "run").exists()

@@ -133,11 +133,11 @@ def test_a_decoder_without_memory_tries_again_when_nothing_else_runs(make_folder
     index = scan_source(make_folder(num_images=3))
     place, failed = BatchLoader._place, set()
 
-    def short(self, target, plan, image):
+    def short(self, slot, plan, image, target):
         if image not in failed:
             failed.add(image)
             raise MemoryError
-        return place(self, target, plan, image)
+        return place(self, slot, plan, image, target)
 
     monkeypatch.setattr(BatchLoader, "_place", short)
     _, batches = _load(index)
@@ -160,6 +160,25 @@ def test_augmented_pictures_have_the_planned_shapes_whatever_the_workers(make_fo
     first = {int(i): pixels for batch in one for i, pixels in zip(batch.images, batch.pixels)}
     again = {int(i): pixels for batch in later for i, pixels in zip(batch.images, batch.pixels)}
     assert any(first[i].shape != again[i].shape or not torch.equal(first[i], again[i]) for i in first)
+
+
+@pytest.mark.parametrize("turns", [False, True])
+def test_scaled_pictures_have_the_planned_shapes(make_folder, monkeypatch, turns):
+    """The scale is the plan's: each picture is decoded at its own, cropped and turned; another epoch has others."""
+    monkeypatch.setattr("unsquare.plan.draw.LEAST_SIDE", 8)
+    index, geometry = scan_source(make_folder(num_images=6)), Geometry(crop_fraction=0.9)
+    config = PlanConfig(step_images=5, min_scale=0.5)
+    loader = BatchLoader(index, geometry, AugmentConfig(turns=turns), 2)
+    plans = [plan_epoch(geometry.crop(geometry.resize(index.sizes)), config, LIMITS, e, turns=turns) for e in (0, 1)]
+    for plan in plans:
+        for batch in loader.load(plan, list(plan.micro_batches)):
+            assert (batch.sizes.numpy() == plan.sizes[batch.images]).all()
+            for pixels, (height, width) in zip(batch.pixels, batch.sizes.tolist()):
+                assert pixels[:, height - 1, width - 1].any()
+                assert not pixels[:, height:].any()
+    assert (plans[0].scales != plans[1].scales).any()
+    assert 0.5 <= plans[0].scales.min() < plans[0].scales.max() <= 1
+    loader.close()
 
 
 def test_a_picture_that_breaks_is_named(make_folder):

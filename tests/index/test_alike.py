@@ -82,6 +82,17 @@ def test_pairs_in_two_splits_come_first_then_two_labels() -> None:
     assert (two_splits.important, two_labels.kind, two_labels.count) == (True, "near_duplicate_with_two_labels", 4)
 
 
+def test_labels_and_values_differ_as_classes_do() -> None:
+    """Images that have the same labels, or the same value, are alike in that."""
+    prints = np.repeat(ZERO[None], 3, axis=0)
+    index = make_index([-1] * 3)
+    for task, targets in (("multilabel", [[1, 0], [1, 0], [1, 1]]), ("regression", [[1.5], [1.5], [2.0]])):
+        targets = np.array(targets, dtype=float)
+        names = tuple("ab"[: targets.shape[1]])
+        found = alike(replace(index, task=task, classes=names, targets=targets), range(3), prints, 0)
+        assert {(each.first, each.second): each.with_two_labels for each in found} == {(0, 1): False, (0, 2): True}
+
+
 def test_every_copy_in_another_split_is_named() -> None:
     """Equal copies in val are each paired with what train has, be it equal or near."""
     index = make_index([0] * 6, ["train", "train", "val", "val", "val", "val"])

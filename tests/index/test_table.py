@@ -122,7 +122,7 @@ def test_another_version_is_refused(tmp_path: Path) -> None:
     about = json.loads(table.schema.metadata[METADATA_KEY]) | {"version": 999}
     pq.write_table(table.replace_schema_metadata({METADATA_KEY: json.dumps(about)}), path)
     with pytest.raises(
-        SourceError, match=r"version 999, but this program reads versions 1 to 3; scan the source again"
+        SourceError, match=r"version 999, but this program reads versions 1 to 4; scan the source again"
     ):
         ShapeIndex.read(path)
 

@@ -50,7 +50,7 @@ def test_every_pool_gives_each_picture_the_logits_it_has_alone(pool):
     for image, (height, width) in enumerate(SIZES):
         alone = model(pixels[image : image + 1, :, :height, :width], sizes[image : image + 1])
         torch.testing.assert_close(together[image], alone[0], rtol=1e-10, atol=1e-12)
-    assert model.pool.num_bins == {"spp": 21, "catavgmax": 2}.get(pool, 1)
+    assert model.pool.num_bins == {"spp": 21, "auto": 21, "catavgmax": 2}.get(pool, 1)
     assert model.norm.normalized_shape == (model.backbone.num_features * model.pool.num_bins,)
     together.square().sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.pool.parameters())

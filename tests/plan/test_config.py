@@ -18,6 +18,7 @@ from unsquare.plan import Limits, PlanConfig
         (PlanConfig, {"seed": -1}, "seed must be at least 0"),
         (Limits, {"launch_pixels": -5}, "launch_pixels must be"),
         (Limits, {"world_size": 10**12}, "world_size must be at most 16,384"),
+        (PlanConfig, {"min_images": 2, "steps": "b2b"}, "min_images works in mixed steps .*, but is 2 with steps b2b"),
         (PlanConfig, {"canvases": 0}, "canvases must be at least 1"),
         (PlanConfig, {"multiple": 0}, "multiple must be"),
         (PlanConfig, {"sampling": "twice"}, "sampling must be one of once, balanced"),

@@ -9,7 +9,18 @@ from hypothesis import strategies as st
 
 from unsquare.errors import PlanError
 from unsquare.plan import Limits, PlanConfig, class_weights, draw, plan_epoch
-from unsquare.plan.draw import ROUNDS, Order, Purpose, bits, quarter_turns, repeated, swap_or_not
+from unsquare.plan.draw import (
+    LEAST_SIDE,
+    ROUNDS,
+    Order,
+    Purpose,
+    bits,
+    quarter_turns,
+    random_scales,
+    repeated,
+    swap_or_not,
+)
+from unsquare.shapes import scaled
 
 
 def keys(seed):
@@ -126,3 +137,16 @@ def test_balanced_sampling_needs_weights():
     """The planner knows no labels, so it says what to pass."""
     with pytest.raises(PlanError, match="class_weights"):
         plan_epoch([(3, 3)], PlanConfig(sampling="balanced"), Limits(), 0)
+
+
+@given(st.integers(0, 5), st.floats(0.1, 1.0))
+def test_scales_are_within_bounds_and_leave_sides(seed, least):
+    """From `least` to 1, other in each epoch; no side falls below 64 pixels, and a smaller one keeps its size."""
+    sizes = np.random.default_rng(seed).integers(10, 500, (200, 2))
+    scales = random_scales(sizes, least, seed, 3)
+    assert ((scales >= least) & (scales <= 1)).all()
+    small = sizes.min(axis=1) <= LEAST_SIDE
+    assert (scales[small] == 1).all()
+    assert (scaled(sizes, scales)[~small].min(axis=1) >= LEAST_SIDE).all()
+    assert (scales == random_scales(sizes, least, seed, 3)).all()
+    assert least > 0.99 or (scales[~small] != random_scales(sizes, least, seed, 4)[~small]).any()

@@ -100,8 +100,8 @@ def test_a_buffer_smaller_than_a_step_is_refused():
         next(plan_stream([(3, 3)], PlanConfig(), Limits(), buffer_images=100))
 
 
-@pytest.mark.parametrize("settings", [{"canvases": 4}, {"sampling": "balanced"}])
+@pytest.mark.parametrize("settings", [{"canvases": 4}, {"sampling": "balanced"}, {"min_scale": 0.5}])
 def test_what_needs_the_whole_dataset_is_refused(settings):
     """Canvases and weights cannot be chosen from shapes that are yet to come, and are not ignored either."""
-    with pytest.raises(PlanError, match="A stream cannot bound canvases or repeat images"):
+    with pytest.raises(PlanError, match="A stream cannot bound canvases, repeat images or scale them"):
         next(plan_stream([(3, 3)], PlanConfig(**settings), Limits()))

@@ -39,16 +39,17 @@ def test_mean_and_spread_are_those_of_the_last_epochs(tmp_path: Path, test: bool
     write_metrics(tmp_path, test=test)
     found = cross_validation(tmp_path, 3)
     last, best = [0.7, 0.65, 0.9], [0.8, 0.65, 0.9]
-    assert found.accuracy.mean == pytest.approx(np.mean(last))
-    assert found.accuracy.standard_deviation == pytest.approx(np.std(last, ddof=1))
-    assert found.mean_per_class_accuracy.mean == pytest.approx(np.mean(last) - 0.1)
-    assert found.best_accuracy.mean == pytest.approx(np.mean(best))
+    assert found.last["accuracy"].mean == pytest.approx(np.mean(last))
+    assert found.last["accuracy"].standard_deviation == pytest.approx(np.std(last, ddof=1))
+    assert found.last["mean_per_class_accuracy"].mean == pytest.approx(np.mean(last) - 0.1)
+    assert found.best["accuracy"].mean == pytest.approx(np.mean(best))
     assert [row.best_epoch for row in found.folds] == [2, 3, 3]
     assert (found.num_right, found.num_images) == (14 + 13 + 9, 50)
     if test:
-        assert str(found.test_accuracy) == "0.200 ± 0.100"
+        assert found.test is not None
+        assert found.test["accuracy"].text("accuracy") == "0.200 ± 0.100"
     else:
-        assert found.test_accuracy is None
+        assert found.test is None
     write_summary(tmp_path, found)
     assert json.loads(without_checksum((tmp_path / "folds.json").read_bytes())) == json.loads(
         json.dumps(found.to_dict())

@@ -107,6 +107,8 @@ def test_going_on_twice_says_a_loss_once(file):
     "change",
     [
         {"loss": None},
+        {"accuracy": None},
+        {"mae": -1.0},
         {"loss": "x"},
         {"step": -1},
         {"step": 1.5},

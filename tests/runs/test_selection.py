@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from unsquare.runs.schemas import EvaluationRow
+from unsquare.runs.rows import EvaluationRow
 from unsquare.runs.selection import best_of, best_of_several, caution
 
 
@@ -28,7 +28,8 @@ def test_the_best_of_several_epochs_is_optimistic_on_the_images_that_chose_it() 
     chosen = best_of_several(rows, "val")
     assert chosen is not None
     assert chosen.words == (
-        "The best of 3 epochs on the same images is optimistic; the last epoch reached 0.700, mean per class 0.700."
+        "The best of 3 epochs on the same images is optimistic; "
+        "the last epoch has accuracy 0.700, mean per class 0.700."
     )
     assert best_of_several(rows, "test") is None
     assert best_of_several(rows[:1], "val") is None
@@ -58,3 +59,21 @@ def test_figures_on_pictures_that_were_trained_on_say_little() -> None:
     assert caution(["test", ""], rows) == ("", None)
     assert caution(["val"], rows[:1]) == ("", None)
     assert caution(["val"], rows) == (best_of_several(rows, "val").words, best_of_several(rows, "val"))
+
+
+def test_the_figures_of_the_task_are_told() -> None:
+    """The smallest error is the best, and no accuracy is spoken of."""
+    shared = {"time_s": 1.0, "split": "val", "loss": 1.0, "num_images": 50}
+    rows = [
+        EvaluationRow(step=step, epoch=step / 10, mae=mae, relative_mae=mae / 20, rmse=2 * mae, **shared)
+        for step, mae in ((10, 9.0), (20, 4.0), (30, 6.5))
+    ]
+    words, chosen = caution(["val"] * 50, rows)
+    assert words == (
+        "The best of 3 epochs on the same images is optimistic; the last epoch has mean absolute error 6.5, root mean "
+        "squared error 13."
+    )
+    assert chosen is not None
+    best = best_of(rows)
+    assert best is not None
+    assert best.step == 20

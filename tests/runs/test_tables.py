@@ -8,7 +8,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from unsquare.errors import RunError
-from unsquare.runs.tables import EVALUATION, read_evaluation, read_index, read_memory, write_memory
+from unsquare.runs.tables import (
+    EVALUATION,
+    LABELS_EVALUATION,
+    VALUES_EVALUATION,
+    read_evaluation,
+    read_index,
+    read_memory,
+    write_memory,
+)
 
 SAMPLES = {
     "time_s": [0.1, 0.2],
@@ -62,6 +70,37 @@ def test_values_that_make_no_sense_are_refused(tmp_path, change):
     pq.write_table(pa.Table.from_pylist([ROW | change]), tmp_path / "evaluation.parquet")
     with pytest.raises(RunError, match=rf"evaluation\.parquet cannot be read \(its column '{next(iter(change))}'"):
         read_evaluation(tmp_path / "evaluation.parquet")
+
+
+ROWS = {
+    "labels": {"key": "a.jpg", "labels": ["a"], "predicted": [], "probabilities": [0.5, 0.1], "height": 3, "width": 4},
+    "values": {"key": "a.jpg", "value": -3.5, "predicted": 2.0, "height": 3, "width": 4},
+}
+SCHEMAS = {"labels": LABELS_EVALUATION, "values": VALUES_EVALUATION}
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        ("labels", {}),
+        ("labels", {"probabilities": [0.5, 1.5]}),
+        ("labels", {"probabilities": [0.5, math.nan]}),
+        ("labels", {"predicted": None}),
+        ("values", {}),
+        ("values", {"value": math.nan}),
+        ("values", {"predicted": math.inf}),
+        ("values", {"width": 0}),
+    ],
+)
+def test_evaluations_of_other_tasks_have_columns_of_their_own(tmp_path, kind, change):
+    """They come back as written, and what makes no sense is refused with its column."""
+    path = tmp_path / "evaluation.parquet"
+    pq.write_table(pa.Table.from_pylist([ROWS[kind] | change], schema=SCHEMAS[kind]), path)
+    if not change:
+        assert read_evaluation(path).to_pylist() == [ROWS[kind]]
+        return
+    with pytest.raises(RunError, match=f"its column '{next(iter(change))}'"):
+        read_evaluation(path)
 
 
 def test_other_tables_are_refused(tmp_path):

@@ -10,7 +10,8 @@ from unsquare.memory.model import MemoryModel, TimeModel
 from unsquare.runs import upgrades
 from unsquare.runs.memory_profile import Probe, ProbeRange, RunLimits
 from unsquare.runs.reading import decode_row, read_json
-from unsquare.runs.schemas import PlanFile, StepRow
+from unsquare.runs.rows import StepRow
+from unsquare.runs.schemas import PlanFile
 from unsquare.training.config import TrainConfig, from_toml
 
 WAY = {

@@ -73,7 +73,7 @@ def test_every_image_judges_once(killed_and_continued):
     assert held[0] | held[1] == set(indexes[0].keys[indexes[0].splits != "test"])
     assert found.num_images == 10
     assert [row.last.num_images for row in found.folds] == list(map(len, held))
-    assert found.test_accuracy is not None
+    assert found.test is not None
     for path in ("report.html", "folds.json", "fold-1/report.html", "fold-2/report.html"):
         assert (out / path).is_file()
 
@@ -86,7 +86,7 @@ def test_a_fold_is_a_run_like_any_other(killed_and_continued, source, tmp_path):
         assert (alone / name).read_bytes() == (out / "fold-2" / name).read_bytes()
     judged = evaluate(out / "fold-1", source, split="val", quiet=True)
     assert judged.num_images == found.folds[0].last.num_images
-    assert judged.last_epoch["accuracy"] == found.folds[0].last.accuracy
+    assert judged.last_epoch["accuracy"] == found.folds[0].last.figures["accuracy"]
     with pytest.raises(RunError, match=r"saving\.folds was 2 and is 3"):
         cross_validate(source, out, folds=3, quiet=True, **SETTINGS)
 
@@ -99,7 +99,7 @@ def test_the_command_prints_all_folds(killed_and_continued, source, tmp_path, ca
     lines = capsys.readouterr().out.splitlines()
     assert "fold" in lines[1].split()
     found = killed_and_continued[1]
-    assert str(found.accuracy) in lines[-2]
+    assert found.last["accuracy"].text("accuracy") in lines[-2]
     assert lines[-1] == f"The report is {out / 'report.html'}, the figures are in {out / 'folds.json'}."
     assert main(["train", "--resume", str(out)]) == 1
     assert "holds a run for each fold" in capsys.readouterr().err

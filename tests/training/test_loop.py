@@ -19,16 +19,17 @@ from unsquare.runs.checkpoints import newest, problem, sha256_of
 
 from .conftest import environment, losses
 
-# Batch norm, drop path, turns and jitter: whatever could draw at random or carry state does so here.
+# Batch norm, drop path, all of augmentation: whatever could draw at random or carry state does so here.
 RESUMED = (
     *("--backbone", "test_resnet", "--drop-path", "0.1", "--turns", "--color-jitter", "0.2", "--dropout", "0.1"),
     *("--epochs", "2", "--step-images", "4", "--budget-pixels", "40000", "--precision", "32-true"),
     *("--checkpoint-every-steps", "2", "--min-side", "33"),
+    *("--auto-augment", "trivialaugment", "--blur", "0.3", "--erasing", "0.3", "--mixup", "0.5", "--cutmix", "1"),
 )
 # Norms that do not cross images, fp32, nothing drawn that differs from rank to rank.
 SPREAD = (
     *("--backbone", "test_convnext", "--epochs", "2", "--step-images", "5", "--budget-pixels", "40000"),
-    *("--precision", "32-true", "--min-side", "33"),
+    *("--precision", "32-true", "--min-side", "33", "--auto-augment", "randaugment", "--erasing", "0.5"),
 )
 # What is not compared bit by bit runs in the process of the tests, which has its imports behind it.
 SMALL = {"backbone": "test_resnet", "epochs": 1, "budget_pixels": 40_000, "min_side": 33}

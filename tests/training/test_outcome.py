@@ -24,8 +24,9 @@ def evaluation():
     """Five images of three classes, the last class never predicted."""
     labels = np.array([0, 0, 1, 1, 2], dtype=np.int32)
     predicted = np.array([0, 1, 1, 1, 0])
-    outcome = np.stack([-np.log([0.9, 0.2, 0.6, 0.7, 0.1]), predicted, [0.9, 0.8, 0.6, 0.7, 0.85]], axis=1)
-    return summarize(torch.from_numpy(outcome), images_of(labels, 3), 1.0)
+    losses = torch.from_numpy(-np.log([0.9, 0.2, 0.6, 0.7, 0.1]))
+    outcome = np.stack([predicted, [0.9, 0.8, 0.6, 0.7, 0.85]], axis=1)
+    return summarize(losses, torch.from_numpy(outcome), images_of(labels, 3), 1.0)
 
 
 def test_each_image_is_in_the_table_of_predictions(evaluation, tmp_path):

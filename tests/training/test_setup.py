@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from unsquare.exact.layers.norm import FrozenBatchNorm2d
 from unsquare.execution.strategy import PLAIN, Segment, Strategy
 from unsquare.index.table import ShapeIndex, empty_strings, strings
 from unsquare.memory.model import MemoryModel, TimeModel
@@ -19,6 +20,7 @@ from unsquare.runs.memory_profile import MemoryProfile, ProbeRange, RunLimits, S
 from unsquare.training import setup
 from unsquare.training.config import TrainConfig
 from unsquare.training.console import Console
+from unsquare.training.setup import TrainingJob
 
 
 def test_of_a_very_long_epoch_the_first_steps_are_written(tmp_path, monkeypatch, capsys):
@@ -37,13 +39,27 @@ def test_of_a_very_long_epoch_the_first_steps_are_written(tmp_path, monkeypatch,
     )
     config, limits, run = TrainConfig(), Limits(budget_pixels=20_000, launch_pixels=500), RunFolder(tmp_path)
     plan = plan_epoch(sizes, config.plan, limits, 0)
-    setup._write_plan(run, config, limits, plan, index, Console())
+    job = TrainingJob(run=run, config=config, fabric=None, console=Console())
+    setup._write_plan(job, nn.BatchNorm2d(3), limits, plan, index)
     written = json.loads(run.plan.read_text())
     first = [batch for step in list(plan.steps)[:3] for batch in step.micro_batches]
     assert written["steps_of_epoch"] == len(plan.steps) == 16
     assert written["ledger"]["num_steps"] == 3
     assert written["micro_batches"] == [[len(batch.images), *batch.canvas] for batch in first]
-    assert "16 steps, the first 3 of which are" in " ".join(capsys.readouterr().err.split())
+    said = " ".join(capsys.readouterr().err.split())
+    assert "16 steps, the first 3 of which are" in said
+    assert written["remarks"] == []
+
+
+@pytest.mark.parametrize(
+    ("module", "images", "remarked"), [("own", 3, 1), ("own", 4, 0), ("frozen", 1, 0), ("none", 1, 0)]
+)
+def test_few_images_for_batch_norms_are_remarked_on(module, images, remarked):
+    """Only norms that learn from a micro-batch need several images in it."""
+    norm = {"own": nn.BatchNorm2d(3), "frozen": FrozenBatchNorm2d(3), "none": nn.LayerNorm(3)}[module]
+    remarks = setup._remarks(nn.Sequential(norm), images)
+    assert len(remarks) == remarked
+    assert all(f"have at most {images}; use --norm frozen" in remark for remark in remarks)
 
 
 def _limits(*strategies: Strategy) -> RunLimits:

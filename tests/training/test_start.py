@@ -13,7 +13,9 @@ from PIL import Image
 from unsquare.api import evaluate, predict, resume, train
 from unsquare.errors import ConfigError, RunError, SourceError
 from unsquare.index.table import ShapeIndex
-from unsquare.training import loop, start
+from unsquare.runs.checkpoints import problem, read_state
+from unsquare.training import checkpoint, loop, start
+from unsquare.training.predictor import Predictor
 
 from .conftest import losses
 
@@ -24,6 +26,7 @@ SETTINGS = {
     "budget_pixels": 20_000,
     "precision": "32-true",
     "min_side": 33,
+    "progressive": "1500px:1,full:1",
     "checkpoint_every_steps": 1,
     "workers": 1,
 }
@@ -101,6 +104,19 @@ def weights(run):
     return (run / "checkpoints" / "best" / "model.safetensors").read_bytes()
 
 
+def test_the_first_epoch_is_planned_at_fewer_pixels(source, finished):
+    """Its pictures are shrunk with their aspect kept, those of the last epoch are not; the best weights are used at the
+    size that they were trained on."""
+    rows = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    largest = [max(h * w for _, h, w in row["micro_batches"]) for row in rows if row["kind"] == "step"]
+    real = [row["real_pixels"] / row["num_images"] for row in rows if row["kind"] == "step"]
+    assert max(real[: STEPS // 2]) < 1500 < min(real[STEPS // 2 :])
+    assert max(largest[STEPS // 2 :]) > 2000
+    most = json.loads((finished / "checkpoints" / "best" / "state.json").read_text())["max_pixels"]
+    pixels = Predictor(finished, quiet=True)._geometry.resize([(50, 60)]).prod()
+    assert pixels == 3000 if most is None else pixels <= most
+
+
 def test_the_same_command_goes_on(source, stopped, finished):
     """Its losses and weights are those of the run that nothing stopped."""
     assert len(losses(stopped)) < STEPS
@@ -127,7 +143,7 @@ def test_of_epochs_with_equal_accuracy_the_lower_loss_is_best(source, tmp_path, 
 
     monkeypatch.setattr(loop.Evaluator, "evaluate", evaluate_alike)
     shutil.copytree(source, tmp_path / "source", ignore=shutil.ignore_patterns("test"))
-    run = train(tmp_path / "source", tmp_path / "run", **SETTINGS)
+    run = train(tmp_path / "source", tmp_path / "run", **(SETTINGS | {"progressive": "off"}))
     assert json.loads((run / "checkpoints" / "best" / "state.json").read_text())["step"] == STEPS // 2
     said = " ".join(capsys.readouterr().err.split())
     assert "4 val images: accuracy 0.500, mean per class 0.500. The best of 2 epochs on the same" in said
@@ -555,3 +571,15 @@ class TestNothingHeldOut:
         assert "With the last epoch's weights, 4 test images" in said
         assert "optimistic" not in said
         assert "the last one, and the test images judge them." in (run / "report.html").read_text()
+
+
+def test_a_checkpoint_records_its_size(done):
+    """The checkpoint stays complete, and nothing else in it changes."""
+    best = done / "checkpoints" / "best"
+    others = sorted(path.name for path in best.parent.iterdir())
+    before = json.loads((best / "state.json").read_text())
+    checkpoint.set_size(best, 12_345)
+    assert not problem(best)
+    assert read_state(best).max_pixels == 12_345
+    assert json.loads((best / "state.json").read_text()) == before | {"max_pixels": 12_345}
+    assert sorted(path.name for path in best.parent.iterdir()) == others

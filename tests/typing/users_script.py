@@ -4,6 +4,9 @@
 `test_typing.py` runs mypy on it, in strict mode; it is never run itself.
 """
 
+from typing import Any
+
+import numpy as np
 import timm
 import torch
 from PIL import Image
@@ -46,6 +49,7 @@ from unsquare import (
     RankStep,
     RegionPool,
     Remark,
+    ResolutionConfig,
     RunError,
     SavingConfig,
     Shape,
@@ -57,6 +61,7 @@ from unsquare import (
     StepLoader,
     StepSampler,
     Stopped,
+    TaskConfig,
     TrainConfig,
     UndecodableError,
     UnsquareError,
@@ -119,6 +124,7 @@ reveal_type(ProfileResult)
 reveal_type(RankStep)
 reveal_type(RegionPool)
 reveal_type(Remark)
+reveal_type(ResolutionConfig)
 reveal_type(RunError)
 reveal_type(SavingConfig)
 reveal_type(Shape)
@@ -130,6 +136,7 @@ reveal_type(Step)
 reveal_type(StepLoader)
 reveal_type(StepSampler)
 reveal_type(Stopped)
+reveal_type(TaskConfig)
 reveal_type(TrainConfig)
 reveal_type(UndecodableError)
 reveal_type(UnsquareError)
@@ -218,6 +225,16 @@ loader = BatchLoader(index, geometry, AugmentConfig(turns=True))
 batch = next(loader.load(plan, plan.micro_batches))
 reveal_type(batch)
 reveal_type(batch.pixels)
+reveal_type(batch.other_labels)
+
+
+def darker(image: np.ndarray[Any, np.dtype[np.uint8]], rng: np.random.Generator) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """A function of one's own that changes pictures."""
+    return image // 2
+
+
+AugmentConfig(transform=darker)
+AugmentConfig(transform="changes:darker", mixup=0.2)
 sampler = StepSampler(sizes, PlanConfig(step_images=64), limits)
 reveal_type(list(sampler))
 reveal_type(sampler.canvases)
@@ -258,6 +275,7 @@ ModelConfig(backbone=50)  # type: ignore[arg-type]
 TrainConfig(epochs=3)  # type: ignore[call-arg]
 Geometry(16_000_000)  # type: ignore[call-arg]
 BatchLoader("photos", geometry)  # type: ignore[arg-type]
+AugmentConfig(transform=lambda image: image)  # type: ignore[arg-type,misc]
 StepLoader(dataset)  # type: ignore[arg-type]
 make_exact("resnet18")  # type: ignore[arg-type]
 verify_exact("resnet18", dtype="float16")  # type: ignore[arg-type]

@@ -158,6 +158,8 @@ def _part(batch: PaddedBatch, images: slice) -> PaddedBatch:
         sizes=sizes,
         labels=batch.labels[images],
         images=batch.images[images],
+        other_labels=None if batch.other_labels is None else batch.other_labels[images],
+        label_weights=None if batch.label_weights is None else batch.label_weights[images],
     )
 
 

@@ -14,6 +14,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -55,7 +56,8 @@ ProbeStep = Callable[[Engine, int, Shape, Strategy], float]
 
 def train_probe(engine: Engine, images: int, canvas: Shape, strategy: Strategy) -> float:
     """Seconds of forward and backward; the update is not timed, since each step has one however it is cut."""
-    batch = synthetic_batch(images, canvas)
+    labels = engine.objective.no_labels(images, engine.model.head.out_features)
+    batch = replace(synthetic_batch(images, canvas), labels=labels)
     for parameter in engine.model.parameters():  # as in later micro-batches of a step, which add to gradients
         if parameter.requires_grad:
             parameter.grad = torch.zeros_like(parameter)

@@ -73,8 +73,8 @@ class Recovered:
     """The most computed pixels that this rank runs at once from now on."""
     loss: float = 0.0
     """The sum of the images' losses."""
-    right: int = 0
-    """How many images are classified correctly."""
+    score: float = 0.0
+    """The sum of the images' scores: how many are classified correctly."""
     shortages: int = 0
     """How often memory ran out, or a part took more than the budget."""
     words: str = ""
@@ -85,7 +85,7 @@ class Recovered:
     def add(self, later: Recovered) -> None:
         """Add the outcome of a later micro-batch of the same step."""
         self.ceiling_pixels = later.ceiling_pixels
-        self.loss, self.right = self.loss + later.loss, self.right + later.right
+        self.loss, self.score = self.loss + later.loss, self.score + later.score
         self.shortages += later.shortages
         self.words = self.words or later.words
         self.measured += later.measured
@@ -135,15 +135,15 @@ class Recovery:
             lambda part: computed_pixels(part) > done.ceiling_pixels,
             failed,
         )
-        for loss, right in parts:
-            done.loss, done.right = done.loss + loss, done.right + right
+        for loss, score in parts:
+            done.loss, done.score = done.loss + loss, done.score + score
         return done
 
-    def _run(self, part: PaddedBatch, weight: float, done: Recovered) -> tuple[float, int]:
+    def _run(self, part: PaddedBatch, weight: float, done: Recovered) -> tuple[float, float]:
         """Run a part by its strategy, a single image also by each fallback; always with the same random numbers."""
         chance = RandomState.now(self._engine.device)
 
-        def attempt(part: PaddedBatch, name: str, strategy: Strategy) -> tuple[float, int]:
+        def attempt(part: PaddedBatch, name: str, strategy: Strategy) -> tuple[float, float]:
             self._meter.start()
             found = self._engine.accumulate(part, weight, strategy)
             peak = self._meter.stop()

@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from unsquare.cli.parsing import Arguments, Positional
 from unsquare.demo.materials import MaterialsConfig
 from unsquare.execution.strategy import StrategyName
+from unsquare.index.targets import TaskConfig
 from unsquare.network.config import Norm
 from unsquare.plan.config import (
     MOST_BUDGET_PIXELS,
@@ -121,6 +122,7 @@ class ScanArguments(Arguments):
     that no split tears apart become groups of the index, so that a val split drawn from it keeps them together."""
     json: bool = False
     """Print one JSON object and nothing else."""
+    task: TaskConfig = field(default_factory=TaskConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,8 +208,8 @@ class PredictArguments(Arguments):
     """Run folder."""
     images: Positional[tuple[Path, ...]] = ()
     """Image files, or folders of them."""
-    top: int = 5
-    """Number of classes for each picture."""
+    top: int | None = None
+    """Number of classes or labels for each picture (default: 5 classes, or labels of at least 50 %)."""
     json: bool = False
     """Print one JSON object and nothing else."""
     device: DeviceArguments = field(default_factory=DeviceArguments)

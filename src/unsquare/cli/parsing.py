@@ -42,12 +42,14 @@ Positional = Annotated[Value, _POSITIONAL]
 """A field that is given by its place in the command, without a flag."""
 
 _TITLES = {
+    "task": "task",
     "geometry": "picture size",
     "augment": "augmentation",
     "plan": "batches",
     "model": "network",
     "optimizer": "optimizer",
     "learning_rate": "learning rate",
+    "resolution": "progressive resolution",
     "device": "device and memory",
     "saving": "evaluation and checkpoints",
     "limits": "limits of the machine",
@@ -59,7 +61,7 @@ _EVERYWHERE = {
     ("-h", "--help"): "Show this help",
 }
 """Flags of every command, which are taken care of before its own."""
-_METAVARS = {"memory": "SIZE", "canvas": "HxW", "sizes": "HxW,..."}
+_METAVARS = {"memory": "SIZE", "canvas": "HxW", "sizes": "HxW,...", "transform": "MODULE:NAME"}
 _HELP_COLUMN = 26
 _SENTENCE = re.compile(r"(?<=[.?!])\s")
 

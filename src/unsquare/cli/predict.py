@@ -26,7 +26,7 @@ def run(given: PredictArguments) -> int:
         print_json({"predictions": [each.to_dict() for each in answers], "problems": listed})
     else:
         for each in answers:
-            print(shown(each.path))
+            print(shown(each.path) + (f"  {each.value:g}" if each.value is not None else ""))
             for name, probability in zip(each.classes, each.probabilities):
                 print(f"  {probability:6.1%}  {shown(name)}")
     for each in problems:

@@ -35,7 +35,14 @@ def run(given: ScanArguments) -> int:
     choices = Choices(pages=given.pages, bits=given.bits)
     previous = _previous(given.out)
     with progress_bar("reading headers") as progress:
-        result = scan(given.source, previous=previous, choices=choices, workers=given.workers, progress=progress)
+        result = scan(
+            given.source,
+            previous=previous,
+            choices=choices,
+            task=given.task,
+            workers=given.workers,
+            progress=progress,
+        )
     index = result.index
     if previous is not None and previous.root != index.root:
         raise SourceError(
@@ -91,7 +98,8 @@ def _summary(index: ShapeIndex, result: ScanResult, remarks: Sequence[Remark], o
         "choices": asdict(index.choices),
         "num_read": result.num_read,
         "num_reused": result.num_reused,
-        "classes": {name: int((index.labels == label).sum()) for label, name in enumerate(index.classes)},
+        "task": index.task,
+        "classes": {name: sum(by_split.values()) for name, by_split in class_counts(index).items()},
         "class_splits": class_counts(index),
         "splits": {str(name): int((index.splits == name).sum()) for name in np.unique(index.splits.astype(str))},
         "pixels": [int(value) for value in _quantiles(index.sizes.prod(axis=1))],
@@ -106,11 +114,16 @@ def _described(index: ShapeIndex, pair: Duplicate) -> dict[str, Any]:
     return {
         "paths": [index.keys[row] for row in rows],
         "splits": [index.splits[row] for row in rows],
-        "labels": [index.classes[index.labels[row]] if index.labels[row] >= 0 else None for row in rows],
+        "labels": [_label(index, row) for row in rows],
         "distance": pair.distance,
         "in_two_splits": pair.in_two_splits,
         "with_two_labels": pair.with_two_labels,
     }
+
+
+def _label(index: ShapeIndex, row: int) -> str | None:
+    """What a picture is labeled with; None for a picture without a class."""
+    return None if index.targets is None and index.labels[row] < 0 else index.label_text(row)
 
 
 def _print_duplicates(index: ShapeIndex, duplicates: Sequence[Duplicate]) -> None:
@@ -119,7 +132,8 @@ def _print_duplicates(index: ShapeIndex, duplicates: Sequence[Duplicate]) -> Non
         told = _described(index, pair)
         one, other = map(shown, told["paths"])
         splits = " in two splits" if pair.in_two_splits else ""
-        labels = f" with two labels ({', '.join(shown(str(name)) for name in told['labels'])})"
+        between = ", " if index.targets is None else " / "  # several labels have commas of their own
+        labels = f" with two labels ({between.join(shown(str(name)) for name in told['labels'])})"
         print(f"near-duplicates{splits}{labels * pair.with_two_labels}: {one} ~ {other} ({pair.distance} of 256 bits)")
     if len(duplicates) > _MOST_DUPLICATES:
         print(f"and {len(duplicates) - _MOST_DUPLICATES:,} more pairs; --json lists all.")
@@ -141,15 +155,27 @@ def _print(index: ShapeIndex, result: ScanResult, remarks: Sequence[Remark], out
         for name in np.unique(index.splits.astype(str))
     ]
     print(
-        f"{len(index):,} images ({', '.join(splits)}) of {len(index.classes)} classes, {least:.2f} to {most:.2f} MP, "
+        f"{len(index):,} images ({', '.join(splits)}) {_learned(index)}, {least:.2f} to {most:.2f} MP, "
         f"median {median:.2f}; problems: {len(index.problems)}, remarks: {len(remarks)}."
     )
     print(f"Read {result.num_read:,} headers ({result.num_reused:,} were known) and wrote the index to {out}.")
-    trainable = len(np.unique(index.labels[index.labels >= 0])) > 1
+    trainable = index.targets is not None or len(np.unique(index.labels[index.labels >= 0])) > 1
+    task = "" if index.targets is None else f" --task {index.task}"
     if index.problems and trainable:
-        print(f"`unsquare train {out} --skip-bad` trains without these problems.", file=sys.stderr)
+        print(f"`unsquare train {out}{task} --skip-bad` trains without these problems.", file=sys.stderr)
     elif index.choices != Choices() and trainable:
-        print(f"`unsquare train {out}` trains with these --pages and --bits.", file=sys.stderr)
+        print(f"`unsquare train {out}{task}` trains with these --pages and --bits.", file=sys.stderr)
+
+
+def _learned(index: ShapeIndex) -> str:
+    """What the images are labeled with, in words."""
+    if index.targets is None:
+        return f"of {len(index.classes)} classes"
+    if index.task == "multilabel":
+        return f"with {len(index.classes)} labels"
+    known = index.targets[index.labeled, 0]
+    span = f" from {known.min():g} to {known.max():g}" if len(known) else ""
+    return f"with the number '{shown(index.classes[0])}'{span}"
 
 
 def _print_classes(index: ShapeIndex) -> None:
@@ -159,8 +185,8 @@ def _print_classes(index: ShapeIndex) -> None:
         return
     splits = list(next(iter(counts.values())))
     table = Table(box=None)
-    for name in ("class", *(split or "images" for split in splits)):
-        table.add_column(name, justify="left" if name == "class" else "right", overflow="fold")
+    for name in ("class" if index.targets is None else "label", *(split or "images" for split in splits)):
+        table.add_column(name, justify="left" if name in ("class", "label") else "right", overflow="fold")
     for name, by_split in list(counts.items())[:_MOST_CLASSES]:
         table.add_row(Text(shown(name)), *(f"{by_split[split]:,}" for split in splits))
     Console(highlight=False).print(table)

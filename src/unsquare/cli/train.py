@@ -16,6 +16,7 @@ from unsquare.cli.arguments import TrainArguments
 from unsquare.errors import ConfigError, UsageError
 from unsquare.files import read_regular
 from unsquare.network.ranks import is_first
+from unsquare.runs.figures import LEADING, WORDS, figure_text
 from unsquare.runs.folder import RunFolder
 from unsquare.runs.folds import PAGE, SUMMARY, CrossValidation, refuse_folds
 from unsquare.runs.reading import reason
@@ -68,16 +69,19 @@ def _stopped(stop: Stopped, how: str) -> int:
 def _print(found: CrossValidation) -> None:
     """The table of folds, with means and standard deviations in its last row."""
     table = Table(box=None)
-    names = ("fold", "images", "accuracy, last epoch", "mean per class", "best epoch (optimistic)")
-    for name in (*names, *(["test"] if found.test_accuracy else [])):
+    first, second = LEADING[found.task]
+    names = ["fold", "images", f"{WORDS[first]}, last epoch", WORDS[second], "best epoch (optimistic)"]
+    for name in (*names, *(["test"] if found.test else [])):
         table.add_column(name, justify="left" if name == "fold" else "right")
     for row in found.folds:
-        shares = [row.last.accuracy, row.last.mean_per_class_accuracy, row.best.accuracy]
-        shares += [row.test.accuracy] if row.test is not None and found.test_accuracy else []
-        table.add_row(row.run, f"{row.last.num_images:,}", *(f"{share:.3f}" for share in shares))
-    over = [found.accuracy, found.mean_per_class_accuracy, found.best_accuracy]
-    over += [found.test_accuracy] if found.test_accuracy else []
-    table.add_row("mean ± sd", f"{found.num_images:,}", *map(str, over))
+        cells = [(first, row.last), (second, row.last), (first, row.best)]
+        cells += [(first, row.test)] if row.test is not None and found.test else []
+        texts = (figure_text(name, scores.figures[name]) if name in scores.figures else "" for name, scores in cells)
+        table.add_row(row.run, f"{row.last.num_images:,}", *texts)
+    over = [(first, found.last), (second, found.last), (first, found.best)]
+    over += [(first, found.test)] if found.test else []
+    spreads = (figures[name].text(name) if name in figures else "" for name, figures in over)
+    table.add_row("mean ± sd", f"{found.num_images:,}", *spreads)
     Console(highlight=False).print(table)
 
 

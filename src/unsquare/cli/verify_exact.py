@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-import os
 import re
 import sys
-import traceback
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +17,7 @@ from unsquare.cli.arguments import VerifyExactArguments
 from unsquare.cli.output import print_json
 from unsquare.errors import ConfigError, UnsquareError, UsageError
 from unsquare.exact.verify.verification import ROUNDING_LIMITS, ExactnessErrors, Verification, named_model, verify_exact
+from unsquare.named import named_object, words_of_failure
 from unsquare.torchvision_guard import explanation
 
 _WIDTH = 110  # where the output goes to a file, or the terminal is narrower than the table
@@ -69,23 +66,17 @@ def _parsed_sizes(text: str) -> list[tuple[int, int]]:
 
 def _resolved(name: str, seed: int, *, pretrained: bool) -> nn.Module | str:
     """A name of timm's, built where trained weights are asked for; package.module:function called, with this seed."""
-    module_name, colon, attribute = name.partition(":")
-    if not colon:
+    if ":" not in name:
         return named_model(name, pretrained=True) if pretrained else name
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
     torch.manual_seed(seed)
     try:
-        made = getattr(importlib.import_module(module_name), attribute)
+        made = named_object(name)
         if not isinstance(made, nn.Module):
             made = made()
     except Exception as error:  # of any kind, since it is the user's code that runs
-        step = traceback.extract_tb(error.__traceback__)[-1]
-        own = not step.filename.startswith("<") and step.filename != __file__
-        place = f" ({Path(step.filename).name}, line {step.lineno})" if own else ""
         raise ConfigError(
             "A network of your own is given as package.module:function, which needs no arguments, but making this one "
-            f"fails: {type(error).__name__}: {error}{place}. {explanation(error)}".rstrip()
+            f"fails: {words_of_failure(error)}. {explanation(error)}".rstrip()
         ) from error
     if not isinstance(made, nn.Module):
         raise ConfigError(f"{name!r} must make a torch.nn.Module, but makes a {type(made).__name__}.")

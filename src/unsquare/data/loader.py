@@ -12,8 +12,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import numpy as np
@@ -21,18 +22,21 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from unsquare.data.augment import AugmentConfig, augment, image_rng
+from unsquare.data.appearance import APPEARANCE_BYTES_PER_PIXEL, change_appearance
+from unsquare.data.augment import AugmentConfig, augment, image_rng, streams
 from unsquare.data.decode import decode_need, decode_peak_bytes, decode_row
 from unsquare.data.gate import DECODE_BYTES, ByteGate, num_cores
+from unsquare.data.mixing import mix
 from unsquare.data.opened import decode_opened
 from unsquare.data.pixels import Pixels
+from unsquare.data.transform import own_transform
 from unsquare.errors import ImageError, PlanError, SourceError, StaleImageError
 from unsquare.index.table import ShapeIndex
 from unsquare.memory.heap import release_unused
 from unsquare.plan.epoch import EpochPlan, MicroBatch
 from unsquare.runs.memory_profile import READ_AHEAD
 from unsquare.settings import MOST_WORKERS, Range, checks_arguments, received
-from unsquare.shapes import Geometry, Shape
+from unsquare.shapes import Geometry, Shape, Sizes, scaled
 
 
 @dataclass(frozen=True)
@@ -52,15 +56,20 @@ class PaddedBatch:
     sizes: torch.Tensor
     """(N, 2) int64: height and width of each image."""
     labels: torch.Tensor
-    """(N,) int64."""
+    """(N,) int64: classes; (N, K) float64 for labels and values, as in the index's targets."""
     images: npt.NDArray[np.int64]
     """(N,) rows of the index."""
+    other_labels: torch.Tensor | None = None
+    """Those of the pictures that mixup or cutmix mixed in, likewise; None where nothing was mixed."""
+    label_weights: torch.Tensor | None = None
+    """(N,) fp32: the weight of `labels`, from 0 to 1; `other_labels` have the rest."""
 
     def of(self, chosen: npt.NDArray[np.bool_]) -> PaddedBatch:
         """A part of its images, chosen by (N,) flags, on the same canvas."""
         flags = torch.from_numpy(chosen)
         pixels = self.pixels.permute(0, 2, 3, 1)[flags].permute(0, 3, 1, 2)  # channels_last in memory
-        return PaddedBatch(pixels, self.sizes[flags], self.labels[flags], self.images[chosen])
+        rest = (None if each is None else each[flags] for each in (self.other_labels, self.label_weights))
+        return PaddedBatch(pixels, self.sizes[flags], self.labels[flags], self.images[chosen], *rest)
 
 
 def decoding_bytes(index: ShapeIndex, geometry: Geometry) -> int:
@@ -77,8 +86,13 @@ def decoding_bytes(index: ShapeIndex, geometry: Geometry) -> int:
     for row in np.argsort(bounds, kind="stable")[::-1]:
         if bounds[row] <= most:
             break
-        most = max(most, decode_need(index.path(row), _shape(index.sizes[row]), _shape(targets[row])))
+        most = max(most, _loading_need(index.path(row), _shape(index.sizes[row]), _shape(targets[row])))
     return most
+
+
+def _loading_need(path: Path, original: Shape, target: Shape) -> int:
+    """Most bytes that decoding a picture, and then changing it, takes."""
+    return max(decode_need(path, original, target), APPEARANCE_BYTES_PER_PIXEL * target.pixels)
 
 
 def _shape(size: npt.NDArray[np.int64]) -> Shape:
@@ -146,8 +160,10 @@ class BatchLoader:
         self._opened = opened or {}
         self._geometry = geometry
         self._augment = augment
+        self._transform = None if augment is None else own_transform(augment.transform)
         self._pool = ThreadPoolExecutor(workers or num_cores(), thread_name_prefix="decode")
         self._gate = ByteGate(DECODE_BYTES)
+        self._labels = index.labels.astype(np.int64) if index.targets is None else index.targets
         self._targets = geometry.resize(index.sizes)
 
     def close(self) -> None:
@@ -183,7 +199,7 @@ class BatchLoader:
                     return
                 batch = waiting.popleft().result(failed)
                 if len(batch.images):
-                    yield batch
+                    yield self._mixed(batch, plan)
         finally:
             for pending in waiting:
                 pending.cancel()
@@ -196,26 +212,34 @@ class BatchLoader:
         self._require_planned(plan, micro_batch)
         height, width = micro_batch.canvas
         canvas = np.zeros((len(micro_batch.images), height, width, 3), dtype=np.uint8)
+        targets = self._targets_of(plan, micro_batch.images)
         jobs = []
-        for slot, image in enumerate(micro_batch.images):
-            place = partial(self._place, canvas[slot], plan, int(image))
-            jobs.append(_Job(place, None if self._is_giant(int(image)) else self._pool.submit(place)))
+        for slot, (image, target) in enumerate(zip(micro_batch.images, targets)):
+            place = partial(self._place, canvas[slot], plan, int(image), _shape(target))
+            is_giant = self._is_giant(int(image), _shape(target))
+            jobs.append(_Job(place, None if is_giant else self._pool.submit(place)))
         sizes = torch.from_numpy(plan.sizes[micro_batch.images])
-        labels = torch.from_numpy(self._index.labels[micro_batch.images].astype(np.int64))
+        labels = torch.from_numpy(self._labels[micro_batch.images])
         pixels = torch.from_numpy(canvas).permute(0, 3, 1, 2)  # (N, 3, H, W), channels_last in memory
         return _Pending(jobs, PaddedBatch(pixels, sizes, labels, micro_batch.images))
 
-    def _is_giant(self, image: int) -> bool:
+    def _targets_of(self, plan: EpochPlan, rows: npt.NDArray[np.int64]) -> Sizes:
+        """The shapes to which whole pictures are resized in an epoch, (n, 2), before crop and turn."""
+        targets = self._targets[rows]
+        return targets if plan.scales is None else scaled(targets, plan.scales[rows])
+
+    def _is_giant(self, image: int, target: Shape) -> bool:
         """Whether decoding a picture takes more memory than all decoders may take while the network computes."""
-        original, target = _shape(self._index.sizes[image]), _shape(self._targets[image])
+        original = _shape(self._index.sizes[image])
         if decode_peak_bytes(original, target) <= DECODE_BYTES:
             return False
-        return decode_need(self._index.path(image), original, target) > DECODE_BYTES
+        return _loading_need(self._index.path(image), original, target) > DECODE_BYTES
 
     def _require_planned(self, plan: EpochPlan, micro_batch: MicroBatch) -> None:
         """Refuse a plan for other shapes than the pictures have, since padding would count as picture."""
         rows = micro_batch.images
         shown = self._targets[rows] if self._augment is None else self._geometry.crop(self._targets[rows])
+        shown = shown if plan.scales is None else scaled(shown, plan.scales[rows])
         shown = np.where(plan.turns[rows, None] % 2 == 1, shown[:, ::-1], shown)
         wrong = np.flatnonzero((shown != plan.sizes[rows]).any(axis=1))
         if len(wrong):
@@ -226,20 +250,41 @@ class BatchLoader:
                 "cropped by geometry.crop where pictures are augmented."
             )
 
-    def _place(self, slot: npt.NDArray[np.uint8], plan: EpochPlan, image: int) -> None:
-        """Decode one image into its slot (H, W, 3) of the canvas."""
-        target = _shape(self._targets[image])
+    def _place(self, slot: npt.NDArray[np.uint8], plan: EpochPlan, image: int, target: Shape) -> None:
+        """Decode one image, resized to `target`, into its slot (H, W, 3) of the canvas."""
         original = _shape(self._index.sizes[image])
         try:
-            with self._gate.hold(decode_need(self._index.path(image), original, target)):
-                picture = self._decode(image, target)
-                if self._augment is not None:
-                    crop = _shape(self._geometry.crop(self._targets[image]))
-                    rng = image_rng(plan.seed, plan.epoch, image)
-                    picture = augment(picture, crop=crop, turn=int(plan.turns[image]), rng=rng, config=self._augment)
+            with self._gate.hold(_loading_need(self._index.path(image), original, target)):
+                picture = self._changed(self._decode(image, target), plan, image)
                 slot[: picture.shape[0], : picture.shape[1]] = picture
         except ImageError as error:
             raise UndecodableError(self._index.keys[image], error, image) from error
+
+    def _changed(self, picture: Pixels, plan: EpochPlan, image: int) -> Pixels:
+        """A picture as training shows it, in its planned shape."""
+        if self._augment is None:
+            return picture
+        crop = _shape(plan.sizes[image][::-1] if plan.turns[image] % 2 else plan.sizes[image])
+        rng = image_rng(plan.seed, plan.epoch, image)
+        picture = augment(picture, crop=crop, turn=int(plan.turns[image]), rng=rng, config=self._augment)
+        draws = streams(rng)
+        picture = change_appearance(picture, self._augment, draws)
+        if self._transform is None:
+            return picture
+        return self._transform.apply(picture, self._index.keys[image], draws.transform)
+
+    def _mixed(self, batch: PaddedBatch, plan: EpochPlan) -> PaddedBatch:
+        """A whole micro-batch after mixup or cutmix, in its own memory; a single picture stays as it is."""
+        if self._augment is None or not self._augment.mixes or len(batch.images) == 1:
+            return batch
+        draws = [streams(image_rng(plan.seed, plan.epoch, int(image))).mixing for image in batch.images]
+        canvas = batch.pixels.permute(0, 2, 3, 1).numpy()
+        found = mix(canvas, [Shape(*size) for size in batch.sizes.tolist()], draws, self._augment)
+        return replace(
+            batch,
+            other_labels=batch.labels[torch.from_numpy(found.partners)],
+            label_weights=torch.from_numpy(found.weights),
+        )
 
     def _decode(self, image: int, target: Shape) -> Pixels:
         if image in self._opened:

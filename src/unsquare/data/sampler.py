@@ -73,6 +73,11 @@ class StepSampler(Sampler[list[int]]):
     ) -> None:
         self._sizes = shape_rows(sizes, PlanError)
         self._config = config or PlanConfig()
+        if self._config.min_scale < 1:
+            raise PlanError(
+                "A sampler does not scale pictures, which its dataset loads, but min_scale is "
+                f"{self._config.min_scale:g}; scale them there, or use BatchLoader."
+            )
         self._limits = limits or Limits()
         self._turns = turns
         self._weights = None if weights is None else checked_weights(weights, len(self._sizes))

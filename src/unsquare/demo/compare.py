@@ -22,8 +22,8 @@ from unsquare.index.scan import scan_source
 from unsquare.index.table import ShapeIndex
 from unsquare.progress import Say
 from unsquare.runs.folder import RunFolder
+from unsquare.training.components import Components
 from unsquare.training.config import TrainConfig
-from unsquare.training.recipes import Recipe
 from unsquare.training.start import train
 
 LEARNING_RATES = (1e-3, 3e-3)
@@ -64,26 +64,26 @@ def compare(pictures: Path, out: Path, config: TrainConfig, say: Say) -> list[Co
     index = scan_source(pictures)
     side = round(math.sqrt(index.of_split("train").sizes.prod(axis=1).mean()))
     squares = _squash(pictures, out / f"squares-{side}", index, side)
-    ways: list[tuple[str, Path, Recipe]] = [
-        ("unsquare, native shapes", pictures, Recipe()),
-        (f"squashed to {side} x {side}", squares, Recipe()),
+    ways: list[tuple[str, Path, Components]] = [
+        ("unsquare, native shapes", pictures, Components()),
+        (f"squashed to {side} x {side}", squares, Components()),
         ("zero-padded random batches", pictures, NAIVE),
     ]
     rows = []
-    for name, source, recipe in ways:
+    for name, source, components in ways:
         say(f"Training: {name}.")
-        rows.append(_tune(name, source, out, config, recipe, say))
+        rows.append(_tune(name, source, out, config, components, say))
     say("Training: width and height alone.")
     return [*rows, _by_shape(index)]
 
 
-def _tune(name: str, source: Path, out: Path, config: TrainConfig, recipe: Recipe, say: Say) -> ComparedMethod:
+def _tune(name: str, source: Path, out: Path, config: TrainConfig, components: Components, say: Say) -> ComparedMethod:
     """Train with each learning rate; the results of the one that is best on the val split."""
     tried = []
     for rate in LEARNING_RATES:
         settings = replace(config, learning_rate=replace(config.learning_rate, lr=rate))
         folder = out / f"{'-'.join(name.replace(',', '').split())}-lr{rate:g}"
-        best_val, final = _run(source, folder, settings, recipe)
+        best_val, final = _run(source, folder, settings, components)
         say(f"  learning rate {rate:g}: val {best_val:.3f}")
         tried.append((best_val, rate, final))
     best_val, rate, final = max(tried, key=lambda each: each[0])
@@ -98,7 +98,7 @@ def _tune(name: str, source: Path, out: Path, config: TrainConfig, recipe: Recip
     )
 
 
-def _run(source: Path, folder: Path, config: TrainConfig, recipe: Recipe) -> tuple[float, dict[str, Any]]:
+def _run(source: Path, folder: Path, config: TrainConfig, components: Components) -> tuple[float, dict[str, Any]]:
     """Best val score and final row of a run, which is trained unless it exists, complete and with these settings."""
     run = RunFolder(folder)
     stamp = folder.with_suffix(".json")
@@ -106,7 +106,7 @@ def _run(source: Path, folder: Path, config: TrainConfig, recipe: Recipe) -> tup
     rows = [row.to_dict() for row in run.read_metrics().rows]
     if not (stamp.is_file() and stamp.read_text() == wanted and rows and rows[-1]["kind"] == "final"):
         shutil.rmtree(folder, ignore_errors=True)
-        train(source, folder, config, quiet=True, recipe=recipe)
+        train(source, folder, config, quiet=True, components=components)
         write_text(stamp, wanted)
         rows = [row.to_dict() for row in run.read_metrics().rows]
     best = max(row["mean_per_class_accuracy"] for row in rows if row["kind"] == "eval")

@@ -20,7 +20,7 @@ from unsquare.plan.config import Limits, PlanConfig
 from unsquare.plan.epoch import EpochPlan, Step, micro_batches_of
 from unsquare.plan.planner import plan_epoch, plan_in_order
 from unsquare.shapes import Sizes
-from unsquare.training.recipes import Recipe
+from unsquare.training.components import Components
 
 BATCH = 8
 """Images of a random batch; a step gathers as many batches as it needs."""
@@ -71,4 +71,4 @@ def _random_batches(sizes: Sizes, step: Step, epoch: int) -> Step:
     return Step((tuple(micro_batches_of(sizes, groups)),))
 
 
-NAIVE = Recipe(classifier=NaiveClassifier, plan=plan_random, plan_in_order=plan_random_in_order)
+NAIVE = Components(classifier=NaiveClassifier, plan=plan_random, plan_in_order=plan_random_in_order)

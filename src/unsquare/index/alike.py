@@ -54,6 +54,7 @@ class Duplicate:
     in_two_splits: bool
     """Whether one may be trained on while the other judges; pictures without a split train."""
     with_two_labels: bool
+    """Whether they are labeled differently: by class, by labels or by value."""
 
 
 def alike(index: ShapeIndex, rows: Sequence[int], fingerprints: Fingerprints, most: int) -> tuple[Duplicate, ...]:
@@ -74,6 +75,7 @@ def alike(index: ShapeIndex, rows: Sequence[int], fingerprints: Fingerprints, mo
     for row, place in zip(rows, at.reshape(-1).tolist()):
         equal[place].append(row)
     near = chain(((one, one, 0) for one in range(len(distinct))), _near(distinct, most))
+    labels = index.label_numbers
     pairs = dict(islice(_pairs(equal, near, splits), MOST_PAIRS))
     found = [
         Duplicate(
@@ -81,7 +83,7 @@ def alike(index: ShapeIndex, rows: Sequence[int], fingerprints: Fingerprints, mo
             second=second,
             distance=distance,
             in_two_splits=bool(splits[first] != splits[second]),
-            with_two_labels=bool(index.labels[first] != index.labels[second]),
+            with_two_labels=bool(labels[first] != labels[second]),
         )
         for (first, second), distance in pairs.items()
     ]

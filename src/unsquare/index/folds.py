@@ -2,7 +2,8 @@
 
 Each class is spread evenly (stratified), and what belongs together stays together: groups and copies. Units are dealt
 out, largest first, then class by class in a random order, each to the fold that has least of its classes. So without
-groups the images of a class in two folds, and all images of them, differ by one at most.
+groups the images of a class in two folds, and all images of them, differ by one at most. In tasks other than
+classification all images count as one class.
 """
 
 from __future__ import annotations
@@ -45,14 +46,14 @@ def _deal(
 ) -> npt.NDArray[np.int64]:
     """The fold of each row, from 0; rows that are not judged get any."""
     units = units_of(index, copies)
-    counts = class_counts_of(units[judged], index.labels[judged], len(index.classes))
+    counts = class_counts_of(units[judged], index.strata[judged], index.num_strata)
     if len(counts) < folds:
         raise SourceError(
             f"{folds} folds need at least as many images, where a group or copies of a picture count as one, but there "
             f"are {len(counts)}; give fewer --folds."
         )
     total = np.maximum(np.sum(list(counts.values()), axis=0), 1)
-    loads = np.zeros((folds, len(index.classes)))
+    loads = np.zeros((folds, index.num_strata))
     fold_of = {}
     order = drawn_order(index, units, counts, seed)
     for unit in sorted(order, key=lambda unit: (-int(counts[unit].sum()), int(counts[unit].argmax()))):

@@ -19,7 +19,8 @@ def with_validation(index: ShapeIndex, fraction: float, seed: int, copies: Seque
     If the source has a validation split, it is kept. Otherwise the given part of each class's training rows (rounded;
     at least one and not all, where the class has two or more) with the smallest hash of seed and key is held out, so
     that a file added later moves at most one other file of its class. Copies of a picture stay together, by the hash of
-    the first: no picture is both trained on and validated on, unless a class has nothing but copies of one picture.
+    the first: no picture is both trained on and validated on, unless a class has nothing but copies of one picture. In
+    tasks other than classification all rows count as one class.
 
     Where the index has groups, whole groups are held out, as near to these parts as they allow.
 
@@ -49,8 +50,9 @@ def _held_out_rows(
     names = index.keys.copy()
     for first, *others in copies:
         names[others] = names[first]
-    labels = np.unique(index.labels[training & (index.labels >= 0)])
-    found = [_held_out(names, np.flatnonzero(training & (index.labels == label)), fraction, seed) for label in labels]
+    strata = index.strata
+    present = np.unique(strata[training & (strata >= 0)])
+    found = [_held_out(names, np.flatnonzero(training & (strata == each)), fraction, seed) for each in present]
     return np.concatenate([np.zeros(0, dtype=np.int64), *found])
 
 
@@ -79,7 +81,7 @@ def _held_out_units(
     train on of each of its classes. A class of which nothing was taken then gets the unit that fits best.
     """
     units = units_of(index, copies)
-    counts = class_counts_of(units[training], index.labels[training], len(index.classes))
+    counts = class_counts_of(units[training], index.strata[training], index.num_strata)
     total = np.sum(list(counts.values()), axis=0)
     wanted = np.where(total < 2, 0, np.clip(np.rint(fraction * total), 1, np.maximum(total - 1, 1)))
     held, taken = np.zeros_like(total), set()

@@ -26,6 +26,7 @@ from unsquare.index.parquet_table import read_parquet
 from unsquare.index.paths import Paths, any_there, clean_path, find_paths
 from unsquare.index.remarks import counted, remark
 from unsquare.index.table import LONGEST_SIDE, Remark, Strings, empty_strings, shown, strings
+from unsquare.index.targets import TaskConfig, joined_columns
 from unsquare.index.walk import looks_like_image
 from unsquare.shapes import Sizes
 
@@ -67,8 +68,8 @@ class _Columns:
         return [name for name in others if not _ROW_NUMBERS.fullmatch(_plain(name))]
 
 
-def read_manifest(path: Path) -> Listing:
-    """The images that a manifest lists.
+def read_manifest(path: Path, task: TaskConfig | None = None) -> Listing:
+    """The images that a manifest lists; `task` may name other columns of labels.
 
     Columns: path and label, optionally split, group, width and height (as displayed; if there is a column of EXIF
     orientations, too, sizes are as stored and are turned by it). Other columns are named in the notes; blank labels are
@@ -77,15 +78,15 @@ def read_manifest(path: Path) -> Listing:
     Raises:
         SourceError: the table cannot be read, lacks a column, or has an invalid cell.
     """
-    table, columns = _read_table(path)
+    task = task or TaskConfig()
+    table, columns = _read_table(path, task.label_columns)
     if not table.num_rows:
         raise SourceError(f"The manifest '{shown(str(path))}' lists no images.")
     written = _text(table, "path").tolist()
     if blank := _first(np.array(written, dtype=object) == ""):
         raise SourceError(f"Row {blank} of '{shown(str(path))}' has no path.")
     sizes = _sizes(table, path)
-    labels = _text(table, "label") if "label" in table.column_names else empty_strings(len(written))
-    labels = strings([class_name(label) for label in labels])
+    labels = _labels(table, task, path)
     root = str(path.parent)
     if sizes is not None and not any_there(path.parent, written[:_NUM_SAMPLED]):
         paths, root = Paths([clean_path(root, name) for name in written]), ""
@@ -97,17 +98,32 @@ def read_manifest(path: Path) -> Listing:
     return sorted_listing(root, strings(paths.keys), labels, _splits(table, path), sizes, notes, groups)
 
 
-def _read_table(path: Path) -> tuple[pa.Table, _Columns]:
+def _labels(table: pa.Table, task: TaskConfig, path: Path) -> Strings:
+    """The label text of each row."""
+    if len(task.label_columns) > 1:
+        cells = {name.strip(): _text(table, _meaning(name)) for name in task.label_columns}
+        return joined_columns(cells, task.label_separator, f"'{shown(str(path))}'")
+    if "label" not in table.column_names:
+        return empty_strings(table.num_rows)
+    return strings([class_name(label) for label in _text(table, "label")])
+
+
+def _meaning(name: str) -> str:
+    """The meaning of one of several label columns, under which it is used."""
+    return f"label {_plain(name)}"
+
+
+def _read_table(path: Path, labels: Sequence[str]) -> tuple[pa.Table, _Columns]:
     """The columns that are used, under our names, and the names of all columns."""
 
     def pick(names: list[str]) -> list[int]:
-        return list(_columns(names, path).used.values())
+        return list(_columns(names, path, labels).used.values())
 
     if path.suffix.lower() == ".parquet":
         names, table = read_parquet(path, pick)
     else:
         names, table = read_csv(path, lambda names: bool(set(map(_plain, names)) & set(_NAMES["path"])), pick)
-    columns = _columns(names, path)
+    columns = _columns(names, path, labels)
     return table.rename_columns(list(columns.used)), columns
 
 
@@ -115,18 +131,32 @@ def _plain(name: str) -> str:
     return name.removeprefix("\ufeff").strip().lower()
 
 
-def _columns(names: list[str], path: Path) -> _Columns:
+def _columns(names: list[str], path: Path, labels: Sequence[str]) -> _Columns:
     here = [_plain(name) for name in names]
     used = {}
-    for meaning, accepted in _NAMES.items():
+    wanted = dict(_NAMES)
+    if labels:
+        del wanted["label"]
+        _require_columns(labels, names, path)
+        wanted |= {_meaning(name) if len(labels) > 1 else "label": (_plain(name),) for name in labels}
+    for meaning, accepted in wanted.items():
         if found := next((name for name in accepted if name in here), None):
             used[meaning] = here.index(found)
             _check_one([name for name, plain in zip(names, here) if plain == found], found, path)
     if "path" not in used:
         raise SourceError(_no_path(names, here, path))
     if not {"width", "height"} <= set(used):
-        used = {meaning: at for meaning, at in used.items() if meaning in ("path", "label", "split", "group")}
+        used = {meaning: at for meaning, at in used.items() if meaning not in ("width", "height", "orientation")}
     return _Columns(used, names)
+
+
+def _require_columns(labels: Sequence[str], names: list[str], path: Path) -> None:
+    """Refuse label columns that a manifest does not have."""
+    here = [_plain(name) for name in names]
+    if lacking := [label for label in labels if _plain(label) not in here]:
+        close = difflib.get_close_matches(_plain(lacking[0]), here, n=1)
+        hint = f"did you mean '{shown(close[0])}'?" if close else f"its columns are: {shown(', '.join(names))}."
+        raise SourceError(f"The manifest '{shown(str(path))}' has no label column '{shown(lacking[0])}'; {hint}")
 
 
 def _check_one(names: list[str], name: str, path: Path) -> None:

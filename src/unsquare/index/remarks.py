@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence, Sized
 
 import numpy as np
+import numpy.typing as npt
 
 from unsquare.index.copies import Copies, find_copies
 from unsquare.index.table import Remark, ShapeIndex, shown
@@ -22,6 +23,9 @@ _SPLITS = ("train", "val", "test")
 _MOST_NAMES = 100
 """Most names kept in a remark."""
 _NUM_SHOWN = 3
+_WORDS = {"classification": ("class", "classes"), "multilabel": ("label", "labels"), "regression": ("value", "values")}
+_SEPARATORS = ("|", ",", ";")
+"""What labels are usually separated by."""
 _NUMBER = re.compile(r"\+?(-?)0*(\d+)(?:\.(\d*))?")
 
 
@@ -54,14 +58,23 @@ def row_remarks(index: ShapeIndex, copies: Copies) -> tuple[Remark, ...]:
 
 
 def class_counts(index: ShapeIndex) -> dict[str, dict[str, int]]:
-    """The images of each class by split, those without a split under ""; only splits in the index."""
+    """The images of each class, or with each label, by split, those without a split under ""; only splits in the index.
+
+    A regression has none.
+    """
+    if index.task == "regression":
+        return {}
     splits = [split for split in (*_SPLITS, "") if np.any(index.splits == split)]
-    count = len(index.classes)
-    columns = {
-        split: np.bincount(index.labels[(index.splits == split) & (index.labels >= 0)], minlength=count).tolist()
-        for split in splits
-    }
+    columns = {split: _count(index, index.splits == split) for split in splits}
     return {name: {split: columns[split][i] for split in splits} for i, name in enumerate(index.classes)}
+
+
+def _count(index: ShapeIndex, rows: npt.NDArray[np.bool_]) -> list[int]:
+    """How many of these rows have each class or label."""
+    if index.targets is not None:
+        return [int(count) for count in np.nansum(index.targets[rows], axis=0)]
+    found: list[int] = np.bincount(index.labels[rows & (index.labels >= 0)], minlength=len(index.classes)).tolist()
+    return found
 
 
 def remark(kind: str, text: str, names: Sequence[str] = (), *, important: bool = False) -> Remark:
@@ -81,27 +94,30 @@ def counted(things: Sized, one: str, several: str = "") -> str:
 
 def _on_classes(index: ShapeIndex) -> Iterator[Remark]:
     counts = class_counts(index)
+    words = _WORDS[index.task]
     if names := [name for name, by_split in counts.items() if not sum(by_split.values())]:
-        text = f"{counted(names, 'class', 'classes')} without any readable image: {{names}}."
+        text = f"{counted(names, *words)} without any readable image: {{names}}."
         yield remark("class_without_images", text, names, important=True)
     present = {name: by_split for name, by_split in counts.items() if sum(by_split.values())}
-    if len(present) == 1:
+    if len(present) == 1 and index.task == "classification":
         text = "All images are of one class, {names}, so there is nothing to tell apart; training needs two."
         yield remark("one_class", text, list(present), important=True)
-    yield from _on_splits(present)
+    yield from _on_splits(present, words)
     if names := [name for name, by_split in present.items() if _for_training(by_split) == 1]:
-        text = f"{counted(names, 'class', 'classes')} with only one image to train on: {{names}}."
+        text = f"{counted(names, *words)} with only one image to train on: {{names}}."
         yield remark("single_image", text, names, important=True)
     groups = defaultdict(list)
     for name in counts:
         groups[_bare(name)].append(name)
     if names := [" / ".join(map(repr, map(shown, group))) for group in groups.values() if len(group) > 1]:
         differ = "differ only in case, spaces, invisible characters or the form of a number"
-        text = f"{counted(names, 'pair')} of classes that {differ}: {', '.join(names[:_NUM_SHOWN])}."
+        text = f"{counted(names, 'pair')} of {words[1]} that {differ}: {', '.join(names[:_NUM_SHOWN])}."
         yield remark("alike_classes", text, names, important=True)
-    unlabeled = index.keys[index.labels < 0].tolist()
+    unlabeled = index.keys[~index.labeled].tolist()
     if unlabeled:
         yield remark("no_label", f"{counted(unlabeled, 'image')} without a label: {{names}}.", unlabeled)
+    if index.targets is not None and index.task == "multilabel" and np.nansum(index.targets, axis=1).max(initial=0) < 2:
+        yield _on_single_labels(index)
 
 
 def _on_groups(index: ShapeIndex) -> Iterator[Remark]:
@@ -116,7 +132,15 @@ def _in_split(index: ShapeIndex, row: int) -> str:
     return f"{index.splits[row] or 'train'}: {index.keys[row]}"
 
 
-def _on_splits(present: dict[str, dict[str, int]]) -> Iterator[Remark]:
+def _on_single_labels(index: ShapeIndex) -> Remark:
+    """The remark on labels of which no image has two."""
+    meant = next((one for one in _SEPARATORS if any(one in name for name in index.classes)), "")
+    hint = f"; if {meant!r} separates them, give --label-separator '{meant}'" if meant else ""
+    text = f"No image has more than one label, so they may be classes (--task classification){hint}."
+    return remark("single_labels", text, index.classes if meant else (), important=True)
+
+
+def _on_splits(present: dict[str, dict[str, int]], words: tuple[str, str]) -> Iterator[Remark]:
     """Remarks on classes that are missing in some splits."""
     splits = {split for by_split in present.values() for split, count in by_split.items() if count}
     if "train" in splits or "" in splits:
@@ -126,12 +150,12 @@ def _on_splits(present: dict[str, dict[str, int]]) -> Iterator[Remark]:
             if split == "test":
                 only = [name for name in only if not present[name].get("val")]
             if only:
-                text = f"{counted(only, 'class', 'classes')} in {split} but not in train, so never learned: {{names}}."
+                text = f"{counted(only, *words)} in {split} but not in train, so never learned: {{names}}."
                 yield remark(f"only_in_{split}", text, only, important=True)
     if "val" in splits:
         lacking = [name for name, by_split in present.items() if _for_training(by_split) and not by_split.get("val")]
         if lacking:
-            text = f"{counted(lacking, 'class', 'classes')} without an image in val, so not evaluated there: {{names}}."
+            text = f"{counted(lacking, *words)} without an image in val, so not evaluated there: {{names}}."
             yield remark("not_in_val", text, lacking)
 
 
@@ -157,24 +181,26 @@ def _on_copies(index: ShapeIndex, copies: Copies) -> Iterator[Remark]:
         if names:
             text = f"{counted(names, 'image')} of {other} in {one} as well, byte for byte{sampled}: {{names}}."
             yield remark("in_two_splits", text, names, important=True)
-    two_labels = [group for group in copies.groups if len(set(index.labels[group].tolist())) > 1]
+    labels = index.label_numbers
+    two_labels = [group for group in copies.groups if len(set(labels[group].tolist())) > 1]
     if two_labels:
-        names = [f"{_labeled(index, group[0])} = {_labeled(index, _other_label(index, group))}" for group in two_labels]
+        names = [
+            f"{_labeled(index, group[0])} = {_labeled(index, _other_label(labels, group))}" for group in two_labels
+        ]
         text = f"{counted(names, 'image')} under more than one label, byte for byte{sampled}: {{names}}."
         yield remark("two_labels", text, names, important=True)
-    names = [
-        f"{index.keys[first]} = {index.keys[row]}" for group in copies.groups for first, row in _plain(index, group)
-    ]
+    pairs = (pair for group in copies.groups for pair in _plain(index, labels, group))
+    names = [f"{index.keys[first]} = {index.keys[row]}" for first, row in pairs]
     if names:
         text = f"{counted(names, 'image')} with the same bytes as another of its class and split{sampled}: {{names}}."
         yield remark("copies", text, names)
 
 
-def _plain(index: ShapeIndex, group: list[int]) -> Iterator[tuple[int, int]]:
+def _plain(index: ShapeIndex, labels: npt.NDArray[np.int64], group: list[int]) -> Iterator[tuple[int, int]]:
     """Each row of a group whose class and split an earlier row has, too, with that row."""
     first: dict[tuple[int, str], int] = {}
     for row in group:
-        if (earlier := first.setdefault((int(index.labels[row]), index.splits[row]), row)) != row:
+        if (earlier := first.setdefault((int(labels[row]), index.splits[row]), row)) != row:
             yield earlier, row
 
 
@@ -187,9 +213,8 @@ def _pairs(index: ShapeIndex, copies: Copies, one: str, other: str) -> Iterator[
 
 
 def _labeled(index: ShapeIndex, row: int) -> str:
-    label = index.labels[row]
-    return f"{index.keys[row]} ({index.classes[label] if label >= 0 else 'none'})"
+    return f"{index.keys[row]} ({index.label_text(row)})"
 
 
-def _other_label(index: ShapeIndex, group: list[int]) -> int:
-    return next(row for row in group if index.labels[row] != index.labels[group[0]])
+def _other_label(labels: npt.NDArray[np.int64], group: list[int]) -> int:
+    return next(row for row in group if labels[row] != labels[group[0]])

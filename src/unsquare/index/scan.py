@@ -29,6 +29,7 @@ from unsquare.index.manifest import MANIFEST_SUFFIXES, read_manifest
 from unsquare.index.opening import open_regular
 from unsquare.index.reading import image_errors, quiet
 from unsquare.index.table import VERSION, Problem, ShapeIndex, empty_strings, is_index, printable, shown
+from unsquare.index.targets import TaskConfig, with_task
 from unsquare.progress import Progress
 from unsquare.settings import MOST_WORKERS, Range, checks_arguments
 from unsquare.shapes import Shape, Sizes
@@ -63,6 +64,7 @@ def scan_source(
     *,
     previous: ShapeIndex | None = None,
     choices: Choices | None = None,
+    task: TaskConfig | None = None,
     workers: Annotated[int, Range(1, MOST_WORKERS)] | None = None,
     progress: Progress | None = None,
 ) -> ShapeIndex:
@@ -73,6 +75,8 @@ def scan_source(
         previous: an earlier index; files with the same name, length and modification time are taken from it.
         choices: how to read files that can be read in more than one way; None makes them problems. An existing index
             keeps its own choices.
+        task: what is to be learned, and which columns of a manifest have it; None takes classes, or what an existing
+            index was made for.
         workers: number of threads that read headers; None chooses it for this machine.
         progress: called after each file with the numbers of files done and in all.
 
@@ -90,7 +94,8 @@ def scan_source(
         >>> print(index.keys[0], unsquare.Shape(*index.sizes[0].tolist()))
         train/silk/0.png 40 x 64
     """
-    return scan(Path(source), previous=previous, choices=choices, workers=workers, progress=progress).index
+    found = scan(Path(source), previous=previous, choices=choices, task=task, workers=workers, progress=progress)
+    return found.index
 
 
 def scan(
@@ -98,20 +103,32 @@ def scan(
     *,
     previous: ShapeIndex | None = None,
     choices: Choices | None = None,
+    task: TaskConfig | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> ScanResult:
     """Like `scan_source`, with the numbers of files read and reused."""
-    listed = _list_source(_absolute(Path(source)))
+    found = _scan(source, previous, choices or Choices(), task, workers or _default_workers(), progress)
+    return found if task is None else replace(found, index=with_task(found.index, task))
+
+
+def _scan(
+    source: Path,
+    previous: ShapeIndex | None,
+    choices: Choices,
+    task: TaskConfig | None,
+    workers: int,
+    progress: Progress | None,
+) -> ScanResult:
+    """The result with classes, as the source has them."""
+    listed = _list_source(_absolute(Path(source)), task)
     if isinstance(listed, ShapeIndex):
         return ScanResult(index=listed, num_read=0, num_reused=len(listed))
     if listed.sizes is not None and not listed.root:
         unknown = np.zeros(len(listed.keys), dtype=np.int64)
         index = _index(listed, listed.sizes, unknown, unknown, ())
         return ScanResult(index=index, num_read=0, num_reused=0)
-    choices = choices or Choices()
-    known = _known(previous, choices)
-    return _scan_files(listed, known, choices, workers or _default_workers(), progress)
+    return _scan_files(listed, _known(previous, choices), choices, workers, progress)
 
 
 def _absolute(source: Path) -> Path:
@@ -123,7 +140,17 @@ def _absolute(source: Path) -> Path:
         return source.absolute()
 
 
-def _list_source(source: Path) -> Listing | ShapeIndex:
+def is_manifest(source: Path) -> bool:
+    """Whether a source is a manifest by its name, and not an index or a folder.
+
+    Raises:
+        SourceError: it is named like a Parquet file, and cannot be read as one.
+    """
+    named = source.name.lower().endswith(MANIFEST_SUFFIXES)
+    return named and source.is_file() and not (source.suffix.lower() == ".parquet" and is_index(source))
+
+
+def _list_source(source: Path, task: TaskConfig | None) -> Listing | ShapeIndex:
     name = shown(str(source))
     try:
         mode = source.stat().st_mode
@@ -133,12 +160,17 @@ def _list_source(source: Path) -> Listing | ShapeIndex:
         ) from error
     except (OSError, ValueError) as error:
         raise SourceError(f"The source '{name}' cannot be read: {getattr(error, 'strerror', error)}.") from error
+    if task is not None and task.label_columns and not is_manifest(source):
+        raise SourceError(
+            f"label_columns names columns of a manifest, but the source '{name}' is none; leave it out, or give a "
+            "manifest."
+        )
     if stat.S_ISDIR(mode):
         return list_mame(source) if is_mame(source) else list_folder(source)
     if stat.S_ISREG(mode) and source.suffix.lower() == ".parquet" and is_index(source):
         return ShapeIndex.read(source)
     if stat.S_ISREG(mode) and source.name.lower().endswith(MANIFEST_SUFFIXES):
-        return read_manifest(source)
+        return read_manifest(source, task)
     unpacked = " (unpack it first)" if source.name.lower().endswith(_ARCHIVES) else ""
     raise SourceError(
         f"'{name}' is not a source that can be read; give a folder of class folders{unpacked}, a manifest "
@@ -161,7 +193,7 @@ def _default_workers() -> int:
 
 def _known(previous: ShapeIndex | None, choices: Choices) -> dict[str, _File]:
     """The facts of each file in an earlier index, if it was made by the same rules."""
-    if previous is None or previous.version != VERSION or previous.choices != choices:
+    if previous is None or previous.version < VERSION or previous.choices != choices:
         return {}
     columns = (
         previous.keys,

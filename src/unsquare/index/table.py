@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -30,8 +30,13 @@ METADATA_KEY = b"unsquare.index"
 VERSION = 3
 """Raised whenever the columns, or the rules by which a header becomes a row, change. After that, the next scan reads
 all files again; older indexes can still be read. A column that only some indexes have, as that of groups, changes no
-version: an index without it is written as before, byte for byte. Version 2 keeps the choices; 3 refuses BMPs whose runs
-leave pixels out, and colors that are multiplied by opacity where zero is not black."""
+version: an index without it is written as before, byte for byte. Version 2 keeps the choices; 3 refuses BMPs
+whose runs leave pixels out, and colors that are multiplied by opacity where zero is not black."""
+TARGETS_VERSION = 4
+"""Version of an index with targets, which is otherwise as in version 3: earlier releases would see no labels in it."""
+
+Task = Literal["classification", "multilabel", "regression"]
+"""What is learned of each picture: one class, any number of labels, or a number."""
 
 Strings = npt.NDArray[np.object_]
 
@@ -45,9 +50,9 @@ _COLUMNS = {
     "modified_ns": pa.int64(),
     "problem": pa.string(),
 }
-_MAY_LACK = frozenset({"label", "problem"})
-_GROUP = {"group": pa.string()}
-"""Written where any image has a group."""
+_MAY_LACK = frozenset({"label", "problem", "targets"})
+_OPTIONAL = {"group": pa.string(), "targets": pa.list_(pa.float64())}
+"""Written where any image has a group, and for a task other than classification."""
 LONGEST_SIDE = 1 << 30
 """The longest side of an image in an index."""
 
@@ -115,13 +120,13 @@ class ShapeIndex:
     root: str
     """Folder that keys are relative to; empty where there are no files."""
     classes: tuple[str, ...]
-    """Class names, sorted; labels are positions in it."""
+    """Class names, sorted; labels are positions in it. Names of the labels or of the value in the other tasks."""
     keys: Strings
     """(N,) unique names, relative POSIX paths, sorted by code point so that every machine has one order."""
     sizes: Sizes
     """(N, 2) height, width as displayed, the EXIF orientation applied."""
     labels: npt.NDArray[np.int32]
-    """(N,) positions in `classes`, -1 for images without a label."""
+    """(N,) positions in `classes`, -1 for images without a label, and for all in tasks other than classification."""
     splits: Strings
     """(N,) "train", "val", "test", or "" for images without a split."""
     num_bytes: npt.NDArray[np.int64]
@@ -136,6 +141,11 @@ class ShapeIndex:
     """Remarks on the source's folders, links or columns; `find_remarks` adds those on rows."""
     choices: Choices = field(default_factory=Choices)
     """How files that can be read in more than one way were read."""
+    task: Task = "classification"
+    """What the targets are for: classification has labels instead."""
+    targets: npt.NDArray[np.float64] | None = None
+    """(N, K) for each of `classes` 0 or 1 (multilabel) or the number (regression), NaN for images without a label; None
+    for classification."""
     version: int = VERSION
 
     def __post_init__(self) -> None:
@@ -149,6 +159,10 @@ class ShapeIndex:
                 got = f"has the shape {column.shape}" if isinstance(column, np.ndarray) else f"is {received(column)}"
                 raise ConfigError(f"{name} of an index must be an array of shape {wanted}, but {got}.")
         check_settings(self)
+        found = None if self.targets is None else self.targets.shape
+        expected = None if self.task == "classification" else (*length, len(self.classes))
+        if found != expected:
+            raise ConfigError(f"targets of an index for {self.task} must have the shape {expected}, but have {found}.")
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -157,6 +171,39 @@ class ShapeIndex:
     def all_train(self) -> bool:
         """Whether nothing is held out: every row has a split, and it is train."""
         return bool(len(self)) and bool(np.all(self.splits == "train"))
+
+    @property
+    def labeled(self) -> npt.NDArray[np.bool_]:
+        """(N,) whether each image has what the task needs: a class, labels, or a number."""
+        known: npt.NDArray[np.bool_] = self.labels >= 0
+        return known if self.targets is None else np.logical_not(np.isnan(self.targets).any(axis=1))
+
+    @property
+    def strata(self) -> npt.NDArray[np.int32]:
+        """(N,) what held-out parts are spread over evenly: the class; 0 in the other tasks; -1 without a label."""
+        return self.labels if self.targets is None else np.where(self.labeled, 0, -1).astype(np.int32)
+
+    @property
+    def num_strata(self) -> int:
+        """How many of these there may be."""
+        return len(self.classes) if self.targets is None else 1
+
+    @property
+    def label_numbers(self) -> npt.NDArray[np.int64]:
+        """(N,) a number for each image, equal where images are labeled alike, whatever the task."""
+        if self.targets is None:
+            return self.labels.astype(np.int64)
+        return np.unique(self.targets, axis=0, return_inverse=True)[1].reshape(-1)
+
+    def label_text(self, row: int) -> str:
+        """What one row is labeled with, for people."""
+        if self.targets is None:
+            return self.classes[self.labels[row]] if self.labels[row] >= 0 else "none"
+        if np.isnan(self.targets[row]).any():
+            return "none"
+        if self.task == "regression":
+            return f"{self.targets[row, 0]:g}"
+        return ", ".join(self.classes[at] for at in np.flatnonzero(self.targets[row])) or "none of the labels"
 
     def path(self, row: int) -> Path:
         """The file of one row; keys that are absolute paths are used as they are."""
@@ -176,6 +223,7 @@ class ShapeIndex:
             groups=self.groups[rows],
             num_bytes=self.num_bytes[rows],
             modified_ns=self.modified_ns[rows],
+            targets=None if self.targets is None else self.targets[rows],
             problems=(),
         )
 
@@ -202,7 +250,7 @@ class ShapeIndex:
         if not is_index(path):
             raise SourceError(f"'{path}' is a Parquet file but not an index; make one with `unsquare scan`.")
         try:
-            return _from_arrow(read_table(path, _COLUMNS | _GROUP, _MAY_LACK, frozenset(_GROUP)), path)
+            return _from_arrow(read_table(path, _COLUMNS, _MAY_LACK, optional=_OPTIONAL), path)
         except ValueError as error:
             raise SourceError(f"The index '{path}' cannot be read: {error}.") from error
 
@@ -258,6 +306,8 @@ def _to_arrow(index: ShapeIndex) -> pa.Table:
     }
     if np.any(index.groups != ""):
         columns["group"] = pa.array([*index.groups, *("" for _ in problems)], pa.string())
+    if index.targets is not None:
+        columns["targets"] = pa.array([*index.targets, *(None for _ in problems)], _OPTIONAL["targets"])
     about = {
         "version": index.version,
         "root": index.root,
@@ -265,6 +315,8 @@ def _to_arrow(index: ShapeIndex) -> pa.Table:
         "choices": asdict(index.choices),
         "notes": [asdict(note) for note in index.notes],
     }
+    if index.targets is not None:
+        about["task"] = index.task
     return pa.table(columns).replace_schema_metadata({METADATA_KEY: json.dumps(about)})
 
 
@@ -280,6 +332,7 @@ class _About(msgspec.Struct):
     classes: tuple[str, ...]
     choices: Choices = msgspec.field(default_factory=Choices)
     notes: tuple[Remark, ...] = ()
+    task: Task = "classification"
 
 
 def _from_arrow(table: pa.Table, path: Path) -> ShapeIndex:
@@ -306,17 +359,33 @@ def _from_arrow(table: pa.Table, path: Path) -> ShapeIndex:
         problems=tuple(map(_problem, table.filter(pc.is_valid(table["problem"])).to_pylist())),
         choices=about.choices,
         notes=about.notes,
+        task=about.task,
+        targets=None if about.task == "classification" else _read_targets(rows, about),
         version=about.version,
     )
+
+
+def _read_targets(rows: pa.Table, about: _About) -> npt.NDArray[np.float64]:
+    """The targets in a table, (N, K); raises ValueError where they are not those of the task."""
+    if "targets" not in rows.column_names:
+        raise ValueError("it lacks the column 'targets'")
+    column, number = rows["targets"].combine_chunks(), len(about.classes)
+    if column.null_count or pc.any(pc.not_equal(pc.list_value_length(column), number)).as_py():
+        raise ValueError(f"its column 'targets' must have {number} numbers in each row")
+    values = column.flatten().to_numpy(zero_copy_only=False).astype(np.float64).reshape(len(rows), number)
+    known = values[~np.isnan(values)]
+    if not np.isfinite(known).all() or (about.task == "multilabel" and not np.isin(known, (0, 1)).all()):
+        raise ValueError(f"its column 'targets' has a number that no {about.task} has")
+    return values
 
 
 def _about(table: pa.Table, path: Path) -> _About:
     # Read by the standard library, since a source's path need not be UTF-8, which msgspec requires.
     about = msgspec.convert(json.loads(table.schema.metadata[METADATA_KEY]), type=_About)
-    if about.version not in range(1, VERSION + 1):
+    if about.version not in range(1, TARGETS_VERSION + 1):
         raise SourceError(
-            f"The index '{path}' is of version {about.version}, but this program reads versions 1 to {VERSION}; "
-            "scan the source again."
+            f"The index '{path}' is of version {about.version}, but this program reads versions 1 to "
+            f"{TARGETS_VERSION}; scan the source again."
         )
     return about
 

@@ -26,7 +26,7 @@ def check_trainable(index: ShapeIndex, skip_bad: bool, *, least_classes: int = 2
         raise SourceError("There are no images to train on.")
     if not index.root:
         raise SourceError("The manifest lists the shapes of files that do not exist; training needs the files.")
-    unlabeled = np.flatnonzero(index.labels < 0)
+    unlabeled = np.flatnonzero(~index.labeled)
     if unlabeled.size == len(index):
         raise SourceError(
             "No image has a label; put each into a folder named after its class, or list them in a manifest."
@@ -36,7 +36,7 @@ def check_trainable(index: ShapeIndex, skip_bad: bool, *, least_classes: int = 2
             f"{unlabeled.size} of {len(index)} images have no label, first '{shown(index.keys[unlabeled[0]])}'; "
             "put them into a class folder, or fill in the manifest's column 'label'."
         )
-    if least_classes > 1:
+    if least_classes > 1 and index.targets is None:
         _check_classes(index, least_classes)
     return replace(index, problems=())
 
@@ -62,6 +62,29 @@ def _check_classes(index: ShapeIndex, least_classes: int) -> None:
         if labels.size and len(present := np.unique(labels)) < least_classes:
             name = shown(index.classes[present[0]])
             raise SourceError(f"Training needs at least two classes, but all images{what} are of '{name}'.")
+
+
+def check_targets(index: ShapeIndex) -> None:
+    """Refuse labels or values from which nothing can be learned, in an index whose images are all in a split.
+
+    Raises:
+        SourceError: all training images have the same, or labels cannot be judged.
+    """
+    targets = index.targets
+    if targets is None:
+        return
+    training = np.flatnonzero(index.splits == "train")
+    what = "labels" if index.task == "multilabel" else "value"
+    if training.size and not np.ptp(targets[training], axis=0).any():
+        raise SourceError(
+            f"Training needs images that differ, but all {training.size} of train have the same {what}: "
+            f"{shown(index.label_text(training[0]))}."
+        )
+    judged = targets[index.splits == "val"]
+    if index.task == "multilabel" and judged.size and not judged.any():
+        raise SourceError(
+            "Labels are judged on val, but none of its images has any label; put images with labels there."
+        )
 
 
 def _describe(problems: tuple[Problem, ...]) -> str:

@@ -74,7 +74,7 @@ def drawn_order(index: ShapeIndex, units: Units, firsts: Iterable[int], seed: in
 
 
 def class_counts_of(units: Units, labels: npt.NDArray[np.int32], num_classes: int) -> dict[int, npt.NDArray[np.int64]]:
-    """For each unit the number of its images by class, (C,)."""
+    """For each unit the number of its images by class (`ShapeIndex.strata`), (C,)."""
     firsts, at = np.unique(units, return_inverse=True)
     counts = np.zeros((len(firsts), num_classes), dtype=np.int64)
     np.add.at(counts, (at[labels >= 0], labels[labels >= 0]), 1)

@@ -23,6 +23,8 @@ from unsquare.execution.chain import Chain, map_elements_per_pixel
 from unsquare.execution.strategy import PLAIN, Strategy
 from unsquare.network.config import ModelConfig
 from unsquare.network.norms import freeze_batch_norms, group_norms_instead
+from unsquare.network.pretrained import load_packaged
+from unsquare.network.stages import freeze
 from unsquare.network.weights import load_weights
 from unsquare.torchvision_guard import import_timm
 
@@ -44,6 +46,7 @@ class Classifier(nn.Module):
 
     def __init__(self, config: ModelConfig, num_classes: int, *, load: bool = True) -> None:
         super().__init__()
+        config = config.settled()
         backbone = create_backbone(config, load)
         self.stride = int(backbone.feature_info[-1]["reduction"])
         self.backbone = make_exact(backbone)
@@ -63,6 +66,23 @@ class Classifier(nn.Module):
             values = torch.tensor(backbone.pretrained_cfg[name], dtype=torch.float32) * 255
             self.register_buffer(name, values.view(3, 1, 1), persistent=False)
         self._chain: Chain | None = None
+        self._frozen: tuple[nn.Module, ...] = ()
+
+    def freeze(self, what: str) -> None:
+        """Freeze the backbone, its stem and first stages, or "none" of it.
+
+        Raises:
+            ConfigError: the backbone has fewer stages.
+        """
+        self.backbone.requires_grad_(True)
+        self._frozen = () if what == "none" else freeze(self.backbone, what)
+
+    def train(self, mode: bool = True) -> Classifier:
+        """Set the mode; frozen stages stay in evaluation mode."""
+        super().train(mode)
+        for module in self._frozen:
+            module.eval()
+        return self
 
     def forward(
         self, pixels: torch.Tensor, sizes: torch.Tensor, strategy: Strategy = PLAIN, folder: Path | None = None
@@ -126,7 +146,7 @@ class Classifier(nn.Module):
 
 def create_pool(config: ModelConfig) -> SpatialPyramidPool | RegionPool:
     """The pool set in the settings."""
-    if config.pool == "spp":
+    if config.pool == "spp" or config.pool == "auto":
         return SpatialPyramidPool(config.pyramid, config.pyramid_mode)
     return RegionPool(config.pool)
 
@@ -137,12 +157,14 @@ def create_backbone(config: ModelConfig, load: bool) -> Any:
     Raises:
         ConfigError: timm has no such model, or its weights cannot be loaded.
     """
+    config = config.settled()
     check_backbone_name(config.backbone)
     options: dict[str, Any] = {"drop_path_rate": config.drop_path} if config.drop_path else {}
     if not config.backbone.startswith("inception_next"):  # its pool cannot be left out
         options["global_pool"] = ""
     try:
-        backbone = timm.create_model(config.backbone, pretrained=config.pretrained and load, num_classes=0, **options)
+        from_hub = config.pretrained == "hub" and load
+        backbone = timm.create_model(config.backbone, pretrained=from_hub, num_classes=0, **options)
     except (OSError, RuntimeError, TypeError, ValueError, AssertionError) as error:
         reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
         if "drop_path" in reason:
@@ -156,6 +178,8 @@ def create_backbone(config: ModelConfig, load: bool) -> Any:
         ) from error
     if config.weights is not None and load:
         load_weights(backbone, config.weights)
+    if config.pretrained == "package" and load:
+        load_packaged(backbone, config.backbone)
     if config.norm == "own":
         return backbone
     return freeze_batch_norms(backbone) if config.norm == "frozen" else group_norms_instead(backbone)
@@ -168,8 +192,7 @@ def check_model(config: ModelConfig) -> None:
         ConfigError: timm has no such backbone, or its weights cannot be loaded.
         ExactError: it cannot be made exact.
     """
-    has_weights = config.pretrained or config.weights is not None
-    with torch.random.fork_rng(devices=[]), nullcontext() if has_weights else torch.device("meta"):
+    with torch.random.fork_rng(devices=[]), nullcontext() if config.has_weights else torch.device("meta"):
         Classifier(config, num_classes=2)
 
 

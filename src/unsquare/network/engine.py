@@ -15,7 +15,6 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from lightning_fabric import Fabric
 
 from unsquare.data.loader import PaddedBatch
@@ -24,7 +23,9 @@ from unsquare.execution.strategy import PLAIN, Strategy
 from unsquare.memory.watch import Phase
 from unsquare.network.classifier import Classifier
 from unsquare.network.config import OptimizerConfig
+from unsquare.network.losses import Objective
 from unsquare.network.optimizer import create_optimizer
+from unsquare.network.pairs import pair_losses
 from unsquare.network.ranks import all_reduce, processes_here
 from unsquare.torch_private import add_each
 
@@ -36,12 +37,17 @@ class Engine:
         fabric: device, precision and ranks.
         model: the classifier; moved to the device in channels_last.
         config: the optimizer's settings.
+        objective: what the outputs are trained to be; None takes classes.
     """
 
-    def __init__(self, fabric: Fabric, model: Classifier, config: OptimizerConfig) -> None:
+    def __init__(
+        self, fabric: Fabric, model: Classifier, config: OptimizerConfig, objective: Objective | None = None
+    ) -> None:
         self.fabric = fabric
+        self.objective = objective or Objective(label_smoothing=config.label_smoothing or 0.0)
         self.model = model.to(fabric.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._config = config
+        self.model.freeze(config.freeze or "none")
         self.optimizer = self._new_optimizer()
         self.phase: Phase = ""
         """What is computed at the moment, for the memory trace."""
@@ -65,11 +71,11 @@ class Engine:
         """Create a fresh optimizer, as after probing."""
         self.optimizer = self._new_optimizer()
 
-    def accumulate(self, batch: PaddedBatch, weight: float, strategy: Strategy = PLAIN) -> tuple[float, int]:
+    def accumulate(self, batch: PaddedBatch, weight: float, strategy: Strategy = PLAIN) -> tuple[float, float]:
         """Add the gradient of a micro-batch, with each image's loss times `weight`; a failed call adds nothing.
 
         Returns:
-            The sum of the images' losses, and how many are classified correctly.
+            The sum of the images' losses, and of their scores: how many are classified correctly.
 
         Raises:
             ShortageError: the device has too little memory; gradients and statistics are unchanged.
@@ -78,22 +84,32 @@ class Engine:
         try:
             with rollback_on_error(self.model), _naming(batch):
                 self.phase = "forward"
-                logits, labels = self._forward(batch, strategy)
-                losses = F.cross_entropy(logits, labels, reduction="none", label_smoothing=self._config.label_smoothing)
+                outputs = self._forward(batch, strategy)
+                losses = pair_losses(self._losses, outputs, batch)
                 self.phase = "backward"
                 self.fabric.backward(losses.sum() * weight)
         finally:
             self.phase = ""
-        return float(losses.detach().sum()), int((logits.detach().argmax(1) == labels).sum())
+        scores = self.objective.scores(outputs.detach(), self._targets(batch.labels))
+        return float(losses.detach().sum()), float(scores.sum())
 
-    def _forward(self, batch: PaddedBatch, strategy: Strategy) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits, and labels on their device."""
-        pixels, sizes, labels = self._move(batch)
+    def _losses(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """The loss of each image, (N,), from labels as in a batch."""
+        return self.objective.losses(outputs, self._targets(labels))
+
+    def _targets(self, labels: torch.Tensor) -> torch.Tensor:
+        """What the outputs of a micro-batch are compared with, on the device."""
+        return self.objective.encoded(labels).to(self.device)
+
+    def _forward(self, batch: PaddedBatch, strategy: Strategy) -> torch.Tensor:
+        """The network's outputs, on the device."""
+        pixels = batch.pixels.to(self.device, non_blocking=True)  # as uint8, a quarter of the bytes
+        sizes = batch.sizes  # needed on the host
         precision = torch.autocast(self.device.type, torch.bfloat16) if strategy.bf16 else self.fabric.autocast()
         with precision:
             if strategy.is_plain:
-                return self.model(pixels, sizes), labels
-            return self.model(pixels, sizes, strategy, self.scratch), labels
+                return self.model(pixels, sizes)
+            return self.model(pixels, sizes, strategy, self.scratch)
 
     def reduce_gradients(self) -> None:
         """Sum the gradients over the ranks; a rank that ran no micro-batch adds zero."""
@@ -132,19 +148,15 @@ class Engine:
 
     @torch.inference_mode()
     def predict(self, batch: PaddedBatch, strategy: Strategy = PLAIN) -> torch.Tensor:
-        """The probabilities of each class, (N, num_classes) fp64 on the host.
+        """The probabilities of each class or label, or the values, (N, num_classes) fp64 on the host.
 
         Raises:
             ShortageError: the device has too little memory.
         """
         self.model.eval()
         with _naming(batch):
-            logits, _ = self._forward(batch, strategy)
-        return logits.cpu().double().softmax(1)
-
-    def _move(self, batch: PaddedBatch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        pixels = batch.pixels.to(self.device, non_blocking=True)  # as uint8, a quarter of the bytes
-        return pixels, batch.sizes, batch.labels.to(self.device)  # sizes are needed on the host
+            outputs = self._forward(batch, strategy)
+        return self.objective.predictions(outputs)
 
     def sum_over_ranks(self, values: torch.Tensor) -> torch.Tensor:
         """The sum of a host tensor over the ranks."""

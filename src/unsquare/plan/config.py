@@ -64,6 +64,9 @@ class PlanConfig:
     """Images of an optimizer step in mixed, at most (default: 256, fewer for a small dataset). This is the effective
     batch size, over all ranks; steps are near-equal. None takes 256, or fewer where that gives an epoch less than 16
     steps."""
+    min_images: Annotated[int, Range(1, MOST_STEP)] | None = None
+    """Fewest images of a micro-batch in mixed, where memory allows (default: recipe's). Batch norms learn from
+    the images of one micro-batch, and from few of like shape they learn badly. Exact padding costs time alone."""
     buckets: Annotated[int, Range(1, MOST_BUCKETS)] | None = None
     """Number of buckets in b2b, at most (default: from the data). More pad less but mix classes less.
     None takes as many as have pictures for four steps on average. On MAMe at 16 MP that pads 1.4 %, and 64 pad 8.5
@@ -76,6 +79,9 @@ class PlanConfig:
     something for each. 64 pad 10 % on MAMe at 16 MP, 256 about 5 %."""
     multiple: Annotated[int, Range(1, MOST_MULTIPLE)] = 32
     """Sides of canvases are multiples of this where `canvases` bounds their number. Most backbones reduce by 32."""
+    min_scale: Annotated[float, Range(above=0, most=1)] = 1.0
+    """Smallest random scale of a picture's sides in training. 1 keeps their size. The plan draws the scale of each
+    picture from here to 1, anew in each epoch (multi-scale training); no side falls below 64 pixels."""
     sampling: Sampling = "once"
     """How often an epoch has each image: once, or so that classes are balanced."""
     seed: Seed = 0
@@ -83,6 +89,16 @@ class PlanConfig:
 
     def __post_init__(self) -> None:
         check_settings(self)
+        if (self.min_images or 1) > 1 and self.needs_buckets:
+            raise ConfigError(
+                f"min_images works in mixed steps on free canvases, but is {self.min_images} with steps {self.steps} "
+                f"and canvases {self.canvases}; leave it out."
+            )
+
+    @property
+    def least_images(self) -> int:
+        """The fewest images of a micro-batch where memory allows more."""
+        return self.min_images or 1
 
     @property
     def needs_buckets(self) -> bool:

@@ -23,6 +23,7 @@ import numpy.typing as npt
 from unsquare.errors import PlanError
 from unsquare.plan.epoch import Positions
 from unsquare.settings import received
+from unsquare.shapes import Sizes
 
 SORTED = 1 << 20
 """Items up to which an order is sorted bits, uniform by construction; 8 MB and a tenth of a second."""
@@ -46,6 +47,7 @@ class Purpose(IntEnum):
     CHANCE = 3
     REPEATS = 4
     BUCKET = 5
+    SCALES = 6
 
 
 @final
@@ -121,6 +123,17 @@ def quarter_turns(seed: int, epoch: int, length: int) -> npt.NDArray[np.uint8]:
         part = turns[start : start + CHUNK]
         part[:] = generator.random_raw(len(part)) >> np.uint64(62)
     return turns
+
+
+LEAST_SIDE = 64
+"""Sides are not scaled below this many pixels: two pixels of the last map of most networks."""
+
+
+def random_scales(sizes: Sizes, least: float, seed: int, epoch: int) -> npt.NDArray[np.float64]:
+    """A uniform scale for each image, (N,), from `least` to 1, or from where its shorter side would be `LEAST_SIDE`."""
+    chance = (bits(seed, epoch, Purpose.SCALES, len(sizes)) >> np.uint64(11)) / 2.0**53
+    lowest = np.clip(LEAST_SIDE / np.asarray(sizes).min(axis=1), least, 1.0)
+    return lowest + (1 - lowest) * chance
 
 
 def bits(seed: int, epoch: int, purpose: Purpose, length: int, number: int = 0) -> Bits:

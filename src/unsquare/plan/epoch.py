@@ -139,6 +139,8 @@ class EpochPlan:
     """The steps, each planned when it is asked for: iterate once, or keep what is needed twice."""
     buckets: tuple[Bucket, ...] = ()
     """The buckets in `b2b`; empty in `mixed`."""
+    scales: npt.NDArray[np.float64] | None = None
+    """The random scale of each image's sides, (N,); None keeps their size. `sizes` are after them."""
 
     @property
     def micro_batches(self) -> Iterator[MicroBatch]:

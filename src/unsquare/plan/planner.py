@@ -17,13 +17,13 @@ from unsquare.errors import BudgetError, PlanError
 from unsquare.plan.b2b import b2b_steps
 from unsquare.plan.buckets.form import Buckets, form_buckets, merge_for_epoch
 from unsquare.plan.config import EpochNumber, Limits, PlanConfig
-from unsquare.plan.draw import CHUNK, quarter_turns, repeated
+from unsquare.plan.draw import CHUNK, quarter_turns, random_scales, repeated
 from unsquare.plan.epoch import Bucket, EpochPlan, Step
 from unsquare.plan.mixed import mixed_steps
 from unsquare.plan.partition.ranks import spread
 from unsquare.plan.partition.tight import partition
 from unsquare.settings import checks_arguments
-from unsquare.shapes import Shape, Sizes, checked_sides, shape_rows
+from unsquare.shapes import Shape, Sizes, checked_sides, scaled, shape_rows
 
 
 class ImageOverBudgetError(PlanError):
@@ -116,7 +116,11 @@ def plan_epoch(
     """
     if config.sampling == "balanced" and weights is None:
         raise PlanError("Balanced sampling needs weights, but none were given; pass weights=class_weights(labels).")
-    shapes = _checked(sizes, limits)
+    full = shapes = _checked(sizes, limits)
+    scales = None
+    if config.min_scale < 1:
+        scales = random_scales(shapes, config.min_scale, config.seed, epoch)
+        shapes = scaled(shapes, scales)
     planned, turned = shapes, None
     drawn_turns = quarter_turns(config.seed, epoch, len(shapes)) if turns else np.zeros(len(shapes), dtype=np.uint8)
     if turns:
@@ -124,7 +128,7 @@ def plan_epoch(
         planned = np.where(turned[:, None], shapes[:, ::-1], shapes)
     images = None if weights is None else repeated(weights, len(shapes), config.seed, epoch)
     if config.needs_buckets:
-        buckets = buckets or form_buckets(shapes, config, limits, turns=turns)
+        buckets = buckets or form_buckets(full, config, limits, turns=turns)
         _require_of(buckets, len(shapes), turns)
     canvases = None if config.canvases is None or buckets is None else buckets.bounded
     current: tuple[Bucket, ...] = ()
@@ -136,7 +140,15 @@ def plan_epoch(
         if turned is not None or images is not None:
             current = merge_for_epoch(current, limits, canvases)
         steps = b2b_steps(planned, current, config, limits, epoch, canvases)
-    return EpochPlan(epoch=epoch, seed=config.seed, sizes=planned, turns=drawn_turns, steps=steps, buckets=current)
+    return EpochPlan(
+        epoch=epoch,
+        seed=config.seed,
+        sizes=planned,
+        turns=drawn_turns,
+        steps=steps,
+        buckets=current,
+        scales=scales,
+    )
 
 
 def plan_in_order(sizes: npt.ArrayLike, limits: Limits) -> EpochPlan:

@@ -21,7 +21,7 @@ from unsquare.plan.config import MOST_STEP_IMAGES, EpochNumber, Limits, PlanConf
 from unsquare.plan.draw import Order, Purpose
 from unsquare.plan.epoch import MicroBatch, Positions, Step, canvas_of
 from unsquare.plan.partition.ranks import spread
-from unsquare.plan.partition.tight import partition
+from unsquare.plan.partition.tight import partition, with_enough
 from unsquare.plan.planner import ImageOverBudgetError
 from unsquare.settings import Range, checks_arguments
 from unsquare.shapes import Shape, Sizes, checked_sides, shape_rows
@@ -65,10 +65,11 @@ def plan_stream(
         >>> [step.num_images for step in steps]
         [4, 4]
     """
-    if config.canvases is not None or config.sampling != "once":
+    if config.canvases is not None or config.sampling != "once" or config.min_scale < 1:
         raise PlanError(
-            "A stream cannot bound canvases or repeat images, which needs all shapes beforehand, but canvases is "
-            f"{config.canvases} and sampling is {config.sampling!r}; leave both out, or use plan_epoch."
+            "A stream cannot bound canvases, repeat images or scale them, which needs all shapes beforehand, but "
+            f"canvases is {config.canvases}, sampling is {config.sampling!r} and min_scale is {config.min_scale:g}; "
+            "leave them out, or use plan_epoch."
         )
     step_images = config.step_images or MOST_STEP_IMAGES
     if config.steps == "mixed" and buffer_images < step_images:
@@ -98,7 +99,9 @@ def _steps(
             if held.ended and len(order) > step_images:
                 share = -(-len(order) // -(-len(order) // step_images))
             chosen = np.sort(order[:share])
-            ranks = spread(held.sizes, partition(held.sizes, chosen, limits), limits)
+            least = config.least_images
+            parts = with_enough(held.sizes, partition(held.sizes, chosen, limits), limits, least)
+            ranks = spread(held.sizes, parts, limits, least=least)
             yield Step(tuple(tuple(_arrived(batch, held.numbers) for batch in rank) for rank in ranks))
             held.drop(chosen)
             continue

@@ -16,7 +16,8 @@ from unsquare.runs import checkpoints
 from unsquare.runs.memory_profile import RunLimits
 from unsquare.runs.metrics import Metrics, MetricsFile, read_metrics
 from unsquare.runs.reading import NEW_RUN, read_json, read_text, reason, with_checksum
-from unsquare.runs.schemas import EvaluationRow, Mark
+from unsquare.runs.rows import EvaluationRow
+from unsquare.runs.schemas import Mark
 
 _LOCK = "run.lock"
 _NAMES = {

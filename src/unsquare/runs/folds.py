@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, Final, Literal
@@ -14,9 +14,13 @@ from msgspec import Struct, to_builtins
 
 from unsquare.errors import RunError
 from unsquare.files import partial_of, write_text
+from unsquare.index.table import Task
+from unsquare.memory.model import Amount
+from unsquare.runs.figures import LEADING, figure_text
 from unsquare.runs.folder import RunFolder
 from unsquare.runs.reading import reason, with_checksum
-from unsquare.runs.schemas import Count, EvaluationRow, FinalRow, Positive, Share
+from unsquare.runs.rows import EvaluationRow, FinalRow
+from unsquare.runs.schemas import Count, Positive
 from unsquare.runs.selection import best_of
 
 FOLDS_VERSION: Final = 1
@@ -27,9 +31,10 @@ _FOLD = re.compile(r"fold-[1-9]\d*")
 class FoldScores(Struct, frozen=True, kw_only=True):
     """What a run reached on some images."""
 
-    accuracy: Share
-    mean_per_class_accuracy: Share
     num_images: Positive
+    figures: dict[str, Amount]
+    """The leading figures of the run's task, by name: accuracy and mean_per_class_accuracy, mean_average_precision and
+    f1_macro, or mae and rmse."""
 
 
 class FoldRow(Struct, frozen=True, kw_only=True):
@@ -54,8 +59,9 @@ class MeanAndSpread(Struct, frozen=True, kw_only=True):
     standard_deviation: float
     """Of the folds, with n - 1; it tells how far a single split may be from the mean."""
 
-    def __str__(self) -> str:
-        return f"{self.mean:.3f} ± {self.standard_deviation:.3f}"
+    def text(self, name: str) -> str:
+        """Mean and standard deviation of a figure of this name."""
+        return f"{figure_text(name, self.mean)} ± {figure_text(name, self.standard_deviation)}"
 
 
 class CrossValidation(Struct, frozen=True, kw_only=True):
@@ -66,22 +72,23 @@ class CrossValidation(Struct, frozen=True, kw_only=True):
         >>> found = unsquare.cross_validate("photos", "runs/folds", folds=2, quiet=True, **settings)
         >>> found.folds[0].last.num_images
         5
-        >>> found.accuracy.standard_deviation >= 0
+        >>> found.last["accuracy"].standard_deviation >= 0
         True
     """
 
     version: Literal[1] = FOLDS_VERSION
+    task: Task = "classification"
     folds: tuple[FoldRow, ...]
-    accuracy: MeanAndSpread
-    """Of the last epoch, on the images that each fold holds out."""
-    mean_per_class_accuracy: MeanAndSpread
-    best_accuracy: MeanAndSpread
-    """Of each fold's best epoch: optimistic."""
-    test_accuracy: MeanAndSpread | None = None
+    last: dict[str, MeanAndSpread]
+    """The leading figures of the last epoch, by name, on the images that each fold holds out."""
+    best: dict[str, MeanAndSpread]
+    """Those of each fold's best epoch: optimistic."""
+    test: dict[str, MeanAndSpread] | None = None
+    """Those of each fold's best epoch on the test split; None without one."""
     num_images: Count
     """Images that judged, each once."""
-    num_right: Count
-    """Of these, those that the last epoch of their fold got right."""
+    num_right: Count | None = None
+    """Of these, those whose class the last epoch of their fold got right; None in other tasks."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
@@ -132,15 +139,16 @@ def cross_validation(folder: Path, folds: int) -> CrossValidation:
     """
     rows = tuple(_row(folder, fold) for fold in range(1, folds + 1))
     last = [row.last for row in rows]
-    tests = [row.test.accuracy for row in rows if row.test is not None]
+    tests = [row.test for row in rows if row.test is not None]
+    right = [round(each.figures["accuracy"] * each.num_images) for each in last if "accuracy" in each.figures]
     return CrossValidation(
+        task=_evals(folder, 1)[-1].task,
         folds=rows,
-        accuracy=_over(last, lambda scores: scores.accuracy),
-        mean_per_class_accuracy=_over(last, lambda scores: scores.mean_per_class_accuracy),
-        best_accuracy=_over([row.best for row in rows], lambda scores: scores.accuracy),
-        test_accuracy=_spread(tests) if len(tests) == folds else None,
+        last=_spreads(last),
+        best=_spreads([row.best for row in rows]),
+        test=_spreads(tests) if len(tests) == folds else None,
         num_images=sum(scores.num_images for scores in last),
-        num_right=sum(round(scores.accuracy * scores.num_images) for scores in last),
+        num_right=sum(right) if right else None,
     )
 
 
@@ -152,18 +160,25 @@ def write_summary(folder: Path, found: CrossValidation) -> None:
         raise RunError(f"{folder / SUMMARY} cannot be written ({reason(error)}); free space or fix that.") from error
 
 
+def _evals(folder: Path, fold: int) -> list[EvaluationRow]:
+    """The evaluations of a fold in the course of training."""
+    run = RunFolder(fold_path(folder, fold))
+    if not (evals := run.read_evals()):
+        raise RunError(
+            f"{run.metrics} lacks the evaluations of its fold; remove {run.path} and give the command again."
+        )
+    return evals
+
+
 def _row(folder: Path, fold: int) -> FoldRow:
-    path = fold_path(folder, fold)
-    run = RunFolder(path)
-    evals = run.read_evals()
+    run, evals = RunFolder(fold_path(folder, fold)), _evals(folder, fold)
     best = best_of(evals)
-    if best is None:
-        raise RunError(f"{run.metrics} lacks the evaluations of its fold; remove {path} and give the command again.")
+    assert best is not None
     final = [row.values for row in run.read_metrics().rows if isinstance(row.values, FinalRow)]
     test = next((row for row in reversed(final) if row.split == "test"), None)
     return FoldRow(
         fold=fold,
-        run=path.name,
+        run=run.path.name,
         last=_scores(evals[-1]),
         best=_scores(best),
         best_epoch=best.epoch,
@@ -172,13 +187,14 @@ def _row(folder: Path, fold: int) -> FoldRow:
 
 
 def _scores(row: EvaluationRow) -> FoldScores:
-    return FoldScores(
-        accuracy=row.accuracy, mean_per_class_accuracy=row.mean_per_class_accuracy, num_images=row.num_images
-    )
+    figures = {name: row.figures[name] for name in LEADING[row.task] if name in row.figures}
+    return FoldScores(num_images=row.num_images, figures=figures)
 
 
-def _over(scores: list[FoldScores], figure: Callable[[FoldScores], float]) -> MeanAndSpread:
-    return _spread([figure(each) for each in scores])
+def _spreads(scores: Sequence[FoldScores]) -> dict[str, MeanAndSpread]:
+    """Mean and spread of each figure that all of them have."""
+    names = [name for name in scores[0].figures if all(name in each.figures for each in scores)]
+    return {name: _spread([each.figures[name] for each in scores]) for name in names}
 
 
 def _spread(values: list[float]) -> MeanAndSpread:

@@ -20,7 +20,8 @@ import msgspec
 
 from unsquare.files import read_regular, write_text
 from unsquare.runs.reading import decode_row, with_checksum
-from unsquare.runs.schemas import FinalRow, Mark, MetricsRow
+from unsquare.runs.rows import FinalRow, MetricsRow
+from unsquare.runs.schemas import Mark
 
 _SHOWN = 3
 

@@ -19,16 +19,8 @@ from unsquare.files import read_regular
 from unsquare.runs import upgrades
 from unsquare.runs.memory_profile import VERSION as LIMITS_VERSION
 from unsquare.runs.memory_profile import RunLimits
-from unsquare.runs.schemas import (
-    PLAN_VERSION,
-    PROFILE_VERSION,
-    Manifest,
-    MetricsRow,
-    NetworkProfile,
-    PlanFile,
-    State,
-    StepRow,
-)
+from unsquare.runs.rows import MetricsRow, StepRow
+from unsquare.runs.schemas import PLAN_VERSION, PROFILE_VERSION, Manifest, NetworkProfile, PlanFile, State
 
 NEW_RUN = "start a new run"
 TO_REPORT = "move it away to report without it"

@@ -1,8 +1,8 @@
-"""The schema of every JSON file of a run, with the range that each number may have.
+"""The schema of every JSON file of a run, with the range that each number may have; `rows` has those of metrics.
 
 A file is checked once, when it is read (`reading`). Members that are not listed here are ignored, so that a later
-release may add some; those with a default may be missing. Only rows of metrics must have no others: a damaged name
-would silently become a default. Numbers are bounded by what 64 bits and a page can hold, not by what is usual.
+release may add some; those with a default may be missing. Numbers are bounded by what 64 bits and a page can hold, not
+by what is usual.
 """
 
 from __future__ import annotations
@@ -66,66 +66,15 @@ class LedgerRow(Struct):
 
 
 class PlanFile(Struct):
-    """`plan.json`: the first epoch's ledger and micro-batches."""
+    """`plan.json`: ledger and micro-batches of the first epoch at full size."""
 
     version: Literal[2]
     config: dict[str, Any]
     limits: Limits
     ledger: LedgerRow
     micro_batches: Annotated[list[BatchShape], Meta(min_length=1)]
-
-
-class StepRow(Struct, tag_field="kind", tag="step", forbid_unknown_fields=True):
-    """A row of `metrics.jsonl`: one optimizer step."""
-
-    step: Positive
-    epoch: Amount
-    time_s: Amount
-    loss: FiniteNumber
-    accuracy: Share
-    learning_rate: FiniteNumber
-    num_images: Positive
-    gradient_norm: Amount | None = None
-    """None where it was not a finite number."""
-    num_micro_batches: Count = 0
-    real_pixels: Count = 0
-    computed_pixels: Count = 0
-    data_wait_s: Amount = 0.0
-    step_s: Amount = 0.0
-    shortages: Count = 0
-    micro_batches: list[BatchShape] = []
-    measured: list[MeasuredBatch] = []
-
-
-class EvaluationRow(Struct, tag_field="kind", tag="eval", forbid_unknown_fields=True):
-    """A row of `metrics.jsonl`: an evaluation during training."""
-
-    step: Count
-    epoch: Amount
-    time_s: Amount
-    split: str
-    loss: FiniteNumber
-    accuracy: Share
-    mean_per_class_accuracy: Share
-    num_images: Positive
-    seconds: Amount = 0.0
-
-
-class FinalRow(EvaluationRow, tag_field="kind", tag="final", forbid_unknown_fields=True):
-    """A row of `metrics.jsonl`: the evaluation of the best weights, after training."""
-
-
-class StartRow(Struct, tag_field="kind", tag="start", forbid_unknown_fields=True):
-    """A row of `metrics.jsonl`: a process started to train, or resumed."""
-
-    step: Count
-    """Steps done before."""
-    time_s: Amount
-    seconds: Amount
-    """From the call to the first step: reading headers, creating the network, measuring, planning."""
-
-
-MetricsRow = StepRow | EvaluationRow | FinalRow | StartRow
+    remarks: list[str] = []
+    """What about the plan may keep the network from learning well."""
 
 
 class SweepLine(Struct, frozen=True):
@@ -362,6 +311,7 @@ class State(Struct, kw_only=True):
     ceiling_pixels: CeilingPixels
     ceiling_steps: Count
     planned_pixels: CeilingPixels
+    max_pixels: Annotated[int, Meta(ge=1)] | None = None
     optimizer: dict[str, Any]
     origin: Origin | None = None
     """None in checkpoints of releases that did not write it."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from unsquare.runs.schemas import EvaluationRow
+from unsquare.runs.figures import describe
+from unsquare.runs.rows import EvaluationRow
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,8 @@ class BestOfSeveral:
     def words(self) -> str:
         """One sentence."""
         return (
-            f"The best of {self.num_epochs} epochs on the same images is optimistic; the last epoch reached "
-            f"{self.last.accuracy:.3f}, mean per class {self.last.mean_per_class_accuracy:.3f}."
+            f"The best of {self.num_epochs} epochs on the same images is optimistic; the last epoch has "
+            f"{describe(self.last.figures)}."
         )
 
 
@@ -41,11 +42,11 @@ def best_of_several(evals: Sequence[EvaluationRow], split: str) -> BestOfSeveral
 
 
 def best_of(evals: Sequence[EvaluationRow]) -> EvaluationRow | None:
-    """The evaluation that chooses the best weights: the highest mean per-class accuracy, of equals the lowest loss.
+    """The evaluation that chooses the best weights: the highest score (`figures.score_of`), of equals the lowest loss.
 
     On few images equal accuracies are frequent, and the loss still tells them apart; of equals in both, the later.
     """
-    return max(evals, key=lambda row: (row.mean_per_class_accuracy, -row.loss, row.step), default=None)
+    return max(evals, key=lambda row: (row.score, -row.loss, row.step), default=None)
 
 
 def caution(own_splits: Sequence[str], evals: Sequence[EvaluationRow]) -> tuple[str, BestOfSeveral | None]:

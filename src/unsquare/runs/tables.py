@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from unsquare.errors import SourceError
-from unsquare.index.table import ShapeIndex
-from unsquare.parquet import read_table, write_table
+from unsquare.index.table import ShapeIndex, Task
+from unsquare.parquet import column_names, read_table, write_table
 from unsquare.runs.reading import NEW_RUN, DamagedFileError
 
 MEMORY = pa.schema(
@@ -38,9 +38,36 @@ EVALUATION = pa.schema(
         ("width", pa.int64()),
     ]
 )
+LABELS_EVALUATION = pa.schema(
+    [
+        ("key", pa.string()),
+        ("labels", pa.list_(pa.string())),
+        ("predicted", pa.list_(pa.string())),
+        ("probabilities", pa.list_(pa.float64())),  # of all labels, in the order of the index's classes
+        ("height", pa.int64()),
+        ("width", pa.int64()),
+    ]
+)
+VALUES_EVALUATION = pa.schema(
+    [
+        ("key", pa.string()),
+        ("value", pa.float64()),
+        ("predicted", pa.float64()),
+        ("height", pa.int64()),
+        ("width", pa.int64()),
+    ]
+)
+EVALUATIONS: dict[Task, pa.Schema] = {
+    "classification": EVALUATION,
+    "multilabel": LABELS_EVALUATION,
+    "regression": VALUES_EVALUATION,
+}
+"""The last evaluation, image by image, by task."""
 _MAY_LACK = frozenset(MEMORY.names) - {"time_s"}
-_LARGEST = {"height": 1 << 30, "width": 1 << 30, "probability": 1.0}
+_LARGEST = {"height": 1 << 30, "width": 1 << 30, "probability": 1.0, "probabilities": 1.0}
 """Largest values of columns; other columns are bounded by what a page can hold."""
+_SIGNED = frozenset({"value", "predicted"})
+"""Columns whose numbers may be below zero."""
 
 
 def read_memory(path: Path, remedy: str = NEW_RUN) -> pa.Table:
@@ -58,8 +85,13 @@ def write_memory(path: Path, samples: Mapping[str, Sequence[Any]]) -> None:
 
 
 def read_evaluation(path: Path, remedy: str = NEW_RUN) -> pa.Table:
-    """The rows of `evaluation.parquet`, one per image; raises like `read_memory`."""
-    return _checked(path, EVALUATION, remedy, frozenset({"label"}), least=1)
+    """The rows of `evaluation.parquet`, one per image, by the schema of their task; raises like `read_memory`."""
+    try:
+        names = set(column_names(path))
+    except ValueError as error:
+        raise DamagedFileError(path, str(error), remedy) from error
+    schema = next((each for each in EVALUATIONS.values() if names >= set(each.names)), EVALUATION)
+    return _checked(path, schema, remedy, frozenset({"label"}), least=1)
 
 
 def read_index(path: Path, remedy: str = NEW_RUN) -> ShapeIndex:
@@ -74,9 +106,11 @@ def _checked(path: Path, schema: pa.Schema, remedy: str, gaps: frozenset[str], l
     try:
         table = read_table(path, dict(zip(schema.names, schema.types)), gaps)
         for field in schema:
-            if not pa.types.is_string(field.type):
-                low = least if field.name in ("height", "width") else 0
-                _require_within(field.name, table[field.name], low, _LARGEST.get(field.name, 1e20))
+            column = pc.list_flatten(table[field.name]) if pa.types.is_list(field.type) else table[field.name]
+            if not pa.types.is_string(column.type):
+                most = _LARGEST.get(field.name, 1e30 if field.name in _SIGNED else 1e20)
+                low = -most if field.name in _SIGNED else least if field.name in ("height", "width") else 0
+                _require_within(field.name, column, low, most)
     except ValueError as error:
         raise DamagedFileError(path, str(error), remedy) from error
     return table

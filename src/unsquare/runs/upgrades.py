@@ -27,7 +27,25 @@ def settings(tables: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(old, Mapping):
             new = {name: present for name, present in names.items() if present not in old}
             found[table] = {new.get(name, name): _value(name, value) for name, value in old.items()}
-    return found
+    return _with_recipe(found)
+
+
+def _with_recipe(tables: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a run from before there were recipes, with what it did; an incomplete file stays as it is."""
+    model, optimizer, rate = (tables.get(name) for name in ("model", "optimizer", "learning_rate"))
+    if isinstance(model, Mapping) and "pyramid" in model and "pool" not in model:  # from before there were other pools
+        model = {**model, "pool": "spp"}
+        tables = {**tables, "model": model}
+    if not (isinstance(model, Mapping) and isinstance(model.get("pretrained"), bool)):
+        return tables
+    found = {**tables, "model": {**model, "pretrained": "hub" if model["pretrained"] else "none"}}
+    if not (isinstance(optimizer, Mapping) and isinstance(rate, Mapping)):
+        return found
+    if "recipe" in optimizer or "epochs" not in optimizer or "lr" not in rate or "norm" not in model:
+        return found
+    recipe = "finetune" if model["pretrained"] or model.get("weights") else "scratch"
+    then = {"recipe": recipe, "freeze": "none", "head_lr_factor": 1.0, "layer_decay": 1.0}
+    return {**found, "optimizer": {**optimizer, **then}, "resolution": {"progressive": "off"}}
 
 
 def _value(name: str, value: Any) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -40,7 +41,7 @@ class TrainState:
     time_s: float
     """Seconds trained so far."""
     best_score: float = -1.0
-    """Highest mean per-class accuracy on the val split; -1 before the first evaluation."""
+    """Highest score on the val split (`runs.figures.score_of`); -1 before the first evaluation."""
     best_loss: float | None = None
     """The loss there, which decides between equals; None where it is not known."""
     ceiling_pixels: int = NO_CEILING
@@ -49,6 +50,8 @@ class TrainState:
     """Steps since that ceiling last changed."""
     planned_pixels: int = NO_CEILING
     """The ceiling with which the current epoch was planned."""
+    max_pixels: int | None = None
+    """The most pixels of the pictures that the weights were last trained on; None where all had their full size."""
 
 
 def save(
@@ -87,12 +90,30 @@ def save(
         raise OSError(str(error)) from error
     values = State(version=VERSION, **vars(state), optimizer=scalars, origin=origin, metrics=metrics)
     state_json.write_text(json.dumps(msgspec.to_builtins(values)))
+    _seal(partial)
+    _put_in_place(partial, final)
+    return final
+
+
+def set_size(path: Path, max_pixels: int | None) -> None:
+    """Record in a complete checkpoint the most pixels of pictures that its weights are to be used on."""
+    partial = path.with_name(f".{path.name}.partial")
+    remove(partial)
+    shutil.copytree(path, partial, copy_function=os.link)
+    values = msgspec.structs.replace(read_state(path), max_pixels=max_pixels)
+    (partial / FILES[2]).unlink()
+    (partial / FILES[2]).write_text(json.dumps(msgspec.to_builtins(values)))
+    _seal(partial)
+    _put_in_place(partial, path)
+
+
+def _seal(partial: Path) -> None:
+    """Write the checksums of a checkpoint's files, and wait until all are on the disk."""
     checksums = {file: sha256_of(partial / file) for file in FILES}
+    (partial / MANIFEST).unlink(missing_ok=True)
     (partial / MANIFEST).write_text(json.dumps({"version": VERSION, "sha256": checksums}))
     for file in partial.iterdir():
         _sync(file)
-    _put_in_place(partial, final)
-    return final
 
 
 def _put_in_place(partial: Path, final: Path) -> None:

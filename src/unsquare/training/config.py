@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,12 +11,14 @@ import tomli_w
 
 from unsquare.data.augment import AugmentConfig
 from unsquare.errors import ConfigError
+from unsquare.index.targets import TaskConfig
 from unsquare.network.config import DeviceConfig, ModelConfig, OptimizerConfig
 from unsquare.plan.config import MOST_STEP, PlanConfig
 from unsquare.runs import upgrades
 from unsquare.settings import MOST_EPOCHS, Range, changed, check_settings, meant
 from unsquare.shapes import Geometry
 from unsquare.toml import tomllib
+from unsquare.training.resolution import ResolutionConfig
 from unsquare.training.schedule import LearningRateConfig
 
 MOST_FOLDS = 1000
@@ -33,9 +35,9 @@ class SavingConfig:
     """
 
     validation_fraction: Annotated[float, Range(0, below=1)] = 0.2
-    """Fraction of the training images to validate on where the source has no val split. Held out class by class, in
-    whole groups where the source has groups. 0 trains on all of them, for a final model: no epoch is the best then, and
-    the last one's weights are the result."""
+    """Fraction of the training images to validate on where the source has no val split. Held out class by class, from
+    all images alike for labels and values, and in whole groups where the source has groups. 0 trains on all of them,
+    for a final model: no epoch is the best then, and the last one's weights are the result."""
     folds: Annotated[int, Range(2, MOST_FOLDS)] | None = None
     """Train so many runs, each judged on another part of the images (cross-validation). All images but those of a test
     split are dealt out, class by class, in whole groups; the figures are means and standard deviations."""
@@ -63,28 +65,41 @@ class TrainConfig:
     """All settings of a run.
 
     Example:
-        >>> model = unsquare.ModelConfig(backbone="convnext_tiny", pretrained=True)
+        >>> model = unsquare.ModelConfig(backbone="convnext_tiny", pretrained="hub")
         >>> config = unsquare.TrainConfig(model=model, geometry=unsquare.Geometry(max_pixels=16_000_000))
-        >>> config.optimizer.epochs
-        30
+        >>> config.geometry.max_pixels
+        16000000
     """
 
+    task: TaskConfig = field(default_factory=TaskConfig)
     geometry: Geometry = field(default_factory=Geometry)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     plan: PlanConfig = field(default_factory=PlanConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     learning_rate: LearningRateConfig = field(default_factory=LearningRateConfig)
+    resolution: ResolutionConfig = field(default_factory=ResolutionConfig)
     device: DeviceConfig = field(default_factory=DeviceConfig)
     saving: SavingConfig = field(default_factory=SavingConfig)
 
     def __post_init__(self) -> None:
         check_settings(self)
+        if self.plan.sampling == "balanced" and self.task.task != "classification":
+            raise ConfigError(
+                f"sampling balanced uses classes equally often, but the task {self.task.task} has none; leave "
+                "--sampling out."
+            )
+
+    @property
+    def epochs(self) -> int:
+        """Passes over the training images, once a recipe has settled them."""
+        assert self.optimizer.epochs is not None, "a recipe has settled the epochs"
+        return self.optimizer.epochs
 
 
 def to_toml(config: TrainConfig) -> str:
     """The settings as a TOML text; a setting that is None is left out."""
-    return tomli_w.dumps(_without_none(asdict(config)))
+    return tomli_w.dumps(_without_none(asdict(replace(config, augment=config.augment.by_name()))))
 
 
 def from_toml(text: str, where: str) -> TrainConfig:
@@ -99,14 +114,13 @@ def from_toml(text: str, where: str) -> TrainConfig:
         raise ConfigError(f"{where} must be a TOML file, but it is not: {error}.") from error
     parts: dict[str, Any] = {}
     for name, part in values.items():
-        settings = getattr(TrainConfig(), name, None)
-        if not is_dataclass(settings) or isinstance(settings, type):
-            known = [entry.name for entry in fields(TrainConfig)]
+        known = [entry.name for entry in fields(TrainConfig)]
+        if name not in known:
             raise ConfigError(f"{where} has no setting {name!r} here; {meant(name, known)}")
         if not isinstance(part, Mapping):
             raise ConfigError(f"{where}: {name} must be a table of settings, but is {part!r}.")
         try:
-            parts[name] = changed(settings, part)
+            parts[name] = changed(getattr(TrainConfig(), name), part)
         except ConfigError as error:
             raise ConfigError(f"In {where}, table {name}: {error}") from error
     return TrainConfig(**parts)

@@ -61,10 +61,11 @@ class Console:
         seconds = sum(row["step_s"] for row in rows) or 1.0
         real = sum(row["real_pixels"] for row in rows) or 1
         computed = sum(row["computed_pixels"] for row in rows)
+        score = "mae" if any("mae" in row for row in rows) else "accuracy"
         self.say(
             f"epoch {epoch}/{self._epochs}  "
             f"loss {sum(row['loss'] * row['num_images'] for row in rows) / images:.3f}  "
-            f"accuracy {sum(row['accuracy'] * row['num_images'] for row in rows) / images:.3f}  "
+            f"{score} {sum(row[score] * row['num_images'] for row in rows) / images:.3f}  "
             f"{_validated(evaluation)}|  {real / seconds / 1e6:.2f} MP/s  padding {computed / real - 1:.1%}  "
             f"data wait {sum(row['data_wait_s'] for row in rows) / seconds:.0%}"
         )
@@ -103,7 +104,4 @@ def _validated(evaluation: Evaluation | None) -> str:
     """The part of an epoch's line on val; empty where nothing is held out."""
     if evaluation is None:
         return ""
-    return (
-        f"val loss {evaluation.loss:.3f}  accuracy {evaluation.accuracy:.3f}  "
-        f"per class {evaluation.mean_per_class_accuracy:.3f}  "
-    )
+    return f"val loss {evaluation.loss:.3f}  {evaluation.describe()}  "

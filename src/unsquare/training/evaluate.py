@@ -67,10 +67,10 @@ class Evaluator:
         with naming(index.keys, lambda pixels: remedy):
             self._plan = plan(sizes, limits.limits(ranks, evaluation=True))
 
-    def probabilities(
+    def predictions(
         self, progress: Progress | None = None, failed: Failed | None = None
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield positions (n,) and class probabilities (n, num_classes) fp64 of this rank's images.
+        """Yield positions (n,) of this rank's images, and their probabilities or values (n, num_classes) fp64.
 
         Pictures that cannot be decoded are skipped and given to `failed`; if that is None, the first one raises.
         """
@@ -89,7 +89,7 @@ class Evaluator:
             loader.close()
 
     def evaluate(self, progress: Progress | None = None, failed: Failed | None = None) -> Evaluation:
-        """Loss and accuracy over all images, the same on every rank.
+        """Loss and figures over all images, the same on every rank.
 
         Pictures that cannot be decoded are skipped and given to `failed`; if that is None, the first one raises.
 
@@ -97,28 +97,29 @@ class Evaluator:
             SourceError: a picture cannot be decoded, or none of them can.
         """
         started = time.perf_counter()
-        labels = torch.from_numpy(self.index.labels.astype(np.int64))
-        outcome = torch.zeros(
-            len(self.index), 4, dtype=torch.float64
-        )  # loss, predicted, probability, whether evaluated
+        index, objective = self.index, self._engine.objective
+        labels = torch.from_numpy(index.labels.astype(np.int64) if index.targets is None else index.targets)
+        # Whether evaluated, loss, then predictions: of classes the most probable one and its probability.
+        outcome = torch.zeros(len(index), 4 if index.targets is None else 2 + len(index.classes), dtype=torch.float64)
         error: UnsquareError | None = None
         try:
-            for images, probabilities in self.probabilities(progress, failed):
-                highest, predicted = probabilities.max(1)
-                own = probabilities.gather(1, labels[images, None])[:, 0]
-                loss = -own.clamp_min(1e-300).log()
-                outcome[images] = torch.stack([loss, predicted.double(), highest, torch.ones_like(loss)], dim=1)
+            for images, found in self.predictions(progress, failed):
+                loss = objective.losses_of(found, labels[images])
+                if index.targets is None:
+                    highest, predicted = found.max(1)
+                    found = torch.stack([predicted.double(), highest], dim=1)
+                outcome[images] = torch.cat([torch.ones_like(loss)[:, None], loss[:, None], found], dim=1)
         except UnsquareError as caught:
             error = caught
         # The other ranks wait for this one's results: all learn that one failed before any of them ends.
         if self._engine.min_over_ranks(int(error is None)) == 0:
             raise error or RunError("Another rank failed to evaluate; its message says why.")
         outcome = self._engine.sum_over_ranks(outcome)
-        seen = outcome[:, 3] > 0
+        seen = outcome[:, 0] > 0
         if not seen.any():
             raise SourceError("None of the pictures can be decoded; replace the files.")
         seconds = time.perf_counter() - started
-        return summarize(outcome[seen, :3], self.index.take(seen.numpy()), seconds)
+        return summarize(outcome[seen, 1], outcome[seen, 2:], index.take(seen.numpy()), seconds, objective)
 
     @property
     def plan(self) -> EpochPlan:

@@ -33,7 +33,7 @@ from unsquare.runs.folder import RunFolder
 from unsquare.runs.memory_profile import RunLimits
 from unsquare.runs.schemas import Origin
 from unsquare.runs.tables import write_memory
-from unsquare.shapes import Shape, Sizes
+from unsquare.shapes import Geometry, Shape, Sizes
 from unsquare.training import checkpoint
 from unsquare.training.checkpoint import TrainState
 from unsquare.training.config import TrainConfig
@@ -47,15 +47,29 @@ LoadedBatches = Generator[PaddedBatch, None, None]
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrainingStage:
+    """What the epochs of one size of pictures work with."""
+
+    max_pixels: int | None
+    """The most pixels of its pictures; None where they have their full size."""
+    geometry: Geometry
+    sizes: Sizes
+    """Training shapes before turns, (N, 2)."""
+    buckets: Buckets | None
+    validation: Evaluator | None
+    """Evaluates on the val split, at this stage's size; None where nothing is held out: then no epoch is the best, and
+    the last one's weights are the result."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Epochs:
     """The plans of a run's epochs."""
 
     config: PlanConfig
     turns: bool
-    sizes: Sizes
-    """Training shapes before turns, (N, 2)."""
+    stages: tuple[TrainingStage, ...]
+    """The stage of each epoch; that of the last one is at full size."""
     limits: Limits
-    buckets: Buckets | None
     weights: Weights | None
     """How often each training image is used, (N,); None uses each once."""
     planner: Callable[..., EpochPlan]
@@ -63,11 +77,11 @@ class Epochs:
 
     def plan(self, epoch: int, ceiling: int = NO_CEILING) -> EpochPlan:
         """The plan of an epoch; in `mixed` no micro-batch of several images is above a ceiling."""
-        limits = self.limits
+        limits, stage = self.limits, self.stages[epoch]
         if self.config.steps == "mixed" and ceiling < limits.budget_pixels:
             limits = below(limits, ceiling)
         return self.planner(
-            self.sizes, self.config, limits, epoch, turns=self.turns, buckets=self.buckets, weights=self.weights
+            stage.sizes, self.config, limits, epoch, turns=self.turns, buckets=stage.buckets, weights=self.weights
         )
 
 
@@ -82,11 +96,12 @@ class Session:
     limits: RunLimits
     recovery: Recovery
     epochs: Epochs
-    loader: BatchLoader
-    validation: Evaluator | None
-    """None where nothing is held out: then no epoch is the best, and the last one's weights are the result."""
-    final_evaluator: Evaluator | None
-    """The last evaluation's evaluator: on the test split, else on the val split; None where there is neither."""
+    loader: Callable[[Geometry], BatchLoader]
+    """Makes the loader of training pictures of a size."""
+    validator: Callable[[Geometry], Evaluator] | None
+    """Makes an evaluator on the val split, of pictures of a size; None where nothing is held out."""
+    final_evaluator: Callable[[Geometry], Evaluator] | None
+    """Makes the last evaluation's evaluator: on the test split, else on the val split; None where there is neither."""
     watch: Watch
     console: Console
 
@@ -106,7 +121,7 @@ class _Tally:
     """The sums of a step over its micro-batches, then over the ranks."""
 
     loss: float = 0.0
-    right: float = 0.0
+    score: float = 0.0
     data_wait_s: float = 0.0
     shortages: float = 0.0
     stop: float = 0.0
@@ -143,22 +158,24 @@ def run_epochs(session: Session, state: TrainState) -> TrainState:
         UnsquareError: a problem that the user can fix; the run is saved.
     """
     with StopRequest() as request:
-        for epoch in range(state.epoch, session.config.optimizer.epochs):
+        for epoch in range(state.epoch, session.config.epochs):
             state = _run_epoch(session, state, epoch, request)
     return state
 
 
 def _run_epoch(session: Session, state: TrainState, epoch: int, request: StopRequest) -> TrainState:
     config, engine = session.config, session.engine
+    stage = session.epochs.stages[epoch]
     if state.step_of_epoch == 0:
-        state = replace(state, planned_pixels=state.ceiling_pixels)
+        state = replace(state, planned_pixels=state.ceiling_pixels, max_pixels=stage.max_pixels)
     plan = session.epochs.plan(epoch, state.planned_pixels)
-    rates = learning_rates(config.learning_rate, plan.images_per_step.tolist(), epoch, config.optimizer.epochs)
+    rates = learning_rates(config.learning_rate, plan.images_per_step.tolist(), epoch, config.epochs)
     rank = engine.fabric.global_rank
     remaining = plan.steps[state.step_of_epoch :]
-    batches = session.loader.load(plan, (each for step in remaining for each in step.ranks[rank]))
+    loader = session.loader(stage.geometry)
+    batches = loader.load(plan, (each for step in remaining for each in step.ranks[rank]))
     saved = time.perf_counter()
-    session.console.start_epoch(epoch, config.optimizer.epochs, len(plan.steps), state.step_of_epoch)
+    session.console.start_epoch(epoch, config.epochs, len(plan.steps), state.step_of_epoch)
     try:
         for position in range(state.step_of_epoch, len(plan.steps)):
             step = plan.steps[position]
@@ -184,6 +201,7 @@ def _run_epoch(session: Session, state: TrainState, epoch: int, request: StopReq
                 saved = time.perf_counter()
     finally:
         batches.close()
+        loader.close()
     state = replace(state, epoch=epoch + 1, step_of_epoch=0)
     state = _validate(session, state)
     save(session, state)
@@ -217,7 +235,7 @@ def _run_step(
         own.data_wait_s = _accumulate(session, state, step, batches, done)
     except UnsquareError as caught:
         error, own.failed = caught, 1.0
-    own.loss, own.right, own.shortages = done.loss, done.right, done.shortages
+    own.loss, own.score, own.shortages = done.loss, done.score, done.shortages
     own.stop = float(request.signal_number != 0)
     tally = own.reduce(engine)
     if not math.isfinite(tally.loss) and not tally.failed:
@@ -238,7 +256,7 @@ def _run_step(
     micro_batches = step.micro_batches
     row = {
         "loss": tally.loss / step.num_images,
-        "accuracy": tally.right / step.num_images,
+        engine.objective.score_name: tally.score / step.num_images,
         "learning_rate": learning_rate,
         "gradient_norm": norm if math.isfinite(norm) else None,
         "num_images": step.num_images,
@@ -285,14 +303,15 @@ def _seed(*keys: int) -> int:
 
 def _validate(session: Session, state: TrainState) -> TrainState:
     """Evaluate on the val split where that is due, and keep the weights if they are the best so far."""
-    epochs, every = session.config.optimizer.epochs, session.config.saving.evaluate_every
+    epochs, every = session.config.epochs, session.config.saving.evaluate_every
     session.engine.average_buffers()
     if state.epoch % every and state.epoch != epochs:
         return state
-    if session.validation is None:
+    stage = session.epochs.stages[state.epoch - 1]
+    if stage.validation is None:
         session.console.finish_epoch(state.epoch, None)
         return state
-    evaluation = session.validation.evaluate(session.console.progress("validating"))
+    evaluation = stage.validation.evaluate(session.console.progress("validating"))
     if not math.isfinite(evaluation.loss):
         raise RunError(
             f"The loss on val is {evaluation.loss} after step {state.step}; start a new run with a lower --lr."
@@ -309,14 +328,14 @@ def _validate(session: Session, state: TrainState) -> TrainState:
         session.run.append_metrics(row | evaluation.to_row())
     session.console.finish_epoch(state.epoch, evaluation)
     if _is_best(evaluation, state):
-        state = replace(state, best_score=evaluation.mean_per_class_accuracy, best_loss=evaluation.loss)
+        state = replace(state, best_score=evaluation.score, best_loss=evaluation.loss)
         write(session, BEST, state)
     return state
 
 
 def _is_best(evaluation: Evaluation, state: TrainState) -> bool:
     """Whether weights are the best so far, by the rule of `runs.selection.best_of`."""
-    score, loss = evaluation.mean_per_class_accuracy, evaluation.loss
+    score, loss = evaluation.score, evaluation.loss
     is_tie = score == state.best_score
     return score > state.best_score or (is_tie and (state.best_loss is None or loss <= state.best_loss))
 

@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from unsquare.errors import RunError
 from unsquare.files import replacing
+from unsquare.index.table import Task
 from unsquare.training.metrics import Evaluation
 
 PREDICTIONS, CONFUSION, PER_CLASS = "predictions.csv", "confusion.csv", "per_class.csv"
+_CLASS_COLUMNS = ("class", "images", "predicted", "accuracy", "precision", "f1")
+_LABEL_COLUMNS = ("label", "images", "predicted", "recall", "precision", "f1", "average_precision")
 
 
 def write_outcome(folder: Path, evaluation: Evaluation) -> tuple[Path, ...]:
     """Write an evaluation's predictions, confusion and per-class figures into a folder, and return their paths.
 
-    The folder is made if it is not there; files of these names in it are replaced.
+    Only classes are confused with one another, and values have no figures by class. The folder is made if it is not
+    there; files of these names in it are replaced.
 
     Raises:
         RunError: they cannot be written.
     """
-    tables = (
-        (PREDICTIONS, _predictions(evaluation)),
-        (CONFUSION, _confusion(evaluation)),
-        (PER_CLASS, _by(evaluation)),
-    )
+    task = evaluation.images.task
+    tables = [(PREDICTIONS, _PREDICTIONS[task](evaluation))]
+    if task == "classification":
+        tables.append((CONFUSION, _confusion(evaluation)))
+    if task != "regression":
+        tables.append((PER_CLASS, _by(evaluation)))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         return tuple(_write(folder / name, rows) for name, rows in tables)
@@ -39,7 +46,7 @@ def _write(path: Path, rows: Iterable[Sequence[object]]) -> Path:
     return path
 
 
-def _predictions(evaluation: Evaluation) -> Iterator[Sequence[object]]:
+def _classes(evaluation: Evaluation) -> Iterator[Sequence[object]]:
     """A row per image; `label_probability` is how probable the network holds what is true."""
     yield "path", "split", "label", "predicted", "correct", "probability", "label_probability", "height", "width"
     images = evaluation.images
@@ -48,6 +55,36 @@ def _predictions(evaluation: Evaluation) -> Iterator[Sequence[object]]:
     for key, split, label, found, own, true, size in zip(images.keys, images.splits, labels, predicted, *columns):
         right = "yes" if label == found else "no"
         yield key, split, classes[label], classes[found], right, f"{own:.6g}", f"{true:.6g}", *size
+
+
+def _labels(evaluation: Evaluation) -> Iterator[Sequence[object]]:
+    """A row per image, with a column for each label's probability."""
+    images = evaluation.images
+    assert images.targets is not None
+    probabilities = (f"probability {name}" for name in images.classes)
+    yield "path", "split", "labels", "predicted", "correct", *probabilities, "height", "width"
+    names = np.array(images.classes, dtype=object)
+    columns = (images.keys, images.splits, images.targets > 0, evaluation.predicted > 0)
+    for key, split, true, found, shares, size in zip(*columns, evaluation.probability, images.sizes.tolist()):
+        right = "yes" if np.array_equal(true, found) else "no"
+        yield key, split, ";".join(names[true]), ";".join(names[found]), right, *(f"{p:.6g}" for p in shares), *size
+
+
+def _values(evaluation: Evaluation) -> Iterator[Sequence[object]]:
+    """A row per image."""
+    yield "path", "split", "value", "predicted", "error", "height", "width"
+    images = evaluation.images
+    assert images.targets is not None
+    columns = (images.targets[:, 0].tolist(), evaluation.predicted.tolist(), images.sizes.tolist())
+    for key, split, true, found, size in zip(images.keys, images.splits, *columns):
+        yield key, split, repr(true), f"{found:.9g}", f"{found - true:.6g}", *size
+
+
+_PREDICTIONS: dict[Task, Callable[[Evaluation], Iterator[Sequence[object]]]] = {
+    "classification": _classes,
+    "multilabel": _labels,
+    "regression": _values,
+}
 
 
 def _confusion(evaluation: Evaluation) -> Iterator[Sequence[object]]:
@@ -59,8 +96,9 @@ def _confusion(evaluation: Evaluation) -> Iterator[Sequence[object]]:
 
 
 def _by(evaluation: Evaluation) -> Iterator[Sequence[object]]:
-    """A row per class; blank where a figure has no images to be of."""
-    yield "class", "images", "predicted", "accuracy", "precision", "f1"
+    """A row per class or label; blank where a figure has no images to be of."""
+    labels = evaluation.images.task == "multilabel"
+    yield _LABEL_COLUMNS if labels else _CLASS_COLUMNS
     for each in evaluation.per_class():
-        shares = ("" if share is None else f"{share:.6g}" for share in (each.accuracy, each.precision, each.f1))
-        yield each.name, each.num_images, each.num_predicted, *shares
+        figures = (each.accuracy, each.precision, each.f1, *([each.average_precision] if labels else []))
+        yield each.name, each.num_images, each.num_predicted, *("" if one is None else f"{one:.6g}" for one in figures)

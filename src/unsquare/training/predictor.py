@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
+import torch
 from torch import nn
 
 from unsquare.capacity.limits import apply_heap, identity_of, measure_limits, pictures_workload, pinned_limits
@@ -16,12 +16,14 @@ from unsquare.data.loader import UndecodableError
 from unsquare.errors import ImageError, SourceError
 from unsquare.index.choices import Choices
 from unsquare.index.listing import class_name
-from unsquare.index.scan import scan_source
+from unsquare.index.remarks import class_counts
+from unsquare.index.scan import is_manifest, scan_source
 from unsquare.index.table import ShapeIndex, shown, strings
 from unsquare.index.trainable import check_trainable
 from unsquare.network.classifier import Classifier
 from unsquare.network.device import launch
 from unsquare.network.engine import Engine
+from unsquare.network.losses import Objective
 from unsquare.runs.checkpoints import best_or_newest, read_state
 from unsquare.runs.folder import RunFolder
 from unsquare.runs.memory_profile import RunLimits
@@ -34,17 +36,19 @@ from unsquare.training.asked import Asked, Picture, asked_pictures
 from unsquare.training.config import TrainConfig
 from unsquare.training.console import Console
 from unsquare.training.evaluate import Evaluator, check_side
-from unsquare.training.metrics import Evaluation
+from unsquare.training.metrics import LIKELY, Evaluation
+from unsquare.training.resolution import stage_geometry
 from unsquare.training.standing import settings_of_run
 
 OnError = Literal["raise", "keep"]
+TOP_CLASSES = 5
 STEP_IMAGES = 16
 """Images of a micro-batch beyond which a larger batch saves no time."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """The most probable classes of one picture, or the reason why there are none.
+    """The most probable classes of one picture, its labels or its value, or the reason why there are none.
 
     Example:
         >>> [prediction] = unsquare.predict("runs/photos", "no_such_picture.jpg", on_error="keep")
@@ -57,13 +61,18 @@ class Prediction:
     path: str
     """The file's path as given; "picture" and its position where it has no path."""
     classes: tuple[str, ...] = ()
-    """Most probable first."""
+    """Most probable first. Of several labels those that the picture has, by a probability of at least a half, unless
+    `top` asks for a number of them."""
     probabilities: tuple[float, ...] = ()
+    value: float | None = None
+    """What a regression predicts; None in other tasks."""
     problem: str = ""
     """Why there is no prediction, such as "is cut short"; empty where there is one."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
+        if self.value is not None:
+            return {"path": self.path, "value": self.value}
         pairs = zip(self.classes, self.probabilities)
         return {"path": self.path, "top": [{"class": name, "probability": p} for name, p in pairs]}
 
@@ -95,19 +104,22 @@ class Predictor:
         self._config: TrainConfig = settings_of_run(self._run)
         self._device = changed(self._config.device, {"memory": None, **device})
         weights, words = best_or_newest(self._run.checkpoints)
-        self._index = own_index(self._run, read_state(weights).origin)
+        state = read_state(weights)
+        self._index = own_index(self._run, state.origin)
         fabric = launch(self._device)
         self._console = Console(quiet=quiet or not fabric.is_global_zero)
         model = Classifier(self._config.model, len(self.classes), load=False)
         checkpoint.load_model(weights, model)
         if fabric.is_global_zero:
             self._console.warn(words)
-        self._engine = Engine(fabric, model, self._config.optimizer)
+        objective = Objective.of(self._index, self._config.optimizer.label_smoothing)
+        self._engine = Engine(fabric, model, self._config.optimizer, objective)
+        self._geometry = stage_geometry(self._config.geometry, state.max_pixels, model.stride)
         self._limits: RunLimits | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The classes of the run."""
+        """The classes of the run, its labels, or the name of its value."""
         return self._index.classes
 
     @property
@@ -117,8 +129,17 @@ class Predictor:
 
     @property
     def classifier(self) -> nn.Module:
-        """The network, from padded uint8 pixels and their sizes to logits; in evaluation mode, to be exported, say."""
+        """The network, from padded uint8 pixels and their sizes to logits; in evaluation mode, to be exported, say.
+
+        The logits of classes are to be put through softmax, those of labels through a sigmoid; of a regression they are
+        in standard deviations from the mean (`value_scale`).
+        """
         return self._engine.model.eval()
+
+    @property
+    def value_scale(self) -> tuple[float, float]:
+        """Mean and standard deviation of a regression's values over the training images; 0 and 1 in other tasks."""
+        return self._engine.objective.mean, self._engine.objective.std
 
     @checks_arguments
     def evaluate(self, source: Path | str, split: str | None = None, *, skip_bad: bool = False) -> Evaluation:
@@ -134,7 +155,10 @@ class Predictor:
             SourceError: there are no such pictures, or their classes are not the run's.
         """
         progress = self._console.progress("reading headers")
-        index = scan_source(Path(source), choices=self._index.choices, progress=progress)
+        task = self._config.task
+        if not is_manifest(Path(source)):  # other sources have no columns to choose
+            task = replace(task, label_columns=())
+        index = scan_source(Path(source), choices=self._index.choices, task=task, progress=progress)
         if index.root == self._index.root:
             own = dict(zip(self._index.keys, self._index.splits))
             index = replace(index, splits=strings([own.get(key, old) for key, old in zip(index.keys, index.splits)]))
@@ -149,7 +173,7 @@ class Predictor:
         progress = self._console.progress("evaluating")
         try:
             limits = self._limits_for(index)
-            evaluator = Evaluator(self._engine, index, self._config.geometry, limits, self._device.workers)
+            evaluator = Evaluator(self._engine, index, self._geometry, limits, self._device.workers)
             evaluation = evaluator.evaluate(progress, lost.append if skip_bad else None)
         except UndecodableError as error:
             raise SourceError(
@@ -170,20 +194,25 @@ class Predictor:
         words, chosen = caution([own.get(key, "") for key in images.keys], self._run.read_evals())
         last = None
         if chosen and chosen.last.num_images == evaluation.num_images:
-            last = {name: getattr(chosen.last, name) for name in ("epoch", "accuracy", "mean_per_class_accuracy")}
+            last = {"epoch": chosen.last.epoch, **chosen.last.figures}
         return replace(evaluation, split=split, caution=words, last_epoch=last)
 
     @checks_arguments
     def predict(
-        self, pictures: Picture | Iterable[Picture], top: Annotated[int, Range(1)] = 5, *, on_error: OnError = "raise"
+        self,
+        pictures: Picture | Iterable[Picture],
+        top: Annotated[int, Range(1)] | None = None,
+        *,
+        on_error: OnError = "raise",
     ) -> list[Prediction]:
-        """The most probable classes of pictures, in the order given.
+        """The most probable classes of pictures, their labels or values, in the order given.
 
         Args:
             pictures: one or several: paths of files, paths of folders (with pictures at any depth, in the order of
                 their names), Pillow images, and arrays of uint8, (height, width) for gray or (height, width, 3) for
                 RGB.
-            top: number of classes for each, at most those of the run.
+            top: number of classes or labels for each, at most those of the run; None takes five classes, or the labels
+                of a probability of at least a half.
             on_error: what to do with a picture that cannot be predicted: raise, or keep it in its place as a prediction
                 without classes, whose `problem` says why.
 
@@ -196,20 +225,20 @@ class Predictor:
         for each in {each.key: each for each in asked}.values():
             try:
                 shape = each.shape(self._index.choices)
-                check_side(self._config.geometry, shape, self._engine.model.stride)
+                check_side(self._geometry, shape, self._engine.model.stride)
                 readable.append((each, shape))
             except ImageError as error:
                 answers.fail(each, str(error))
         if readable:
-            self._answer(readable, min(top, len(self.classes)), answers)
+            self._answer(readable, top, answers)
         return [replace(answers.found[each.key], path=each.name) for each in asked]
 
-    def _answer(self, asked: list[tuple[Asked, Shape]], top: int, answers: _Answers) -> None:
+    def _answer(self, asked: list[tuple[Asked, Shape]], top: int | None, answers: _Answers) -> None:
         """Run the network on pictures in one pass; those that cannot be decoded, or do not fit, fail alone."""
         index = _loose_index(asked, self.classes, self._index.choices)
         limits = self._limits_for(index)
         held = limits.limits(1, evaluation=True).largest_pixels
-        sizes = self._config.geometry.resize(index.sizes)
+        sizes = self._geometry.resize(index.sizes)
         fits = sizes.prod(axis=1) <= held
         for row in np.flatnonzero(~fits):
             height, width = sizes[row].tolist()
@@ -221,7 +250,7 @@ class Predictor:
         evaluator = Evaluator(
             self._engine,
             _loose_index(asked, self.classes, self._index.choices),
-            self._config.geometry,
+            self._geometry,
             limits,
             self._device.workers,
             opened={row: each.image for row, (each, _) in enumerate(asked) if each.image is not None},
@@ -231,18 +260,27 @@ class Predictor:
         def failed(error: UndecodableError) -> None:
             answers.fail(asked[error.row][0], error.reason)
 
-        for rows, probabilities in evaluator.probabilities(self._console.progress("predicting"), failed):
-            highest, order = probabilities.topk(top, dim=1)
-            for row, values, labels in zip(rows.tolist(), highest.tolist(), order.tolist()):
-                if not all(map(math.isfinite, values)):
+        for rows, found in evaluator.predictions(self._console.progress("predicting"), failed):
+            for row, values in zip(rows.tolist(), found):
+                if not values.isfinite().all():
                     answers.fail(asked[row][0], "makes the network return values that are not finite")
                     continue
-                names = tuple(self.classes[label] for label in labels)
-                answers.add(asked[row][0], Prediction(path="", classes=names, probabilities=tuple(values)))
+                answers.add(asked[row][0], self._prediction(values, top))
+
+    def _prediction(self, values: torch.Tensor, top: int | None) -> Prediction:
+        """The prediction of a picture, from its probabilities or its value, (num_classes,)."""
+        task = self._engine.objective.task
+        if task == "regression":
+            return Prediction(path="", value=float(values[0]))
+        if top is None:
+            top = TOP_CLASSES if task == "classification" else int((values >= LIKELY).sum())
+        highest, labels = values.topk(min(top, len(self.classes)))
+        names = tuple(self.classes[label] for label in labels.tolist())
+        return Prediction(path="", classes=names, probabilities=tuple(highest.tolist()))
 
     def _limits_for(self, index: ShapeIndex) -> RunLimits:
         """The limits for these pictures, measured again where the known limits do not hold the largest."""
-        largest = int(self._config.geometry.resize(index.sizes).prod(axis=1).max())
+        largest = int(self._geometry.resize(index.sizes).prod(axis=1).max())
         if self._limits is None or self._limits.limits(1, evaluation=True).largest_pixels < largest:
             self._limits = self._measure(index)
         return self._limits
@@ -252,7 +290,7 @@ class Predictor:
         if (pinned := pinned_limits(self._engine, replace(self._device, strategy="auto"))) is not None:
             return pinned
         workload = pictures_workload(
-            self._engine, self._device, index, self._config.geometry, training=None, step_images=STEP_IMAGES
+            self._engine, self._device, index, self._geometry, training=None, step_images=STEP_IMAGES
         )
         identity = identity_of(self._config.model, len(self.classes), self._config.optimizer)
         limits = measure_limits(self._engine, self._device, workload, identity)
@@ -262,14 +300,25 @@ class Predictor:
     def _with_own_classes(self, index: ShapeIndex) -> ShapeIndex:
         """The index with its labels as positions among the run's classes."""
         own = {class_name(name): position for position, name in enumerate(self.classes)}
-        used = [index.classes[label] for label in np.unique(index.labels[index.labels >= 0])]
+        if index.task == "regression":  # one value, whatever it is called
+            return replace(index, classes=self.classes)
+        used = [name for name, by_split in class_counts(index).items() if sum(by_split.values())]
         if strange := [name for name in used if class_name(name) not in own]:
+            kind = "class" if index.task == "classification" else "label"
+            kinds = "classes" if index.task == "classification" else "labels"
             raise SourceError(
-                f"The class {strange[0]!r} is not one of the run's {len(own)} classes ({', '.join(self.classes[:8])}"
+                f"The {kind} {strange[0]!r} is not one of the run's {len(own)} {kinds} ({', '.join(self.classes[:8])}"
                 f"{', ...' if len(own) > 8 else ''}); rename it, or evaluate another run."
             )
-        position = np.array([own.get(class_name(name), -1) for name in index.classes] + [-1], dtype=np.int32)
-        return replace(index, classes=self.classes, labels=position[index.labels])
+        positions = [own.get(class_name(name), -1) for name in index.classes]
+        if index.targets is not None:
+            known = [(at, position) for at, position in enumerate(positions) if position >= 0]
+            targets = np.where(index.labeled[:, None], np.zeros((len(index), len(own))), np.nan)
+            for at, position in known:
+                targets[:, position] = index.targets[:, at]
+            return replace(index, classes=self.classes, targets=targets)
+        labels = np.array([*positions, -1], dtype=np.int32)[index.labels]
+        return replace(index, classes=self.classes, labels=labels)
 
 
 def _usual_split(index: ShapeIndex) -> str:

@@ -1,25 +1,174 @@
-"""The parts of training that a comparison may replace; all else uses the defaults."""
+"""Recipes: the values of settings that are left out, by how a network is trained.
+
+A run is settled in two parts. What the network is, and where its weights come from, is settled before any picture is
+read; the rest follows from the pictures. The settled values are written to the run's `config.toml`, so that a resume,
+or another run with that file, is the same. Each value rests on a measurement in docs/experiments.md.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from math import ceil, log, sqrt
+from typing import Any
 
-from unsquare.network.classifier import Classifier
-from unsquare.plan.epoch import EpochPlan
-from unsquare.plan.planner import plan_epoch, plan_in_order
+import numpy as np
+
+from unsquare.errors import ConfigError
+from unsquare.network.config import ModelConfig, RecipeName
+from unsquare.network.pretrained import find_weights, pretrained_pixels
+from unsquare.progress import Say
+from unsquare.shapes import Sizes
+from unsquare.training.config import TrainConfig
+
+RecipeValues = Mapping[str, Mapping[str, Any]]
+"""Settings by table and name."""
+
+PRETRAINED_BACKBONE = "tf_efficientnet_lite0"
+"""Small enough for two cores; with frozen norms it can be tiled; its weights are on the hub and in a package."""
+SCRATCH_BACKBONE = "resnet18"
+
+_NETWORKS: dict[str, dict[str, Any]] = {
+    "finetune": {"backbone": PRETRAINED_BACKBONE, "norm": "frozen", "pool": "avg"},
+    "probe": {"backbone": PRETRAINED_BACKBONE, "norm": "frozen", "pool": "avg"},
+    "scratch": {"backbone": SCRATCH_BACKBONE, "norm": "own", "pool": "spp"},
+}
+_OPTIMIZER: dict[str, dict[str, Any]] = {
+    "finetune": {"label_smoothing": 0.1, "freeze": "none", "head_lr_factor": 1.0},
+    "probe": {"label_smoothing": 0.1, "freeze": "backbone", "head_lr_factor": 1.0},
+    "scratch": {"label_smoothing": 0.0, "freeze": "none", "head_lr_factor": 1.0},
+}
+_EPOCHS = {"finetune": (6, 20, 4000), "probe": (6, 20, 4000), "scratch": (30, 30, 0)}
+"""Fewest and most epochs, and the pictures that are to be seen in all."""
+_RATES = {"finetune": 5e-4, "probe": 2e-3, "scratch": 2e-3}
+"""Learning rates of AdamW; on pretrained weights for steps of `RATE_IMAGES`."""
+RATE_IMAGES = 64
+_MIN_IMAGES = {"own": 8, "frozen": 1, "group": 1}
+"""Images of a micro-batch by norm: batch norms learn from those alone."""
+SCRATCH_PIXELS = 1 << 14
+"""The first size of pictures from scratch."""
+WORTHWHILE = 2.0
+"""How many times the first size pictures must have for progressive resolution."""
+OPEN = (None, "auto")
+"""What stands for a setting that is left to the recipe."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """How the network is created and how images are batched."""
+def settled_network(config: TrainConfig, say: Say) -> TrainConfig:
+    """The settings with recipe, network and weights settled, in which nothing depends on the pictures.
 
-    classifier: Callable[..., Classifier] = Classifier
-    """Called like `Classifier`."""
-    plan: Callable[..., EpochPlan] = plan_epoch
-    """Called like `plan_epoch`."""
-    plan_in_order: Callable[..., EpochPlan] = plan_in_order
-    """Called like `plan_in_order`."""
+    Args:
+        config: the settings.
+        say: told where the weights come from.
+
+    Raises:
+        ConfigError: a recipe needs weights, and there are none.
+    """
+    model, recipe = config.model, config.optimizer.recipe
+    if recipe != "auto" and not any(getattr(model, name) in OPEN for name in ("pretrained", *_NETWORKS[recipe])):
+        return config
+    if recipe == "scratch" and model.has_weights:
+        raise ConfigError("The recipe scratch trains random weights, but weights were given; take finetune, or auto.")
+    if model.weights is None and model.pretrained in ("auto", "hub", "package") and recipe != "scratch":
+        model = _with_weights(model, recipe, say)
+    recipe = recipe if recipe != "auto" else "finetune" if model.has_weights else "scratch"
+    if recipe != "scratch" and not model.has_weights:
+        raise ConfigError(f"The recipe {recipe} trains pretrained weights, but pretrained is none; give --weights.")
+    model = replace(model, pretrained="none" if model.pretrained == "auto" else model.pretrained)
+    values = {"model": _NETWORKS[recipe], "optimizer": {"recipe": recipe}}
+    return filled(replace(config, model=model), values)
 
 
-DEFAULT = Recipe()
+def _with_weights(model: ModelConfig, recipe: RecipeName, say: Say) -> ModelConfig:
+    """The network with the place where its pretrained weights are, "none" where that may be."""
+    backbone = PRETRAINED_BACKBONE if model.backbone in OPEN else model.backbone
+    found = find_weights(backbone, model.pretrained)
+    if found.where != "none":
+        say(f"Starting from the pretrained weights of {backbone} ({_PLACES[found.where]}).")
+    elif model.pretrained != "auto" or recipe in ("finetune", "probe"):
+        raise ConfigError(
+            f"There are no pretrained weights of {backbone} at hand: {found.reason}; connect to the hub, install "
+            "unsquare[weights], or give a file with --weights."
+        )
+    else:
+        say(
+            f"Training from scratch, which needs many more pictures and epochs: {found.reason}; to start from "
+            "pretrained weights, connect to the hub, install unsquare[weights], or give a file with --weights."
+        )
+    return replace(model, pretrained=found.where)
+
+
+_PLACES = {"hub": "from the hub", "package": "from the installed package"}
+
+
+def settled(config: TrainConfig, sizes: Sizes) -> TrainConfig:
+    """The settings with everything settled that a recipe gives.
+
+    Args:
+        config: the settings after `settled_network`.
+        sizes: shapes of the training pictures as resized for training, (N, 2).
+    """
+    recipe = config.optimizer.recipe
+    first = pretrained_pixels(config.model.backbone) if recipe != "scratch" else SCRATCH_PIXELS
+    values: RecipeValues = {
+        "optimizer": {**_OPTIMIZER[recipe], "epochs": usual_epochs(recipe, len(sizes))},
+        "learning_rate": {"lr": usual_rate(recipe, config.plan.most_images(len(sizes)))},
+        "plan": {"min_images": 1 if config.plan.needs_buckets else _MIN_IMAGES[config.model.norm]},
+        "resolution": {"progressive": progressive_stages(first, sizes)},
+    }
+    return filled(config, values)
+
+
+def usual_epochs(recipe: RecipeName, num_images: int) -> int:
+    """Passes over that many training pictures: more over few, until the network has seen enough."""
+    least, most, seen = _EPOCHS[recipe]
+    return int(np.clip(round(seen / max(num_images, 1)), least, most))
+
+
+def usual_rate(recipe: RecipeName, step_images: int) -> float:
+    """The learning rate of steps of that many pictures: by the square root, which suits Adam (Malladi et al. 2022)."""
+    factor = 1.0 if recipe == "scratch" else sqrt(step_images / RATE_IMAGES)
+    return float(f"{_RATES[recipe] * factor:.2g}")
+
+
+def progressive_stages(first_pixels: int, sizes: Sizes) -> str:
+    """The stages of progressive resolution for pictures of these sizes, (N, 2).
+
+    From the first size, each stage has at most four times the pixels of the one before. A stage of k times the pixels
+    has 1 / sqrt(k) of the epochs, so that more time goes to larger pictures, but not nearly all of it.
+    """
+    ratio = float(np.median(sizes.prod(axis=1))) / first_pixels
+    if ratio < WORTHWHILE:
+        return "off"
+    num_steps = max(2, ceil(log(ratio, 4)))
+    factors = [ratio ** (step / num_steps) for step in range(num_steps + 1)]
+    caps = [f"{round(first_pixels * factor)}px" for factor in factors[:-1]] + ["full"]
+    return ",".join(f"{cap}:{1 / sqrt(factor):.2g}" for cap, factor in zip(caps, factors))
+
+
+def filled(config: TrainConfig, values: RecipeValues) -> TrainConfig:
+    """The settings with values for those that are left open."""
+    parts: dict[str, Any] = {}
+    for part in fields(config):
+        settings, given = getattr(config, part.name), values.get(part.name, {})
+        names = [each.name for each in fields(settings) if each.name in given]
+        changes = {name: given[name] for name in names if getattr(settings, name) in OPEN}
+        parts[part.name] = replace(settings, **changes) if changes else settings
+    return TrainConfig(**parts)
+
+
+def _open_settings() -> dict[str, set[str]]:
+    """The settings that a recipe may give, by table."""
+    return {
+        "model": {"pretrained"}.union(*_NETWORKS.values()),
+        "optimizer": {"recipe", "epochs"}.union(*_OPTIMIZER.values()),
+        "learning_rate": {"lr"},
+        "plan": {"min_images"},
+        "resolution": {"progressive"},
+    }
+
+
+def as_settled(config: TrainConfig, own: TrainConfig) -> TrainConfig:
+    """The settings with those that a recipe may give taken from a run, where they are left open."""
+    names = _open_settings()
+    values = {table: {name: getattr(getattr(own, table), name) for name in names[table]} for table in names}
+    return filled(config, values)

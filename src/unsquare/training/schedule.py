@@ -31,9 +31,8 @@ class LearningRateConfig:
         1.0
     """
 
-    lr: Annotated[float, Range(above=0, most=1e6)] = 2e-3
-    """Peak learning rate. For a step of `lr_images` images. The default suits AdamW from scratch; pretrained weights
-    want about a tenth. A million overflows at once."""
+    lr: Annotated[float, Range(above=0, most=1e6)] | None = None
+    """Peak learning rate (default: recipe's). For a step of `lr_images` images. A million overflows at once."""
     lr_policy: Literal["none", "sqrt", "linear"] = "sqrt"
     """How the learning rate scales with the images of a step: none, sqrt or linear."""
     lr_images: Annotated[int, Range(1, MOST_STEP)] | None = None
@@ -56,6 +55,7 @@ def learning_rates(config: LearningRateConfig, images: Sequence[int], epoch: int
         epoch: which epoch, from 0.
         epochs: epochs of the whole run.
     """
+    assert config.lr is not None, "a recipe has settled the learning rate"
     total = sum(images)
     reference = config.lr_images or total / len(images)
     warmup = min(config.warmup_epochs, epochs / 5)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +35,12 @@ from unsquare.index.folds import with_fold
 from unsquare.index.holdout import with_validation
 from unsquare.index.remarks import row_remarks
 from unsquare.index.scan import scan_source
-from unsquare.index.table import Remark, ShapeIndex
-from unsquare.index.trainable import check_groups, check_trainable
+from unsquare.index.table import Remark, ShapeIndex, shown
+from unsquare.index.trainable import check_groups, check_targets, check_trainable
 from unsquare.memory.amounts import format_bytes
 from unsquare.memory.watch import Watch
 from unsquare.network.engine import Engine
+from unsquare.network.losses import Objective
 from unsquare.plan.analysis.ledger import ledger
 from unsquare.plan.analysis.table import PlanTable
 from unsquare.plan.buckets.form import form_buckets
@@ -47,12 +51,13 @@ from unsquare.plan.planner import naming, plan_epoch
 from unsquare.runs.folder import RunFolder
 from unsquare.runs.memory_profile import MemoryProfile, ProbeRange, RunLimits
 from unsquare.runs.schemas import PLAN_VERSION, Origin
-from unsquare.shapes import Sizes
+from unsquare.shapes import Geometry, Sizes
+from unsquare.training.components import DEFAULT, Components
 from unsquare.training.config import TrainConfig
 from unsquare.training.console import Console
 from unsquare.training.evaluate import Evaluator, check_sides, check_statistics
-from unsquare.training.loop import Epochs, Session
-from unsquare.training.recipes import DEFAULT, Recipe
+from unsquare.training.loop import Epochs, Session, TrainingStage
+from unsquare.training.resolution import stage_geometry
 
 
 def precision_name(fabric: Fabric) -> Any:
@@ -62,7 +67,7 @@ def precision_name(fabric: Fabric) -> Any:
 
 def trainable_index(source: Path, config: TrainConfig, console: Console) -> ShapeIndex:
     """The source's index, checked, with a val split."""
-    index = scan_source(source, progress=console.progress("reading headers"))
+    index = scan_source(source, task=config.task, progress=console.progress("reading headers"))
     _say(index.notes, console)
     num_bad = len(index.problems)
     index = check_trainable(index, skip_bad=config.saving.skip_bad)
@@ -81,6 +86,7 @@ def trainable_index(source: Path, config: TrainConfig, console: Console) -> Shap
                 "give each class more than one training image, so that some can be held out, or hold none out with "
                 "--validation-fraction 0."
             )
+    check_targets(index)
     _say(row_remarks(index, copies), console)
     return index
 
@@ -100,7 +106,7 @@ class TrainingJob:
     config: TrainConfig
     fabric: Fabric
     console: Console
-    recipe: Recipe = DEFAULT
+    components: Components = DEFAULT
 
 
 def prepare(
@@ -117,12 +123,13 @@ def prepare(
     All that could stop the run later is checked here: shapes of every split, and whether each image fits. The limits in
     `origin` are filled in.
     """
-    run, config, fabric, recipe = job.run, job.config, job.fabric, job.recipe
+    run, config, fabric, components = job.run, job.config, job.fabric, job.components
     train_index, validation = index.of_split("train"), index.of_split("val")
     evaluated = index.of_split("test") if np.any(index.splits == "test") else validation
     sizes = config.geometry.crop(config.geometry.resize(train_index.sizes))
     torch.manual_seed(config.plan.seed)
-    engine = Engine(fabric, recipe.classifier(config.model, len(index.classes), load=fresh), config.optimizer)
+    classifier = components.classifier(config.model, len(index.classes), load=fresh)
+    engine = Engine(fabric, classifier, config.optimizer, Objective.of(index, config.optimizer.label_smoothing))
     check_sides(train_index, sizes, engine.model.stride)
     check_statistics(train_index, sizes, engine.model)
     job.console.say(_describe(run, index, config, engine))
@@ -130,12 +137,18 @@ def prepare(
     if limits is None:
         limits = _find_limits(engine, config, index, sizes, job.console, auto_precision)
     apply_heap(limits)
+
+    def evaluator(geometry: Geometry, index: ShapeIndex) -> Evaluator:
+        return Evaluator(engine, index, geometry, limits, config.device.workers, components.plan_in_order)
+
     with naming(train_index.keys, lambda pixels: _remedies(pixels, config, engine, limits)):
-        epochs = _epochs(job, train_index, sizes, limits.limits(fabric.world_size))
-        first = epochs.plan(0)
+        on_val = partial(evaluator, index=validation) if len(validation) else None
+        stages = _stages(engine, config, train_index, limits.limits(fabric.world_size), on_val)
+        epochs = _epochs(job, train_index, stages, limits.limits(fabric.world_size))
+        plan = epochs.plan(next(epoch for epoch, stage in enumerate(stages) if stage.max_pixels is None))
     if fabric.is_global_zero:
         run.write_json(run.models, limits.to_dict())
-        _write_plan(run, config, epochs.limits, first, train_index, job.console)
+        _write_plan(job, engine.model, epochs.limits, plan, train_index)
     device = config.device
     return Session(
         run=run,
@@ -144,26 +157,49 @@ def prepare(
         engine=engine,
         epochs=epochs,
         limits=limits,
-        loader=BatchLoader(train_index, config.geometry, config.augment, device.workers),
-        validation=_evaluator(engine, config, limits, validation, recipe) if len(validation) else None,
-        final_evaluator=_evaluator(engine, config, limits, evaluated, recipe) if len(evaluated) else None,
+        loader=lambda geometry: BatchLoader(train_index, geometry, config.augment, device.workers),
+        validator=on_val,
+        final_evaluator=partial(evaluator, index=evaluated) if len(evaluated) else None,
         recovery=Recovery(engine, limits, device.max_strategy),
         watch=Watch(engine.device, lambda: engine.phase),
         console=job.console,
     )
 
 
-def _epochs(job: TrainingJob, index: ShapeIndex, sizes: Sizes, limits: Limits) -> Epochs:
+def _stages(
+    engine: Engine,
+    config: TrainConfig,
+    index: ShapeIndex,
+    limits: Limits,
+    evaluator: Callable[[Geometry], Evaluator] | None,
+) -> tuple[TrainingStage, ...]:
+    """The stage of each epoch; those of one size share one; `evaluator` makes that of val, if any."""
+
+    @functools.cache
+    def stage(max_pixels: int | None) -> TrainingStage:
+        geometry = stage_geometry(config.geometry, max_pixels, engine.model.stride)
+        sizes = geometry.crop(geometry.resize(index.sizes))
+        needed, turns = config.plan.needs_buckets, config.augment.turns
+        return TrainingStage(
+            max_pixels=None if geometry == config.geometry else max_pixels,
+            geometry=geometry,
+            sizes=sizes,
+            buckets=form_buckets(sizes, config.plan, limits, turns=turns) if needed else None,
+            validation=None if evaluator is None else evaluator(geometry),
+        )
+
+    return tuple(stage(config.resolution.max_pixels_of(epoch, config.epochs)) for epoch in range(config.epochs))
+
+
+def _epochs(job: TrainingJob, index: ShapeIndex, stages: tuple[TrainingStage, ...], limits: Limits) -> Epochs:
     """The plans of a run's epochs."""
-    config, turns = job.config.plan, job.config.augment.turns
     return Epochs(
-        config=config,
-        turns=turns,
-        sizes=sizes,
+        config=job.config.plan,
+        turns=job.config.augment.turns,
+        stages=stages,
         limits=limits,
-        buckets=form_buckets(sizes, config, limits, turns=turns) if config.needs_buckets else None,
-        weights=class_weights(index.labels) if config.sampling == "balanced" else None,
-        planner=job.recipe.plan,
+        weights=class_weights(index.labels) if job.config.plan.sampling == "balanced" else None,
+        planner=job.components.plan,
     )
 
 
@@ -207,7 +243,8 @@ def _find_limits(
 
     def first_plan(limits: Limits) -> EpochPlan | None:
         try:
-            return plan_epoch(padded, replace(config.plan, sampling="once"), limits, 0, turns=config.augment.turns)
+            full = replace(config.plan, sampling="once", min_scale=1.0)
+            return plan_epoch(padded, full, limits, 0, turns=config.augment.turns)
         except PlanError:  # the run's own plan raises the same error
             return None
 
@@ -244,22 +281,21 @@ def _remedies(pixels: int, config: TrainConfig, engine: Engine, limits: RunLimit
     return ", ".join(found)
 
 
-def _evaluator(engine: Engine, config: TrainConfig, limits: RunLimits, index: ShapeIndex, recipe: Recipe) -> Evaluator:
-    return Evaluator(engine, index, config.geometry, limits, config.device.workers, recipe.plan_in_order)
-
-
+FEW_IMAGES = 4
+"""Images of a micro-batch below which batch norms are remarked on."""
 WRITTEN_STEPS = 8192
 """Most steps of the first epoch that plan.json holds: a minute of planning in mixed, two million images."""
 
 
-def _write_plan(
-    run: RunFolder, config: TrainConfig, limits: Limits, plan: EpochPlan, index: ShapeIndex, console: Console
-) -> None:
-    """Write the first epoch's plan; for a very long one only its first steps, so that training starts sooner."""
+def _write_plan(job: TrainingJob, model: nn.Module, limits: Limits, plan: EpochPlan, index: ShapeIndex) -> None:
+    """Write the plan of an epoch; for a very long one only its first steps, so that training starts sooner."""
+    run, config, console = job.run, job.config, job.console
     num_steps = len(plan.steps)
     plan = replace(plan, steps=plan.steps[:WRITTEN_STEPS])
     table = PlanTable.of_plan(plan)
-    figures = ledger(plan, config.plan, limits, index.labels, len(index.classes), table=table)
+    labels = index.labels if index.task == "classification" else None
+    figures = ledger(plan, config.plan, limits, labels, len(index.classes), table=table)
+    remarks = _remarks(model, int(np.median(table.count)))
     micro_batches = np.column_stack([table.count, table.canvas]).tolist()
     content = {
         "version": PLAN_VERSION,
@@ -267,18 +303,40 @@ def _write_plan(
         "limits": asdict(limits),
         "steps_of_epoch": num_steps,
     }
-    run.write_json(run.plan, content | {"ledger": figures.to_dict(), "micro_batches": micro_batches})
+    content |= {"ledger": figures.to_dict(), "micro_batches": micro_batches, "remarks": remarks}
+    run.write_json(run.plan, content)
     written = "" if figures.num_steps == num_steps else f", the first {figures.num_steps:,} of which are"
     console.say(
         f"An epoch is {num_steps:,} steps{written} and {figures.num_micro_batches:,} micro-batches; padding adds "
         f"{figures.padding_overhead:.1%}."
     )
+    for remark in remarks:
+        console.say(remark)
+
+
+def _remarks(model: nn.Module, usual_images: int) -> list[str]:
+    """What about a plan may keep a network from learning well; `usual_images` are those of its median micro-batch."""
+    own = any(isinstance(module, nn.BatchNorm2d) and module.training for module in model.train().modules())
+    if not own or usual_images >= FEW_IMAGES:
+        return []
+    return [
+        f"Batch norms learn from the images of one micro-batch, but half of the micro-batches have at most "
+        f"{usual_images}; use --norm frozen with pretrained weights or --norm group without, give more --memory, or "
+        "raise --min-images."
+    ]
 
 
 def _describe(run: RunFolder, index: ShapeIndex, config: TrainConfig, engine: Engine) -> str:
     counts = ", ".join(f"{len(index.of_split(s)):,} {s}" for s in ("train", "val", "test") if len(index.of_split(s)))
     megapixels = index.sizes.prod(axis=1) / 1e6
     return (
-        f"{run.path}: {config.model.backbone} on {engine.device}, {config.device.precision}; {len(index.classes)} "
-        f"classes, {counts} images of {megapixels.min():.2f} to {megapixels.max():.2f} MP."
+        f"{run.path}: {config.model.backbone} on {engine.device}, {config.device.precision}; {_learned(index)}, "
+        f"{counts} images of {megapixels.min():.2f} to {megapixels.max():.2f} MP."
     )
+
+
+def _learned(index: ShapeIndex) -> str:
+    """What is learned, in words."""
+    if index.task == "regression":
+        return f"the number '{shown(index.classes[0])}'"
+    return f"{len(index.classes)} {'classes' if index.task == 'classification' else 'labels'}"

@@ -26,11 +26,13 @@ from unsquare.runs.origin import (
     with_changed_pictures,
     words_of_new_pictures,
 )
-from unsquare.runs.schemas import EvaluationRow, Mark, Origin, State
+from unsquare.runs.rows import EvaluationRow
+from unsquare.runs.schemas import Mark, Origin, State
 from unsquare.runs.tables import read_evaluation
 from unsquare.toml import tomllib
 from unsquare.training.config import TrainConfig, from_toml, to_toml
 from unsquare.training.console import Console
+from unsquare.training.recipes import as_settled
 from unsquare.training.setup import trainable_index
 
 T = TypeVar("T")
@@ -40,6 +42,8 @@ T = TypeVar("T")
 class Standing:
     """What the first rank found in the folder of a run that is to be resumed."""
 
+    config: TrainConfig
+    """The settings from now on."""
     checkpoint: str
     """Name of the newest complete checkpoint."""
     origin: Origin
@@ -67,7 +71,7 @@ def standing_of(
 
     Args:
         run: the run folder.
-        config: the settings asked for, precision resolved.
+        config: the settings asked for, precision resolved; those left to a recipe are the run's own.
         console: told what was repaired.
         source: the source given to `train`; None for a resume.
         changed_pictures: use pictures that have changed as they are now.
@@ -81,6 +85,7 @@ def standing_of(
         return None
     state = checkpoints.read_state(newest)
     own = from_toml(_warned(console, settings_of(run, state.origin)), str(run.config))
+    config = as_settled(config, own)
     _require_same(run, state.origin, own, config, source)
     _drop_damaged(run, newest, console)
     console.warn(plan_words(run))
@@ -90,13 +95,14 @@ def standing_of(
     is_finished = _is_finished(run, config, state, rows, planned)
     index = planned if is_finished else _pictures_now(planned, origin.source, console, changed_pictures)
     return Standing(
+        config=config,
         checkpoint=newest.name,
         origin=origin,
         saved_origin=state.origin if index is planned else None,
         index=index,
         metrics=state.metrics,
         best_score=_score_in_place_of_best(run, state, rows, console),
-        epochs=state.origin.settings["optimizer"]["epochs"] if state.origin else own.optimizer.epochs,
+        epochs=state.origin.settings["optimizer"]["epochs"] if state.origin else own.epochs,
         is_finished=is_finished,
     )
 
@@ -186,7 +192,7 @@ def _drop_damaged(run: RunFolder, newest: Path, console: Console) -> None:
 
 def _is_finished(run: RunFolder, config: TrainConfig, state: State, rows: list[MetricsLine], index: ShapeIndex) -> bool:
     """Whether the last epoch is trained, and the best weights are there, and evaluated where images are held out."""
-    if state.epoch < config.optimizer.epochs or checkpoints.problem(run.checkpoints / BEST):
+    if state.epoch < config.epochs or checkpoints.problem(run.checkpoints / BEST):
         return False
     if index.all_train:
         return checkpoints.read_state(run.checkpoints / BEST).step == state.step
@@ -211,7 +217,7 @@ def _score_in_place_of_best(run: RunFolder, state: State, rows: list[MetricsLine
         f"The best weights of {run.path} are damaged ({wrong}); the best weights from now on will replace them."
     )
     here = [row.values for row in rows if kind_of(row) == "eval" and row.values.step == state.step]
-    known = [row.mean_per_class_accuracy for row in here if isinstance(row, EvaluationRow)]
+    known = [row.score for row in here if isinstance(row, EvaluationRow)]
     return known[-1] if known and state.step_of_epoch == 0 else -1.0
 
 

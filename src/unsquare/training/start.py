@@ -18,7 +18,8 @@ from unsquare.files import replacing
 from unsquare.index.table import ShapeIndex, printable
 from unsquare.network.device import launch
 from unsquare.network.ranks import barrier, from_first
-from unsquare.runs.checkpoints import BEST, best_or_newest, sha256_of
+from unsquare.runs.checkpoints import BEST, best_or_newest, read_state, sha256_of
+from unsquare.runs.figures import LEADING, WORDS
 from unsquare.runs.folder import RunFolder
 from unsquare.runs.memory_profile import RunLimits
 from unsquare.runs.origin import limits_of, located, settings_of
@@ -28,12 +29,15 @@ from unsquare.runs.selection import best_of_several
 from unsquare.runs.tables import read_index, read_memory
 from unsquare.training import checkpoint, setup
 from unsquare.training.checkpoint import TrainState
+from unsquare.training.components import DEFAULT, Components
 from unsquare.training.config import TrainConfig, to_toml
 from unsquare.training.console import Console
 from unsquare.training.loop import Session, run_epochs, save, write
-from unsquare.training.metrics import write_evaluation
-from unsquare.training.recipes import DEFAULT, Recipe
+from unsquare.training.metrics import Evaluation, write_evaluation
+from unsquare.training.recipes import settled, settled_network
+from unsquare.training.resolution import stage_geometry
 from unsquare.training.setup import TrainingJob
+from unsquare.training.sizes import best_size, candidate_sizes
 from unsquare.training.standing import Standing, settings_of_run, settings_tree, standing_of
 
 
@@ -44,7 +48,7 @@ def train(
     *,
     changed_pictures: bool = False,
     quiet: bool = False,
-    recipe: Recipe = DEFAULT,
+    components: Components = DEFAULT,
 ) -> Path:
     """Train a classifier on a source of pictures and evaluate it; resume it if `out` holds this run already.
 
@@ -54,7 +58,7 @@ def train(
         config: the settings; the defaults suit a first run.
         changed_pictures: on a resume, use pictures that have changed since the run started as they are now.
         quiet: print nothing.
-        recipe: how the network is created and images are batched; comparisons replace it.
+        components: how the network is created and images are batched; comparisons replace it.
 
     Returns:
         The run folder.
@@ -64,29 +68,29 @@ def train(
         Stopped: a signal stopped the run after a step; it is saved.
     """
     started = time.perf_counter()
-    config = config or TrainConfig()
+    asked = config or TrainConfig()
     if printable(str(out)) != str(out):
         raise RunError(f"A run folder's name must be UTF-8, but is '{printable(str(out))}'; give another with --out.")
-    auto_precision = config.device.precision == "auto"
-    fabric = launch(config.device)
-    config = replace(config, device=replace(config.device, precision=setup.precision_name(fabric)))
+    auto_precision = asked.device.precision == "auto"
+    fabric = launch(asked.device)
+    asked = replace(asked, device=replace(asked.device, precision=setup.precision_name(fabric)))
     console = Console(quiet=quiet or not fabric.is_global_zero)
     run = RunFolder(Path(out))
-    job = TrainingJob(run=run, config=config, fabric=fabric, console=console, recipe=recipe)
+    job = TrainingJob(run=run, config=asked, fabric=fabric, console=console, components=components)
 
     def look() -> Standing | None:
         run.claim()
-        return standing_of(run, config, console, source=Path(source), changed_pictures=changed_pictures)
+        return standing_of(run, asked, console, source=Path(source), changed_pictures=changed_pictures)
 
     try:
         standing = from_first(fabric, look)
         if standing is not None:
-            return _continue(job, standing, started)
+            return _continue(replace(job, config=standing.config), standing, started)
         try:
-            origin = from_first(fabric, lambda: _begin(run, Path(source), config, console))
+            config, origin = from_first(fabric, lambda: _begin(run, Path(source), asked, console))
             barrier(fabric)
             index = read_index(run.index)
-            session = setup.prepare(job, index, origin, auto_precision=auto_precision)
+            session = setup.prepare(replace(job, config=config), index, origin, auto_precision=auto_precision)
         except BaseException:
             run.discard()
             raise
@@ -132,24 +136,29 @@ def resume(
         standing = from_first(fabric, look)
         if standing is None:
             raise RunError(run.no_checkpoint)
-        return _continue(TrainingJob(run=run, config=config, fabric=fabric, console=console), standing, started)
+        job = TrainingJob(run=run, config=standing.config, fabric=fabric, console=console)
+        return _continue(job, standing, started)
     finally:
         run.unlock()
 
 
-def _begin(run: RunFolder, source: Path, config: TrainConfig, console: Console) -> Origin:
-    """Write a new run's index and settings."""
+def _begin(run: RunFolder, source: Path, config: TrainConfig, console: Console) -> tuple[TrainConfig, Origin]:
+    """Settle a new run's settings, and write them with its index."""
+    config = settled_network(config, console.say)
+    index = setup.trainable_index(source, config, console)
+    config = settled(config, config.geometry.resize(index.of_split("train").sizes))
     with run.writing(run.index):
-        setup.trainable_index(source, config, console).write(run.index)
+        index.write(run.index)
     run.write_config(to_toml(config))
     path, digest = located(source)
-    return Origin(
+    origin = Origin(
         settings=settings_tree(config),
         bounds={},
         index_sha256=sha256_of(run.index),
         source=path,
         source_sha256=digest,
     )
+    return config, origin
 
 
 def _continue(job: TrainingJob, standing: Standing, started: float) -> Path:
@@ -159,8 +168,7 @@ def _continue(job: TrainingJob, standing: Standing, started: float) -> Path:
         if fabric.is_global_zero:
             _repair(run, config, standing)
         console.say(
-            f"The run in {run.path} is finished after {config.optimizer.epochs} epochs; give more --epochs to continue "
-            "it."
+            f"The run in {run.path} is finished after {config.epochs} epochs; give more --epochs to continue it."
         )
         return run.path
     before = RunLimits.from_dict(standing.origin.bounds)
@@ -181,7 +189,7 @@ def _continue(job: TrainingJob, standing: Standing, started: float) -> Path:
     if session.is_main:
         _set_back(session, standing, state)
     console.say(f"Resuming {run.path} after step {state.step}.")
-    epochs = config.optimizer.epochs
+    epochs = config.epochs
     if standing.epochs < epochs:
         console.say(
             f"The run now has {epochs} epochs instead of {standing.epochs}; from now on the learning rate follows the "
@@ -238,39 +246,64 @@ def _finish(session: Session, state: TrainState, started: float) -> Path:
     session.watch.start(state.time_s)
     try:
         state = run_epochs(session, state)
-        if session.validation is None:
+        if session.epochs.stages[-1].validation is None:
             write(session, BEST, state)
         best, words = from_first(session.engine.fabric, lambda: best_or_newest(run.checkpoints))
         if session.is_main:
             session.console.warn(words)
         checkpoint.load_model(best, session.engine.model)
-        _evaluate_best(session, state)
+        _choose_size(session, best)
+        _evaluate_best(session, state, read_state(best).max_pixels)
         if session.is_main:
             session.write_memory()
     finally:
         session.console.stop()
-        session.loader.close()
         session.watch.stop()
     return run.path
 
 
-def _evaluate_best(session: Session, state: TrainState) -> None:
-    """Evaluate the best weights on the test split, or on the val split where there is none."""
+def _choose_size(session: Session, best: Path) -> None:
+    """Find the size at which the best weights do best on val, and record it in their checkpoint."""
+    config, evaluator, own = session.config, session.validator, read_state(best).max_pixels
+    if evaluator is None or len(config.resolution.stages) == 1:
+        return
+
+    def evaluate(max_pixels: int | None) -> Evaluation:
+        geometry = stage_geometry(config.geometry, max_pixels, session.engine.model.stride)
+        return evaluator(geometry).evaluate(session.console.progress("choosing the size"))
+
+    sizes = config.geometry.resize(evaluator(config.geometry).index.sizes)
+    candidates = candidate_sizes(config.resolution.stages, sizes)
+    chosen = best_size(candidates, own, evaluate) if own in candidates else own
+    if chosen != own:
+        from_first(session.engine.fabric, lambda: checkpoint.set_size(best, chosen))
+
+
+def _evaluate_best(session: Session, state: TrainState, max_pixels: int | None) -> None:
+    """Evaluate the best weights, at their size, on the test split, or on the val split where there is none."""
     run, console = session.run, session.console
     if session.final_evaluator is None:
-        console.say("All images were trained on, so no accuracy is known; the weights are those of the last epoch.")
+        figure = WORDS[LEADING[session.engine.objective.task][0]]
+        console.say(f"All images were trained on, so no {figure} is known; the weights are those of the last epoch.")
         return
-    split = str(session.final_evaluator.index.splits[0])
-    evaluation = session.final_evaluator.evaluate(console.progress(f"evaluating {split}"))
+    evaluator = session.final_evaluator(
+        stage_geometry(session.config.geometry, max_pixels, session.engine.model.stride)
+    )
+    split = str(evaluator.index.splits[0])
+    evaluation = evaluator.evaluate(console.progress(f"evaluating {split}"))
     if session.is_main:
         with run.writing(run.evaluation):
-            write_evaluation(run.evaluation, evaluation, session.final_evaluator.index)
+            write_evaluation(run.evaluation, evaluation, evaluator.index)
         row: dict[str, Any] = {"kind": "final", "step": state.step, "epoch": float(state.epoch)}
         run.append_metrics(row | {"time_s": state.time_s, "split": split} | evaluation.to_row())
+        if max_pixels is not None:
+            console.say(
+                f"The weights do best on pictures of at most {max_pixels:,} pixels: evaluation and prediction shrink "
+                "larger ones to that."
+            )
         chosen = best_of_several(run.read_evals(), split)
-        weights = "last epoch's weights" if session.validation is None else "weights best on val"
+        weights = "weights best on val" if session.epochs.stages[-1].validation else "last epoch's weights"
         console.say(
-            f"With the {weights}, {evaluation.num_images} {split} images: accuracy "
-            f"{evaluation.accuracy:.3f}, mean per class {evaluation.mean_per_class_accuracy:.3f}."
+            f"With the {weights}, {evaluation.num_images} {split} images: {evaluation.describe()}."
             + (f" {chosen.words}" if chosen else "")
         )

@@ -28,6 +28,16 @@ def test_ranks_share_every_image(sizes, world_size, num_parts):
         assert pixels == sorted(pixels, reverse=True)
 
 
+@given(st.lists(st.integers(3, 20), min_size=4, max_size=8), st.integers(2, 4), st.integers(0, 3))
+def test_parts_keep_enough_images(counts, world_size, seed):
+    """Evening out the ranks leaves at least three images in each part, where there are as many parts as ranks."""
+    sizes = np.random.default_rng(seed).integers(1, 50, (sum(counts), 2))
+    parts = np.split(np.arange(len(sizes)), np.cumsum(counts)[:-1])
+    ranks = spread(sizes, parts, Limits(launch_pixels=0, world_size=world_size), least=3)
+    assert min(len(batch.images) for rank in ranks for batch in rank) >= 3
+    assert sum(len(batch.images) for rank in ranks for batch in rank) == len(sizes)
+
+
 def test_one_rank_changes_nothing():
     """On one rank the parts stay whole."""
     parts = [np.arange(0, 5), np.arange(5, 12)]

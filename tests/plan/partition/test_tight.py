@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from unsquare.plan.config import Limits
-from unsquare.plan.partition.tight import BLOCK_IMAGES, partition, refine
+from unsquare.plan.partition.tight import BLOCK_IMAGES, partition, refine, with_enough
 
 
 def all_partitions(items):
@@ -95,6 +95,32 @@ def test_refining_only_ever_saves(launch, random_sizes):
     assert price(random_sizes, refined, limits) < price(random_sizes, parts, limits)
     assert within_budget(random_sizes, refined, limits)
     assert sorted(np.concatenate(refined).tolist()) == list(range(200))
+
+
+@pytest.mark.parametrize("least", [1, 2, 5, 40, 500])
+@pytest.mark.parametrize("budget", [4_000, 30_000, 10**9])
+def test_parts_have_enough_images_where_the_budget_allows(least, budget, random_sizes):
+    """A part of fewer images could join no other; images stay, the budget holds, and enough parts stay as they are."""
+    limits = Limits(budget_pixels=budget, launch_pixels=10)
+    before = partition(random_sizes, np.arange(200), limits)
+    parts = with_enough(random_sizes, before, limits, least)
+    assert within_budget(random_sizes, parts, limits)
+    assert sorted(np.concatenate(parts).tolist()) == list(range(200))
+    for number, part in enumerate(parts):
+        others = parts[:number] + parts[number + 1 :]
+        assert len(part) >= least or not any(
+            within_budget(random_sizes, [np.concatenate([part, other])], limits) for other in others
+        )
+    if all(len(part) >= least for part in before):
+        assert sorted(map(tuple, parts)) == sorted(map(tuple, before))
+
+
+def test_a_small_part_joins_where_that_is_cheapest():
+    """One image of its own joins its like, rather than the smallest part."""
+    sizes = np.array([(10, 10), (10, 11), (10, 11), (50, 50), (10, 10)])
+    limits = Limits(budget_pixels=10**6)
+    parts = with_enough(sizes, [np.array([0]), np.array([3, 4]), np.array([1, 2])], limits, 2)
+    assert sorted(sorted(part.tolist()) for part in parts) == [[0, 1, 2], [3, 4]]
 
 
 def test_a_misplaced_image_moves_to_its_like():

@@ -6,10 +6,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torchmetrics.functional.classification import binary_average_precision
 
-from unsquare.report.run.facts import aspect_groups, confusion, size_groups, time_parts, total_seconds
+from unsquare.report.run.facts import (
+    aspect_groups,
+    average_precision,
+    confusion,
+    size_groups,
+    time_parts,
+    total_seconds,
+)
 from unsquare.report.run.record import read_record
 
 
@@ -30,6 +39,17 @@ def test_groups_hold_every_image_once(rows: list[tuple[int, int, bool]]) -> None
         assert sum(group.num_images for group in groups) == len(rows)
         assert sum(group.num_correct for group in groups) == correct.sum()
         assert all(group.num_images for group in groups)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 9)), min_size=1, max_size=30))
+def test_average_precision_is_that_of_torchmetrics(rows: list[tuple[bool, int]]) -> None:
+    """Whatever is tied; 0 where no image has the label."""
+    truth = np.array([row[0] for row in rows])
+    probability = np.array([row[1] / 10 for row in rows])
+    expected = 0.0
+    if truth.any():
+        expected = float(binary_average_precision(torch.from_numpy(probability), torch.from_numpy(truth).long()))
+    assert average_precision(truth, probability) == pytest.approx(expected, abs=1e-6)
 
 
 def test_size_groups_are_quarters() -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from unsquare.report.kit.content import Chart, DataTable, Paragraph
+from unsquare.report.run.judged import JudgedImages, JudgedLabels, JudgedValues
 from unsquare.report.run.outcome import outcome_sections
-from unsquare.report.run.record import JudgedImages, Record
+from unsquare.report.run.record import Record
 
 
 def record_of(num_images: int, num_wide: int = 0) -> Record:
@@ -35,6 +38,60 @@ def record_of(num_images: int, num_wide: int = 0) -> Record:
         memory=None,
         evaluation=judged,
     )
+
+
+def test_each_label_has_its_figures() -> None:
+    """Images, precision, recall, F1 and average precision; blank where they are not defined."""
+    truth = np.array([[1, 1, 0], [1, 0, 0], [0, 1, 0], [0, 0, 0]], dtype=bool)
+    probability = np.array([[0.9, 0.2, 0.55], [0.42, 0.1, 0.3], [0.6, 0.3, 0.1], [0.1, 0.4, 0.2]])
+    judged = JudgedLabels(
+        keys=list("abcd"),
+        labels=("cat", "<b>dog</b>", "owl"),
+        truth=truth,
+        predicted=probability >= 0.5,
+        probability=probability,
+        sizes=np.tile([30, 40], (4, 1)),
+    )
+    labels, mistakes = outcome_sections(replace(record_of(1), evaluation=judged))
+    words, chart, table, note = labels.content
+    assert isinstance(words, Paragraph)
+    assert words.words.endswith("All labels are right for 25.0\u00a0% of the images.")
+    assert isinstance(chart, Chart)
+    assert isinstance(table, DataTable)
+    assert [[str(cell).replace("\u00a0", " ") for cell in row] for row in table.rows] == [
+        ["cat", "2", "0.833", "0.500", "50.0 %", "50.0 %", "2"],
+        ["<b>dog</b>", "2", "0.583", "0.000", "", "0.0 %", "0"],
+        ["owl", "0", "", "", "0.0 %", "", "1"],
+    ]
+    assert note == Paragraph("1 label without an image, which means over labels leave out.")
+    assert [row[:3] for row in mistakes.content[1].rows] == [
+        ("a", "<b>dog</b>", "yes"),
+        ("c", "<b>dog</b>", "yes"),
+        ("c", "cat", "no"),
+        ("b", "cat", "yes"),
+        ("a", "owl", "no"),
+    ]
+
+
+def test_values_have_a_figure_and_their_largest_errors() -> None:
+    """The errors are in the unit of the values, the largest first, beside those of guessing."""
+    judged = JudgedValues(
+        keys=list("abc"),
+        truth=np.array([1.0, 2.0, 4.0]),
+        predicted=np.array([1.5, 2.0, -2.0]),
+        sizes=np.tile([30, 40], (3, 1)),
+    )
+    values, errors = outcome_sections(replace(record_of(1), evaluation=judged))
+    assert values.content[0] == Paragraph(
+        "Half of the errors are below 0.5, nine tenths below 4.9. Always predicting the median of the true values "
+        "would be off by 1 on average."
+    )
+    assert isinstance(values.content[1], Chart)
+    assert [row[:4] for row in errors.content[0].rows] == [
+        ("c", "4", "-2", "-6"),
+        ("a", "1", "1.5", "+0.5"),
+        ("b", "2", "2", "+0"),
+    ]
 
 
 def test_shapes_are_judged_from_a_hundred_images_on() -> None:

@@ -132,7 +132,7 @@ def test_the_best_of_several_epochs_is_called_optimistic(run: Path) -> None:
     page = write_report(run).read_text(encoding="utf-8").replace("\u00a0", " ")
     assert '<div class="name">accuracy, optimistic</div>' in page
     assert '<div class="value">65.4 %</div><div class="name">accuracy, last epoch</div>' in page
-    assert "The best of 12 epochs on the same images is optimistic; the last epoch reached 0.654" in page
+    assert "The best of 12 epochs on the same images is optimistic; the last epoch has accuracy 0.654" in page
     only = [row for row in rows if row["kind"] != "eval"] + [rows[-2]]
     (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in only))
     assert "optimistic" not in write_report(run).read_text(encoding="utf-8")  # one epoch is no choice

@@ -18,7 +18,7 @@ TOLERANCE = 1.05
 
 
 def spread(
-    sizes: Sizes, parts: list[Positions], limits: Limits, canvases: Sizes | None = None
+    sizes: Sizes, parts: list[Positions], limits: Limits, canvases: Sizes | None = None, *, least: int = 1
 ) -> tuple[tuple[MicroBatch, ...], ...]:
     """The micro-batches of each rank, largest first.
 
@@ -30,6 +30,7 @@ def spread(
         parts: positions in `sizes`, each part within the budget.
         limits: costs and number of ranks.
         canvases: the only canvases allowed, (K, 2), by ascending pixels; None makes each tight.
+        least: parts are not cut below this many images, unless a rank would get none.
     """
     micro_batches = micro_batches_of(sizes, parts, canvases)
     while len(micro_batches) < limits.world_size and any(len(item.images) > 1 for item in micro_batches):
@@ -37,7 +38,7 @@ def spread(
         micro_batches.remove(largest)
         micro_batches += _cut(sizes, largest, len(largest.images) // 2, canvases)
     ranks = _longest_first(micro_batches, limits)
-    while _even_out(sizes, ranks, limits, canvases):
+    while _even_out(sizes, ranks, limits, canvases, least):
         pass
     return tuple(tuple(sorted(rank, key=lambda item: -item.computed_pixels)) for rank in ranks)
 
@@ -62,7 +63,9 @@ def _longest_first(micro_batches: list[MicroBatch], limits: Limits) -> list[list
     return ranks
 
 
-def _even_out(sizes: Sizes, ranks: list[list[MicroBatch]], limits: Limits, canvases: Sizes | None) -> bool:
+def _even_out(
+    sizes: Sizes, ranks: list[list[MicroBatch]], limits: Limits, canvases: Sizes | None, least_images: int
+) -> bool:
     """Move part of a micro-batch from the busiest rank to the least busy, if that helps. Returns whether it did."""
     costs = [rank_cost(rank, limits) for rank in ranks]
     busiest, least = int(np.argmax(costs)), int(np.argmin(costs))
@@ -70,8 +73,8 @@ def _even_out(sizes: Sizes, ranks: list[list[MicroBatch]], limits: Limits, canva
         return False
     wanted = (costs[busiest] - costs[least] - limits.launch_pixels) // 2
     for item in sorted(ranks[busiest], key=lambda item: -item.computed_pixels):
-        moved = min(len(item.images) - 1, max(wanted // item.canvas.pixels, 1))
-        if moved < 1:
+        moved = min(len(item.images) - least_images, max(wanted // item.canvas.pixels, least_images))
+        if moved < least_images:
             continue
         kept, given = _cut(sizes, item, len(item.images) - moved, canvases)
         if costs[least] + _cost(given, limits) < costs[busiest]:

@@ -56,6 +56,36 @@ def partition(sizes: Sizes, images: Positions, limits: Limits) -> list[Positions
     return parts
 
 
+def with_enough(sizes: Sizes, parts: list[Positions], limits: Limits, least: int) -> list[Positions]:
+    """Parts of at least `least` images each: smaller ones join the part where that costs the fewest pixels.
+
+    A part stays small where the budget lets it join none.
+
+    Args:
+        sizes: all planned shapes, (N, 2).
+        parts: positions in `sizes`, each part within the budget.
+        limits: the budget.
+        least: the fewest images of a part.
+    """
+    parts, stuck = list(parts), 0
+    while True:
+        parts.sort(key=len)
+        if stuck >= len(parts) or len(parts[stuck]) >= least:
+            return parts
+        small = parts[stuck]
+        canvas = np.array([sizes[part].max(axis=0) for part in parts])  # (parts, 2)
+        count = np.array([len(part) for part in parts])
+        joined = np.maximum(canvas, canvas[stuck]).prod(axis=1) * (count + len(small))
+        price = np.where(joined <= limits.budget_pixels, joined - canvas.prod(axis=1) * count, NEVER)
+        price[stuck] = NEVER
+        target = int(price.argmin())
+        if price[target] == NEVER:
+            stuck += 1
+            continue
+        parts[target] = np.concatenate([parts[target], small])
+        del parts[stuck]
+
+
 def _grow(sizes: Sizes, images: Positions, limits: Limits) -> list[Positions]:
     """Leaves of the tree, in its order: neighbors in the list have similar shapes."""
     leaves: list[Positions] = []

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from unsquare.report.kit.statistics import FloatArray
-from unsquare.runs.schemas import StepRow
+from unsquare.runs.rows import StepRow
 from unsquare.shapes import Sizes
 
 CLOSE_UP_S = 20.0

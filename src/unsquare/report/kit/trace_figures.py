@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from unsquare.report.kit import figures, units
 from unsquare.report.kit.figures import BLUE, GIB, GREEN, GREY, INK, ORANGE, RED, Drawing
 from unsquare.report.kit.trace import CloseUp, MemoryTrace, Stretch
-from unsquare.runs.schemas import StepRow
+from unsquare.runs.rows import StepRow
 
 PHASE_STYLES = {
     "data": ("waiting for images", GREY),

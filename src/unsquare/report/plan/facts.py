@@ -183,7 +183,8 @@ class Study:
         self._turns = bool(plan.turns.any())
         self._labels = None if labels is None else labels[rows]
         self._num_classes = num_classes
-        self._epoch, self._config, self._limits = plan.epoch, replace(config, sampling="once"), limits
+        self._config = replace(config, sampling="once", min_scale=1.0)  # the plan's shapes are scaled already
+        self._epoch, self._limits = plan.epoch, limits
         self._own_buckets = len(plan.buckets)
         self._part = float(self._sizes.prod(axis=1).sum() / plan.sizes.prod(axis=1).sum())
         self._num_planned = len(plan.sizes)
@@ -201,9 +202,10 @@ class Study:
 
     def trial(self, form: StepForm, value: int) -> Trial:
         """What an epoch costs with steps of `value` images (mixed), or in `value` buckets (b2b)."""
-        config = replace(self._config, steps=form, step_images=value)
-        if form == "b2b":  # bounded canvases would leave no choice of buckets
-            config = replace(config, step_images=None, buckets=value, canvases=None)
+        if form == "mixed":
+            config = replace(self._config, steps=form, step_images=value)
+        else:  # bounded canvases would leave no choice of buckets
+            config = replace(self._config, steps=form, step_images=None, buckets=value, canvases=None, min_images=None)
         plan = plan_epoch(self._sizes, config, self._limits, self._epoch, turns=self._turns)
         figures = ledger(plan, config, self._limits, self._labels, self._num_classes)
         return Trial(

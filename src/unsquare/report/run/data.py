@@ -57,7 +57,7 @@ def _shapes(record: Record) -> list[Content]:
     if len(canvases):
         some = f" ({len(shown):,} of them drawn)" if len(shown) < len(canvases) else ""
         words += (
-            f" Corners are the {units.plural(len(canvases), 'canvas', 'canvases')} of the first epoch{some}: an image "
+            f" Corners are the {units.plural(len(canvases), 'canvas', 'canvases')} of an epoch{some}: an image "
             "fits on a canvas if it lies to the left of its corner and below."
         )
     figure = shapes_with_canvases(sizes, Canvases(shown))
@@ -89,7 +89,7 @@ def _by_split(record: Record, index: ShapeIndex) -> dict[str, Sizes]:
 
 
 def _canvases(record: Record) -> Sizes:
-    """The canvases of the first epoch, smallest first, (n, 2)."""
+    """The canvases of the planned epoch, smallest first, (n, 2)."""
     micro_batches = record.plan.micro_batches if record.plan else []
     canvases = sorted({(height, width) for _, height, width in micro_batches}, key=lambda one: (one[0] * one[1], one))
     return np.array(canvases, dtype=np.int64).reshape(-1, 2)
@@ -106,9 +106,10 @@ def _padding(record: Record) -> list[Content]:
             bars.append((f"random batches of {batch_size}", random_batch_overhead(sizes, batch_size)))
     rows = ledger_rows(msgspec.structs.asdict(ledger))
     content: list[Content] = [
+        *map(Note, record.plan.remarks),
         Paragraph("Computed pixels, beside those of shuffled batches of the same images padded to their largest."),
         Chart(figures.padding_bars(bars), "Computed pixels against real pixels"),
-        DataTable(("in the first epoch", ""), rows, numeric=(1,)),
+        DataTable(("in an epoch at full size", ""), rows, numeric=(1,)),
     ]
     return [*content, _bucket_table(ledger.buckets)] if ledger.buckets else content
 

@@ -10,8 +10,10 @@ import numpy.typing as npt
 
 from unsquare.report.kit.statistics import wilson_interval
 from unsquare.report.kit.units import aspect, pixels
+from unsquare.report.run.judged import JudgedLabels
 from unsquare.report.run.record import Record
-from unsquare.runs.schemas import StepRow
+from unsquare.runs.per_class import average_precision
+from unsquare.runs.rows import StepRow
 from unsquare.shapes import Sizes
 
 LEAST_JUDGED_IMAGES = 100
@@ -81,6 +83,43 @@ def confusion(labels: list[str], predicted: list[str], classes: list[str]) -> np
     counts = np.zeros((len(classes), len(classes)), dtype=np.int64)
     np.add.at(counts, ([position[name] for name in labels], [position[name] for name in predicted]), 1)
     return counts
+
+
+class LabelFacts(NamedTuple):
+    """How well one of several labels is found."""
+
+    name: str
+    num_judged: int
+    """Images that were judged."""
+    num_images: int
+    """Those that have the label."""
+    num_predicted: int
+    """Those that are predicted to have it."""
+    num_right: int
+    """Those of both kinds."""
+    average_precision: float
+    """0 where no image has it."""
+
+    @property
+    def f1(self) -> float:
+        """Harmonic mean of precision and recall."""
+        return 2 * self.num_right / max(self.num_images + self.num_predicted, 1)
+
+
+def facts_of_labels(judged: JudgedLabels) -> list[LabelFacts]:
+    """The facts of each label, in the order of their names in the index."""
+    both = judged.truth & judged.predicted
+    return [
+        LabelFacts(
+            name=name,
+            num_judged=len(judged.keys),
+            num_images=int(judged.truth[:, at].sum()),
+            num_predicted=int(judged.predicted[:, at].sum()),
+            num_right=int(both[:, at].sum()),
+            average_precision=average_precision(judged.truth[:, at], judged.probability[:, at]),
+        )
+        for at, name in enumerate(judged.labels)
+    ]
 
 
 def total_seconds(record: Record) -> float:

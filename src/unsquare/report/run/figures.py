@@ -10,19 +10,29 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from unsquare.index.table import Task
 from unsquare.report.kit import figures, units
 from unsquare.report.kit.figures import BLUE, GOLD, GREEN, GREY, INK, ORANGE, RED, Drawing
 from unsquare.report.kit.statistics import FloatArray, smooth
-from unsquare.report.run.facts import AccuracyGroup
-from unsquare.runs.schemas import EvaluationRow, StepRow
+from unsquare.report.run.facts import AccuracyGroup, LabelFacts
+from unsquare.runs.rows import EvaluationRow, StepRow
 
 _MOST_POINTS = 1500
 _RASTER_ABOVE = 800
+COURSES: dict[Task, tuple[str, str]] = {
+    "classification": ("Accuracy", "accuracy"),
+    "multilabel": ("Mean average precision", "mean_average_precision"),
+    "regression": ("Mean absolute error", "mae"),
+}
+"""Title and column of the figure beside the loss in the course of training."""
 _TIME_COLORS = (GOLD, BLUE, RED, GREEN, GREY)
 
 
-def training_curves(steps: Sequence[StepRow], evals: Sequence[EvaluationRow], best: EvaluationRow | None) -> Drawing:
-    """Loss, accuracy, learning rate and batch size by epoch, the best evaluation marked."""
+def training_curves(
+    steps: Sequence[StepRow], evals: Sequence[EvaluationRow], best: EvaluationRow | None, task: Task = "classification"
+) -> Drawing:
+    """Loss, the task's leading figure, learning rate and batch size by epoch, the best evaluation marked."""
+    title, name = COURSES[task]
 
     def paint(figure: Figure) -> None:
         is_narrow = figures.is_narrow(figure)
@@ -32,10 +42,12 @@ def training_curves(steps: Sequence[StepRow], evals: Sequence[EvaluationRow], be
         at = _column(steps, "epoch")
         _draw_curve(loss, at, _column(steps, "loss"), evals, "loss")
         loss.set_title("Loss")
-        _draw_curve(accuracy, at, _column(steps, "accuracy"), evals, "accuracy")
-        accuracy.set_title("Accuracy")
-        accuracy.set_ylim(0, 1.02)
-        figures.format_axis(accuracy, "y", lambda value: f"{100 * value:.0f} %")
+        _draw_curve(accuracy, at, _column(steps, name), evals, name)
+        accuracy.set_title(title)
+        if task != "regression":
+            accuracy.set_ylim(0, 1.02)
+        if task == "classification":
+            figures.format_axis(accuracy, "y", lambda value: f"{100 * value:.0f} %")
         if best is not None:
             for axes in (loss, accuracy):
                 axes.axvline(best.epoch, color=INK, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
@@ -159,7 +171,61 @@ def _draw_groups(axes: Axes, groups: Sequence[AccuracyGroup], overall: float) ->
     axes.set_xlabel("accuracy (dashed: all images)")
 
 
+def precision_by_label(labels: Sequence[LabelFacts]) -> Drawing:
+    """The average precision of each label, and that of guessing: the part of the images that have it."""
+
+    def paint(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        rows = np.arange(len(labels))
+        found = np.array([one.average_precision for one in labels])
+        guessed = np.array([one.num_images / one.num_judged for one in labels])
+        axes.hlines(rows, guessed, found, color=GREY, linewidth=1.5)
+        axes.plot(guessed, rows, "|", color=INK, markersize=11, markeredgewidth=1.6, label="guessing")
+        axes.plot(found, rows, "o", color=BLUE, markersize=7, label="average precision")
+        axes.set_yticks(rows, [_short(one.name, figure) for one in labels])
+        axes.set_ylim(len(labels) - 0.5, -0.5)
+        axes.set_xlim(-0.02, 1.02)
+        axes.grid(False, axis="y")
+        figures.legend_outside(figure, 2)
+
+    height = 1.0 + 0.3 * len(labels)
+    return figures.draw(paint, height, height)
+
+
+def _short(name: str, figure: Figure) -> str:
+    """A name that leaves room for the drawing."""
+    most = 16 if figures.is_narrow(figure) else 40
+    return name if len(name) <= most else f"{name[: most - 1]}\u2026"
+
+
+def predicted_against_true(truth: FloatArray, predicted: FloatArray, name: str) -> Drawing:
+    """Predicted values over true ones, with the line on which they are equal, and how errors are distributed."""
+
+    def paint(figure: Figure) -> None:
+        is_narrow = figures.is_narrow(figure)
+        shape = (2, 1) if is_narrow else (1, 2)
+        left, right = figure.subplots(*shape, height_ratios=(5, 3) if is_narrow else (1,)).flat
+        ends = [min(truth.min(), predicted.min()), max(truth.max(), predicted.max())]
+        many = len(truth) > _RASTER_ABOVE
+        left.plot(ends, ends, color=INK, linewidth=1, linestyle=(0, (4, 3)), label="equal")
+        spot = 14 if len(truth) < 300 else 6
+        left.scatter(truth, predicted, s=spot, color=BLUE, alpha=0.5, linewidths=0, rasterized=many)
+        left.set_title("Predicted against true")
+        left.set_xlabel(f"true {_short(name, figure)}")
+        left.set_ylabel("predicted")
+        right.hist(predicted - truth, bins=min(40, max(8, len(truth) // 8)), color=BLUE)
+        right.axvline(0, color=INK, linewidth=1, linestyle=(0, (4, 3)))
+        right.set_title("Errors")
+        right.set_xlabel("predicted - true")
+        right.set_ylabel("images")
+        right.yaxis.set_major_locator(MaxNLocator(integer=True))
+        for axes in (left, right):
+            axes.xaxis.set_major_locator(MaxNLocator(5 if is_narrow else 6))
+
+    return figures.draw(paint, height=3.9, narrow_height=6.2)
+
+
 def _column(rows: Sequence[StepRow] | Sequence[EvaluationRow], name: str) -> FloatArray:
     """One column of the rows; a missing value is not drawn."""
-    values = [getattr(row, name) for row in rows]
+    values = [getattr(row, name, None) for row in rows]
     return np.array([np.nan if value is None else value for value in values], dtype=np.float64)

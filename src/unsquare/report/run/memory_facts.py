@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from unsquare.report.kit.statistics import FloatArray
 from unsquare.runs.memory_profile import MemoryProfile
-from unsquare.runs.schemas import StepRow
+from unsquare.runs.rows import StepRow
 
 FAR = 2.5
 """A budget so many times the highest peak is not drawn beside it."""

@@ -1,10 +1,11 @@
-"""The sections on how well the network does: by class, where it is confidently wrong, and by shape."""
+"""The sections on how well the network does: of classes by class, where it is confidently wrong, and by shape."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
+from unsquare.index.table import Task
 from unsquare.report.kit import units
 from unsquare.report.kit.content import (
     Chart,
@@ -26,26 +27,40 @@ from unsquare.report.run.facts import (
     confusion,
     size_groups,
 )
-from unsquare.report.run.record import JudgedImages, Record
+from unsquare.report.run.judged import JudgedImages, JudgedLabels, JudgedValues
+from unsquare.report.run.labels import label_sections
+from unsquare.report.run.record import Record
+from unsquare.report.run.values import value_sections
 
 _MOST_CLASSES = 60
 _SPARSE_CLASSES = 20
 _MOST_PAIRS = 10
 _MOST_MISTAKES = 20
+_TITLES: dict[Task, str] = {"classification": "Classes", "multilabel": "Labels", "regression": "Values"}
+_WHAT: dict[Task, str] = {
+    "classification": "each class is recognized",
+    "multilabel": "each label is found",
+    "regression": "values are predicted",
+}
 
 
 def outcome_sections(record: Record) -> list[Section]:
-    """Accuracy and confusion of classes, the most confident mistakes, and accuracy by shape."""
+    """How well classes, labels or values are predicted, where the network is most wrong, and accuracy by shape."""
     judged = record.evaluation
     if judged is None:
         words = record.lack_of("evaluation.parquet", "The run was not evaluated yet: there is no evaluation")
         if record.index is not None and record.index.all_train and "evaluation.parquet" not in record.damaged:
-            words = "All images were trained on, so none are left to tell how well each class is recognized."
-        return [Section("classes", "Classes", [Note(words)])]
-    sections = [
-        Section("classes", "Classes", _classes(record, judged)),
-        Section("mistakes", "Most confident mistakes", _mistakes(judged)),
-    ]
+            words = f"All images were trained on, so none are left to tell how well {_WHAT[record.task]}."
+        return [Section("classes", _TITLES[record.task], [Note(words)])]
+    if isinstance(judged, JudgedValues):
+        return value_sections(judged, record.index.classes[0] if record.index else "value")
+    if isinstance(judged, JudgedLabels):
+        sections = label_sections(judged)
+    else:
+        sections = [
+            Section("classes", "Classes", _classes(record, judged)),
+            Section("mistakes", "Most confident mistakes", _mistakes(judged)),
+        ]
     if len(judged.keys) >= LEAST_JUDGED_IMAGES:
         sections.append(Section("by-shape", "Accuracy by shape", _by_shape(judged)))
     return sections
@@ -117,7 +132,7 @@ def _mistakes(judged: JudgedImages) -> list[Content]:
     return [Paragraph(words), DataTable(head, rows, numeric=(3, 4))]
 
 
-def _by_shape(judged: JudgedImages) -> list[Content]:
+def _by_shape(judged: JudgedImages | JudgedLabels) -> list[Content]:
     correct = judged.correct
     panels = [
         ("By number of pixels", size_groups(judged.sizes, correct)),
@@ -127,6 +142,8 @@ def _by_shape(judged: JudgedImages) -> list[Content]:
         (title, [group for group in groups if group.num_images >= LEAST_GROUP_IMAGES]) for title, groups in panels
     ]
     words = "Accuracy of each group with its 95 % interval"
+    if isinstance(judged, JudgedLabels):
+        words = "An image counts as right where all of its labels are. " + words
     if sum(len(groups) for _, groups in enough) < sum(len(groups) for _, groups in panels):
         words += f"; groups below {LEAST_GROUP_IMAGES} images are left out"
     figure = figures.accuracy_by_group([panel for panel in enough if panel[1]], float(correct.mean()))

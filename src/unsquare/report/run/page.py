@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from unsquare.index.table import ShapeIndex, shown
 from unsquare.report.kit import units
 from unsquare.report.kit.content import (
     Chart,
@@ -20,14 +21,15 @@ from unsquare.report.kit.content import (
     settings_tables,
 )
 from unsquare.report.kit.page import write_page
-from unsquare.report.kit.statistics import wilson_interval
 from unsquare.report.profile.page import profile_sections
 from unsquare.report.run import figures
 from unsquare.report.run.data import data_sections, problem_sections
 from unsquare.report.run.facts import data_wait_share, pixels_per_second, time_parts, total_seconds
+from unsquare.report.run.headlines import CHOSEN_BY, best_remark, outcome_tiles
 from unsquare.report.run.memory import memory_content
 from unsquare.report.run.outcome import outcome_sections
 from unsquare.report.run.record import Record, read_record
+from unsquare.runs.figures import LEADING, WORDS
 from unsquare.settings import checks_arguments
 
 FILE_NAME = "report.html"
@@ -100,39 +102,36 @@ def _describe(record: Record) -> str:
     if record.index is not None and len(sizes):
         pixels, aspect = sizes.prod(axis=1), sizes[:, 1] / sizes[:, 0]
         words.append(f"on {units.plural(len(sizes), 'image')}")
-        words.append(f"of {units.plural(len(record.index.classes), 'class', 'classes')},")
+        words.append(f"{_learned(record.index)},")
         words.append(f"from {units.pixels(pixels.min())} to {units.pixels(pixels.max())}")
         words.append(f"and from {units.aspect(aspect.min())} to {units.aspect(aspect.max())} (width : height)")
     return " ".join(words) + "."
 
 
+def _learned(index: ShapeIndex) -> str:
+    """What the images are labeled with, in words."""
+    if index.task == "regression":
+        return f"with the number '{shown(index.classes[0])}'"
+    if index.task == "multilabel":
+        return f"with {units.plural(len(index.classes), 'label')}"
+    return f"of {units.plural(len(index.classes), 'class', 'classes')}"
+
+
 def _headlines(record: Record) -> list[Headline]:
-    tiles = []
-    judged, best, chosen = record.judged, record.best, record.chosen
-    if judged is not None:
-        low, high = wilson_interval(round(judged.accuracy * judged.num_images), judged.num_images)
-        images = units.plural(judged.num_images, f"{judged.split} image".strip())
-        remark = f"{units.percent_range(low, high)} with 95\u00a0% confidence, on {images}"
-        name = "accuracy, optimistic" if chosen else "accuracy"
-        tiles.append(Headline(units.percent(judged.accuracy), name, remark))
-        if chosen is not None:
-            remark = f"not chosen, unlike the best of {chosen.num_epochs} epochs"
-            tiles.append(Headline(units.percent(chosen.last.accuracy), "accuracy, last epoch", remark))
-        mean = units.percent(judged.mean_per_class_accuracy)
-        tiles.append(Headline(mean, "mean per-class accuracy", "every class counts the same"))
+    judged, best = record.judged, record.best
+    tiles = outcome_tiles(judged, record.chosen) if judged is not None else []
     if (alone := record.shape_only) is not None:
         remark = f"width and height; by the most frequent class {units.percent(alone.chance)}"
         tiles.append(Headline(units.percent(alone.accuracy), "by shape alone", remark))
     if best is not None:
-        accuracy = units.percent(best.mean_per_class_accuracy)
-        tiles.append(Headline(units.digits(best.epoch), "best epoch", f"{accuracy} per class on {best.split}"))
+        tiles.append(Headline(units.digits(best.epoch), "best epoch", best_remark(best)))
     sizes = record.training_sizes()
     if len(sizes):
         total = int(sizes.prod(axis=1).sum())
         tiles.append(Headline(f"{len(sizes):,}", "training images", f"{units.pixels(total)} per epoch"))
     if record.plan is not None:
         overhead = units.percent(record.plan.ledger.padding_overhead)
-        tiles.append(Headline(overhead, "padding overhead", "in the first epoch"))
+        tiles.append(Headline(overhead, "padding overhead", "in an epoch at full size"))
     if record.memory is not None:
         tiles.append(_memory_tile(record))
     if record.steps:
@@ -160,18 +159,20 @@ def _training(record: Record) -> list[Content]:
     best, chosen = record.best, record.chosen
     words = _nothing_held_out(record) or "The run was not evaluated yet."
     if best is not None:
-        words = f"The best epoch is the one with the highest mean per-class accuracy on {best.split}."
+        words = f"The best epoch is the one with the {CHOSEN_BY[best.task]} on {best.split}."
         words += f" {chosen.words}" if chosen else ""
-    figure = figures.training_curves(record.steps, record.evals, best)
-    return [*lost, Paragraph(words), Chart(figure, "Loss, accuracy, learning rate and batch size by epoch")]
+    figure = figures.training_curves(record.steps, record.evals, best, record.task)
+    course = figures.COURSES[record.task][0].lower()
+    return [*lost, Paragraph(words), Chart(figure, f"Loss, {course}, learning rate and batch size by epoch")]
 
 
 def _nothing_held_out(record: Record) -> str:
     """Why there is no best epoch, in words; empty where there is a val split."""
     if record.index is None or not np.any(record.index.splits == "train") or np.any(record.index.splits == "val"):
         return ""
-    accuracy = "so no accuracy is known" if record.index.all_train else "and the test images judge them"
-    return f"Nothing was held out to choose an epoch: the weights are those of the last one, {accuracy}."
+    figure = WORDS[LEADING[record.task][0]]
+    judged = f"so no {figure} is known" if record.index.all_train else "and the test images judge them"
+    return f"Nothing was held out to choose an epoch: the weights are those of the last one, {judged}."
 
 
 def _machine(record: Record) -> list[Content]:

@@ -7,7 +7,7 @@ be made of what is whole.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,20 +15,20 @@ from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from unsquare.errors import ConfigError, RunError
 from unsquare.index.by_shape import ShapeOnly, shape_only
-from unsquare.index.table import ShapeIndex
-from unsquare.report.kit.statistics import FloatArray
+from unsquare.index.table import ShapeIndex, Task
 from unsquare.report.kit.trace import MemoryTrace, trace_of
+from unsquare.report.run.judged import Judged, judged_of
 from unsquare.runs import upgrades
 from unsquare.runs.checkpoints import BEST, by_step, last_step, read_state
 from unsquare.runs.memory_profile import RunLimits
 from unsquare.runs.metrics import decoded
 from unsquare.runs.origin import differences, words_of
-from unsquare.runs.reading import DamagedFileError, read_bytes, read_json, read_text, reason
-from unsquare.runs.schemas import EvaluationRow, FinalRow, NetworkProfile, Origin, PlanFile, StartRow, StepRow
+from unsquare.runs.reading import NEW_RUN, DamagedFileError, read_bytes, read_json, read_text, reason
+from unsquare.runs.rows import EvaluationRow, FinalRow, StartRow, StepRow
+from unsquare.runs.schemas import NetworkProfile, Origin, PlanFile
 from unsquare.runs.selection import BestOfSeveral, best_of, best_of_several
 from unsquare.runs.tables import read_evaluation, read_index, read_memory
 from unsquare.shapes import Geometry, Sizes
@@ -38,22 +38,6 @@ _FILES = ("config.toml", "index.parquet", "models.json", "plan.json", "metrics.j
 
 T = TypeVar("T")
 R = TypeVar("R", StepRow, EvaluationRow)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class JudgedImages:
-    """The last evaluation, image by image; one entry for each image."""
-
-    keys: list[str]
-    labels: list[str]
-    predicted: list[str]
-    probability: FloatArray
-    sizes: Sizes
-
-    @property
-    def correct(self) -> npt.NDArray[np.bool_]:
-        """Whether each prediction is the label."""
-        return np.array([a == b for a, b in zip(self.labels, self.predicted)], dtype=bool)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -71,7 +55,7 @@ class Record:
     final: FinalRow | None
     """The evaluation of the best weights, after training."""
     memory: MemoryTrace | None
-    evaluation: JudgedImages | None
+    evaluation: Judged | None
     profile: NetworkProfile | None = None
     """What `unsquare profile` wrote."""
     lost: str = ""
@@ -103,10 +87,18 @@ class Record:
 
     @cached_property
     def shape_only(self) -> ShapeOnly | None:
-        """What width and height alone reach on the images that the page leads with; None where that is not known."""
-        if self.index is None or self.judged is None:
+        """What width and height alone reach on the images that the page leads with; None where that is not known, and
+        where there are no classes."""
+        if self.index is None or self.judged is None or self.task != "classification":
             return None
         return shape_only(self.index.of_split("train"), self.index.of_split(self.judged.split))
+
+    @property
+    def task(self) -> Task:
+        """What was learned."""
+        if self.index is not None:
+            return self.index.task
+        return self.judged.task if self.judged is not None else "classification"
 
     def setting(self, table: str, name: str) -> Any:
         """A setting, or None where the settings lack it."""
@@ -157,6 +149,8 @@ def read_record(run: Path) -> Record:
             damaged[name] = error.reason
             return None
 
+    index = read("index.parquet", read_index)
+    classes = index.classes if index is not None else ()
     metrics = decoded(read("metrics.jsonl", read_bytes) or b"")
     origin = _origin(run / "checkpoints")
     config = read("config.toml", _read_config)
@@ -168,14 +162,14 @@ def read_record(run: Path) -> Record:
     return Record(
         name=run.resolve().name,
         config=config or {},
-        index=read("index.parquet", read_index),
+        index=index,
         limits=read("models.json", lambda path: RunLimits.from_dict(read_json(path, RunLimits))),
         plan=read("plan.json", lambda path: _read_as(path, PlanFile)),
         steps=_latest([row for row in rows if isinstance(row, StepRow)]),
         evals=_latest([row for row in rows if type(row) is EvaluationRow]),
         final=final[-1] if final else None,
         memory=read("memory.parquet", lambda path: trace_of(read_memory(path).to_pydict())),
-        evaluation=read("evaluation.parquet", _read_evaluation),
+        evaluation=read("evaluation.parquet", lambda path: _read_evaluation(path, classes)),
         profile=read("profile.json", lambda path: _read_as(path, NetworkProfile)),
         edited=edited,
         lost=metrics.words(last_step(run / "checkpoints")),
@@ -237,14 +231,8 @@ def _read_as(path: Path, schema: type[T]) -> T:
     return msgspec.convert(read_json(path, schema), schema)
 
 
-def _read_evaluation(path: Path) -> JudgedImages | None:
-    rows = [row for row in read_evaluation(path).to_pylist() if row["label"]]
-    if not rows:
-        return None
-    return JudgedImages(
-        keys=[row["key"] for row in rows],
-        labels=[row["label"] for row in rows],
-        predicted=[row["predicted"] for row in rows],
-        probability=np.array([row["probability"] for row in rows], dtype=np.float64),
-        sizes=np.array([(row["height"], row["width"]) for row in rows], dtype=np.int64),
-    )
+def _read_evaluation(path: Path, classes: Sequence[str]) -> Judged | None:
+    try:
+        return judged_of(read_evaluation(path), classes)
+    except ValueError as error:
+        raise DamagedFileError(path, str(error), NEW_RUN) from error

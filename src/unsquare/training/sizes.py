@@ -1,0 +1,60 @@
+"""The size of pictures at which trained weights do best: near that of their last epoch, but not always at it.
+
+Weights that were pretrained on small pictures and then trained on larger ones often judge best in between (compare
+Touvron et al., Fixing the train-test resolution discrepancy, 2019). So after training the best weights are evaluated on
+val at the sizes around their own, as long as that helps, and used at the best one. Each trial costs one pass over the
+val split without gradients. Without stages there is nothing to choose: pictures keep their full size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from math import sqrt
+
+import numpy as np
+
+from unsquare.shapes import Sizes
+from unsquare.training.metrics import Evaluation
+from unsquare.training.resolution import Stage
+
+Size = int | None
+"""The most pixels of pictures; None is full size."""
+
+
+def candidate_sizes(stages: tuple[Stage, ...], sizes: Sizes) -> list[Size]:
+    """The sizes of all stages in order, and one between each two: the geometric mean.
+
+    Args:
+        stages: those of the run; the last is at full size.
+        sizes: full shapes of the pictures, (N, 2), whose median stands for full size.
+    """
+    usual = int(np.median(sizes.prod(axis=1)))
+    caps = [cap for cap, _ in stages if cap is not None and cap < usual]
+    between = [round(sqrt(low * high)) for low, high in pairwise([*caps, usual])]
+    return [*(size for pair in zip(caps, between) for size in pair), None]
+
+
+def best_size(candidates: list[Size], own: Size, evaluate: Callable[[Size], Evaluation]) -> Size:
+    """The size at which weights do best on val, by their task's main figure, of equals by loss.
+
+    From the weights' own size the search goes to the neighbor that is better, as long as one is.
+
+    Args:
+        candidates: sizes in ascending order.
+        own: the size that the weights were last trained on, one of them.
+        evaluate: evaluates the weights on val at a size.
+    """
+    known: dict[int, tuple[float, float]] = {}
+
+    def score(at: int) -> tuple[float, float]:
+        if at not in known:
+            found = evaluate(candidates[at])
+            known[at] = (found.score, -found.loss)
+        return known[at]
+
+    best = candidates.index(own)
+    for direction in (-1, 1):
+        while 0 <= best + direction < len(candidates) and score(best + direction) > score(best):
+            best += direction
+    return candidates[best]
