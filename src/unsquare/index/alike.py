@@ -1,7 +1,7 @@
 """Finds pictures that look the same among fingerprints of 256 bits: pairs that differ in few of them.
 
 Of the bits that may differ, at most half may be among the 64 of the lowest frequencies, which compression and resizing
-hardly touch. All pairs are compared by these first, which leaves few of them: 2 s for 40,000 pictures, in blocks of
+hardly touch. All pairs are compared by these first, which leaves few of them: 4 s for 40,000 pictures, in blocks of
 bounded memory. A BK-tree prunes nothing at such distances, and tables of bit patterns (multi-index hashing) need
 patterns of 8 bits there, which thousands of pictures share.
 """
