@@ -246,8 +246,15 @@ def train_cases(stage: Stage) -> Iterator[Case]:
         return Case(f"train({name}={what})", run, wrong)
 
     table: dict[str, dict[str, Any]] = {
-        "epochs": {**WHOLE, "zero": 0, "1e30": 1e30, "None": None},
-        "lr": {**NUMBER, "zero": 0, "negative": -1, "None": None},
+        "epochs": {**WHOLE, "zero": 0, "1e30": 1e30},
+        "lr": {**NUMBER, "zero": 0, "negative": -1},
+        "recipe": CHOICE,
+        "freeze": {"a text": "all", "a number": 3, "negative": "-1", "a list": ["2"]},
+        "head_lr_factor": {**NUMBER, "zero": 0},
+        "layer_decay": {**NUMBER, "zero": 0, "above 1": 1.5},
+        "progressive": {"a text": "on", "a number": 3, "no size": "full:0", "not full": "50kP:1", "None": None},
+        "min_images": {**WHOLE, "zero": 0},
+        "min_scale": {**NUMBER, "zero": 0, "above 1": 1.5},
         "lr_policy": CHOICE,
         "warmup_epochs": {**NUMBER, "negative": -1},
         "final_lr_fraction": {**NUMBER, "above 1": 2},
@@ -267,7 +274,7 @@ def train_cases(stage: Stage) -> Iterator[Case]:
         "workers": {**WHOLE, "zero": 0, "a million": 10**6},
         "budget_pixels": {**WHOLE, "zero": 0},
         "backbone": {"None": None, "a number": 3, "a list": ["resnet18"]},
-        "pretrained": SWITCH,
+        "pretrained": CHOICE,
         "pool": CHOICE,
         "norm": CHOICE,
         "pyramid": {"empty": (), "zero": (0,), "a text": "124", "a number": 3, "a million": (10**6,), "None": None},
@@ -278,6 +285,9 @@ def train_cases(stage: Stage) -> Iterator[Case]:
         "flip_horizontal": SWITCH,
         "turns": SWITCH,
         "color_jitter": {**NUMBER, "one": 1},
+        "validation_fraction": {**NUMBER, "negative": -0.1, "one": 1},
+        "folds": {**WHOLE, "one": 1},
+        "fold": {**WHOLE, "zero": 0, "one of none": 1},
         "oriented": SWITCH,
         "auto_augment": CHOICE,
         "auto_augment_magnitude": {**WHOLE, "above 30": 31},
@@ -286,7 +296,6 @@ def train_cases(stage: Stage) -> Iterator[Case]:
         "mixup": {**NUMBER, "negative": -1},
         "cutmix": {**NUMBER, "negative": -1},
         "transform": {"a text": "noisy", "a number": 3, "half a name": "changes:", "nowhere": "no_module:noisy"},
-        "validation_fraction": {**NUMBER, "zero": 0, "one": 1},
         "evaluate_every": {**WHOLE, "zero": 0},
         "checkpoint_every_s": {**NUMBER, "negative": -1},
         "checkpoint_every_steps": WHOLE,
@@ -302,7 +311,7 @@ def train_cases(stage: Stage) -> Iterator[Case]:
     yield setting("lr", "1", 1, wrong=False)
     yield setting("max_pixels", "16e6", 16e6, wrong=False)
     yield setting("pyramid", "[1, 2]", [1, 2], wrong=False)
-    yield setting("pretrained", "np.bool_(False)", np.bool_(False), wrong=False)
+    yield setting("skip_bad", "np.bool_(True)", np.bool_(True), wrong=False)
 
 
 def start_cases(stage: Stage) -> Iterator[Case]:

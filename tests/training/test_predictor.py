@@ -180,9 +180,9 @@ def test_one_pass_however_many_do_not_decode(predictor, files, cut, tmp_path, mo
     decoded: list[Path] = []
     real = loader.BatchLoader._place
 
-    def counting(self, slot, plan, image):
+    def counting(self, slot, plan, image, target):
         decoded.append(self._index.path(image))
-        return real(self, slot, plan, image)
+        return real(self, slot, plan, image, target)
 
     monkeypatch.setattr(loader.BatchLoader, "_place", counting)
     found = predictor.predict(asked, on_error="keep")

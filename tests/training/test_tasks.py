@@ -230,6 +230,8 @@ def test_an_evaluation_leaves_the_files_of_its_task(run, source, tmp_path):
     for path in tmp_path.iterdir():
         with path.open(newline="") as file:
             tables[path.name] = list(csv.DictReader(file))
+    with pytest.raises(ConfigError, match=r"Only classes are confused .* but the task is (multilabel|regression); use"):
+        found.confusion()
     rows = tables.pop("predictions.csv")
     assert len(rows) == found.num_images == 12
     if run.name == "regression":

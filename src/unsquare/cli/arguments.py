@@ -215,7 +215,7 @@ class EvaluateArguments(Arguments):
     split: str | None = None
     """Split to evaluate: train, val, test or all (default: test, else val, else all)."""
     out: Path | None = None
-    """Folder for predictions.csv, confusion.csv and per_class.csv."""
+    """Folder for predictions.csv, and for per_class.csv and confusion.csv where the task has them."""
     skip_bad: bool = False
     """Skip files that cannot be read."""
     json: bool = False

@@ -37,7 +37,6 @@ def run(given: DemoArguments) -> int:
             "epochs": given.epochs,
             "backbone": given.backbone,
             "recipe": "scratch",
-            "progressive": "off",  # small textures are all there is to see
             "memory": given.memory,
             "seed": given.seed,
             "lr": given.lr,

@@ -50,7 +50,8 @@ def find_duplicates(
     """Pairs of pictures that look the same, though their files differ; every picture is decoded.
 
     Found are pictures that were saved again, resized, brightened or turned to gray; not those that were mirrored,
-    turned or cropped. Blank pictures, and those that cannot be decoded, are left out.
+    turned or cropped, nor drawings of so few shapes that half of their frequencies are zero. Blank pictures, and those
+    that cannot be decoded, are left out.
 
     Args:
         index: the images; their files must exist.
@@ -63,8 +64,9 @@ def find_duplicates(
 
     Example:
         >>> from PIL import Image
-        >>> Image.radial_gradient("L").save("photos/train/silk/ramp.png")
-        >>> Image.radial_gradient("L").resize((90, 90)).save("photos/train/silk/small.jpg")
+        >>> fractal = Image.effect_mandelbrot((240, 180), (-2, -1, 0.6, 1.2), 90)
+        >>> fractal.save("photos/train/silk/new.png")
+        >>> fractal.resize((120, 90)).save("photos/train/silk/small.jpg")
         >>> [found] = unsquare.find_duplicates(unsquare.scan_source("photos"))
         >>> found.distance <= 32, found.in_two_splits
         (True, False)

@@ -19,6 +19,7 @@ import torch
 from torchmetrics.functional.classification import binary_average_precision, binary_f1_score, multiclass_accuracy
 from torchmetrics.functional.regression import mean_absolute_error, mean_squared_error, r2_score
 
+from unsquare.errors import ConfigError
 from unsquare.index.table import ShapeIndex
 from unsquare.network.losses import Objective
 from unsquare.parquet import write_table
@@ -100,8 +101,16 @@ class Evaluation:
         return label_figures(images.targets > 0, self.predicted > 0, self.probability, images.classes)
 
     def confusion(self) -> npt.NDArray[np.int64]:
-        """Images by label and predicted class, (C, C); of classes alone."""
-        assert self.images.targets is None, "only classes are confused with one another"
+        """Images by label and predicted class, (C, C).
+
+        Raises:
+            ConfigError: the run's task has no classes.
+        """
+        if self.images.targets is not None:
+            raise ConfigError(
+                f"Only classes are confused with one another, but the task is {self.images.task}; use per_class() or "
+                "predicted."
+            )
         return confusion_matrix(self.images.labels, self.predicted, len(self.images.classes))
 
     def to_row(self) -> dict[str, float]:

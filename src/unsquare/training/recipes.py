@@ -46,8 +46,6 @@ _RATES = {"finetune": 5e-4, "probe": 2e-3, "scratch": 2e-3}
 RATE_IMAGES = 64
 _MIN_IMAGES = {"own": 8, "frozen": 1, "group": 1}
 """Images of a micro-batch by norm: batch norms learn from those alone."""
-SCRATCH_PIXELS = 1 << 14
-"""The first size of pictures from scratch."""
 WORTHWHILE = 2.0
 """How many times the first size pictures must have for progressive resolution."""
 OPEN = (None, "auto")
@@ -109,12 +107,12 @@ def settled(config: TrainConfig, sizes: Sizes) -> TrainConfig:
         sizes: shapes of the training pictures as resized for training, (N, 2).
     """
     recipe = config.optimizer.recipe
-    first = pretrained_pixels(config.model.backbone) if recipe != "scratch" else SCRATCH_PIXELS
+    first = pretrained_pixels(config.model.backbone)
     values: RecipeValues = {
         "optimizer": {**_OPTIMIZER[recipe], "epochs": usual_epochs(recipe, len(sizes))},
         "learning_rate": {"lr": usual_rate(recipe, config.plan.most_images(len(sizes)))},
         "plan": {"min_images": 1 if config.plan.needs_buckets else _MIN_IMAGES[config.model.norm]},
-        "resolution": {"progressive": progressive_stages(first, sizes)},
+        "resolution": {"progressive": "off" if recipe == "scratch" else progressive_stages(first, sizes)},
     }
     return filled(config, values)
 
