@@ -16,6 +16,7 @@ SCRIPT = Path(__file__).parent / "typing" / "users_script.py"
 LOOSE = {
     "train": r"\*\*settings: Any",  # settings of several types, by the names of flags; checked when called
     "cross_validate": r"\*\*settings: Any",
+    "find_lr": r"\*\*settings: Any",
     "profile": r"\*\*device: Any",
     "Predictor": r"\*\*device: Any",
     "RankStep": r"batches: typing.Iterator\[Any\]",  # what a collate function returns is the caller's choice

@@ -47,6 +47,7 @@ from unsquare import (
     Problem,
     ProfileResult,
     RankStep,
+    RateTest,
     RegionPool,
     Remark,
     ResolutionConfig,
@@ -72,6 +73,7 @@ from unsquare import (
     cross_validate,
     evaluate,
     find_duplicates,
+    find_lr,
     find_remarks,
     form_buckets,
     make_exact,
@@ -122,6 +124,7 @@ reveal_type(Predictor)
 reveal_type(Problem)
 reveal_type(ProfileResult)
 reveal_type(RankStep)
+reveal_type(RateTest)
 reveal_type(RegionPool)
 reveal_type(Remark)
 reveal_type(ResolutionConfig)
@@ -147,6 +150,7 @@ reveal_type(compare)
 reveal_type(cross_validate)
 reveal_type(evaluate)
 reveal_type(find_duplicates)
+reveal_type(find_lr)
 reveal_type(find_remarks)
 reveal_type(form_buckets)
 reveal_type(make_exact)
