@@ -17,10 +17,12 @@ import numpy.typing as npt
 
 from unsquare.errors import RunError
 
-SMOOTHING = 0.95
-"""Weight of the earlier losses in the smoothed one. fastai and Lightning take 0.98, which lags behind in 100 steps."""
+SMOOTHING = 0.9
+"""Factor on a loss's weight in the smoothed ones of its neighbors, from step to step."""
 DIVERGED = 4.0
-"""The test ends where the smoothed loss is this many times its lowest, as in fastai and Lightning."""
+"""The test ends where the average of the last losses is this many times its lowest, as in fastai and Lightning."""
+CUT = 2.0
+"""Losses above this many times the first smoothed one count as that: where they explode, only that they do matters."""
 SKIPPED = 0.1
 """Part of the steps at the beginning among which no rate is suggested: their smoothed losses rest on few."""
 LEAST_FALL = 0.01
@@ -43,7 +45,7 @@ class RateTest:
     losses: tuple[float, ...]
     """The mean loss of each step's images, before its update."""
     smoothed: tuple[float, ...]
-    """Moving averages of the losses, the first without bias."""
+    """Averages of the losses over steps before and after, so that they do not lag behind."""
     suggested: float | None
     """The rate at which the smoothed loss falls fastest; None where it does not fall."""
     page: Path | None = None
@@ -68,8 +70,8 @@ def has_diverged(losses: Sequence[float]) -> bool:
     """Whether the last loss is not finite, or the smoothed one far above its lowest."""
     if not np.isfinite(losses[-1]):
         return True
-    smoothed = _smoothed(losses)
-    return bool(smoothed[-1] > DIVERGED * smoothed.min())
+    averages = _moving_averages(losses)
+    return bool(averages[-1] > DIVERGED * averages.min())
 
 
 def rate_test_of(rates: Sequence[float], losses: Sequence[float]) -> RateTest:
@@ -99,6 +101,14 @@ def rate_test_of(rates: Sequence[float], losses: Sequence[float]) -> RateTest:
 
 
 def _smoothed(losses: Sequence[float]) -> npt.NDArray[np.float64]:
+    """Means of the moving averages from both sides. One from the left alone, which fastai and Lightning take, falls and
+    rises some 1 / (1 - SMOOTHING) steps late, a factor of several in the rate."""
+    start = _moving_averages(losses)[int(SKIPPED * len(losses))]
+    cut = np.minimum(losses, CUT * start).tolist()
+    return (_moving_averages(cut) + _moving_averages(cut[::-1])[::-1]) / 2
+
+
+def _moving_averages(losses: Sequence[float]) -> npt.NDArray[np.float64]:
     """Exponential moving averages, corrected for their start (as in Adam)."""
     found, average = [], 0.0
     for number, loss in enumerate(losses, 1):
