@@ -15,6 +15,7 @@ import unsquare
 SCRIPT = Path(__file__).parent / "typing" / "users_script.py"
 LOOSE = {
     "train": r"\*\*settings: Any",  # settings of several types, by the names of flags; checked when called
+    "find_lr": r"\*\*settings: Any",
     "profile": r"\*\*device: Any",
     "Predictor": r"\*\*device: Any",
     "RankStep": r"batches: typing.Iterator\[Any\]",  # what a collate function returns is the caller's choice

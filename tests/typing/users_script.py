@@ -41,6 +41,7 @@ from unsquare import (
     Problem,
     ProfileResult,
     RankStep,
+    RateTest,
     RegionPool,
     Remark,
     ResolutionConfig,
@@ -63,6 +64,7 @@ from unsquare import (
     class_weights,
     compare,
     evaluate,
+    find_lr,
     find_remarks,
     form_buckets,
     make_exact,
@@ -110,6 +112,7 @@ reveal_type(Predictor)
 reveal_type(Problem)
 reveal_type(ProfileResult)
 reveal_type(RankStep)
+reveal_type(RateTest)
 reveal_type(RegionPool)
 reveal_type(Remark)
 reveal_type(ResolutionConfig)
@@ -132,6 +135,7 @@ reveal_type(Verification)
 reveal_type(class_weights)
 reveal_type(compare)
 reveal_type(evaluate)
+reveal_type(find_lr)
 reveal_type(find_remarks)
 reveal_type(form_buckets)
 reveal_type(make_exact)
@@ -152,6 +156,7 @@ run = train("photos", "runs/photos", backbone="resnet18", epochs=20, memory="8Gi
 reveal_type(run)
 reveal_type(train("photos", "runs/photos", TrainConfig(model=ModelConfig(backbone="resnet50"))))
 reveal_type(resume(run, epochs=30))
+reveal_type(find_lr("photos", num_steps=50, backbone="resnet18").suggested)
 evaluation = evaluate(run, "photos", split="val")
 reveal_type(evaluation)
 reveal_type(evaluation.mean_per_class_accuracy)

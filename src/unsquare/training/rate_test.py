@@ -7,22 +7,25 @@ which the loss is lowest, fastai's older rule, is shown beside it: at the lowest
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.stride_tricks import sliding_window_view
 
 from unsquare.errors import RunError
 
+WINDOW = 0.1
+"""Part of the steps over which losses are smoothed."""
 SMOOTHING = 0.9
-"""Factor on a loss's weight in the smoothed ones of its neighbors, from step to step."""
+"""Weight of the earlier losses in the average that ends the test."""
 DIVERGED = 4.0
 """The test ends where the average of the last losses is this many times its lowest, as in fastai and Lightning."""
 CUT = 2.0
-"""Losses above this many times the first smoothed one count as that: where they explode, only that they do matters."""
+"""Losses above this many times the first ones count as that: where they explode, only that they do matters."""
 SKIPPED = 0.1
 """Part of the steps at the beginning among which no rate is suggested: their smoothed losses rest on few."""
 LEAST_FALL = 0.01
@@ -45,7 +48,7 @@ class RateTest:
     losses: tuple[float, ...]
     """The mean loss of each step's images, before its update."""
     smoothed: tuple[float, ...]
-    """Averages of the losses over steps before and after, so that they do not lag behind."""
+    """Losses smoothed over the steps before and after."""
     suggested: float | None
     """The rate at which the smoothed loss falls fastest; None where it does not fall."""
     page: Path | None = None
@@ -101,11 +104,22 @@ def rate_test_of(rates: Sequence[float], losses: Sequence[float]) -> RateTest:
 
 
 def _smoothed(losses: Sequence[float]) -> npt.NDArray[np.float64]:
-    """Means of the moving averages from both sides. One from the left alone, which fastai and Lightning take, falls and
-    rises some 1 / (1 - SMOOTHING) steps late, a factor of several in the rate."""
-    start = _moving_averages(losses)[int(SKIPPED * len(losses))]
-    cut = np.minimum(losses, CUT * start).tolist()
-    return (_moving_averages(cut) + _moving_averages(cut[::-1])[::-1]) / 2
+    """Means of medians over neighboring steps.
+
+    The moving averages of fastai and Lightning lag behind, by a factor of several in the rate; averages over both sides
+    begin to rise before the loss does, where it explodes. Medians do neither.
+    """
+    width = 2 * int(WINDOW * len(losses) / 2) + 1
+    start = float(np.median(losses[:width]))
+    return _over_neighbors(np.mean, _over_neighbors(np.median, np.minimum(losses, CUT * start), width), width)
+
+
+def _over_neighbors(
+    function: Callable[..., Any], values: npt.NDArray[np.float64], width: int
+) -> npt.NDArray[np.float64]:
+    """A function of each value and its neighbors, as many on either side; those at the ends are repeated."""
+    padded = np.pad(values, width // 2, mode="edge")
+    return np.asarray(function(sliding_window_view(padded, width), axis=1))
 
 
 def _moving_averages(losses: Sequence[float]) -> npt.NDArray[np.float64]:
