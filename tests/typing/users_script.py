@@ -171,6 +171,7 @@ run = train("photos", "runs/photos", backbone="resnet18", epochs=20, memory="8Gi
 reveal_type(run)
 reveal_type(train("photos", "runs/photos", TrainConfig(model=ModelConfig(backbone="resnet50"))))
 reveal_type(resume(run, epochs=30))
+reveal_type(find_lr("photos", num_steps=50, backbone="resnet18").suggested)
 evaluation = evaluate(run, "photos", split="val")
 reveal_type(evaluation)
 reveal_type(evaluation.mean_per_class_accuracy)

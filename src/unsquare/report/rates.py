@@ -43,8 +43,8 @@ def write_rate_page(found: RateTest, out: Path) -> Path:
     """
     number, ends = len(found.rates), [rate_text(found.rates[0]), rate_text(found.rates[-1])]
     words = (
-        f"Each point is the loss of a step before its update, the line their moving average. Too low a rate learns "
-        f"nothing, too high a one diverges: the test ends where the line is {DIVERGED:g} times its lowest."
+        f"Each point is the loss of a step before its update, the line smooths them. Too low a rate "
+        f"learns nothing, too high a one diverges: the test ends where losses are {DIVERGED:g} times their lowest."
     )
     chart = Chart(_loss_by_rate(found), "Loss against the learning rate, on a logarithmic axis")
     page = Page(
@@ -67,7 +67,7 @@ def _loss_by_rate(found: RateTest) -> Drawing:
         axes = figure.add_subplot()
         axes.set_xscale("log")
         axes.plot(found.rates, losses, ".", color=GREY, markersize=4, label="a step")
-        axes.plot(found.rates, smoothed, color=BLUE, linewidth=2, label="moving average")
+        axes.plot(found.rates, smoothed, color=BLUE, linewidth=2, label="smoothed")
         if found.suggested is not None:
             words = f"suggested: {rate_text(found.suggested)}"
             axes.axvline(found.suggested, color=ORANGE, linewidth=1.8, linestyle="--", label=words)

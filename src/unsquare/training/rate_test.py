@@ -7,20 +7,25 @@ which the loss is lowest, fastai's older rule, is shown beside it: at the lowest
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.stride_tricks import sliding_window_view
 
 from unsquare.errors import RunError
 
-SMOOTHING = 0.95
-"""Weight of the earlier losses in the smoothed one. fastai and Lightning take 0.98, which lags behind in 100 steps."""
+WINDOW = 0.1
+"""Part of the steps over which losses are smoothed."""
+SMOOTHING = 0.9
+"""Weight of the earlier losses in the average that ends the test."""
 DIVERGED = 4.0
-"""The test ends where the smoothed loss is this many times its lowest, as in fastai and Lightning."""
+"""The test ends where the average of the last losses is this many times its lowest, as in fastai and Lightning."""
+CUT = 2.0
+"""Losses above this many times the first ones count as that: where they explode, only that they do matters."""
 SKIPPED = 0.1
 """Part of the steps at the beginning among which no rate is suggested: their smoothed losses rest on few."""
 LEAST_FALL = 0.01
@@ -43,7 +48,7 @@ class RateTest:
     losses: tuple[float, ...]
     """The mean loss of each step's images, before its update."""
     smoothed: tuple[float, ...]
-    """Moving averages of the losses, the first without bias."""
+    """Losses smoothed over the steps before and after."""
     suggested: float | None
     """The rate at which the smoothed loss falls fastest; None where it does not fall."""
     page: Path | None = None
@@ -68,8 +73,8 @@ def has_diverged(losses: Sequence[float]) -> bool:
     """Whether the last loss is not finite, or the smoothed one far above its lowest."""
     if not np.isfinite(losses[-1]):
         return True
-    smoothed = _smoothed(losses)
-    return bool(smoothed[-1] > DIVERGED * smoothed.min())
+    averages = _moving_averages(losses)
+    return bool(averages[-1] > DIVERGED * averages.min())
 
 
 def rate_test_of(rates: Sequence[float], losses: Sequence[float]) -> RateTest:
@@ -99,6 +104,25 @@ def rate_test_of(rates: Sequence[float], losses: Sequence[float]) -> RateTest:
 
 
 def _smoothed(losses: Sequence[float]) -> npt.NDArray[np.float64]:
+    """Means of medians over neighboring steps.
+
+    The moving averages of fastai and Lightning lag behind, by a factor of several in the rate; averages over both sides
+    begin to rise before the loss does, where it explodes. Medians do neither.
+    """
+    width = 2 * int(WINDOW * len(losses) / 2) + 1
+    start = float(np.median(losses[:width]))
+    return _over_neighbors(np.mean, _over_neighbors(np.median, np.minimum(losses, CUT * start), width), width)
+
+
+def _over_neighbors(
+    function: Callable[..., Any], values: npt.NDArray[np.float64], width: int
+) -> npt.NDArray[np.float64]:
+    """A function of each value and its neighbors, as many on either side; those at the ends are repeated."""
+    padded = np.pad(values, width // 2, mode="edge")
+    return np.asarray(function(sliding_window_view(padded, width), axis=1))
+
+
+def _moving_averages(losses: Sequence[float]) -> npt.NDArray[np.float64]:
     """Exponential moving averages, corrected for their start (as in Adam)."""
     found, average = [], 0.0
     for number, loss in enumerate(losses, 1):
