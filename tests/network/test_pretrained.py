@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import os
 import subprocess
 import sys
 import threading
@@ -64,25 +65,22 @@ def weights(tmp_path: Path) -> Path:
 
 SCRIPT = """
 import sys, torch
+from safetensors.torch import load_file
 from unsquare.network.config import ModelConfig
 from unsquare.network.classifier import create_backbone
 from unsquare.network.pretrained import find_weights
-found = find_weights("test_resnet", sys.argv[1])
-print(found.where, found.reason)
-if found.where == "hub":
-    state = create_backbone(ModelConfig(backbone="test_resnet", pretrained="hub"), True).state_dict()
-    from safetensors.torch import load_file
-    print(all(torch.equal(value, load_file(sys.argv[2])[name]) for name, value in state.items()))
+for name in sys.argv[2:]:
+    print(*find_weights(name))
+state = create_backbone(ModelConfig(backbone="test_resnet", pretrained="hub"), True).state_dict()
+print(all(torch.equal(value, load_file(sys.argv[1])[name]) for name, value in state.items()))
 """
 
 
-def _run(where: str, weights: Path, home: Path, endpoint: str, offline: str = "0") -> list[str]:
-    """What a new process finds: huggingface_hub reads its environment once."""
-    env = {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_OFFLINE": offline, "HF_HUB_DISABLE_XET": "1"}
-    import os
-
+def _found(weights: Path, home: Path, endpoint: str, *names: str) -> list[str]:
+    """What a new process finds, and whether test_resnet has its weights: huggingface_hub reads its environment once."""
+    env = {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, where, str(weights)],
+        [sys.executable, "-c", SCRIPT, str(weights), *names],
         capture_output=True,
         text=True,
         env={**os.environ, **env},
@@ -101,14 +99,14 @@ def test_weights_come_from_the_hub_then_from_its_cache(tmp_path: Path, weights: 
     threading.Thread(target=server.serve_forever, daemon=True).start()
     endpoint = f"http://127.0.0.1:{server.server_port}"
     try:
-        assert _run("auto", weights, tmp_path / "home", endpoint) == ["hub ", "True"]
+        assert _found(weights, tmp_path, endpoint, "test_resnet") == ["hub ", "True"]
     finally:
         server.shutdown()
         server.server_close()
-    assert _run("auto", weights, tmp_path / "home", endpoint) == ["hub ", "True"]
-    [found] = _run("auto", weights, tmp_path / "empty", endpoint)
-    assert found.startswith("none the hub cannot be reached (")
-    assert found.endswith(") and no package has them")
+    cached, missing, same = _found(weights, tmp_path, endpoint, "test_resnet", "resnet10t")
+    assert (cached, same) == ("hub ", "True")
+    assert missing.startswith("none the hub cannot be reached (")
+    assert missing.endswith(") and no package has them")
 
 
 def test_a_hub_that_may_not_be_asked_is_named() -> None:
