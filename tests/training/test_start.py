@@ -13,6 +13,7 @@ from PIL import Image
 from unsquare.api import evaluate, predict, resume, train
 from unsquare.errors import ConfigError, RunError, SourceError
 from unsquare.index.table import ShapeIndex
+from unsquare.report import write_report
 from unsquare.runs.checkpoints import problem, read_state
 from unsquare.training import checkpoint, loop, start
 from unsquare.training.predictor import Predictor
@@ -112,6 +113,8 @@ def test_the_first_epoch_is_planned_at_fewer_pixels(source, finished):
     real = [row["real_pixels"] / row["num_images"] for row in rows if row["kind"] == "step"]
     assert max(real[: STEPS // 2]) < 1500 < min(real[STEPS // 2 :])
     assert max(largest[STEPS // 2 :]) > 2000
+    assert [row.get("max_pixels") for row in rows if row["kind"] == "eval"] == [1500, None]
+    assert "up to epoch 1 at most 1.5\xa0kP" in write_report(finished).read_text()
     most = json.loads((finished / "checkpoints" / "best" / "state.json").read_text())["max_pixels"]
     pixels = Predictor(finished, quiet=True)._geometry.resize([(50, 60)]).prod()
     assert pixels == 3000 if most is None else pixels <= most

@@ -58,6 +58,8 @@ class EvaluationRow(Struct, tag_field="kind", tag="eval", forbid_unknown_fields=
     loss: FiniteNumber
     num_images: Positive
     seconds: Amount = 0.0
+    max_pixels: Positive | None = None
+    """The most pixels of the pictures; None where they had their full size."""
     accuracy: Share | None = None
     mean_per_class_accuracy: Share | None = None
     """Of classes alone, as the next three are of labels, and the others of a regression."""

@@ -344,6 +344,7 @@ def _validate(session: Session, state: TrainState) -> TrainState:
             "epoch": float(state.epoch),
             "time_s": state.time_s,
             "split": "val",
+            **size_of(state.max_pixels),
         }
         session.run.append_metrics(row | evaluation.to_row())
     session.console.finish_epoch(state.epoch, evaluation)
@@ -352,6 +353,11 @@ def _validate(session: Session, state: TrainState) -> TrainState:
         state = replace(state, best_score=evaluation.score, best_loss=evaluation.loss, waits_from=waits_from)
         write(session, BEST, state)
     return state
+
+
+def size_of(max_pixels: int | None) -> dict[str, int]:
+    """The size of evaluated pictures as part of a row of the metrics; nothing at full size."""
+    return {} if max_pixels is None else {"max_pixels": max_pixels}
 
 
 def _is_best(evaluation: Evaluation, state: TrainState) -> bool:

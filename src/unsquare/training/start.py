@@ -33,7 +33,7 @@ from unsquare.training.components import DEFAULT, Components
 from unsquare.training.config import TrainConfig, to_toml
 from unsquare.training.console import Console
 from unsquare.training.early_stopping import early_words
-from unsquare.training.loop import Session, run_epochs, save, write
+from unsquare.training.loop import Session, run_epochs, save, size_of, write
 from unsquare.training.metrics import Evaluation, write_evaluation
 from unsquare.training.other_run import settings_of_run
 from unsquare.training.recipes import settled, settled_network
@@ -307,7 +307,7 @@ def _evaluate_best(session: Session, state: TrainState, max_pixels: int | None) 
     if session.is_main:
         with run.writing(run.evaluation):
             write_evaluation(run.evaluation, evaluation, evaluator.index)
-        row: dict[str, Any] = {"kind": "final", "step": state.step, "epoch": float(state.epoch)}
+        row: dict[str, Any] = {"kind": "final", "step": state.step, "epoch": float(state.epoch), **size_of(max_pixels)}
         run.append_metrics(row | {"time_s": state.time_s, "split": split} | evaluation.to_row())
         if max_pixels is not None:
             console.say(

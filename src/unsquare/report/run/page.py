@@ -161,9 +161,23 @@ def _training(record: Record) -> list[Content]:
     if best is not None:
         words = f"The best epoch is the one with the {CHOSEN_BY[best.task]} on {best.split}."
         words += f" {chosen.words}" if chosen else ""
+        words += _sizes(record)
     figure = figures.training_curves(record.steps, record.evals, best, record.task)
     course = figures.COURSES[record.task][0].lower()
     return [*lost, Paragraph(words), Chart(figure, f"Loss, {course}, learning rate and batch size by epoch")]
+
+
+def _sizes(record: Record) -> str:
+    """Which sizes of pictures epochs were trained and evaluated at, in words; empty where it was full size alone."""
+    last = {row.max_pixels: row.epoch for row in record.evals if row.max_pixels is not None}
+    if not last:
+        return ""
+    parts = [f"up to epoch {epoch:g} at most {units.pixels(size)}" for size, epoch in last.items()]
+    words = f" Early epochs saw smaller pictures: {', '.join(parts)}."
+    if record.final is None:
+        return words
+    used = "their full size" if record.final.max_pixels is None else f"at most {units.pixels(record.final.max_pixels)}"
+    return f"{words} The best weights are used on pictures of {used}, where they do best on val."
 
 
 def _nothing_held_out(record: Record) -> str:
