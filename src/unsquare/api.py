@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,11 +22,11 @@ from unsquare.report.folds.page import write_folds_page
 from unsquare.runs.folder import RunFolder
 from unsquare.runs.folds import CrossValidation, fold_path
 from unsquare.runs.schemas import ComparisonResult, ProfileResult
-from unsquare.settings import Range, changed, checks_arguments, meant
+from unsquare.settings import Range, changed, checks_arguments
 from unsquare.shapes import Shape, checked_shape
 from unsquare.training import rate_test, start
 from unsquare.training.asked import Picture
-from unsquare.training.config import MOST_FOLDS, TrainConfig
+from unsquare.training.config import MOST_FOLDS, TrainConfig, with_settings
 from unsquare.training.find_rate import find_rate
 from unsquare.training.folds import train_folds
 from unsquare.training.metrics import Evaluation
@@ -382,21 +382,6 @@ def compare(before: Path | str, after: Path | str, out: Path | str | None = None
     found = profiles.compare_plans(Path(before), Path(after))
     page = write_comparison_page(found, Path(out or "comparison.html"))
     return ComparisonResult(plans=found.plans, page=page)
-
-
-def with_settings(config: TrainConfig, settings: dict[str, Any]) -> TrainConfig:
-    """The settings with some of them changed, each named like its flag.
-
-    Raises:
-        ConfigError: there is no such setting, or the value is not allowed.
-    """
-    parts = {part.name: getattr(config, part.name) for part in fields(config)}
-    owners = {field.name: part for part in parts for field in fields(parts[part])}
-    for name in settings:
-        if name not in owners:
-            raise ConfigError(f"There is no setting {name!r}; {meant(name, owners)}")
-    of_part = {part: {name: settings[name] for name in settings if owners[name] == part} for part in parts}
-    return TrainConfig(**{part: changed(parts[part], of_part[part]) for part in parts})
 
 
 def _check_beginning(config: TrainConfig, run: Path) -> None:

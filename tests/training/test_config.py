@@ -5,11 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from unsquare.api import with_settings
 from unsquare.errors import ConfigError
 from unsquare.network.config import ModelConfig
 from unsquare.shapes import Geometry
-from unsquare.training.config import TrainConfig, from_toml, to_toml
+from unsquare.training.config import TrainConfig, from_toml, to_toml, with_settings
 
 
 def test_toml_gives_the_settings_back():

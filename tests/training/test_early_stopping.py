@@ -11,12 +11,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from unsquare.api import with_settings
 from unsquare.errors import ConfigError, RunError
 from unsquare.runs.checkpoints import newest, read_state
 from unsquare.runs.folder import RunFolder
 from unsquare.training import loop, start
-from unsquare.training.config import SavingConfig, TrainConfig
+from unsquare.training.config import SavingConfig, TrainConfig, with_settings
 from unsquare.training.early_stopping import early_words
 from unsquare.training.evaluate import Evaluator
 from unsquare.training.other_run import settings_of_run

@@ -7,11 +7,11 @@ import tempfile
 
 import pytest
 
-from unsquare.api import find_lr, with_settings
+from unsquare.api import find_lr
 from unsquare.cli import main
 from unsquare.errors import ConfigError
 from unsquare.training import start
-from unsquare.training.config import TrainConfig
+from unsquare.training.config import TrainConfig, with_settings
 
 from .conftest import losses
 

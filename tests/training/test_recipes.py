@@ -7,11 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from unsquare.api import with_settings
 from unsquare.errors import ConfigError
 from unsquare.network.pretrained import FoundWeights
 from unsquare.training import recipes
-from unsquare.training.config import TrainConfig, from_toml, to_toml
+from unsquare.training.config import TrainConfig, from_toml, to_toml, with_settings
 from unsquare.training.recipes import as_settled, settled, settled_network
 
 SIZES = np.full((8, 2), 450, dtype=np.int64)

@@ -9,14 +9,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from unsquare.api import train, with_settings
+from unsquare.api import train
 from unsquare.cli.arguments import DemoArguments
 from unsquare.cli.output import progress_bar
 from unsquare.demo.compare import ComparedMethod, compare
 from unsquare.demo.materials import MaterialsConfig, make_materials
 from unsquare.network.classifier import check_model
 from unsquare.network.ranks import is_first
-from unsquare.training.config import TrainConfig
+from unsquare.training.config import TrainConfig, with_settings
 
 SMALLEST_SIDE = 32
 """The stride of the backbones; pictures made very small are enlarged to it."""

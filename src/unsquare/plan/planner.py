@@ -116,20 +116,15 @@ def plan_epoch(
     """
     if config.sampling == "balanced" and weights is None:
         raise PlanError("Balanced sampling needs weights, but none were given; pass weights=class_weights(labels).")
-    full = shapes = _checked(sizes, limits)
-    scales = None
-    if config.min_scale < 1:
-        scales = random_scales(shapes, config.min_scale, config.seed, epoch)
-        shapes = scaled(shapes, scales)
-    planned, turned = shapes, None
-    drawn_turns = quarter_turns(config.seed, epoch, len(shapes)) if turns else np.zeros(len(shapes), dtype=np.uint8)
-    if turns:
-        turned = (drawn_turns % 2).astype(bool)
-        planned = np.where(turned[:, None], shapes[:, ::-1], shapes)
-    images = None if weights is None else repeated(weights, len(shapes), config.seed, epoch)
+    full = _checked(sizes, limits)
+    scales = random_scales(full, config.min_scale, config.seed, epoch) if config.min_scale < 1 else None
+    drawn_turns = quarter_turns(config.seed, epoch, len(full)) if turns else np.zeros(len(full), dtype=np.uint8)
+    turned = (drawn_turns % 2).astype(bool) if turns else None
+    planned = _drawn(full, scales, turned)
+    images = None if weights is None else repeated(weights, len(full), config.seed, epoch)
     if config.needs_buckets:
         buckets = buckets or form_buckets(full, config, limits, turns=turns)
-        _require_of(buckets, len(shapes), turns)
+        _require_of(buckets, len(full), turns)
     canvases = None if config.canvases is None or buckets is None else buckets.bounded
     current: tuple[Bucket, ...] = ()
     if config.steps == "mixed":
@@ -140,15 +135,7 @@ def plan_epoch(
         if turned is not None or images is not None:
             current = merge_for_epoch(current, limits, canvases)
         steps = b2b_steps(planned, current, config, limits, epoch, canvases)
-    return EpochPlan(
-        epoch=epoch,
-        seed=config.seed,
-        sizes=planned,
-        turns=drawn_turns,
-        steps=steps,
-        buckets=current,
-        scales=scales,
-    )
+    return EpochPlan(epoch, config.seed, sizes=planned, turns=drawn_turns, steps=steps, buckets=current, scales=scales)
 
 
 def plan_in_order(sizes: npt.ArrayLike, limits: Limits) -> EpochPlan:
@@ -165,6 +152,13 @@ def plan_in_order(sizes: npt.ArrayLike, limits: Limits) -> EpochPlan:
         Step(spread(shapes, parts[start : start + num_ranks], limits)) for start in range(0, len(parts), num_ranks)
     )
     return EpochPlan(epoch=0, seed=0, sizes=shapes, turns=np.zeros(len(shapes), dtype=np.uint8), steps=steps)
+
+
+def _drawn(shapes: Sizes, scales: npt.NDArray[np.float64] | None, turned: npt.NDArray[np.bool_] | None) -> Sizes:
+    """The shapes as the epoch has drawn them: scaled, then turned."""
+    if scales is not None:
+        shapes = scaled(shapes, scales)
+    return shapes if turned is None else np.where(turned[:, None], shapes[:, ::-1], shapes)
 
 
 def _require_of(buckets: Buckets, num_images: int, turns: bool) -> None:

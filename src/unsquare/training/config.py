@@ -121,6 +121,21 @@ class TrainConfig:
         return self.optimizer.epochs
 
 
+def with_settings(config: TrainConfig, settings: dict[str, Any]) -> TrainConfig:
+    """The settings with some of them changed, each named like its flag.
+
+    Raises:
+        ConfigError: there is no such setting, or the value is not allowed.
+    """
+    parts = {part.name: getattr(config, part.name) for part in fields(config)}
+    owners = {field.name: part for part in parts for field in fields(parts[part])}
+    for name in settings:
+        if name not in owners:
+            raise ConfigError(f"There is no setting {name!r}; {meant(name, owners)}")
+    of_part = {part: {name: settings[name] for name in settings if owners[name] == part} for part in parts}
+    return TrainConfig(**{part: changed(parts[part], of_part[part]) for part in parts})
+
+
 def to_toml(config: TrainConfig) -> str:
     """The settings as a TOML text; a setting that is None is left out."""
     return tomli_w.dumps(_without_none(asdict(replace(config, augment=config.augment.by_name()))))

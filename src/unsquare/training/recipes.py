@@ -2,7 +2,7 @@
 
 A run is settled in two parts. What the network is, and where its weights come from, is settled before any picture is
 read; the rest follows from the pictures. The settled values are written to the run's `config.toml`, so that a resume,
-or another run with that file, is the same. Each value rests on a measurement in docs/experiments.md.
+or another run with that file, is the same. What was measured of them stands in docs/experiments.md.
 """
 
 from __future__ import annotations

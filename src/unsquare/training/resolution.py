@@ -35,7 +35,7 @@ class ResolutionConfig:
 
     progressive: str = "auto"
     """Sizes over the epochs: auto, off, or sizes and shares such as 50kP:3,200kP:1,full:1. Larger pictures are shrunk
-    to that size, with their aspect kept. The last is `full`, the size at which the network will be used."""
+    to that size, with their aspect kept. The last is `full`, the size they have."""
 
     def __post_init__(self) -> None:
         check_settings(self)

@@ -304,7 +304,7 @@ def _remedies(pixels: int, config: TrainConfig, engine: Engine, limits: RunLimit
 FEW_IMAGES = 4
 """Images of a micro-batch below which batch norms are remarked on."""
 WRITTEN_STEPS = 8192
-"""Most steps of the first epoch that plan.json holds: a minute of planning in mixed, two million images."""
+"""Most steps of an epoch that plan.json holds: a minute of planning in mixed, two million images."""
 
 
 def _write_plan(job: TrainingJob, model: nn.Module, limits: Limits, plan: EpochPlan, index: ShapeIndex) -> None:

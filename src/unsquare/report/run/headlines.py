@@ -8,13 +8,12 @@ from unsquare.index.table import Task
 from unsquare.report.kit import units
 from unsquare.report.kit.content import Headline
 from unsquare.report.kit.statistics import wilson_interval
+from unsquare.runs.figures import CHOOSING
 from unsquare.runs.rows import EvaluationRow
 from unsquare.runs.selection import BestOfSeveral
 
 CHOSEN_BY: dict[Task, str] = {
-    "classification": "highest mean per-class accuracy",
-    "multilabel": "highest mean average precision",
-    "regression": "lowest mean absolute error",
+    task: f"{'lowest' if task == 'regression' else 'highest'} {figure}" for task, figure in CHOOSING.items()
 }
 """What the best epoch has on the val split."""
 
