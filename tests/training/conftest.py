@@ -8,7 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from unsquare.demo.materials import MaterialsConfig, make_materials
 
@@ -34,6 +36,19 @@ def unsquare():
 def environment() -> dict[str, str]:
     """The environment of a process under test: sleeping threads, two of them at most."""
     return os.environ | {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "1"}
+
+
+def write_noise(folder: Path, counts: dict[str, tuple[int, int]]) -> Path:
+    """Write pictures of noise in two classes, so many of each in each split; returns the folder."""
+    rng = np.random.default_rng(0)
+    for split, of_class in counts.items():
+        for label, count in zip("ab", of_class, strict=True):
+            for number in range(count):
+                path = folder / split / label / f"{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                height, width = rng.integers(36, 64, 2)
+                Image.fromarray(rng.integers(0, 255, (height, width, 3), dtype=np.uint8)).save(path)
+    return folder
 
 
 def losses(run: Path) -> list[float]:

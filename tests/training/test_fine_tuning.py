@@ -7,14 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 from safetensors.torch import load_file
 
 from unsquare.api import train
 from unsquare.runs.checkpoints import UNAVERAGED, problem
 from unsquare.training import checkpoint, loop
 
-from .conftest import losses
+from .conftest import losses, write_noise
 
 SETTINGS = {
     "backbone": "test_resnet",
@@ -43,16 +42,7 @@ class Killed(BaseException):
 @pytest.fixture(scope="module")
 def source(tmp_path_factory) -> Path:
     """Noise of two classes, one of them rare."""
-    folder = tmp_path_factory.mktemp("source") / "pictures"
-    rng = np.random.default_rng(0)
-    for split, counts in (("train", (8, 4)), ("val", (2, 2))):
-        for label, count in zip("ab", counts):
-            for number in range(count):
-                path = folder / split / label / f"{number}.png"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                height, width = rng.integers(36, 64, 2)
-                Image.fromarray(rng.integers(0, 255, (height, width, 3), dtype=np.uint8)).save(path)
-    return folder
+    return write_noise(tmp_path_factory.mktemp("source") / "pictures", {"train": (8, 4), "val": (2, 2)})
 
 
 @pytest.fixture(scope="module")

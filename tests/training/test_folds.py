@@ -2,9 +2,7 @@
 
 import shutil
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from unsquare.api import cross_validate, evaluate, train
 from unsquare.cli import main
@@ -12,6 +10,8 @@ from unsquare.errors import ConfigError, RunError
 from unsquare.index.table import ShapeIndex
 from unsquare.training import folds as folds_of_runs
 from unsquare.training.config import SavingConfig
+
+from .conftest import write_noise
 
 SETTINGS = {
     "backbone": "test_resnet",
@@ -31,16 +31,7 @@ class Killed(BaseException):
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
     """Noise of two classes without splits, and a test split."""
-    folder = tmp_path_factory.mktemp("source") / "pictures"
-    rng = np.random.default_rng(0)
-    for split, count in (("train", 5), ("test", 2)):
-        for label in ("a", "b"):
-            for number in range(count):
-                path = folder / split / label / f"{number}.png"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                height, width = rng.integers(36, 64, 2)
-                Image.fromarray(rng.integers(0, 255, (height, width, 3), dtype=np.uint8)).save(path)
-    return folder
+    return write_noise(tmp_path_factory.mktemp("source") / "pictures", {"train": (5, 5), "test": (2, 2)})
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -18,7 +17,7 @@ from unsquare.runs.checkpoints import problem, read_state
 from unsquare.training import checkpoint, loop, start
 from unsquare.training.predictor import Predictor
 
-from .conftest import losses
+from .conftest import losses, write_noise
 
 SETTINGS = {
     "backbone": "test_resnet",
@@ -41,16 +40,7 @@ class Killed(BaseException):
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
     """Noise of two classes."""
-    folder = tmp_path_factory.mktemp("source") / "pictures"
-    rng = np.random.default_rng(0)
-    for split, count in (("train", 6), ("val", 2), ("test", 2)):
-        for label in ("a", "b"):
-            for number in range(count):
-                path = folder / split / label / f"{number}.png"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                height, width = rng.integers(36, 64, 2)
-                Image.fromarray(rng.integers(0, 255, (height, width, 3), dtype=np.uint8)).save(path)
-    return folder
+    return write_noise(tmp_path_factory.mktemp("source") / "pictures", {"train": (6, 6), "val": (2, 2), "test": (2, 2)})
 
 
 @pytest.fixture(scope="module")
