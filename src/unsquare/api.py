@@ -83,13 +83,16 @@ def train(
     return _reported(run)
 
 
+_USUAL_FOLDS = 5
+
+
 @checks_arguments
 def cross_validate(
     source: Path | str,
     out: Path | str,
     config: TrainConfig | None = None,
     *,
-    folds: Annotated[int, Range(2, MOST_FOLDS)] = 5,
+    folds: Annotated[int, Range(2, MOST_FOLDS)] | None = None,
     changed_pictures: bool = False,
     quiet: bool = False,
     **settings: Any,
@@ -103,7 +106,7 @@ def cross_validate(
         source: as for `train`.
         out: the folder of all runs, `fold-1` to `fold-k`; `folds.json` and `report.html` are written there, too.
         config: the settings of each run; None takes the defaults.
-        folds: how many there are.
+        folds: how many there are; None takes the settings' own number, or 5.
         changed_pictures: where a run is continued, use pictures that have changed since it started as they are now.
         quiet: print no progress.
         **settings: single settings by the names of their flags.
@@ -124,6 +127,7 @@ def cross_validate(
         True
     """
     config, folder = with_settings(config or TrainConfig(), settings), Path(out)
+    folds = folds or config.saving.folds or _USUAL_FOLDS
     _check_beginning(config, fold_path(folder, 1))
     with without_empty_folders(folder):
         found = train_folds(
@@ -252,7 +256,7 @@ def evaluate(
     predictor = Predictor(run, quiet=quiet)
     evaluation = predictor.evaluate(source, split)
     if out is not None and predictor.is_main:
-        write_outcome(Path(out), evaluation)
+        write_outcome(Path(out), evaluation, predictor.label_separator)
     return evaluation
 
 

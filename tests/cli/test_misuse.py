@@ -136,7 +136,7 @@ def test_a_tensor_that_does_not_fit_is_named(refusal, make_folder, tmp_path):
     source = make_folder(num_images=2)
     said = refusal("train", source, "--out", tmp_path / "run", *FAST, "--weights", tmp_path / "x.safetensors")
     assert "'conv1.0.weight'" in said
-    assert "the shape (3, 3), but (16, 3, 3, 3) in the backbone" in said
+    assert "the shape (3, 3), but (16, 3, 3, 3) there" in said
 
 
 @pytest.mark.parametrize(

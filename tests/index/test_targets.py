@@ -116,6 +116,7 @@ def test_labels_that_do_not_fit_are_named(manifest, names, rows, task, words):
     [
         ({"label_columns": ("a", "b")}, "Several label_columns are for the task multilabel, but the task is classif"),
         ({"task": "multilabel", "label_columns": ("a", "A ")}, "must be different names"),
+        ({"task": "multilabel", "label_columns": ("\u00e9", "e\u0301")}, "must be different names"),
         ({"task": "multilabel", "label_columns": ("c", "a;b")}, "may contain the separator ';', but 'a;b' does"),
         ({"label_separator": ""}, "must not be empty"),
     ],

@@ -122,3 +122,22 @@ def test_equal_rates_keep_timms_own_groups() -> None:
     groups = create_optimizer(model, OptimizerConfig(head_lr_factor=1.0)).param_groups
     assert len(groups) == 2
     assert all("lr_scale" not in group or group["lr_scale"] == 1.0 for group in groups)
+
+
+def test_a_stage_that_features_do_not_use_does_not_count() -> None:
+    """The head's convolution of a MobileNet comes after the features: blocks before it learn fastest, and something of
+    them stays to train."""
+    model = _classifier("mobilenetv3_small_050")
+    assert model.unused == {"conv_head.weight", "conv_head.bias"}
+    used = [group for group in parameter_groups(model, OptimizerConfig(layer_decay=0.5)) if group["lr_scale"] < 1]
+    scales = {id(parameter): group["lr_scale"] for group in used for parameter in group["params"]}
+    assert max(scales.values()) == 0.5
+    last = [name for name, stage in stages_of(model.backbone).items() if stage == max(_used_stages(model))]
+    assert not any(id(model.backbone.get_parameter(name)) in scales for name in last)
+    with pytest.raises(ConfigError, match="freeze must leave a stage to train, but is 6 and the backbone has 6"):
+        model.freeze("6")
+    assert not Classifier(ModelConfig(backbone="test_resnet"), 3).unused
+
+
+def _used_stages(model: Classifier) -> set[int]:
+    return {stage for name, stage in stages_of(model.backbone).items() if name not in model.unused}

@@ -34,6 +34,14 @@ def test_weights_are_loaded_and_what_else_the_file_holds_is_not(backbone, tensor
     assert backbone.state_dict()[FIRST].dtype == torch.float32
 
 
+@pytest.mark.parametrize(("number", "dtype"), [(float("nan"), torch.float32), (1e300, torch.float64)])
+def test_weights_are_finite(backbone, tensors, tmp_path, number, dtype):
+    """Also in the network's own number type."""
+    save_file(tensors | {FIRST: torch.full_like(tensors[FIRST], number, dtype=dtype)}, tmp_path / "x.safetensors")
+    with pytest.raises(ConfigError, match=rf"Weights must be finite numbers, but '{FIRST}' in .* has others"):
+        load_weights(backbone, tmp_path / "x.safetensors")
+
+
 @pytest.mark.parametrize("prefix", ["module.", "model.", "backbone.", "_orig_mod.module.", "model.backbone."])
 def test_prefixes_of_wrappers_do_not_matter(backbone, tensors, tmp_path, prefix):
     """Names are read without what wrappers put before them, whatever else the file holds under other names."""
@@ -49,7 +57,7 @@ def test_prefixes_of_wrappers_do_not_matter(backbone, tensors, tmp_path, prefix)
     [
         (
             lambda all_: all_ | {FIRST: torch.ones(3, 3)},
-            rf"'{FIRST}' has the shape \(3, 3\), but \(16, 3, 3, 3\) in the backbone",
+            rf"'{FIRST}' has the shape \(3, 3\), but \(16, 3, 3, 3\) there; give",
         ),
         (
             lambda all_: all_ | {FIRST: all_[FIRST].long()},

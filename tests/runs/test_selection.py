@@ -35,6 +35,24 @@ def test_the_best_of_several_epochs_is_optimistic_on_the_images_that_chose_it() 
     assert best_of_several(rows[:1], "val") is None
 
 
+def test_a_size_that_was_chosen_is_said() -> None:
+    """Beside the epochs, or alone; on other images it is no choice."""
+    rows = [row(10, 0.5), row(20, 0.75)]
+    both, alone = (best_of_several(each, "val", sizes=True) for each in (rows, rows[:1]))
+    assert both is not None
+    assert both.words.startswith("The best of 2 epochs and of several sizes of pictures on the same images is")
+    assert alone is not None
+    assert alone.words.startswith("The best of several sizes of pictures on the same images is optimistic; the last")
+    assert best_of_several(rows, "test", sizes=True) is None
+
+
+def test_images_that_trained_the_starting_weights_say_little() -> None:
+    """Whatever split they are in now."""
+    words, chosen = caution(["val", "val"], [row(10, 0.5)], sizes=False, num_known=1)
+    assert words.startswith("The run started from weights that were trained on 1 of these 2 images, so")
+    assert chosen is None
+
+
 @pytest.mark.parametrize(
     ("rows", "step"),
     [
@@ -58,7 +76,10 @@ def test_figures_on_pictures_that_were_trained_on_say_little() -> None:
     assert caution(["train", "val", ""], rows)[0].startswith("The run was trained on 1 of these 3 images, so")
     assert caution(["test", ""], rows) == ("", None)
     assert caution(["val"], rows[:1]) == ("", None)
-    assert caution(["val"], rows) == (best_of_several(rows, "val").words, best_of_several(rows, "val"))
+    assert caution(["val"], rows) == (
+        best_of_several(rows, "val").words,
+        best_of_several(rows, "val"),
+    )
 
 
 def test_the_figures_of_the_task_are_told() -> None:

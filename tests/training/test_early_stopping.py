@@ -29,6 +29,7 @@ SETTINGS = {
     "precision": "32-true",
     "workers": 1,
     "patience": 2,
+    "min_scale": 1.0,
 }
 
 
@@ -166,6 +167,27 @@ def test_a_run_given_more_epochs_early_follows_their_shares(source, tmp_path, mo
     run = start.resume(tmp_path / "run", epochs=4, quiet=True)
     small, *_, full = pixels_of(run)
     assert pixels_of(run) == [small, small, full, full]
+
+
+def test_an_epoch_that_has_begun_keeps_its_size(source, tmp_path, monkeypatch) -> None:
+    """Stopped within an epoch and given more epochs, of whose sizes the longer run has none: the epoch goes on as it
+    began, in which each picture comes once, and is evaluated and recorded at that size."""
+    sizes = {"progressive": "1600px:2,2400px:1,full:2", "step_images": 2, "patience": None, "epochs": 3}
+    run_step, steps = loop._run_step, iter(range(1000))
+
+    def run_and_stop(session, state, step, batches, rate, request):
+        done = run_step(session, state, step, batches, rate, request)
+        return (done[0], next(steps) == 2, done[2])  # within the second of two steps' epochs
+
+    monkeypatch.setattr(loop, "_run_step", run_and_stop)
+    with pytest.raises(loop.Stopped):
+        train(source, tmp_path / "run", **sizes)
+    monkeypatch.setattr(loop, "_run_step", run_step)
+    run = train(source, tmp_path / "run", **sizes | {"epochs": 4})
+    whole = train(source, tmp_path / "whole", **sizes)
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert pixels_of(run)[:4] == pixels_of(whole)[:4]
+    assert [row.get("max_pixels") for row in rows if row["kind"] == "eval"] == [1600, 2400, None, None]
 
 
 def test_patience_begins_at_full_size(source, tmp_path, scores) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -81,9 +83,13 @@ def test_a_killed_run_goes_on_bit_for_bit(source, finished, tmp_path, monkeypatc
         assert all(np.array_equal(ours[key], theirs[key]) for key in theirs), name
 
 
-def test_a_size_is_recorded_beside_both_sets_of_weights(finished) -> None:
-    """The weights that training goes on from stay in the checkpoint, with their checksum."""
-    best = finished / "checkpoints" / "best"
+@pytest.mark.parametrize("has_links", [True, False])
+def test_a_size_is_recorded_beside_both_sets_of_weights(finished, tmp_path, monkeypatch, has_links: bool) -> None:
+    """The weights that training goes on from stay in the checkpoint, with their checksum, on file systems with and
+    without links."""
+    best = shutil.copytree(finished / "checkpoints" / "best", tmp_path / "best")
+    if not has_links:
+        monkeypatch.setattr(os, "link", lambda source, target: os.stat(tmp_path / "none"))
     before = json.loads((best / "manifest.json").read_text())["sha256"]
     checkpoint.set_size(best, 2_000)
     after = json.loads((best / "manifest.json").read_text())["sha256"]

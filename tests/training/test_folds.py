@@ -9,7 +9,7 @@ from unsquare.cli import main
 from unsquare.errors import ConfigError, RunError
 from unsquare.index.table import ShapeIndex
 from unsquare.training import folds as folds_of_runs
-from unsquare.training.config import SavingConfig
+from unsquare.training.config import SavingConfig, TrainConfig
 
 from .conftest import write_noise
 
@@ -79,7 +79,7 @@ def test_a_fold_is_a_run_like_any_other(killed_and_continued, source, tmp_path):
     assert judged.num_images == found.folds[0].last.num_images
     assert judged.last_epoch["accuracy"] == found.folds[0].last.figures["accuracy"]
     with pytest.raises(RunError, match=r"saving\.folds was 2 and is 3"):
-        cross_validate(source, out, folds=3, quiet=True, **SETTINGS)
+        cross_validate(source, out, TrainConfig(saving=SavingConfig(folds=3)), quiet=True, **SETTINGS)
 
 
 def test_the_command_prints_all_folds(killed_and_continued, source, tmp_path, capsys):

@@ -9,16 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
-from unsquare.api import train
+from unsquare.api import cross_validate, evaluate, predict, train
 from unsquare.errors import ConfigError, RunError
 from unsquare.network.classifier import Classifier
 from unsquare.network.config import ModelConfig
 from unsquare.runs.folder import RunFolder
 from unsquare.runs.tables import read_index
 from unsquare.training.config import from_toml
-from unsquare.training.other_run import network_of_run, settings_of_run, take_head
+from unsquare.training.other_run import network_of_run, settings_of_run, take_head, trained_before
 
 SETTINGS = {"epochs": 1, "budget_pixels": 40_000, "min_side": 33, "precision": "32-true", "workers": 1, "quiet": True}
 
@@ -26,8 +27,6 @@ SETTINGS = {"epochs": 1, "budget_pixels": 40_000, "min_side": 33, "precision": "
 @pytest.fixture(scope="module")
 def other(tmp_path_factory) -> Path:
     """A trained run of two classes, with group norms and a pyramid of its own."""
-    from PIL import Image
-
     folder = tmp_path_factory.mktemp("other")
     for label, color in (("cat", "gray"), ("dog", "brown")):
         (folder / "pictures" / label).mkdir(parents=True)
@@ -72,30 +71,70 @@ def test_a_run_begins_with_the_weights_of_another(other: Path, tmp_path: Path, m
 def test_the_head_moves_with_its_classes(other: Path) -> None:
     """The same classes in another order: each logit is the one that the class had; with others, the head stays new."""
     theirs = _best(other)
-    model = Classifier(network_of_run(ModelConfig(from_run=other)), 2)
+    config = network_of_run(ModelConfig(from_run=other))
+    model = Classifier(config, 2)
     said: list[str] = []
     own = read_index(RunFolder(other).index)
     turned = replace(own, classes=("dog", "cat"))
-    take_head(model, other, turned, said.append)
+    take_head(model, config, turned, said.append)
     assert torch.equal(model.head.weight, theirs["head.weight"][[1, 0]])
     assert torch.equal(model.norm.weight, theirs["norm.weight"])
     fresh = model.head.weight.clone()
-    take_head(model, other, replace(own, classes=("dog", "fox")), said.append)
+    take_head(model, config, replace(own, classes=("dog", "fox")), said.append)
     targets = np.zeros((len(own), 2))
-    take_head(model, other, replace(own, task="multilabel", targets=targets), said.append)
-    take_head(
-        Classifier(ModelConfig(from_run=other, backbone="test_resnet", pool="avg", norm="group"), 2),
-        other,
-        turned,
-        said.append,
-    )
+    take_head(model, config, replace(own, task="multilabel", targets=targets), said.append)
+    for pool in ({"pool": "avg"}, {"pyramid": (2, 1)}, {"pyramid_mode": "mean"}):
+        changed = replace(config, **pool)
+        take_head(Classifier(changed, 2), changed, turned, said.append)
     assert torch.equal(model.head.weight, fresh)
     assert [words.removeprefix(f"Starting from the weights of {other}") for words in said] == [
         ", its head included.",
         " with a new head: its classes are others.",
         " with a new head: its task is classification.",
-        " with a new head: its pool is another.",
+        *[" with a new head: its pool is another."] * 3,
     ]
+
+
+def test_a_number_keeps_its_unit(tmp_path: Path, rng) -> None:
+    """Pictures of other numbers have another mean and deviation; the head answers the same numbers as before."""
+    lines = ["path,label"]
+    for number in range(8):
+        pixels = rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+        lines.append(f"{number}.png,{number}")
+    (tmp_path / "all.csv").write_text("\n".join(lines))
+    (tmp_path / "high.csv").write_text("\n".join([lines[0], *lines[-3:]]))
+    shared = SETTINGS | {"task": "regression", "validation_fraction": 0.0}
+    network = {"backbone": "test_resnet", "pretrained": "none", "norm": "group"}
+    first = train(tmp_path / "all.csv", tmp_path / "first", **shared, **network)
+    second = train(tmp_path / "high.csv", tmp_path / "second", **shared, from_run=first, lr=1e-30, weight_decay=0.0)
+    before, after = (predict(run, tmp_path / "0.png", quiet=True)[0].value for run in (first, second))
+    assert after == pytest.approx(before, abs=1e-3)
+
+
+def test_pictures_that_trained_the_other_run_are_known(other: Path, tmp_path: Path) -> None:
+    """By path, and by name, length and shape where the folder has moved; folds of them are refused."""
+    own = read_index(RunFolder(other).index)
+    trained = own.splits == "train"
+    assert trained_before(own, other).tolist() == trained.tolist()
+    assert trained_before(replace(own, root=str(tmp_path)), other).tolist() == trained.tolist()
+    assert not trained_before(own, None).any()
+    assert not trained_before(own, tmp_path / "gone").any()
+    with pytest.raises(ConfigError, match=r"was trained on .* that judge this fold, so its figures would"):
+        cross_validate(other.parent / "pictures", tmp_path / "folds", folds=2, from_run=other, **SETTINGS)
+
+
+def test_figures_on_pictures_that_trained_the_other_run_are_doubted(other: Path, tmp_path: Path) -> None:
+    """Another split of the same pictures: the plan, the report and an evaluation say so."""
+    names = sorted(path.relative_to(other.parent / "pictures") for path in (other.parent / "pictures").glob("*/*.png"))
+    rows = [f"{name},{name.parent},{'val' if at % 2 else 'train'}" for at, name in enumerate(names)]
+    manifest = other.parent / "pictures" / "halves.csv"
+    manifest.write_text("\n".join(["path,label,split", *rows]))
+    run = train(manifest, tmp_path / "run", from_run=other, **SETTINGS)
+    assert "that judge this run, so its figures say little" in (run / "plan.json").read_text()
+    assert "that judge this run, so its figures say little" in (run / "report.html").read_text()
+    words = evaluate(run, manifest, split="val", quiet=True).caution
+    assert words.startswith("The run started from weights that were trained on")
 
 
 @pytest.mark.parametrize("norm", ["own", "frozen", "group"])
@@ -120,7 +159,7 @@ def test_a_run_that_cannot_be_used_is_named(other: Path, tmp_path: Path) -> None
     shutil.copy(other / "config.toml", empty)
     with pytest.raises(RunError, match="The run stopped before its first checkpoint"):
         Classifier(network_of_run(ModelConfig(from_run=empty)), 2)
-    with pytest.raises(ConfigError, match=r"do not fit the backbone: '[\w.]+' has the shape \("):
+    with pytest.raises(ConfigError, match=r"do not fit the backbone resnet18: '[\w.]+' has the shape \("):
         Classifier(network_of_run(ModelConfig(from_run=other, backbone="resnet18")), 2)
     with pytest.raises(ConfigError, match="weights and from_run exclude each other"):
         ModelConfig(from_run=other, weights=tmp_path / "x.safetensors")

@@ -1,12 +1,14 @@
 """The files of an evaluation hold what it measured."""
 
 import csv
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from unsquare.errors import RunError
+from unsquare.network.losses import Objective
 from unsquare.training.metrics import summarize
 from unsquare.training.outcome import write_outcome
 
@@ -50,6 +52,16 @@ def test_names_of_any_kind_come_back(evaluation, tmp_path):
     """Commas, quotes and line breaks in names are read back as they were."""
     evaluation.images.keys[0] = 'a,"b"\nc.jpg'
     assert read(write_outcome(tmp_path, evaluation)[0])[1][0] == 'a,"b"\nc.jpg'
+
+
+def test_several_labels_are_told_apart(tmp_path):
+    """By the separator that the source has."""
+    targets = np.array([[1.0, 1, 0], [0, 0, 1]])
+    images = replace(images_of(targets, 3, "multilabel"), classes=("a;x", "b", "c"))
+    probabilities = torch.tensor([[0.9, 0.8, 0.1], [0.2, 0.7, 0.6]], dtype=torch.float64)
+    evaluation = summarize(torch.zeros(2), probabilities, images, 1.0, Objective(task="multilabel"))
+    predictions = read(write_outcome(tmp_path, evaluation, "|")[0])
+    assert [row[2:4] for row in predictions] == [["labels", "predicted"], ["a;x|b", "a;x|b"], ["c", "b|c"]]
 
 
 def test_a_folder_that_cannot_be_written_is_named(evaluation, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ def at_hand(monkeypatch: pytest.MonkeyPatch):
     def say(where: str) -> None:
         monkeypatch.setattr(recipes, "find_weights", lambda name, asked="auto": FoundWeights(where, "no reason"))
 
+    monkeypatch.setattr(recipes, "packaged_file", Path)
     return say
 
 
@@ -72,15 +74,31 @@ def test_scratch_looks_for_no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_weights_that_are_needed_are_missed(at_hand) -> None:
     """A recipe or a setting that asks for weights is refused without them; auto trains from scratch, and says why."""
     at_hand("none")
-    for settings in ({"recipe": "finetune"}, {"recipe": "probe"}, {"pretrained": "hub"}, {"pretrained": "package"}):
-        with pytest.raises(ConfigError, match=r"There are no pretrained weights of .* at hand: no reason; connect"):
+    ways = {
+        "connect to the hub, install unsquare": {"recipe": "finetune"},
+        "connect to the hub, or give a file": {"recipe": "finetune", "backbone": "resnet18"},
+        "connect to the hub, leave --pretrained out, which takes": {"pretrained": "hub"},
+        "leave --pretrained out, or give a file": {"pretrained": "package", "backbone": "resnet18"},
+    }
+    for way, settings in ways.items():
+        with pytest.raises(ConfigError, match=f"There are no pretrained weights of .* at hand: no reason; {way}"):
             _settled(**settings)
     with pytest.raises(ConfigError, match="The recipe probe trains pretrained weights, but pretrained is none"):
         _settled(recipe="probe", pretrained="none")
+    with pytest.raises(ConfigError, match="The recipe finetune trains pretrained weights, but pretrained is none"):
+        _settled(recipe="finetune", pretrained="none", backbone="resnet18", norm="frozen", pool="avg")
     with pytest.raises(ConfigError, match="The recipe scratch trains random weights, but weights were given"):
         _settled(recipe="scratch", pretrained="package")
     [words] = _settled()[1]
     assert words.startswith("Training from scratch, which needs many more pictures and epochs: no reason; ")
+
+
+def test_layers_that_would_never_thaw_are_refused(at_hand) -> None:
+    """Epochs are the recipe's where they are left out."""
+    at_hand("package")
+    assert _settled(freeze="backbone", thaw_after=19)[0].epochs == 20
+    with pytest.raises(ConfigError, match="thaw_after must be less than the epochs, but is 2 of 2"):
+        _settled(freeze="backbone", thaw_after=2, epochs=2)
 
 
 def test_a_run_keeps_what_was_settled(at_hand) -> None:
@@ -90,6 +108,8 @@ def test_a_run_keeps_what_was_settled(at_hand) -> None:
     at_hand("none")
     assert as_settled(with_settings(TrainConfig(), {"epochs": 4}), own) == own
     assert as_settled(with_settings(TrainConfig(), {"epochs": 4, "lr": 1.0}), own).learning_rate.lr == 1.0
+    other = as_settled(with_settings(TrainConfig(), {"weights": "other.safetensors"}), own)
+    assert (other.model.pretrained, other.model.weights.name) == ("none", "other.safetensors")
 
 
 def test_only_pictures_above_the_weights_own_size_have_stages(at_hand) -> None:

@@ -49,6 +49,8 @@ def test_no_side_falls_below_the_stride() -> None:
         ("50kP:0,full:1", "one is '50kP:0'"),
         ("50kP:1", "The last stage of progressive must be full, but got '50kP:1'; add full:1"),
         ("full:1,50kP:1", "must be full"),
+        (f"50kP:{'9' * 400},full:1", "Each stage of progressive must be a size and a share above 0"),
+        (f"{'9' * 5000}:1,full:1", "progressive must be"),
         ("many:1,full:1", "progressive must be a whole number .*, but is 'many'"),
         ("", "one is ''"),
     ],

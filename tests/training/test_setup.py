@@ -40,7 +40,7 @@ def test_of_a_very_long_epoch_the_first_steps_are_written(tmp_path, monkeypatch,
     config, limits, run = TrainConfig(), Limits(budget_pixels=20_000, launch_pixels=500), RunFolder(tmp_path)
     plan = plan_epoch(sizes, config.plan, limits, 0)
     job = TrainingJob(run=run, config=config, fabric=None, console=Console())
-    setup._write_plan(job, nn.BatchNorm2d(3), limits, plan, index)
+    setup._write_plan(job, nn.BatchNorm2d(3), limits, plan, index, ["first"])
     written = json.loads(run.plan.read_text())
     first = [batch for step in list(plan.steps)[:3] for batch in step.micro_batches]
     assert written["steps_of_epoch"] == len(plan.steps) == 16
@@ -48,7 +48,7 @@ def test_of_a_very_long_epoch_the_first_steps_are_written(tmp_path, monkeypatch,
     assert written["micro_batches"] == [[len(batch.images), *batch.canvas] for batch in first]
     said = " ".join(capsys.readouterr().err.split())
     assert "16 steps, the first 3 of which are" in said
-    assert written["remarks"] == []
+    assert written["remarks"] == ["first"]
 
 
 @pytest.mark.parametrize(

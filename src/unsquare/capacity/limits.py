@@ -159,7 +159,7 @@ def describe(profile: MemoryProfile) -> list[str]:
     per_pixel = profile.growth_bytes(base, 1, 0)
     decoding = f", {format_bytes(profile.reserved_bytes)} for decoding" if profile.reserved_bytes else ""
     lines = [
-        f"A micro-batch holds up to {most[0] / 1e6:.1f} MP: {format_bytes(base.memory.fixed_bytes)}{decoding} "
+        f"A micro-batch holds up to {most[0] / 1e6:.1f} MP: {format_bytes(base.memory.fixed_bytes)} fixed{decoding} "
         f"and {'up to ' if kept else ''}{per_pixel:.0f} bytes per pixel, {1e-6 / base.time.s_per_pixel:.2f} MP/s."
     ]
     if kept:

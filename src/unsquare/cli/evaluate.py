@@ -26,7 +26,7 @@ def run(given: EvaluateArguments) -> int:
     evaluation = predictor.evaluate(given.source, given.split, skip_bad=given.skip_bad)
     if not predictor.is_main:
         return 0
-    written = write_outcome(given.out, evaluation) if given.out is not None else ()
+    written = write_outcome(given.out, evaluation, predictor.label_separator) if given.out is not None else ()
     if given.json:
         print_json(evaluation.to_dict() | {"files": [str(path) for path in written]})
         return 0

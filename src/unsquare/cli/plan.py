@@ -124,7 +124,7 @@ def _other_form(plan: EpochPlan, given: PlanArguments, limits: Limits, index: Sh
     """What the same images cost in steps of the other form."""
     form: StepForm = "b2b" if given.plan.steps == "mixed" else "mixed"
     least = None if form == "b2b" else given.plan.min_images
-    config = replace(given.plan, steps=form, sampling="once", min_scale=1.0, min_images=least)
+    config = replace(given.plan, steps=form, sampling="once", min_scale=None, min_images=least)
     upright = np.where(plan.turns[:, None] % 2 == 1, plan.sizes[:, ::-1], plan.sizes)
     other = plan_epoch(upright, config, limits, given.epoch, turns=given.turns)
     return figures_of(f"unsquare, {form}", True, PlanTable.of_plan(other), limits, index.labels)

@@ -71,7 +71,8 @@ def run(given: ScanArguments) -> int:
         listed = {"duplicates": [_described(index, each) for each in duplicates]} if given.duplicates else {}
         print_json(_summary(index, result, remarks, given.out) | listed)
     else:
-        _print_duplicates(index, duplicates)
+        if given.duplicates:
+            _print_duplicates(index, duplicates)
         _print(index, result, remarks, given.out)
     return 0
 
@@ -128,6 +129,8 @@ def _label(index: ShapeIndex, row: int) -> str | None:
 
 def _print_duplicates(index: ShapeIndex, duplicates: Sequence[Duplicate]) -> None:
     """A line for each of the first pairs of near-duplicates."""
+    if not duplicates:
+        print("near-duplicates: none found.")
     for pair in duplicates[:_MOST_DUPLICATES]:
         told = _described(index, pair)
         one, other = map(shown, told["paths"])

@@ -31,7 +31,7 @@ _ONE = 1 << 12
 MOST_MAGNITUDE = 30
 """The last of the 31 magnitudes that RandAugment and TrivialAugment have in torchvision."""
 
-AutoAugment = Literal["none", "randaugment", "trivialaugment"]
+AutoAugment = Literal["auto", "none", "randaugment", "trivialaugment"]
 PictureTransform = Callable[[Pixels, np.random.Generator], Pixels]
 """A function of the user's own: pixels and the picture's generator in, pixels of the same shape out."""
 
@@ -56,9 +56,10 @@ class AugmentConfig:
     color_jitter: Annotated[float, Range(0, below=1)] = 0.0
     """Strength of color jitter, in [0, 1). Brightness, contrast and saturation are each scaled by a factor drawn from 1
     plus or minus this."""
-    auto_augment: AutoAugment = "none"
-    """Random operations on each picture: none, randaugment or trivialaugment. RandAugment draws two of 14 operations,
-    all of one strength; TrivialAugment draws one, of any strength. Both are torchvision's, with its ranges."""
+    auto_augment: AutoAugment = "auto"
+    """Random operations on each picture: auto, none, randaugment or trivialaugment. RandAugment draws two of 14
+    operations, all of one strength; TrivialAugment draws one, of any strength. Both are torchvision's, with its ranges.
+    auto is the recipe's, and none without one."""
     auto_augment_magnitude: Annotated[int, Range(0, MOST_MAGNITUDE)] = 9
     """Strength of RandAugment's operations, from 0 to 30. 9 is torchvision's default; its scale ends at 30."""
     blur: Annotated[float, Range(0, 1)] = 0.0

@@ -69,7 +69,7 @@ def _spaces(kind: str, shape: Shape) -> dict[str, _Space | None]:
 
 def draw_operations(config: AugmentConfig, shape: Shape, rng: np.random.Generator) -> list[Operation]:
     """The operations that a picture of this shape gets, in order; oriented pictures are never rotated."""
-    if config.auto_augment == "none":
+    if config.auto_augment in ("auto", "none"):
         return []
     spaces = _spaces(config.auto_augment, shape)
     if config.oriented:

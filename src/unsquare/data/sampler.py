@@ -73,10 +73,10 @@ class StepSampler(Sampler[list[int]]):
     ) -> None:
         self._sizes = shape_rows(sizes, PlanError)
         self._config = config or PlanConfig()
-        if self._config.min_scale < 1:
+        if self._config.least_scale < 1:
             raise PlanError(
                 "A sampler does not scale pictures, which its dataset loads, but min_scale is "
-                f"{self._config.min_scale:g}; scale them there, or use BatchLoader."
+                f"{self._config.least_scale:g}; scale them there, or use BatchLoader."
             )
         self._limits = limits or Limits()
         self._turns = turns

@@ -15,30 +15,48 @@ import numpy as np
 import numpy.typing as npt
 
 from unsquare.errors import SourceError
-from unsquare.index.table import ShapeIndex
+from unsquare.index.table import ShapeIndex, shown
 from unsquare.index.units import class_counts_of, drawn_order, units_of
 
 
-def with_fold(index: ShapeIndex, folds: int, fold: int, seed: int, copies: Sequence[Sequence[int]] = ()) -> ShapeIndex:
-    """The index with one fold as its val split; the rest trains, and test rows stay test.
+def with_folds(index: ShapeIndex, folds: int, seed: int, copies: Sequence[Sequence[int]] = ()) -> list[ShapeIndex]:
+    """The index with each fold in turn as its val split; the rest trains, and test rows stay test.
 
     A val split of the source is dealt out with the training rows.
 
     Args:
         index: the index, with or without splits and groups.
         folds: how many folds there are.
-        fold: which one judges, from 1.
         seed: another seed deals otherwise.
         copies: groups of rows whose files are equal (`find_copies`).
 
     Raises:
-        SourceError: there are fewer images or groups than folds.
+        SourceError: there are fewer images or groups than folds, or a fold leaves nothing to learn or to judge.
     """
     judged = index.splits != "test"
     dealt = _deal(index, judged, folds, seed, copies)
-    splits = index.splits.copy()
-    splits[judged] = np.where(dealt[judged] == fold - 1, "val", "train")
-    return replace(index, splits=splits)
+    found = []
+    for fold in range(folds):
+        splits = index.splits.copy()
+        splits[judged] = np.where(dealt[judged] == fold, "val", "train")
+        found.append(replace(index, splits=splits))
+        if why := _useless(found[-1]):
+            raise SourceError(
+                f"Each fold must leave something to learn and something to judge, but with fold {fold + 1} of {folds} "
+                f"{why}; give another --folds or --seed, or smaller groups."
+            )
+    return found
+
+
+def _useless(index: ShapeIndex) -> str:
+    """Why nothing can be learned or judged with a fold, as the end of a sentence; empty where it can."""
+    training, judging = index.splits == "train", index.splits == "val"
+    if index.targets is None:
+        classes = np.unique(index.labels[training])
+        return "" if len(classes) != 1 else f"only the class '{shown(index.classes[classes[0]])}' is left to train on"
+    if not index.targets[training].std(axis=0).any():
+        return "all images left to train on have the same " + ("labels" if index.task == "multilabel" else "value")
+    return "no image to judge has any label" if index.task == "multilabel" and not index.targets[judging].any() else ""
 
 
 def _deal(

@@ -150,16 +150,25 @@ def is_manifest(source: Path) -> bool:
     return named and source.is_file() and not (source.suffix.lower() == ".parquet" and is_index(source))
 
 
-def _list_source(source: Path, task: TaskConfig | None) -> Listing | ShapeIndex:
+def require_source(source: Path) -> int:
+    """The kind of a source, as in `st_mode`.
+
+    Raises:
+        SourceError: it does not exist, or cannot be read.
+    """
     name = shown(str(source))
     try:
-        mode = source.stat().st_mode
+        return source.stat().st_mode
     except (FileNotFoundError, NotADirectoryError) as error:
         raise SourceError(
             f"The source '{name}' does not exist; {_nearest(source)}give a folder of class folders, or a manifest."
         ) from error
     except (OSError, ValueError) as error:
         raise SourceError(f"The source '{name}' cannot be read: {getattr(error, 'strerror', error)}.") from error
+
+
+def _list_source(source: Path, task: TaskConfig | None) -> Listing | ShapeIndex:
+    name, mode = shown(str(source)), require_source(source)
     if task is not None and task.label_columns and not is_manifest(source):
         raise SourceError(
             f"label_columns names columns of a manifest, but the source '{name}' is none; leave it out, or give a "

@@ -49,7 +49,7 @@ class TaskConfig:
         check_settings(self)
         if not self.label_separator:
             raise ConfigError("label_separator must not be empty; the default is ;.")
-        plain = [name.strip().lower() for name in self.label_columns]
+        plain = [class_name(name.strip()).lower() for name in self.label_columns]
         if not all(plain) or len(set(plain)) < len(plain):
             raise ConfigError(f"label_columns must be different names, but are {', '.join(self.label_columns)!r}.")
         if len(plain) > 1 and self.task != "multilabel":

@@ -29,7 +29,8 @@ def check_trainable(index: ShapeIndex, skip_bad: bool, *, least_classes: int = 2
     unlabeled = np.flatnonzero(~index.labeled)
     if unlabeled.size == len(index):
         raise SourceError(
-            "No image has a label; put each into a folder named after its class, or list them in a manifest."
+            "No image has a label; put each into a folder named after its class, or list them in a manifest with a "
+            "column 'label' (another column of it is named by --label-columns)."
         )
     if unlabeled.size:
         raise SourceError(
@@ -75,7 +76,7 @@ def check_targets(index: ShapeIndex) -> None:
         return
     training = np.flatnonzero(index.splits == "train")
     what = "labels" if index.task == "multilabel" else "value"
-    if training.size and not np.ptp(targets[training], axis=0).any():
+    if training.size and not targets[training].std(axis=0).any():
         raise SourceError(
             f"Training needs images that differ, but all {training.size} of train have the same {what}: "
             f"{shown(index.label_text(training[0]))}."

@@ -24,7 +24,7 @@ from unsquare.execution.strategy import PLAIN, Strategy
 from unsquare.network.config import ModelConfig
 from unsquare.network.norms import freeze_batch_norms, group_norms_instead
 from unsquare.network.pretrained import load_packaged
-from unsquare.network.stages import freeze
+from unsquare.network.stages import freeze, unused_parameters
 from unsquare.network.weights import load_weights, weights_of
 from unsquare.torchvision_guard import import_timm
 
@@ -41,6 +41,8 @@ class Classifier(nn.Module):
     """
 
     backbone: Any
+    unused: frozenset[str]
+    """Names of the backbone's parameters that the features do not depend on, such as those of timm's own head."""
     mean: torch.Tensor
     std: torch.Tensor
 
@@ -55,6 +57,7 @@ class Classifier(nn.Module):
         widened = getattr(backbone, "head_hidden_size", backbone.num_features) != backbone.num_features
         pooled = known_method(self.backbone).returned is None
         self._method = "forward_features" if widened or pooled else "forward"
+        self.unused = unused_parameters(backbone) if self._method == "forward_features" else frozenset()
         self.pool = create_pool(config)
         num_pooled = int(backbone.num_features) * self.pool.num_bins
         self.norm = nn.LayerNorm(num_pooled)
@@ -75,7 +78,7 @@ class Classifier(nn.Module):
             ConfigError: the backbone has fewer stages.
         """
         self.backbone.requires_grad_(True)
-        self._frozen = () if what == "none" else freeze(self.backbone, what)
+        self._frozen = () if what == "none" else freeze(self.backbone, what, self.unused)
 
     def train(self, mode: bool = True) -> Classifier:
         """Set the mode; frozen stages stay in evaluation mode."""

@@ -126,7 +126,7 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         check_settings(self)
-        if self.freeze not in (None, "none", "backbone") and not self.freeze.isdecimal():
+        if self.freeze not in (None, "none", "backbone") and not (self.freeze.isdecimal() and len(self.freeze) < 10):
             raise ConfigError(f"freeze must be none, backbone or a number of stages, but is {self.freeze!r}.")
         if self.thaw_after is not None and self.freeze == "none":
             raise ConfigError("thaw_after ends what freeze begins, but freeze is none; give backbone or a number, too.")

@@ -139,8 +139,9 @@ class Engine:
         """Sum the gradients over the ranks; a rank that ran no micro-batch adds zero."""
         if self.fabric.world_size == 1:
             return
-        for parameter in self.model.parameters():
-            if parameter.requires_grad:
+        unused = {f"backbone.{name}" for name in getattr(self.model, "unused", ())}
+        for name, parameter in self.model.named_parameters():
+            if parameter.requires_grad and name not in unused:
                 if parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)
                 all_reduce(parameter.grad)

@@ -55,14 +55,14 @@ def parameter_groups(model: Any, config: OptimizerConfig) -> list[dict[str, Any]
     """
     backbone, head = model.backbone, config.head_lr_factor or 1.0
     stages = stages_of(backbone) if config.layer_decay != 1 else {}
-    last = max(stages.values(), default=0)
+    last = max((stage for name, stage in stages.items() if name not in model.unused), default=0)
     exempt = set(backbone.no_weight_decay()) if hasattr(backbone, "no_weight_decay") else set()
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         own = name.removeprefix("backbone.")
-        scale = head if own == name else config.layer_decay ** (last - stages.get(own, last))
+        scale = head if own == name else config.layer_decay ** max(last - stages.get(own, last), 0)
         decay = 0.0 if parameter.ndim <= 1 or own in exempt else config.weight_decay
         groups.setdefault((scale, decay), []).append(parameter)
     return [{"params": each, "lr_scale": scale, "weight_decay": decay} for (scale, decay), each in groups.items()]

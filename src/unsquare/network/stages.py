@@ -6,14 +6,20 @@ Frozen stages are run as in evaluation: their norms keep their statistics, and n
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Collection
 from typing import Any
 
+import torch
 from torch import nn
 
 from unsquare.errors import ConfigError
 from unsquare.torchvision_guard import import_timm
 
 timm = import_timm()
+
+_SIDE = 256
+"""Pixels of a side that every backbone takes."""
 
 
 def stages_of(backbone: Any) -> dict[str, int]:
@@ -28,12 +34,20 @@ def stages_of(backbone: Any) -> dict[str, int]:
     return found
 
 
-def freeze(backbone: nn.Module, what: str) -> tuple[nn.Module, ...]:
+def unused_parameters(backbone: nn.Module) -> frozenset[str]:
+    """Names of the parameters of a stock backbone that get no gradient from its `forward_features`."""
+    shadow: Any = copy.deepcopy(backbone).to("meta").requires_grad_(True)
+    shadow.forward_features(torch.empty(2, 3, _SIDE, _SIDE, device="meta")).sum().backward()
+    return frozenset(name for name, parameter in shadow.named_parameters() if parameter.grad is None)
+
+
+def freeze(backbone: nn.Module, what: str, unused: Collection[str] = ()) -> tuple[nn.Module, ...]:
     """Freeze a backbone, or its stem and first stages.
 
     Args:
         backbone: its parameters are changed in place.
         what: "backbone", or the number of stages after the stem.
+        unused: names of parameters that have no part in training.
 
     Returns:
         The modules that are to stay in evaluation mode.
@@ -45,7 +59,7 @@ def freeze(backbone: nn.Module, what: str) -> tuple[nn.Module, ...]:
         backbone.requires_grad_(False)
         return (backbone,)
     stages = stages_of(backbone)
-    most = max(stages.values())
+    most = max(stage for name, stage in stages.items() if name not in unused)
     if int(what) >= most:
         raise ConfigError(
             f"freeze must leave a stage to train, but is {what} and the backbone has {most} after its stem; give less, "

@@ -54,6 +54,11 @@ def load_weights(backbone: nn.Module, path: Path) -> None:
                 f"The weights in '{path}' do not fit the backbone: {name!r} is {weights[name].dtype}, but "
                 f"{tensor.dtype} in the backbone; give a file made for this backbone."
             )
+        if not weights[name].to(tensor.dtype).isfinite().all():
+            raise ConfigError(
+                f"Weights must be finite numbers, but {name!r} in '{path}' has others; give another file, such as an "
+                "earlier checkpoint."
+            )
     backbone.load_state_dict(weights)
 
 
@@ -90,8 +95,8 @@ def _require_fitting(backbone: nn.Module, shapes: Mapping[str, tuple[int, ...]],
                 f"the shape {found}, but {shape} in the backbone; give weights for {shape[1]} channels."
             )
         raise ConfigError(
-            f"The weights in '{path}' do not fit the backbone: {name!r} has the shape {found}, but {shape} in the "
-            "backbone; give a file made for this backbone."
+            f"The weights in '{path}' do not fit the backbone{_named(backbone)}: {name!r} has the shape {found}, but "
+            f"{shape} there; give a file made for it, or the --backbone that the file is for."
         )
     missing = [name for name in wanted if prefix + name not in shapes]
     if not missing:
@@ -99,10 +104,16 @@ def _require_fitting(backbone: nn.Module, shapes: Mapping[str, tuple[int, ...]],
     unknown = [name for name in shapes if name.removeprefix(prefix) not in wanted]
     extra = f", and has {len(unknown)} others such as {unknown[0]!r}" if unknown else ""
     raise ConfigError(
-        f"The weights in '{path}' do not fit the backbone: the file lacks {len(missing)} of its {len(wanted)} tensors, "
-        f"{missing[0]!r} of the shape {wanted[missing[0]]} among them{extra}; check that the file is for this backbone "
-        "and uses timm's names."
+        f"The weights in '{path}' do not fit the backbone{_named(backbone)}: the file lacks {len(missing)} of its "
+        f"{len(wanted)} tensors, {missing[0]!r} of the shape {wanted[missing[0]]} among them{extra}; check that the "
+        "file is for this backbone and uses timm's names."
     )
+
+
+def _named(backbone: Any) -> str:
+    """The backbone's name in brackets, as timm says it; nothing where it does not."""
+    name = getattr(backbone, "pretrained_cfg", {}).get("architecture")
+    return f" {name}" if name else ""
 
 
 def _is_first(backbone: Any, name: str) -> bool:

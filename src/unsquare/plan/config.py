@@ -79,9 +79,10 @@ class PlanConfig:
     something for each. 64 pad 10 % on MAMe at 16 MP, 256 about 5 %."""
     multiple: Annotated[int, Range(1, MOST_MULTIPLE)] = 32
     """Sides of canvases are multiples of this where `canvases` bounds their number. Most backbones reduce by 32."""
-    min_scale: Annotated[float, Range(above=0, most=1)] = 1.0
-    """Smallest random scale of a picture's sides in training. 1 keeps their size. The plan draws the scale of each
-    picture from here to 1, anew in each epoch (multi-scale training); no side falls below 64 pixels."""
+    min_scale: Annotated[float, Range(above=0, most=1)] | None = None
+    """Smallest random scale of a picture's sides in training (default: recipe's). 1 keeps their size. The plan draws
+    the scale of each picture from here to 1, anew in each epoch (multi-scale training); no side falls below 64
+    pixels."""
     sampling: Sampling = "once"
     """How often an epoch has each image: once, or so that classes are balanced."""
     seed: Seed = 0
@@ -99,6 +100,11 @@ class PlanConfig:
     def least_images(self) -> int:
         """The fewest images of a micro-batch where memory allows more."""
         return self.min_images or 1
+
+    @property
+    def least_scale(self) -> float:
+        """The smallest scale that is drawn; 1 where sizes are kept."""
+        return 1.0 if self.min_scale is None else self.min_scale
 
     @property
     def needs_buckets(self) -> bool:

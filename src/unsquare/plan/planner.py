@@ -117,7 +117,7 @@ def plan_epoch(
     if config.sampling == "balanced" and weights is None:
         raise PlanError("Balanced sampling needs weights, but none were given; pass weights=class_weights(labels).")
     full = _checked(sizes, limits)
-    scales = random_scales(full, config.min_scale, config.seed, epoch) if config.min_scale < 1 else None
+    scales = random_scales(full, config.least_scale, config.seed, epoch) if config.least_scale < 1 else None
     drawn_turns = quarter_turns(config.seed, epoch, len(full)) if turns else np.zeros(len(full), dtype=np.uint8)
     turned = (drawn_turns % 2).astype(bool) if turns else None
     planned = _drawn(full, scales, turned)

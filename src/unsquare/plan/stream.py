@@ -65,10 +65,10 @@ def plan_stream(
         >>> [step.num_images for step in steps]
         [4, 4]
     """
-    if config.canvases is not None or config.sampling != "once" or config.min_scale < 1:
+    if config.canvases is not None or config.sampling != "once" or config.least_scale < 1:
         raise PlanError(
             "A stream cannot bound canvases, repeat images or scale them, which needs all shapes beforehand, but "
-            f"canvases is {config.canvases}, sampling is {config.sampling!r} and min_scale is {config.min_scale:g}; "
+            f"canvases is {config.canvases}, sampling is {config.sampling!r} and min_scale is {config.least_scale:g}; "
             "leave them out, or use plan_epoch."
         )
     step_images = config.step_images or MOST_STEP_IMAGES

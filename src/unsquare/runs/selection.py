@@ -20,25 +20,32 @@ class BestOfSeveral:
     num_epochs: int
     """Epochs that were evaluated."""
     last: EvaluationRow
+    sizes: bool = False
+    """Whether the size of pictures was chosen, too."""
 
     @property
     def words(self) -> str:
         """One sentence."""
+        several = ["several sizes of pictures"] if self.sizes else []
+        if self.num_epochs > 1:
+            several.insert(0, f"{self.num_epochs} epochs")
         return (
-            f"The best of {self.num_epochs} epochs on the same images is optimistic; the last epoch has "
+            f"The best of {' and of '.join(several)} on the same images is optimistic; the last epoch has "
             f"{describe(self.last.figures)}."
         )
 
 
-def best_of_several(evals: Sequence[EvaluationRow], split: str) -> BestOfSeveral | None:
+def best_of_several(evals: Sequence[EvaluationRow], split: str, *, sizes: bool = False) -> BestOfSeveral | None:
     """How the weights were chosen on a split; None where they were not chosen on it, or there was no choice.
 
     Args:
         evals: the evaluations in the course of training, in order.
         split: the split that is judged.
+        sizes: whether the size of pictures was chosen as well, as it is after progressive resolution.
     """
     chosen = [row for row in evals if row.split == split]
-    return BestOfSeveral(len(chosen), chosen[-1]) if len(chosen) > 1 else None
+    several = len(chosen) > 1 or (sizes and len(chosen) == 1)
+    return BestOfSeveral(len(chosen), chosen[-1], sizes) if several else None
 
 
 def best_of(evals: Sequence[EvaluationRow]) -> EvaluationRow | None:
@@ -49,12 +56,16 @@ def best_of(evals: Sequence[EvaluationRow]) -> EvaluationRow | None:
     return max(evals, key=lambda row: (row.score, -row.loss, row.step), default=None)
 
 
-def caution(own_splits: Sequence[str], evals: Sequence[EvaluationRow]) -> tuple[str, BestOfSeveral | None]:
+def caution(
+    own_splits: Sequence[str], evals: Sequence[EvaluationRow], *, sizes: bool = False, num_known: int = 0
+) -> tuple[str, BestOfSeveral | None]:
     """Why figures on these images are optimistic, in one sentence that is empty where they are not.
 
     Args:
         own_splits: the split of each image in the run that is judged; "" for images that the run never saw.
         evals: the run's evaluations in the course of training.
+        sizes: whether the size of pictures was chosen on val, too.
+        num_known: how many images trained the weights that the run started from.
 
     Returns:
         The sentence, and the choice among epochs where that is the reason.
@@ -63,5 +74,9 @@ def caution(own_splits: Sequence[str], evals: Sequence[EvaluationRow]) -> tuple[
     if trained:
         which = "The run was trained on all" if trained == total else f"The run was trained on {trained:,}"
         return f"{which} of these {total:,} images, so the figures say little about new ones.", None
-    chosen = best_of_several(evals, "val") if "val" in own_splits else None
+    if num_known:
+        which = "all" if num_known == total else f"{num_known:,}"
+        words = f"The run started from weights that were trained on {which} of these {total:,} images"
+        return f"{words}, so the figures say little about new ones.", None
+    chosen = best_of_several(evals, "val", sizes=sizes) if "val" in own_splits else None
     return (chosen.words, chosen) if chosen else ("", None)

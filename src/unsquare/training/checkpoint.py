@@ -107,12 +107,19 @@ def set_size(path: Path, max_pixels: int | None) -> None:
     """Record in a complete checkpoint the most pixels of pictures that its weights are to be used on."""
     partial = path.with_name(f".{path.name}.partial")
     remove(partial)
-    shutil.copytree(path, partial, copy_function=os.link)
+    shutil.copytree(path, partial, copy_function=_link_or_copy)
     values = msgspec.structs.replace(read_state(path), max_pixels=max_pixels)
     (partial / FILES[2]).unlink()
     (partial / FILES[2]).write_text(json.dumps(msgspec.to_builtins(values)))
     _seal(partial)
     _put_in_place(partial, path)
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # the file system has no links
+        shutil.copy2(source, target)
 
 
 def _seal(partial: Path) -> None:

@@ -18,83 +18,31 @@ import numpy.typing as npt
 import torch
 
 from unsquare.capacity.limits import tidy_heap
-from unsquare.capacity.recovery import NO_CEILING, Ceiling, Recovered, Recovery
+from unsquare.capacity.recovery import Ceiling, Recovered, Recovery
 from unsquare.data.loader import BatchLoader, PaddedBatch
 from unsquare.errors import RunError, UnsquareError
 from unsquare.memory.watch import Watch
 from unsquare.network.engine import Engine
 from unsquare.network.ranks import from_first
-from unsquare.plan.buckets.form import Buckets
-from unsquare.plan.config import Limits, PlanConfig, below
-from unsquare.plan.draw import Weights
-from unsquare.plan.epoch import EpochPlan, Step
+from unsquare.plan.epoch import Step
 from unsquare.runs.checkpoints import BEST
 from unsquare.runs.folder import RunFolder
 from unsquare.runs.memory_profile import RunLimits
 from unsquare.runs.schemas import Origin
 from unsquare.runs.tables import write_memory
-from unsquare.shapes import Geometry, Shape, Sizes
+from unsquare.shapes import Geometry, Shape
 from unsquare.training import checkpoint
 from unsquare.training.checkpoint import TrainState
 from unsquare.training.config import TrainConfig
 from unsquare.training.console import Console
 from unsquare.training.early_stopping import early_words, ran_out
+from unsquare.training.epochs import Epochs
 from unsquare.training.evaluate import Evaluator
 from unsquare.training.interrupt import StopRequest
 from unsquare.training.metrics import Evaluation
-from unsquare.training.resolution import bound_of
 from unsquare.training.schedule import learning_rates
 
 LoadedBatches = Generator[PaddedBatch, None, None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingStage:
-    """What the epochs of one size of pictures work with."""
-
-    max_pixels: int | None
-    """The most pixels of its pictures; None where they have their full size."""
-    geometry: Geometry
-    sizes: Sizes
-    """Training shapes before turns, (N, 2)."""
-    buckets: Buckets | None
-    validation: Evaluator | None
-    """Evaluates on the val split, at this stage's size; None where nothing is held out: then no epoch is the best, and
-    the last one's weights are the result."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Epochs:
-    """The plans of a run's epochs."""
-
-    config: PlanConfig
-    turns: bool
-    stages: tuple[TrainingStage, ...]
-    """The stage of each epoch; that of the last one is at full size."""
-    limits: Limits
-    weights: Weights | None
-    """How often each training image is used, (N,); None uses each once."""
-    planner: Callable[..., EpochPlan]
-    """Called like `plan_epoch`."""
-
-    def not_below(self, epoch: int, least_pixels: int) -> Epochs:
-        """The same, but from an epoch on at no smaller size than that: small pictures come before large ones.
-
-        Shares of a longer run would begin again with small pictures where the run was already at full size.
-        """
-        bounds = [bound_of(stage.geometry) for stage in self.stages]
-        enough = min((bound, number) for number, bound in enumerate(bounds) if bound >= least_pixels)[1]
-        later = (self.stages[n if bounds[n] >= least_pixels else enough] for n in range(epoch, len(bounds)))
-        return replace(self, stages=(*self.stages[:epoch], *later))
-
-    def plan(self, epoch: int, ceiling: int = NO_CEILING) -> EpochPlan:
-        """The plan of an epoch; in `mixed` no micro-batch of several images is above a ceiling."""
-        limits, stage = self.limits, self.stages[epoch]
-        if self.config.steps == "mixed" and ceiling < limits.budget_pixels:
-            limits = below(limits, ceiling)
-        return self.planner(
-            stage.sizes, self.config, limits, epoch, turns=self.turns, buckets=stage.buckets, weights=self.weights
-        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,17 +18,23 @@ _CLASS_COLUMNS = ("class", "images", "predicted", "accuracy", "precision", "f1")
 _LABEL_COLUMNS = ("label", "images", "predicted", "recall", "precision", "f1", "average_precision")
 
 
-def write_outcome(folder: Path, evaluation: Evaluation) -> tuple[Path, ...]:
+def write_outcome(folder: Path, evaluation: Evaluation, label_separator: str = ";") -> tuple[Path, ...]:
     """Write an evaluation's predictions, confusion and per-class figures into a folder, and return their paths.
 
     Only classes are confused with one another, and values have no figures by class. The folder is made if it is not
     there; files of these names in it are replaced.
 
+    Args:
+        folder: the folder.
+        evaluation: what to write.
+        label_separator: text between several labels of an image.
+
     Raises:
         RunError: they cannot be written.
     """
     task = evaluation.images.task
-    tables = [(PREDICTIONS, _PREDICTIONS[task](evaluation))]
+    predictions = _labels(evaluation, label_separator) if task == "multilabel" else _PREDICTIONS[task](evaluation)
+    tables = [(PREDICTIONS, predictions)]
     if task == "classification":
         tables.append((CONFUSION, _confusion(evaluation)))
     if task != "regression":
@@ -57,7 +63,7 @@ def _classes(evaluation: Evaluation) -> Iterator[Sequence[object]]:
         yield key, split, classes[label], classes[found], right, f"{own:.6g}", f"{true:.6g}", *size
 
 
-def _labels(evaluation: Evaluation) -> Iterator[Sequence[object]]:
+def _labels(evaluation: Evaluation, separator: str) -> Iterator[Sequence[object]]:
     """A row per image, with a column for each label's probability."""
     images = evaluation.images
     assert images.targets is not None
@@ -67,7 +73,8 @@ def _labels(evaluation: Evaluation) -> Iterator[Sequence[object]]:
     columns = (images.keys, images.splits, images.targets > 0, evaluation.predicted > 0)
     for key, split, true, found, shares, size in zip(*columns, evaluation.probability, images.sizes.tolist()):
         right = "yes" if np.array_equal(true, found) else "no"
-        yield key, split, ";".join(names[true]), ";".join(names[found]), right, *(f"{p:.6g}" for p in shares), *size
+        told = (separator.join(names[true]), separator.join(names[found]))
+        yield key, split, *told, right, *(f"{p:.6g}" for p in shares), *size
 
 
 def _values(evaluation: Evaluation) -> Iterator[Sequence[object]]:
@@ -82,7 +89,6 @@ def _values(evaluation: Evaluation) -> Iterator[Sequence[object]]:
 
 _PREDICTIONS: dict[Task, Callable[[Evaluation], Iterator[Sequence[object]]]] = {
     "classification": _classes,
-    "multilabel": _labels,
     "regression": _values,
 }
 

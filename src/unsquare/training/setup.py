@@ -31,7 +31,7 @@ from unsquare.capacity.recovery import Recovery
 from unsquare.data.loader import BatchLoader
 from unsquare.errors import ConfigError, PlanError, SourceError
 from unsquare.index.copies import find_copies
-from unsquare.index.folds import with_fold
+from unsquare.index.folds import with_folds
 from unsquare.index.holdout import with_validation
 from unsquare.index.remarks import row_remarks
 from unsquare.index.scan import scan_source
@@ -55,9 +55,10 @@ from unsquare.shapes import Geometry, Sizes
 from unsquare.training.components import DEFAULT, Components
 from unsquare.training.config import TrainConfig
 from unsquare.training.console import Console
+from unsquare.training.epochs import Epochs, TrainingStage
 from unsquare.training.evaluate import Evaluator, check_sides, check_statistics
-from unsquare.training.loop import Epochs, Session, TrainingStage
-from unsquare.training.other_run import take_head
+from unsquare.training.loop import Session
+from unsquare.training.other_run import take_head, trained_before
 from unsquare.training.resolution import stage_geometry
 
 
@@ -77,7 +78,7 @@ def trainable_index(source: Path, config: TrainConfig, console: Console) -> Shap
     saving, seed = config.saving, config.plan.seed
     copies = find_copies(index)
     if saving.folds is not None:
-        index = with_fold(index, saving.folds, saving.fold or 1, seed, copies.groups)
+        index = with_folds(index, saving.folds, seed, copies.groups)[(saving.fold or 1) - 1]
     check_groups(index)
     index = with_validation(index, saving.validation_fraction, seed, copies.groups)
     for split in ("train", "val") if saving.validation_fraction else ("train",):
@@ -125,6 +126,7 @@ def prepare(
     `origin` are filled in.
     """
     run, config, fabric, components = job.run, job.config, job.fabric, job.components
+    known = _known_to_other_run(config, index)
     train_index, validation = index.of_split("train"), index.of_split("val")
     evaluated = index.of_split("test") if np.any(index.splits == "test") else validation
     _require_val_for_patience(config, validation)
@@ -143,14 +145,14 @@ def prepare(
 
     with naming(train_index.keys, lambda pixels: _remedies(pixels, config, engine, limits)):
         on_val = partial(evaluator, index=validation) if len(validation) else None
-        stages = _stages(engine, config, train_index, limits.limits(fabric.world_size), on_val)
-        epochs = _epochs(job, train_index, stages, limits.limits(fabric.world_size))
-        plan = epochs.plan(next(epoch for epoch, stage in enumerate(stages) if stage.max_pixels is None))
+        stage_of = _stages(engine, config, train_index, limits.limits(fabric.world_size), on_val)
+        epochs = _epochs(job, train_index, stage_of, limits.limits(fabric.world_size))
+        plan = epochs.plan(next(epoch for epoch, stage in enumerate(epochs.stages) if stage.max_pixels is None))
     if len(evaluated):
         evaluator(config.geometry, evaluated)  # raises where a picture cannot be evaluated
     if fabric.is_global_zero:
         run.write_json(run.models, limits.to_dict())
-        _write_plan(job, engine.model, epochs.limits, plan, train_index)
+        _write_plan(job, engine.model, epochs.limits, plan, train_index, known)
     device = config.device
     return Session(
         run=run,
@@ -168,6 +170,24 @@ def prepare(
     )
 
 
+def _known_to_other_run(config: TrainConfig, index: ShapeIndex) -> list[str]:
+    """A remark where images that judge the run trained the weights that it starts from.
+
+    Raises:
+        ConfigError: they are folds, none of which would then be judged by images that its weights have not seen.
+    """
+    judging = index.take(index.splits != "train")
+    known = int(trained_before(judging, config.model.from_run).sum())
+    if not known:
+        return []
+    words = (
+        f"The run in {config.model.from_run} was trained on {known:,} of the {len(judging):,} images that judge this"
+    )
+    if config.saving.folds is not None:
+        raise ConfigError(f"{words} fold, so its figures would say little; leave --from-run or --folds out.")
+    return [f"{words} run, so its figures say little about new ones; keep the split of that run, or judge by others."]
+
+
 def _require_val_for_patience(config: TrainConfig, validation: ShapeIndex) -> None:
     if config.saving.patience is not None and not len(validation):
         raise ConfigError(
@@ -182,7 +202,7 @@ def _engine(job: TrainingJob, index: ShapeIndex, fresh: bool) -> Engine:
     torch.manual_seed(config.plan.seed)
     classifier = job.components.classifier(config.model, len(index.classes), load=fresh)
     if fresh and config.model.from_run is not None:
-        take_head(classifier, config.model.from_run, index, job.console.say)
+        take_head(classifier, config.model, index, job.console.say)
     return Engine(job.fabric, classifier, config.optimizer, Objective.of(index, config.optimizer))
 
 
@@ -192,8 +212,8 @@ def _stages(
     index: ShapeIndex,
     limits: Limits,
     evaluator: Callable[[Geometry], Evaluator] | None,
-) -> tuple[TrainingStage, ...]:
-    """The stage of each epoch; those of one size share one; `evaluator` makes that of val, if any."""
+) -> Callable[[int | None], TrainingStage]:
+    """A function that gives the stage of a size, made once; `evaluator` makes that of val, if any."""
 
     @functools.cache
     def stage(max_pixels: int | None) -> TrainingStage:
@@ -208,18 +228,22 @@ def _stages(
             validation=None if evaluator is None else evaluator(geometry),
         )
 
-    return tuple(stage(config.resolution.max_pixels_of(epoch, config.epochs)) for epoch in range(config.epochs))
+    return stage
 
 
-def _epochs(job: TrainingJob, index: ShapeIndex, stages: tuple[TrainingStage, ...], limits: Limits) -> Epochs:
+def _epochs(
+    job: TrainingJob, index: ShapeIndex, stage_of: Callable[[int | None], TrainingStage], limits: Limits
+) -> Epochs:
     """The plans of a run's epochs."""
+    config = job.config
     return Epochs(
-        config=job.config.plan,
-        turns=job.config.augment.turns,
-        stages=stages,
+        config=config.plan,
+        turns=config.augment.turns,
+        stages=tuple(stage_of(config.resolution.max_pixels_of(epoch, config.epochs)) for epoch in range(config.epochs)),
         limits=limits,
-        weights=class_weights(index.labels) if job.config.plan.sampling == "balanced" else None,
+        weights=class_weights(index.labels) if config.plan.sampling == "balanced" else None,
         planner=job.components.plan,
+        stage_of=stage_of,
     )
 
 
@@ -263,7 +287,7 @@ def _find_limits(
 
     def first_plan(limits: Limits) -> EpochPlan | None:
         try:
-            full = replace(config.plan, sampling="once", min_scale=1.0)
+            full = replace(config.plan, sampling="once", min_scale=None)
             return plan_epoch(padded, full, limits, 0, turns=config.augment.turns)
         except PlanError:  # the run's own plan raises the same error
             return None
@@ -307,15 +331,18 @@ WRITTEN_STEPS = 8192
 """Most steps of an epoch that plan.json holds: a minute of planning in mixed, two million images."""
 
 
-def _write_plan(job: TrainingJob, model: nn.Module, limits: Limits, plan: EpochPlan, index: ShapeIndex) -> None:
-    """Write the plan of an epoch; for a very long one only its first steps, so that training starts sooner."""
+def _write_plan(
+    job: TrainingJob, model: nn.Module, limits: Limits, plan: EpochPlan, index: ShapeIndex, remarks: list[str]
+) -> None:
+    """Write the plan of an epoch with remarks; for a very long one only its first steps, so that training starts
+    sooner."""
     run, config, console = job.run, job.config, job.console
     num_steps = len(plan.steps)
     plan = replace(plan, steps=plan.steps[:WRITTEN_STEPS])
     table = PlanTable.of_plan(plan)
     labels = index.labels if index.task == "classification" else None
     figures = ledger(plan, config.plan, limits, labels, len(index.classes), table=table)
-    remarks = _remarks(model, int(np.median(table.count)))
+    remarks = [*remarks, *_remarks(model, int(np.median(table.count)))]
     micro_batches = np.column_stack([table.count, table.canvas]).tolist()
     content = {
         "version": PLAN_VERSION,

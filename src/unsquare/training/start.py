@@ -15,6 +15,7 @@ import msgspec
 
 from unsquare.errors import RunError
 from unsquare.files import replacing
+from unsquare.index.scan import require_source
 from unsquare.index.table import ShapeIndex, printable
 from unsquare.network.device import launch
 from unsquare.network.ranks import barrier, from_first
@@ -146,6 +147,7 @@ def resume(
 
 def begin(run: RunFolder, source: Path, config: TrainConfig, console: Console) -> tuple[TrainConfig, Origin]:
     """Settle a new run's settings, and write them with its index."""
+    require_source(source)
     config = settled_network(config, console.say)
     index = setup.trainable_index(source, config, console)
     config = settled(config, config.geometry.resize(index.of_split("train").sizes))
@@ -200,8 +202,7 @@ def _continue(job: TrainingJob, standing: Standing, started: float) -> Path:
         state = replace(state, best_score=standing.best_score, best_loss=None)
         if standing.best_score >= 0:
             write(session, BEST, state)
-    if state.least_pixels:
-        session = replace(session, epochs=session.epochs.not_below(state.epoch, state.least_pixels))
+    session = replace(session, epochs=session.epochs.resumed(state))
     if session.origin != standing.saved_origin or standing.checkpoint == BEST:
         session = _save_again(session, standing.index, state)
     return _finish(session, state, started)
@@ -288,8 +289,13 @@ def _choose_size(session: Session, best: Path) -> None:
     sizes = config.geometry.resize(evaluator(config.geometry).index.sizes)
     candidates = candidate_sizes(config.resolution.stages, sizes)
     chosen = best_size(candidates, own, evaluate) if own in candidates else own
+
+    def record() -> None:
+        with session.run.writing(best):
+            checkpoint.set_size(best, chosen)
+
     if chosen != own:
-        from_first(session.engine.fabric, lambda: checkpoint.set_size(best, chosen))
+        from_first(session.engine.fabric, record)
 
 
 def _evaluate_best(session: Session, state: TrainState, max_pixels: int | None) -> None:
@@ -314,7 +320,7 @@ def _evaluate_best(session: Session, state: TrainState, max_pixels: int | None) 
                 f"The weights do best on pictures of at most {max_pixels:,} pixels: evaluation and prediction shrink "
                 "larger ones to that."
             )
-        chosen = best_of_several(run.read_evals(), split)
+        chosen = best_of_several(run.read_evals(), split, sizes=session.config.resolution.chooses)
         weights = "weights best on val" if session.epochs.stages[-1].validation else "last epoch's weights"
         console.say(
             f"With the {weights}, {evaluation.num_images} {split} images: {evaluation.describe()}."

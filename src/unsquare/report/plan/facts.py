@@ -183,7 +183,7 @@ class Study:
         self._turns = bool(plan.turns.any())
         self._labels = None if labels is None else labels[rows]
         self._num_classes = num_classes
-        self._config = replace(config, sampling="once", min_scale=1.0)  # the plan's shapes are scaled already
+        self._config = replace(config, sampling="once", min_scale=None)  # the plan's shapes are scaled already
         self._epoch, self._limits = plan.epoch, limits
         self._own_buckets = len(plan.buckets)
         self._part = float(self._sizes.prod(axis=1).sum() / plan.sizes.prod(axis=1).sum())

@@ -104,7 +104,7 @@ def _pairs(counts: npt.NDArray[np.int64], classes: list[str]) -> Content:
             share = units.percent(count / int(counts[row].sum()), 0)
             rows.append((classes[row], classes[column], f"{count:,}", share))
     if not rows:
-        return Paragraph("No image was classified wrongly.")
+        return Paragraph("There are no confusions.")
     head = ("true class", "predicted class", "images", "share of the class")
     return Folded("Most frequent confusions", [DataTable(head, rows, numeric=(2, 3))])
 

@@ -161,7 +161,7 @@ def _training(record: Record) -> list[Content]:
     if best is not None:
         words = f"The best epoch is the one with the {CHOSEN_BY[best.task]} on {best.split}."
         words += f" {chosen.words}" if chosen else ""
-        words += _sizes(record)
+        words += _sizes(record) + _losses(record)
     figure = figures.training_curves(record.steps, record.evals, best, record.task)
     course = figures.COURSES[record.task][0].lower()
     return [*lost, Paragraph(words), Chart(figure, f"Loss, {course}, learning rate and batch size by epoch")]
@@ -178,6 +178,18 @@ def _sizes(record: Record) -> str:
         return words
     used = "their full size" if record.final.max_pixels is None else f"at most {units.pixels(record.final.max_pixels)}"
     return f"{words} The best weights are used on pictures of {used}, where they do best on val."
+
+
+_IN_TRAINING = (("label_smoothing", "label smoothing"), ("focal", "focal loss"), ("class_weights", "class weights"))
+"""What changes the loss in training alone: settings of the optimizer, and their names."""
+
+
+def _losses(record: Record) -> str:
+    """Why the losses in training and on val are not of one kind, in words; empty where they are."""
+    values = [(record.setting("optimizer", key), name) for key, name in _IN_TRAINING]
+    if not (names := [name for value, name in values if value not in (None, 0, 0.0, "none")]):
+        return ""
+    return f" The loss in training is with {' and '.join(names)}, the one on val without: their levels do not compare."
 
 
 def _nothing_held_out(record: Record) -> str:
@@ -211,7 +223,7 @@ def _machine(record: Record) -> list[Content]:
     content.append(Paragraph(words))
     parts = [part for part in time_parts(record) if part[1] > 0]
     if parts:
-        content.append(Chart(figures.time_shares(parts), "Shares of the time"))
+        content.append(Chart(figures.time_shares(parts), "Shares of the whole run's time"))
     return content
 
 

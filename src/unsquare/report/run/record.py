@@ -83,7 +83,8 @@ class Record:
     @property
     def chosen(self) -> BestOfSeveral | None:
         """How the images that the page leads with chose the weights; None where they did not."""
-        return best_of_several(self.evals, self.final.split) if self.final else None
+        sizes = self.setting("resolution", "progressive") not in (None, "auto", "off")
+        return best_of_several(self.evals, self.final.split, sizes=sizes) if self.final else None
 
     @cached_property
     def shape_only(self) -> ShapeOnly | None:
