@@ -31,10 +31,9 @@ import torch
 from learning_arms import Arm, arms_of, groups_of, mean_side, pictures_of, squared, tuning_index
 from learning_figure import draw
 
-from unsquare.api import with_settings
 from unsquare.runs.folder import RunFolder
 from unsquare.training.components import DEFAULT, Components
-from unsquare.training.config import TrainConfig
+from unsquare.training.config import TrainConfig, with_settings
 from unsquare.training.start import train
 
 RATES = (2.5e-4, 5e-4, 1e-3)

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import pytest
 
-from unsquare.cli.arguments import ARGUMENTS, PlanArguments, ScanArguments, TrainArguments
+from unsquare.cli.arguments import ARGUMENTS, FindLrArguments, PlanArguments, ScanArguments, TrainArguments
 from unsquare.cli.parsing import Arguments, Positional, parse
 from unsquare.errors import ConfigError, UsageError
 from unsquare.settings import PixelCount, Range
@@ -190,6 +190,12 @@ def test_help_is_the_first_sentence(capsys: pytest.CaptureFixture[str], monkeypa
     assert "Reasons are for those who ask" in helped(SampleArguments, capsys, whole_help=True)
 
 
+def test_flags_of_a_run_that_do_nothing_are_taken_but_not_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    """The range test of a learning rate takes the flags of the run that it is for."""
+    assert "--patience" not in helped(FindLrArguments, capsys)
+    assert parse(FindLrArguments, ["photos", "--patience", "3"]).settings.saving.patience == 3
+
+
 def test_training_opens_with_the_most_used_flags(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -223,12 +229,12 @@ def every_field(kind: Any) -> list[tuple[str, Any]]:
 def test_each_flag_has_one_line_of_help(
     kind: type[Arguments], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No flag is without help, and none has the name of another of the same command."""
+    """No flag that does something is without help, and none has the name of another of the same command."""
     monkeypatch.setenv("COLUMNS", "400")
     text = helped(kind, capsys)
     names = [name for name, _ in every_field(kind)]
     assert len(names) == len(set(names))
-    for name in names:
+    for name in set(names) - set(kind.UNLISTED):
         spelled = rf"({name.upper()}|--(\[no-\])?{name.replace('_', '-')})"
         assert re.search(rf"^  {spelled}\b.*\s\s+[A-Za-z]\S+( \S+)+$", text, re.MULTILINE), name
 

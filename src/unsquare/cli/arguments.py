@@ -185,6 +185,10 @@ class FindLrArguments(Arguments):
     COMMAND: ClassVar[str] = "find-lr"
     EXAMPLE: ClassVar[str] = "unsquare find-lr photos --backbone resnet18 --optimizer sgd"
     FIRST: ClassVar[tuple[str, ...]] = ("out", "num_steps", "lowest", "highest", "json", "backbone", "memory")
+    UNLISTED: ClassVar[tuple[str, ...]] = (
+        *("folds", "fold", "patience", "ema"),
+        *("evaluate_every", "checkpoint_every_s", "checkpoint_every_steps"),
+    )
 
     source: Positional[Path]
     """Pictures: any source that `unsquare train` accepts."""

@@ -31,6 +31,8 @@ class Arguments:
     """A line that can be run, the last of the help."""
     FIRST: ClassVar[tuple[str, ...]] = ()
     """Fields that the help shows first, whatever group they are of."""
+    UNLISTED: ClassVar[tuple[str, ...]] = ()
+    """Fields that the help leaves out: they are taken, since another command has them, and do nothing here."""
 
 
 Given = TypeVar("Given", bound=Arguments)
@@ -263,15 +265,16 @@ def _parser(kind: type[Arguments], flags: Sequence[_Flag]) -> _Parser:
     for title, members in groups.items():
         group = parser.add_argument_group(title)
         for flag in members:
-            _add(group, flag, names)
+            _add(group, flag, names, is_listed=flag.name not in kind.UNLISTED)
         if title == _PLAIN:
             for words, text in _EVERYWHERE.items():
                 group.add_argument(*words, action="store_true", default=argparse.SUPPRESS, help=text)
     return parser
 
 
-def _add(group: Any, flag: _Flag, names: Mapping[str, str]) -> None:
-    options: dict[str, Any] = {"default": argparse.SUPPRESS, "help": _help(flag, names)}
+def _add(group: Any, flag: _Flag, names: Mapping[str, str], *, is_listed: bool) -> None:
+    shown = _help(flag, names) if is_listed else argparse.SUPPRESS
+    options: dict[str, Any] = {"default": argparse.SUPPRESS, "help": shown}
     several = takes(flag.hint, tuple)
     if flag.is_positional:
         nargs = "*" if several else None if flag.default is MISSING else "?"

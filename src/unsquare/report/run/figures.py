@@ -89,9 +89,9 @@ def _draw_step_sizes(axes: Axes, at: FloatArray, steps: Sequence[StepRow]) -> No
     images, parts = _column(steps, "num_images"), _column(steps, "num_micro_batches")
     shown = figures.thin(len(at), 4 * _MOST_POINTS)
     many = len(at) > _RASTER_ABOVE
-    style: dict[str, Any] = {"linestyle": "", "marker": ".", "markersize": 4, "rasterized": many}
-    axes.plot(at[shown], images[shown], color=GOLD, label="images", **style)
-    axes.plot(at[shown], parts[shown], color=RED, label="micro-batches", **style)
+    style: dict[str, Any] = {"linestyle": "", "marker": ".", "rasterized": many}
+    axes.plot(at[shown], images[shown], color=GOLD, markersize=7, label="images", **style)  # seen around the others
+    axes.plot(at[shown], parts[shown], color=RED, markersize=4, label="micro-batches", **style)
     axes.set_title("Images and micro-batches of a step")
     figures.whole_numbers_by_doubling(axes, max(images.max(), parts.max()))
 
