@@ -83,9 +83,6 @@ def train(
     return _reported(run)
 
 
-_USUAL_FOLDS = 5
-
-
 @checks_arguments
 def cross_validate(
     source: Path | str,
@@ -127,7 +124,7 @@ def cross_validate(
         True
     """
     config, folder = with_settings(config or TrainConfig(), settings), Path(out)
-    folds = folds or config.saving.folds or _USUAL_FOLDS
+    folds = folds or config.saving.folds or 5
     _check_beginning(config, fold_path(folder, 1))
     with without_empty_folders(folder):
         found = train_folds(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -66,6 +67,22 @@ def scores(monkeypatch) -> Callable[[Sequence[float]], None]:
     return say
 
 
+@contextmanager
+def killed_after(epoch: int) -> Iterator[None]:
+    """The run within the block is killed once this epoch is saved."""
+    save = loop.save
+
+    def save_and_die(session, state):
+        save(session, state)
+        if state.epoch == epoch:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "save", save_and_die)
+        with pytest.raises(KeyboardInterrupt):
+            yield
+
+
 def epochs_of(run: Path) -> list[float]:
     """The epochs after which a run was evaluated."""
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
@@ -108,62 +125,35 @@ def test_a_run_ends_when_val_does_not_improve(source, tmp_path, scores, capsys) 
         train(source, run, epochs=12, dropout=0.5)
 
 
-def test_a_run_that_dies_as_it_ends_ends_there(source, tmp_path, scores, monkeypatch) -> None:
+def test_a_run_that_dies_as_it_ends_ends_there(source, tmp_path, scores) -> None:
     """Killed between its last epoch and the last evaluation, it trains no further epoch."""
     scores([0.5, 0.4])
-    save = loop.save
-
-    def save_and_die(session, state):
-        save(session, state)
-        if state.epoch == 3:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(loop, "save", save_and_die)
-    with pytest.raises(KeyboardInterrupt):
+    with killed_after(3):
         train(source, tmp_path / "run")
-    monkeypatch.setattr(loop, "save", save)
     train(source, tmp_path / "run")
     assert epochs_of(tmp_path / "run") == [1, 2, 3]
     assert json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])["kind"] == "final"
 
 
-def test_a_longer_run_does_not_go_back_to_small_pictures(source, tmp_path, monkeypatch) -> None:
+def test_a_longer_run_does_not_go_back_to_small_pictures(source, tmp_path) -> None:
     """A run that ended at full size goes on at full size, although the shares of the longer run begin with small
     pictures; also where it is killed in between. A new run of that length has both sizes."""
     run = train(source, tmp_path / "run", patience=None, epochs=4, progressive="1600px:1,full:1")
     small, full = pixels_of(run)[0], pixels_of(run)[-1]
     assert small < full
     assert pixels_of(run) == [small, small, full, full]
-    save = loop.save
-
-    def save_and_die(session, state):
-        save(session, state)
-        if state.epoch == 5:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(loop, "save", save_and_die)
-    with pytest.raises(KeyboardInterrupt):
+    with killed_after(5):
         start.resume(run, epochs=8, quiet=True)
-    monkeypatch.setattr(loop, "save", save)
     start.resume(run, quiet=True)
     assert pixels_of(run) == [small, small, *[full] * 6]
     new = train(source, tmp_path / "new", patience=None, epochs=6, progressive="1600px:1,full:1")
     assert pixels_of(new) == [small] * 3 + [full] * 3
 
 
-def test_a_run_given_more_epochs_early_follows_their_shares(source, tmp_path, monkeypatch) -> None:
+def test_a_run_given_more_epochs_early_follows_their_shares(source, tmp_path) -> None:
     """Where it had only seen small pictures, it goes on with small ones as the longer run would."""
-    save = loop.save
-
-    def save_and_die(session, state):
-        save(session, state)
-        if state.epoch == 1:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(loop, "save", save_and_die)
-    with pytest.raises(KeyboardInterrupt):
+    with killed_after(1):
         train(source, tmp_path / "run", patience=None, epochs=2, progressive="1600px:1,full:1")
-    monkeypatch.setattr(loop, "save", save)
     run = start.resume(tmp_path / "run", epochs=4, quiet=True)
     small, *_, full = pixels_of(run)
     assert pixels_of(run) == [small, small, full, full]

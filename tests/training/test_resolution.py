@@ -33,6 +33,7 @@ def test_a_cap_of_the_users_stays() -> None:
     assert stage_geometry(Geometry(max_pixels=90_000), 50_000, 32) == Geometry(max_pixels=50_000, min_side=32)
     assert stage_geometry(Geometry(scale=0.5), None, 32) == Geometry(scale=0.5)
     assert ResolutionConfig(progressive="off").max_pixels_of(0, 2) is None
+    assert [ResolutionConfig(progressive=text).chooses for text in ("off", "full:1", "1MP:1,full:1")] == [0, 0, 1]
 
 
 def test_no_side_falls_below_the_stride() -> None:

@@ -28,7 +28,7 @@ RecipeValues = Mapping[str, Mapping[str, Any]]
 PRETRAINED_BACKBONE = "tf_efficientnet_lite0"
 """Small enough for two cores; with frozen norms it can be tiled; its weights are on the hub and in a package."""
 SCRATCH_BACKBONE = "resnet10t"
-"""Learns from few pictures as well as larger networks of its kind, in half the time."""
+"""Trains a few hundred pictures in a quarter of an hour on two cores; larger ones of its kind were not compared."""
 SCRATCH_PIXELS = 224 * 224
 """The first size of pictures in progressive resolution from scratch."""
 

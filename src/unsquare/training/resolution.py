@@ -45,7 +45,7 @@ class ResolutionConfig:
     @property
     def chooses(self) -> bool:
         """Whether the size at which weights are used is chosen after training."""
-        return self.progressive not in ("auto", "off")
+        return self.progressive != "auto" and len(self.stages) > 1
 
     @property
     def stages(self) -> tuple[Stage, ...]:

@@ -145,7 +145,7 @@ def prepare(
 
     with naming(train_index.keys, lambda pixels: _remedies(pixels, config, engine, limits)):
         on_val = partial(evaluator, index=validation) if len(validation) else None
-        stage_of = _stages(engine, config, train_index, limits.limits(fabric.world_size), on_val)
+        stage_of = _stage_maker(engine, config, train_index, limits.limits(fabric.world_size), on_val)
         epochs = _epochs(job, train_index, stage_of, limits.limits(fabric.world_size))
         plan = epochs.plan(next(epoch for epoch, stage in enumerate(epochs.stages) if stage.max_pixels is None))
     if len(evaluated):
@@ -206,7 +206,7 @@ def _engine(job: TrainingJob, index: ShapeIndex, fresh: bool) -> Engine:
     return Engine(job.fabric, classifier, config.optimizer, Objective.of(index, config.optimizer))
 
 
-def _stages(
+def _stage_maker(
     engine: Engine,
     config: TrainConfig,
     index: ShapeIndex,

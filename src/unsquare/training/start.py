@@ -279,7 +279,7 @@ def _finish(session: Session, state: TrainState, started: float) -> Path:
 def _choose_size(session: Session, best: Path) -> None:
     """Find the size at which the best weights do best on val, and record it in their checkpoint."""
     config, evaluator, own = session.config, session.validator, read_state(best).max_pixels
-    if evaluator is None or len(config.resolution.stages) == 1:
+    if evaluator is None or not config.resolution.chooses:
         return
 
     def evaluate(max_pixels: int | None) -> Evaluation:

@@ -187,7 +187,8 @@ _IN_TRAINING = (("label_smoothing", "label smoothing"), ("focal", "focal loss"),
 def _losses(record: Record) -> str:
     """Why the losses in training and on val are not of one kind, in words; empty where they are."""
     values = [(record.setting("optimizer", key), name) for key, name in _IN_TRAINING]
-    if not (names := [name for value, name in values if value not in (None, 0, 0.0, "none")]):
+    names = [name for value, name in values if value not in (None, 0, 0.0, "none")]
+    if not names or record.task == "regression":  # which has none of them
         return ""
     return f" The loss in training is with {' and '.join(names)}, the one on val without: their levels do not compare."
 

@@ -83,7 +83,7 @@ class Record:
     @property
     def chosen(self) -> BestOfSeveral | None:
         """How the images that the page leads with chose the weights; None where they did not."""
-        sizes = self.setting("resolution", "progressive") not in (None, "auto", "off")
+        sizes = "," in str(self.setting("resolution", "progressive"))  # several stages
         return best_of_several(self.evals, self.final.split, sizes=sizes) if self.final else None
 
     @cached_property
