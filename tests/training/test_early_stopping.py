@@ -159,6 +159,28 @@ def test_a_run_given_more_epochs_early_follows_their_shares(source, tmp_path) ->
     assert pixels_of(run) == [small, small, full, full]
 
 
+def test_pictures_grow_no_further_where_smaller_ones_do_better(source, tmp_path, scores, capsys) -> None:
+    """Decided at the end of a stage, evaluated then however rarely val is; the rest of the run has the best size, also
+    where it is killed there, resumed and given more epochs. With grow always, nothing is decided."""
+    sizes = {"progressive": "1600px:2,2400px:2,full:2", "patience": None, "epochs": 6, "evaluate_every": 3}
+    between = 1960  # the geometric mean of the first two sizes
+    scores([0.5, 0.5, 0.5, 0.6, 0.5])  # epochs 2 (with no smaller size), 3, 4, and then the two smaller sizes
+    with killed_after(4):
+        train(source, tmp_path / "run", **sizes, grow="while-better", quiet=False)
+    assert f"pictures grow no further: at most {between:,} pixels from here on (--grow always" in said(capsys)
+    assert read_state(newest(tmp_path / "run" / "checkpoints")).largest_pixels == between
+    run = train(source, tmp_path / "run", **sizes | {"epochs": 7}, grow="while-better")
+    pixels = [count / 4 for count in pixels_of(run)]
+    assert max(pixels[:2]) <= 1600 < between < min(pixels[2:4])
+    assert len(pixels) == 7
+    assert 1600 < min(pixels[4:]) <= max(pixels[4:]) <= between
+    assert epochs_of(run) == [2, 3, 4, 6, 7]
+    scores([0.5, 0.5, 0.6])
+    run = train(source, tmp_path / "always", **sizes, grow="always")
+    assert pixels_of(run)[-1] / 4 > 4000
+    assert epochs_of(run) == [3, 6]
+
+
 def test_an_epoch_that_has_begun_keeps_its_size(source, tmp_path, monkeypatch) -> None:
     """Stopped within an epoch and given more epochs, of whose sizes the longer run has none: the epoch goes on as it
     began, in which each picture comes once, and is evaluated and recorded at that size."""

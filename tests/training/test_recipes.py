@@ -59,6 +59,15 @@ def test_what_is_given_stays(at_hand) -> None:
     assert config.optimizer.label_smoothing == 0.0
 
 
+def test_pictures_grow_through_stages_of_ones_own(at_hand) -> None:
+    """And where random scales would blur what a smaller size says; otherwise only while that is better."""
+    at_hand("package")
+    assert _settled()[0].resolution.grow == "while-better"
+    assert _settled(grow="always")[0].resolution.grow == "always"
+    for settings in ({"progressive": "50kP:1,full:1"}, {"min_scale": 0.8}, {"pretrained": "none"}):
+        assert _settled(**settings)[0].resolution.grow == "always"
+
+
 def test_scratch_looks_for_no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither with the recipe, nor with pretrained none; a file of weights is fine-tuned."""
 

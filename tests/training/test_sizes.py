@@ -38,6 +38,18 @@ def test_the_search_climbs_to_the_peak(own, peak) -> None:
     assert len(tried) == len(set(tried))
 
 
+def test_larger_sizes_can_be_left_out() -> None:
+    """As where it is asked whether pictures grow any further."""
+    candidates, tried = [1, 2, 3, 4], []
+
+    def evaluate(size):
+        tried.append(size)
+        return SimpleNamespace(score=size / 10, loss=0.1)
+
+    assert best_size(candidates, 2, evaluate, only_smaller=True) == 2
+    assert tried == [1, 2]
+
+
 def test_a_size_that_is_as_good_does_not_win() -> None:
     """The weights' own size stays where no other is better."""
     same = SimpleNamespace(score=0.5, loss=0.5)

@@ -313,6 +313,7 @@ class State(Struct, kw_only=True):
     planned_pixels: CeilingPixels
     waits_from: Count | None = None
     least_pixels: CeilingPixels = 0
+    largest_pixels: Annotated[int, Meta(ge=1)] | None = None
     max_pixels: Annotated[int, Meta(ge=1)] | None = None
     optimizer: dict[str, Any]
     origin: Origin | None = None

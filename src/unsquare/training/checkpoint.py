@@ -54,6 +54,8 @@ class TrainState:
     """Epochs done at the last improvement on val, or when `patience` began to count; None where it is not known."""
     least_pixels: int = 0
     """Pictures are not shrunk below this many pixels any more, since the run was given more epochs."""
+    largest_pixels: int | None = None
+    """Pictures grow no further than this many pixels; None where they grow through all stages."""
     max_pixels: int | None = None
     """The most pixels of the pictures that the weights were last trained on; None where all had their full size."""
 

@@ -38,7 +38,7 @@ class Epochs:
     config: PlanConfig
     turns: bool
     stages: tuple[TrainingStage, ...]
-    """The stage of each epoch; that of the last one is at full size."""
+    """The stage of each epoch; that of the last one is at full size, unless pictures stopped growing before."""
     limits: Limits
     weights: Weights | None
     """How often each training image is used, (N,); None uses each once."""
@@ -50,9 +50,11 @@ class Epochs:
     def resumed(self, state: TrainState) -> Epochs:
         """The same for a run that goes on from a state, perhaps for more epochs than it was started with.
 
-        An epoch that has begun keeps its size, and later ones have at least the size that the run had reached.
+        An epoch that has begun keeps its size, and later ones have at least the size that the run had reached, unless
+        pictures grow no further.
         """
         epochs = self.not_below(state.epoch, state.least_pixels) if state.least_pixels else self
+        epochs = epochs.not_above(state)
         if not state.step_of_epoch:
             return epochs
         begun = self.stage_of(state.max_pixels)
@@ -67,6 +69,13 @@ class Epochs:
         enough = min((bound, number) for number, bound in enumerate(bounds) if bound >= least_pixels)[1]
         later = (self.stages[n if bounds[n] >= least_pixels else enough] for n in range(epoch, len(bounds)))
         return replace(self, stages=(*self.stages[:epoch], *later))
+
+    def not_above(self, state: TrainState) -> Epochs:
+        """The same, but at the largest size from a state's epoch on, where it has one."""
+        if state.largest_pixels is None:
+            return self
+        largest = self.stage_of(state.largest_pixels)
+        return replace(self, stages=(*self.stages[: state.epoch], *[largest] * (len(self.stages) - state.epoch)))
 
     def plan(self, epoch: int, ceiling: int = NO_CEILING) -> EpochPlan:
         """The plan of an epoch; in `mixed` no micro-batch of several images is above a ceiling."""

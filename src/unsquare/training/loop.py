@@ -36,11 +36,13 @@ from unsquare.training.checkpoint import TrainState
 from unsquare.training.config import TrainConfig
 from unsquare.training.console import Console
 from unsquare.training.early_stopping import early_words, ran_out
-from unsquare.training.epochs import Epochs
+from unsquare.training.epochs import Epochs, TrainingStage
 from unsquare.training.evaluate import Evaluator
 from unsquare.training.interrupt import StopRequest
 from unsquare.training.metrics import Evaluation
+from unsquare.training.resolution import bound_of
 from unsquare.training.schedule import learning_rates
+from unsquare.training.sizes import SizeSearch
 
 LoadedBatches = Generator[PaddedBatch, None, None]
 
@@ -58,8 +60,8 @@ class Session:
     epochs: Epochs
     loader: Callable[[Geometry], BatchLoader]
     """Makes the loader of training pictures of a size."""
-    validator: Callable[[Geometry], Evaluator] | None
-    """Makes an evaluator on the val split, of pictures of a size; None where nothing is held out."""
+    sizes: SizeSearch | None
+    """Finds the size at which weights do best; None where there are no stages, or nothing is held out."""
     final_evaluator: Callable[[Geometry], Evaluator] | None
     """Makes the last evaluation's evaluator: on the test split, else on the val split; None where there is neither."""
     watch: Watch
@@ -121,6 +123,7 @@ def run_epochs(session: Session, state: TrainState) -> TrainState:
     with StopRequest() as request:
         while state.epoch < config.epochs and not ran_out(config.saving, state):
             state = _run_epoch(session, state, state.epoch, request)
+            session = replace(session, epochs=session.epochs.not_above(state))
     if state.epoch < config.epochs:
         session.console.say(f"Ended {early_words(config, state.epoch)}.")
     return state
@@ -274,7 +277,7 @@ def _validate(session: Session, state: TrainState) -> TrainState:
     stage, *later = session.epochs.stages[state.epoch - 1 :]
     if state.waits_from is None or any(each is not stage for each in later):
         state = replace(state, waits_from=state.epoch)
-    if state.epoch % every and state.epoch != epochs:
+    if state.epoch % every and state.epoch != epochs and not _may_stop_growing(session, stage, later):
         return state
     if stage.validation is None:
         session.console.finish_epoch(state.epoch, None)
@@ -296,11 +299,33 @@ def _validate(session: Session, state: TrainState) -> TrainState:
         }
         session.run.append_metrics(row | evaluation.to_row())
     session.console.finish_epoch(state.epoch, evaluation)
+    if _may_stop_growing(session, stage, later):
+        state = _with_largest_size(session, state, evaluation)
     if _is_best(evaluation, state):
         waits_from = state.epoch if evaluation.score > state.best_score else state.waits_from
         state = replace(state, best_score=evaluation.score, best_loss=evaluation.loss, waits_from=waits_from)
         write(session, BEST, state)
     return state
+
+
+def _may_stop_growing(session: Session, stage: TrainingStage, later: list[TrainingStage]) -> bool:
+    """Whether larger pictures come next, and whether they do is decided here."""
+    if session.sizes is None or session.config.resolution.grow != "while-better" or not later:
+        return False
+    return bound_of(later[0].geometry) > bound_of(stage.geometry)
+
+
+def _with_largest_size(session: Session, state: TrainState, evaluation: Evaluation) -> TrainState:
+    """The state in which later pictures have the size that is best now, if the weights do better below their own."""
+    assert session.sizes is not None
+    best = session.sizes.best(state.max_pixels, evaluation, only_smaller=True)
+    if best is None or best == state.max_pixels:
+        return state
+    session.console.say(
+        f"The weights do better on smaller pictures than on those of their last epoch, so pictures grow no further: at "
+        f"most {best:,} pixels from here on (--grow always trains at full size as well)."
+    )
+    return replace(state, largest_pixels=best)
 
 
 def size_of(max_pixels: int | None) -> dict[str, int]:

@@ -134,7 +134,10 @@ def settled(config: TrainConfig, sizes: Sizes) -> TrainConfig:
         "learning_rate": {"lr": usual_rate(recipe, config.plan.most_images(len(sizes)))},
         "augment": {"auto_augment": _AUGMENT[recipe]},
         "plan": {"min_images": least, "min_scale": _MIN_SCALE[recipe]},
-        "resolution": {"progressive": progressive_stages(first, sizes)},
+        "resolution": {
+            "progressive": progressive_stages(first, sizes),
+            "grow": _grow(config, recipe),
+        },
     }
     config = filled(config, values)
     thaw_after = config.optimizer.thaw_after
@@ -150,6 +153,15 @@ def usual_epochs(recipe: RecipeName, num_images: int) -> int:
     """Passes over that many training pictures: more over few, until the network has seen enough."""
     least, most, seen = _EPOCHS[recipe]
     return int(np.clip(round(seen / max(num_images, 1)), least, most))
+
+
+def _grow(config: TrainConfig, recipe: RecipeName) -> str:
+    """Whether pictures grow through all stages: always through those of one's own.
+
+    With random scales weights do best below the size of their epochs, so a better smaller size says little.
+    """
+    min_scale = _MIN_SCALE[recipe] if config.plan.min_scale is None else config.plan.min_scale
+    return "while-better" if config.resolution.progressive == "auto" and min_scale == 1 else "always"
 
 
 def usual_rate(recipe: RecipeName, step_images: int) -> float:
@@ -192,7 +204,7 @@ def _open_settings() -> dict[str, set[str]]:
         "learning_rate": {"lr"},
         "augment": {"auto_augment"},
         "plan": {"min_images", "min_scale"},
-        "resolution": {"progressive"},
+        "resolution": {"progressive", "grow"},
     }
 
 

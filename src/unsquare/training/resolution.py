@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from unsquare.errors import ConfigError
 from unsquare.settings import PixelCount, check_settings, checked
@@ -36,6 +37,9 @@ class ResolutionConfig:
     progressive: str = "auto"
     """Sizes over the epochs: auto, off, or sizes and shares such as 50kP:3,200kP:1,full:1. Larger pictures are shrunk
     to that size, with their aspect kept. The last is `full`, the size they have."""
+    grow: Literal["auto", "while-better", "always"] = "auto"
+    """Whether pictures grow through all those sizes: always, or while-better, which ends at the size that is best where
+    smaller pictures do better on val (default: recipe's; always for sizes of one's own)."""
 
     def __post_init__(self) -> None:
         check_settings(self)

@@ -2,21 +2,26 @@
 
 Weights that were pretrained on small pictures and then trained on larger ones often judge best in between (compare
 Touvron et al., Fixing the train-test resolution discrepancy, 2019). So after training the best weights are evaluated on
-val at the sizes around their own, as long as that helps, and used at the best one. Each trial costs one pass over the
-val split without gradients. Without stages there is nothing to choose: pictures keep their full size.
+val at the sizes around their own, as long as that helps, and used at the best one. Where pictures grow only
+`while-better`, the smaller sizes are tried at the end of each stage as well: if one is better, the best size is passed,
+and the rest of the run stays at it. Each trial costs one pass over the val split without gradients. Without stages
+there is nothing to choose: pictures keep their full size.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
 from math import sqrt
 
 import numpy as np
 
-from unsquare.shapes import Sizes
+from unsquare.progress import Progress
+from unsquare.shapes import Geometry, Sizes
+from unsquare.training.evaluate import Evaluator
 from unsquare.training.metrics import Evaluation
-from unsquare.training.resolution import Stage
+from unsquare.training.resolution import Stage, stage_geometry
 
 Size = int | None
 """The most pixels of pictures; None is full size."""
@@ -35,7 +40,9 @@ def candidate_sizes(stages: tuple[Stage, ...], sizes: Sizes) -> list[Size]:
     return [*(size for pair in zip(caps, between) for size in pair), None]
 
 
-def best_size(candidates: list[Size], own: Size, evaluate: Callable[[Size], Evaluation]) -> Size:
+def best_size(
+    candidates: list[Size], own: Size, evaluate: Callable[[Size], Evaluation], *, only_smaller: bool = False
+) -> Size:
     """The size at which weights do best on val, by their task's main figure, of equals by loss.
 
     From the weights' own size the search goes to the neighbor that is better, as long as one is.
@@ -44,6 +51,7 @@ def best_size(candidates: list[Size], own: Size, evaluate: Callable[[Size], Eval
         candidates: sizes in ascending order.
         own: the size that the weights were last trained on, one of them.
         evaluate: evaluates the weights on val at a size.
+        only_smaller: do not try sizes above their own.
     """
     known: dict[int, tuple[float, float]] = {}
 
@@ -54,7 +62,39 @@ def best_size(candidates: list[Size], own: Size, evaluate: Callable[[Size], Eval
         return known[at]
 
     best = candidates.index(own)
-    for direction in (-1, 1):
+    for direction in (-1,) if only_smaller else (-1, 1):
         while 0 <= best + direction < len(candidates) and score(best + direction) > score(best):
             best += direction
     return candidates[best]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SizeSearch:
+    """Tries the weights in training on val, at the sizes of a run's stages and between them."""
+
+    geometry: Geometry
+    """That of full size."""
+    stages: tuple[Stage, ...]
+    stride: int
+    evaluator: Callable[[Geometry], Evaluator]
+    """Makes an evaluator on the val split, of pictures of a size."""
+    progress: Callable[[str], Progress]
+
+    def best(self, own: Size, evaluation: Evaluation | None = None, *, only_smaller: bool = False) -> Size:
+        """The size at which the weights do best, `own` where it is among none of those to try.
+
+        Args:
+            own: the size that they were last trained on.
+            evaluation: what is known of them at that size.
+            only_smaller: do not try sizes above their own.
+        """
+
+        def evaluate(size: Size) -> Evaluation:
+            if size == own and evaluation is not None:
+                return evaluation
+            geometry = stage_geometry(self.geometry, size, self.stride)
+            return self.evaluator(geometry).evaluate(self.progress("choosing the size"))
+
+        sizes = self.geometry.resize(self.evaluator(self.geometry).index.sizes)
+        candidates = candidate_sizes(self.stages, sizes)
+        return best_size(candidates, own, evaluate, only_smaller=only_smaller) if own in candidates else own

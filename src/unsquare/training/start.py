@@ -35,12 +35,11 @@ from unsquare.training.config import TrainConfig, to_toml
 from unsquare.training.console import Console
 from unsquare.training.early_stopping import early_words
 from unsquare.training.loop import Session, run_epochs, save, size_of, write
-from unsquare.training.metrics import Evaluation, write_evaluation
+from unsquare.training.metrics import write_evaluation
 from unsquare.training.other_run import settings_of_run
 from unsquare.training.recipes import settled, settled_network
 from unsquare.training.resolution import bound_of, stage_geometry
 from unsquare.training.setup import TrainingJob
-from unsquare.training.sizes import best_size, candidate_sizes
 from unsquare.training.standing import Standing, settings_tree, standing_of
 
 
@@ -278,17 +277,10 @@ def _finish(session: Session, state: TrainState, started: float) -> Path:
 
 def _choose_size(session: Session, best: Path) -> None:
     """Find the size at which the best weights do best on val, and record it in their checkpoint."""
-    config, evaluator, own = session.config, session.validator, read_state(best).max_pixels
-    if evaluator is None or not config.resolution.chooses:
+    if session.sizes is None:
         return
-
-    def evaluate(max_pixels: int | None) -> Evaluation:
-        geometry = stage_geometry(config.geometry, max_pixels, session.engine.model.stride)
-        return evaluator(geometry).evaluate(session.console.progress("choosing the size"))
-
-    sizes = config.geometry.resize(evaluator(config.geometry).index.sizes)
-    candidates = candidate_sizes(config.resolution.stages, sizes)
-    chosen = best_size(candidates, own, evaluate) if own in candidates else own
+    own = read_state(best).max_pixels
+    chosen = session.sizes.best(own)
 
     def record() -> None:
         with session.run.writing(best):

@@ -173,9 +173,11 @@ def _sizes(record: Record) -> str:
     if not last:
         return ""
     parts = [f"up to epoch {epoch:g} at most {units.pixels(size)}" for size, epoch in last.items()]
-    words = f" Early epochs saw smaller pictures: {', '.join(parts)}."
+    words = f" Epochs saw smaller pictures: {', '.join(parts)}."
     if record.final is None:
         return words
+    if record.evals[-1].max_pixels is not None:
+        words += " Pictures grew no further, since smaller ones did better on val (--grow while-better)."
     used = "their full size" if record.final.max_pixels is None else f"at most {units.pixels(record.final.max_pixels)}"
     return f"{words} The best weights are used on pictures of {used}, where they do best on val."
 
