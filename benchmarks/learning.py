@@ -38,7 +38,7 @@ from unsquare.training.start import train
 
 RATES = (2.5e-4, 5e-4, 1e-3)
 TUNING_EPOCHS = 3
-SETS = ("clothing-large", "clothing", "food", "demo")
+SETS = ("clothing-large", "clothing", "food", "demo", "demo-large")
 TABLES: dict[str, dict[str, dict[str, Any]]] = {
     "norms": {
         **{f"own, {n} images": {"norm": "own", "min_images": n, "step_images": 16} for n in (1, 2, 4, 8, 16)},

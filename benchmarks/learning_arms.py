@@ -24,6 +24,11 @@ from unsquare.training.components import DEFAULT, Components
 
 TUNED_FRACTION = 0.25
 """Part of the training pictures that learning rates are chosen on."""
+DEMOS = {
+    "demo": MaterialsConfig(),
+    "demo-large": MaterialsConfig(num_train=120, num_val=60, num_test=120, mean_pixels=2_000_000),
+}
+"""Sets that are made; what tells the classes of the demo apart is 2 to 6 pixels wide in both."""
 GRAY = (128, 128, 128)
 
 
@@ -87,9 +92,7 @@ def plan_alone(sizes: Any, config: PlanConfig, limits: Limits, epoch: int, **opt
 
 def pictures_of(name: str, data: Path, work: Path) -> Path:
     """The folder of a set's pictures; those of the demo are made."""
-    if name == "demo":
-        return make_materials(work / "demo", MaterialsConfig())
-    return data / name
+    return make_materials(work / name, DEMOS[name]) if name in DEMOS else data / name
 
 
 def squared(arm: Arm, pictures: Path, work: Path) -> Path:

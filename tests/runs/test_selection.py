@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec import structs
 
 from unsquare.runs.rows import EvaluationRow
 from unsquare.runs.selection import best_of, best_of_several, caution
@@ -44,6 +45,15 @@ def test_a_size_that_was_chosen_is_said() -> None:
     assert alone is not None
     assert alone.words.startswith("The best of several sizes of pictures on the same images is optimistic; the last")
     assert best_of_several(rows, "test", sizes=True) is None
+
+
+@pytest.mark.parametrize(("sizes", "chosen"), [((50, 100, None), False), ((50, 100, 70), True), ((50, 50), False)])
+def test_a_size_chosen_before_the_last_epoch_is_said(sizes: tuple[int | None, ...], chosen: bool) -> None:
+    """Pictures grow from epoch to epoch, unless val has shown that smaller ones do better."""
+    rows = [structs.replace(row(step, 0.5), max_pixels=size) for step, size in enumerate(sizes)]
+    found = best_of_several(rows, "val", sizes=True)
+    assert found is not None
+    assert ("the last epoch, whose size was chosen on them as well, has accuracy" in found.words) is chosen
 
 
 def test_images_that_trained_the_starting_weights_say_little() -> None:

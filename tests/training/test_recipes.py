@@ -64,7 +64,7 @@ def test_pictures_grow_through_stages_of_ones_own(at_hand) -> None:
     at_hand("package")
     assert _settled()[0].resolution.grow == "while-better"
     assert _settled(grow="always")[0].resolution.grow == "always"
-    for settings in ({"progressive": "50kP:1,full:1"}, {"min_scale": 0.8}, {"pretrained": "none"}):
+    for settings in ({"progressive": "50kP:1,full:1"}, {"min_scale": 0.8}, {"pretrained": "none"}, {"folds": 3}):
         assert _settled(**settings)[0].resolution.grow == "always"
 
 

@@ -1,7 +1,8 @@
 """Which figures of a run are optimistic because the same images chose the weights.
 
 The best of n epochs on some images is above what these weights reach on new ones, the more so the fewer the images.
-The last epoch is no choice: its figure stands beside the best one wherever that is said.
+The last epoch is no choice: its figure stands beside the best one wherever that is said. Only its size may have been
+chosen on these images, where pictures grow while that is better.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ class BestOfSeveral:
     last: EvaluationRow
     sizes: bool = False
     """Whether the size of pictures was chosen, too."""
+    last_size: bool = False
+    """Whether the last epoch's size was chosen on these images, before it was trained."""
 
     @property
     def words(self) -> str:
@@ -29,8 +32,9 @@ class BestOfSeveral:
         several = ["several sizes of pictures"] if self.sizes else []
         if self.num_epochs > 1:
             several.insert(0, f"{self.num_epochs} epochs")
+        last = "the last epoch, whose size was chosen on them as well," if self.last_size else "the last epoch"
         return (
-            f"The best of {' and of '.join(several)} on the same images is optimistic; the last epoch has "
+            f"The best of {' and of '.join(several)} on the same images is optimistic; {last} has "
             f"{describe(self.last.figures)}."
         )
 
@@ -44,8 +48,15 @@ def best_of_several(evals: Sequence[EvaluationRow], split: str, *, sizes: bool =
         sizes: whether the size of pictures was chosen as well, as it is after progressive resolution.
     """
     chosen = [row for row in evals if row.split == split]
-    several = len(chosen) > 1 or (sizes and len(chosen) == 1)
-    return BestOfSeveral(len(chosen), chosen[-1], sizes) if several else None
+    if len(chosen) < 2 and not (sizes and chosen):
+        return None
+    return BestOfSeveral(len(chosen), chosen[-1], sizes, last_size=_got_smaller(chosen))
+
+
+def _got_smaller(evals: Sequence[EvaluationRow]) -> bool:
+    """Whether the last size is below an earlier one: they grow, unless smaller ones did better on val."""
+    *earlier, last = (row.max_pixels for row in evals)
+    return last is not None and any(size is None or size > last for size in earlier)
 
 
 def best_of(evals: Sequence[EvaluationRow]) -> EvaluationRow | None:

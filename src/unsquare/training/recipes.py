@@ -156,12 +156,13 @@ def usual_epochs(recipe: RecipeName, num_images: int) -> int:
 
 
 def _grow(config: TrainConfig, recipe: RecipeName) -> str:
-    """Whether pictures grow through all stages: always through those of one's own.
+    """Whether pictures grow through all stages: always through those of one's own, and in folds, which val judges.
 
     With random scales weights do best below the size of their epochs, so a better smaller size says little.
     """
     min_scale = _MIN_SCALE[recipe] if config.plan.min_scale is None else config.plan.min_scale
-    return "while-better" if config.resolution.progressive == "auto" and min_scale == 1 else "always"
+    may_stop = config.resolution.progressive == "auto" and min_scale == 1 and config.saving.folds is None
+    return "while-better" if may_stop else "always"
 
 
 def usual_rate(recipe: RecipeName, step_images: int) -> float:
