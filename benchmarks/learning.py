@@ -4,7 +4,8 @@ Every run is an ordinary run of `unsquare train` in the work folder, so a table 
 An arm's learning rate is chosen on a part of the training pictures, by the same rates for each. Arms of squares have
 as many epochs as take the training time of `ours` (equal time), or as many epochs as it (equal epochs). Pictures that
 are judged are the val split, or the test split where there is one; the figure after the last epoch stands beside the
-best one.
+best one. `--jobs N` trains that many runs at once, each with its part of the threads: small networks keep several cores
+busier that way, and times then compare with one another only.
 
     python benchmarks/learning.py arms --set clothing-large --data shared/data/photos --work learning --seeds 3 \
         --out benchmarks/results/learning_arms-DATE.json
@@ -15,11 +16,14 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import multiprocessing
 import os
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -89,30 +93,48 @@ class Outcome:
     """After each epoch: training seconds, computed megapixels, accuracy on val."""
 
 
+@dataclass(frozen=True)
+class Run:
+    """A row of a table for one seed."""
+
+    table: str
+    arm: str
+    """The name of an arm, or of a row whose settings alone differ."""
+    settings: dict[str, Any]
+    seed: int
+
+
 class Study:
     """Runs of one set of pictures, kept in a work folder."""
 
     def __init__(self, name: str, data: Path, work: Path, shared: dict[str, Any]) -> None:
-        self.name, self.work, self.shared = name, work, shared
+        self.name, self.data, self.work, self.shared = name, data, work, shared
         self.pictures = pictures_of(name, data, work)
         self.arms = arms_of(mean_side(self.pictures))
 
-    def run(self, table: str, arm: Arm, settings: dict[str, Any], seed: int) -> Outcome:
-        """Train once, or read what an earlier call trained."""
-        source = squared(arm, self.pictures, self.work)
-        found = {**self.shared, **arm.settings, **settings, "seed": seed}
-        folder = self._train(source, found, arm.components)
-        return Outcome(table=table, set=self.name, arm=arm.name, seed=seed, settings=found, **outcome_of(folder))
+    def source(self, name: str) -> Path:
+        """The pictures of an arm, made if need be."""
+        return squared(self.arms.get(name, Arm(name, {})), self.pictures, self.work)
 
-    def best_rate(self, arm: Arm) -> float:
-        """The learning rate that is best on a quarter of the training pictures after training on the rest."""
-        source = squared(arm, self.pictures, self.work)
-        index = tuning_index(source, groups_of(self.pictures), self.work / f"{source.name}-tuning.parquet")
-        losses = {}
-        for rate in RATES:
-            settings = {**self.shared, **arm.settings, "lr": rate, "epochs": TUNING_EPOCHS}
-            losses[rate] = outcome_of(self._train(index, settings, arm.components))["last_loss"]
-        return min(losses, key=lambda rate: losses[rate])
+    def tuning_source(self, name: str) -> Path:
+        """The training pictures of an arm, a quarter of them held out; made if need be."""
+        source = self.source(name)
+        return tuning_index(source, groups_of(self.pictures), self.work / f"{source.name}-tuning.parquet")
+
+    def run(self, run: Run) -> Outcome:
+        """Train once, or read what an earlier call trained."""
+        arm = self.arms.get(run.arm, Arm(run.arm, {}))
+        source = self.source(run.arm)
+        found = {**self.shared, **arm.settings, **run.settings, "seed": run.seed}
+        folder = self._train(source, found, arm.components)
+        return Outcome(run.table, self.name, run.arm, run.seed, settings=found, **outcome_of(folder))
+
+    def tuning_loss(self, name: str, rate: float) -> float:
+        """The loss on a quarter of the training pictures after an arm was trained on the rest with a learning rate."""
+        arm = self.arms[name]
+        index = self.tuning_source(name)
+        settings = {**self.shared, **arm.settings, "lr": rate, "epochs": TUNING_EPOCHS}
+        return float(outcome_of(self._train(index, settings, arm.components))["last_loss"])
 
     def _train(self, source: Path, settings: dict[str, Any], components: Components = DEFAULT) -> Path:
         words = "-".join(f"{key}={value}" for key, value in sorted(settings.items()))
@@ -155,28 +177,74 @@ def outcome_of(folder: Path) -> dict[str, Any]:
     }
 
 
-def arms_table(study: Study, names: list[str], seeds: int) -> Iterator[Outcome]:
+class Jobs:
+    """Does the work of a study, several runs at once if asked."""
+
+    def __init__(self, study: Study, number: int) -> None:
+        self.study = study
+        threads = max(1, torch.get_num_threads() // number)
+        spawn = multiprocessing.get_context("spawn")
+        self._pool = ProcessPoolExecutor(number, spawn, torch.set_num_threads, (threads,)) if number > 1 else None
+
+    def runs(self, runs: list[Run]) -> list[Outcome]:
+        """The outcomes of all runs, in order."""
+        for name in dict.fromkeys(run.arm for run in runs):
+            self.study.source(name)  # made once, before the processes look for it
+        return self._map(_run, runs)
+
+    def best_rates(self, names: list[str]) -> dict[str, float]:
+        """Of each arm the learning rate with the lowest loss."""
+        for name in names:
+            self.study.tuning_source(name)
+        asked = [(name, rate) for name in names for rate in RATES]
+        losses = dict(zip(asked, self._map(_tuning_loss, asked)))
+        return {name: min(RATES, key=lambda rate: losses[name, rate]) for name in names}
+
+    def _map(self, function: Callable[..., Any], values: list[Any]) -> list[Any]:
+        study = self.study
+        call = partial(function, (study.name, study.data, study.work, study.shared))
+        return list(map(call, values) if self._pool is None else self._pool.map(call, values))
+
+
+StudyParts = tuple[str, Path, Path, dict[str, Any]]
+"""What a study is made of, for another process."""
+
+
+def _run(study: StudyParts, run: Run) -> Outcome:
+    return Study(*study).run(run)
+
+
+def _tuning_loss(study: StudyParts, asked: tuple[str, float]) -> float:
+    return Study(*study).tuning_loss(*asked)
+
+
+def arms_table(jobs: Jobs, names: list[str], seeds: int) -> Iterator[Outcome]:
     """Every arm at equal epochs, then those of squares at equal training time."""
-    ours = [study.run("arms", study.arms["ours"], {}, seed) for seed in range(seeds)]
+    ours = jobs.runs([Run("arms", "ours", {}, seed) for seed in range(seeds)])
     yield from ours
     epochs = ours[0].epochs
     time_s = sum(each.train_s for each in ours) / seeds
-    for name in names:
-        arm = study.arms[name]
-        rate = study.best_rate(arm)
-        for seed in range(seeds):
-            equal = study.run("arms", arm, {"lr": rate, "epochs": epochs}, seed)
-            yield equal
-            if arm.square is not None:
-                longer = max(1, round(time_s / (equal.train_s / epochs)))
-                yield study.run("arms, equal time", arm, {"lr": rate, "epochs": longer}, seed)
+    rates = jobs.best_rates(names)
+    equal = jobs.runs(
+        [Run("arms", name, {"lr": rates[name], "epochs": epochs}, seed) for name in names for seed in range(seeds)]
+    )
+    yield from equal
+    longer = {each.arm: max(1, round(time_s / (each.train_s / epochs))) for each in equal if each.seed == 0}
+    yield from jobs.runs(
+        [
+            Run("arms, equal time", name, {"lr": rates[name], "epochs": longer[name]}, seed)
+            for name in names
+            if jobs.study.arms[name].square is not None
+            for seed in range(seeds)
+        ]
+    )
 
 
-def settings_table(study: Study, table: str, seeds: int) -> Iterator[Outcome]:
-    """A run for each row of a table."""
-    for name, settings in TABLES[table].items():
-        for seed in range(seeds):
-            yield study.run(table, Arm(name, {}), settings, seed)
+def settings_table(jobs: Jobs, table: str, seeds: int) -> list[Outcome]:
+    """A run for each row of a table and each seed."""
+    return jobs.runs(
+        [Run(table, name, settings, seed) for name, settings in TABLES[table].items() for seed in range(seeds)]
+    )
 
 
 def summary(outcomes: list[Outcome]) -> str:
@@ -217,13 +285,16 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, default=Path("learning"))
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=1, help="runs at once")
     parser.add_argument("--shared", type=json.loads, default={}, help="settings of every run, as JSON")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--figure", type=Path, help="SVG of accuracy over training time")
     given = parser.parse_args()
-    study = Study(given.set, given.data, given.work, given.shared)
-    table = arms_table(study, given.arms, given.seeds) if given.table == "arms" else None
-    outcomes = list(table or settings_table(study, given.table, given.seeds))
+    jobs = Jobs(Study(given.set, given.data, given.work, given.shared), given.jobs)
+    if given.table == "arms":
+        outcomes = list(arms_table(jobs, given.arms, given.seeds))
+    else:
+        outcomes = settings_table(jobs, given.table, given.seeds)
     print(summary(outcomes))
     if given.out is not None:
         machine = {"machine": platform.processor() or platform.machine(), "threads": torch.get_num_threads()}
