@@ -1,8 +1,8 @@
 """One small network of nearly every convolutional family of timm answers as it does alone; the docs' table has more.
 
 Of the blocks that a stage repeats there is one: a second takes time, and shows nothing that the first does not. Left to
-the benchmark (`benchmarks/exact_coverage.py`), since even their smallest takes over four seconds: NASNet, PNASNet, and
-VGG at its own width.
+the benchmark (`benchmarks/exact_coverage.py`), since even their smallest takes over four seconds: NASNet, PNASNet,
+Inception v4, Inception-ResNet v2 (v3 is here), and VGG at its own width.
 """
 
 from __future__ import annotations
@@ -28,9 +28,8 @@ FAMILIES = [
     "repvit_m1", "res2next50", "resnest14d", "resnetblur18", "resnetv2_18", "resnetv2_50x1_bit", "rexnet_100",
     "selecsls42", "legacy_seresnet18", "skresnet18", "starnet_s050", "tresnet_m", "ese_vovnet19b_slim_dw",
     "legacy_xception", "xception41p", "resnetaa34d", "nf_ecaresnet26", "test_efficientnet_evos", "poolformerv2_s12",
-    "tf_efficientnet_cc_b0_4e", "inception_v4", "inception_resnet_v2", "rdnet_tiny", "convmixer_1024_20_ks9_p14",
-    "focalnet_tiny_srf", "darknet53", "repvgg_a0", "mnasnet_small", "tinynet_e", "fbnetc_100", "mobilenetv1_100",
-    "mobilenetv2_035",
+    "tf_efficientnet_cc_b0_4e", "rdnet_tiny", "convmixer_1024_20_ks9_p14", "focalnet_tiny_srf", "darknet53",
+    "repvgg_a0", "mnasnet_small", "tinynet_e", "fbnetc_100", "mobilenetv1_100", "mobilenetv2_035",
 ]  # fmt: skip
 
 OPTIONS = {"densenet121": {"block_config": (2, 2, 2, 2)}}
