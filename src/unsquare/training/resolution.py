@@ -39,7 +39,8 @@ class ResolutionConfig:
     to that size, with their aspect kept. The last is `full`, the size they have."""
     grow: Literal["auto", "while-better", "always"] = "auto"
     """Whether pictures grow through all those sizes: always, or while-better, which ends at the size that is best where
-    smaller pictures do better on val (default: recipe's; always for sizes of one's own, and in folds)."""
+    smaller pictures do better on val. auto is while-better, but always for sizes of one's own, with random scales and
+    in folds."""
 
     def __post_init__(self) -> None:
         check_settings(self)
