@@ -221,7 +221,7 @@ def test_patience_needs_images_that_are_held_out(source, tmp_path) -> None:
     with pytest.raises(ConfigError, match="which would make its figures optimistic; leave --patience or --folds out"):
         SavingConfig(patience=3, folds=5)
     with pytest.raises(
-        ConfigError, match=r"grow while-better chooses the size by the images .*; leave --grow or --folds"
+        ConfigError, match=r"grow while-better chooses the size by the images .*; give --grow always, or"
     ):
         with_settings(TrainConfig(), {"grow": "while-better", "folds": 5})
 

@@ -54,7 +54,7 @@ def best_of_several(evals: Sequence[EvaluationRow], split: str, *, sizes: bool =
 
 
 def _got_smaller(evals: Sequence[EvaluationRow]) -> bool:
-    """Whether the last size is below an earlier one: they grow, unless smaller ones did better on val."""
+    """Whether the last size is below an earlier one: sizes grow, unless smaller ones did better on val."""
     *earlier, last = (row.max_pixels for row in evals)
     return last is not None and any(size is None or size > last for size in earlier)
 

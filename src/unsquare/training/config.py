@@ -96,7 +96,7 @@ class TrainConfig:
         if self.resolution.grow == "while-better" and self.saving.folds is not None:
             raise ConfigError(
                 "grow while-better chooses the size by the images that cross-validation judges a fold on, which would "
-                "make its figures optimistic; leave --grow or --folds out."
+                "make its figures optimistic; give --grow always, or leave --folds out."
             )
         if self.plan.sampling == "balanced" and self.optimizer.class_weights == "balanced":
             raise ConfigError("sampling and class_weights both make up for rare classes; let one of them be balanced.")
