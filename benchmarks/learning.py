@@ -112,9 +112,13 @@ class Study:
         self.pictures = pictures_of(name, data, work)
         self.arms = arms_of(mean_side(self.pictures))
 
+    def arm(self, name: str) -> Arm:
+        """An arm by its name; that of a row whose settings alone differ gives pictures as they are."""
+        return self.arms.get(name, Arm(name, {}))
+
     def source(self, name: str) -> Path:
         """The pictures of an arm, made if need be."""
-        return squared(self.arms.get(name, Arm(name, {})), self.pictures, self.work)
+        return squared(self.arm(name), self.pictures, self.work)
 
     def tuning_source(self, name: str) -> Path:
         """The training pictures of an arm, a quarter of them held out; made if need be."""
@@ -123,7 +127,7 @@ class Study:
 
     def run(self, run: Run) -> Outcome:
         """Train once, or read what an earlier call trained."""
-        arm = self.arms.get(run.arm, Arm(run.arm, {}))
+        arm = self.arm(run.arm)
         source = self.source(run.arm)
         found = {**self.shared, **arm.settings, **run.settings, "seed": run.seed}
         folder = self._train(source, found, arm.components)

@@ -60,7 +60,7 @@ from unsquare.training.evaluate import Evaluator, check_sides, check_statistics
 from unsquare.training.loop import Session
 from unsquare.training.other_run import take_head, trained_before
 from unsquare.training.resolution import stage_geometry
-from unsquare.training.sizes import SizeSearch
+from unsquare.training.sizes import size_search
 
 
 def precision_name(fabric: Fabric) -> Any:
@@ -163,25 +163,11 @@ def prepare(
         epochs=epochs,
         limits=limits,
         loader=lambda geometry: BatchLoader(train_index, geometry, config.augment, device.workers),
-        sizes=_size_search(job, engine.model.stride, on_val),
+        sizes=size_search(config.geometry, config.resolution, engine.model.stride, on_val, job.console.progress),
         final_evaluator=partial(evaluator, index=evaluated) if len(evaluated) else None,
         recovery=Recovery(engine, limits, device.max_strategy),
         watch=Watch(engine.device, lambda: engine.phase),
         console=job.console,
-    )
-
-
-def _size_search(job: TrainingJob, stride: int, evaluator: Callable[[Geometry], Evaluator] | None) -> SizeSearch | None:
-    """Finds the size at which weights do best, where there is a choice; `evaluator` makes that of val, if any."""
-    config = job.config
-    if evaluator is None or not config.resolution.chooses:
-        return None
-    return SizeSearch(
-        geometry=config.geometry,
-        stages=config.resolution.stages,
-        stride=stride,
-        evaluator=evaluator,
-        progress=job.console.progress,
     )
 
 

@@ -21,7 +21,7 @@ from unsquare.progress import Progress
 from unsquare.shapes import Geometry, Sizes
 from unsquare.training.evaluate import Evaluator
 from unsquare.training.metrics import Evaluation
-from unsquare.training.resolution import Stage, stage_geometry
+from unsquare.training.resolution import ResolutionConfig, Stage, stage_geometry
 
 Size = int | None
 """The most pixels of pictures; None is full size."""
@@ -98,3 +98,18 @@ class SizeSearch:
         sizes = self.geometry.resize(self.evaluator(self.geometry).index.sizes)
         candidates = candidate_sizes(self.stages, sizes)
         return best_size(candidates, own, evaluate, only_smaller=only_smaller) if own in candidates else own
+
+
+def size_search(
+    geometry: Geometry,
+    resolution: ResolutionConfig,
+    stride: int,
+    evaluator: Callable[[Geometry], Evaluator] | None,
+    progress: Callable[[str], Progress],
+) -> SizeSearch | None:
+    """The search for a run's best size; None where there are no stages, or nothing is held out to evaluate on."""
+    if evaluator is None or not resolution.chooses:
+        return None
+    return SizeSearch(
+        geometry=geometry, stages=resolution.stages, stride=stride, evaluator=evaluator, progress=progress
+    )
