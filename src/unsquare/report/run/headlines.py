@@ -32,6 +32,8 @@ def outcome_tiles(row: EvaluationRow, chosen: BestOfSeveral | None = None) -> li
         return [first, *rest]
     last = tiles_of(chosen.last, images)[0]
     remark = f"not chosen, unlike the best of {chosen.num_epochs} epochs"
+    if chosen.last_size:
+        remark = "its size of pictures was chosen on the same images"
     return [
         replace(first, name=f"{first.name}, optimistic"),
         Headline(last.value, f"{last.name}, last epoch", remark),
