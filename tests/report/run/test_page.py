@@ -133,6 +133,12 @@ def test_the_best_of_several_epochs_is_called_optimistic(run: Path) -> None:
     assert '<div class="name">accuracy, optimistic</div>' in page
     assert '<div class="value">65.4 %</div><div class="name">accuracy, last epoch</div>' in page
     assert "The best of 12 epochs on the same images is optimistic; the last epoch has accuracy 0.654" in page
+    assert "not chosen, unlike the best of 12 epochs" in page
+    rows[-2]["max_pixels"] = 1000  # below the size of the epochs before
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    page = write_report(run).read_text(encoding="utf-8")
+    assert "its size of pictures was chosen on the same images" in page
+    assert "not chosen, unlike" not in page
     only = [row for row in rows if row["kind"] != "eval"] + [rows[-2]]
     (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in only))
     assert "optimistic" not in write_report(run).read_text(encoding="utf-8")  # one epoch is no choice
