@@ -32,7 +32,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 import torch
-from learning_arms import Arm, arms_of, groups_of, mean_side, pictures_of, squared, tuning_index
+from learning_arms import arms_of, groups_of, mean_side, pictures_of, squared, tuning_index
 from learning_figure import draw
 
 from unsquare.runs.folder import RunFolder
@@ -49,12 +49,26 @@ TABLES: dict[str, dict[str, dict[str, Any]]] = {
         "frozen": {"norm": "frozen", "step_images": 16},
         "group": {"norm": "group", "step_images": 16},
     },
-    "pools": {pool: {"pool": pool} for pool in ("avg", "spp", "catavgmax", "gem")},
-    "heads": {f"head x {factor:g}": {"head_lr_factor": factor} for factor in (1.0, 3.0, 10.0)},
-    "decay": {f"layer decay {decay:g}": {"layer_decay": decay} for decay in (1.0, 0.9, 0.75)},
-    "smoothing": {f"smoothing {value:g}": {"label_smoothing": value} for value in (0.0, 0.1)},
-    "freezing": {f"freeze {what}": {"freeze": what} for what in ("none", "2", "4", "backbone")},
+    "padding": {
+        **{f"exact, {n} images": {"min_images": n, "step_images": 16} for n in (1, 16)},
+        **{f"naive, {n} images": {"arm": "naive", "min_images": n, "step_images": 16} for n in (1, 4, 16)},
+        "naive, random batches of 8": {"arm": "random", "step_images": 16},
+    },
+    "pools": {"avg (default)": {}, **{pool: {"pool": pool} for pool in ("spp", "catavgmax", "gem")}},
+    "steps": {
+        "mixed (default)": {},
+        **{f"b2b, {policy}": {"steps": "b2b", "lr_policy": policy} for policy in ("none", "sqrt", "linear")},
+    },
+    "freezing": {
+        "none (default)": {},
+        **{f"freeze {what}": {"freeze": what} for what in ("2", "4", "backbone")},
+        "backbone, thawed after 1": {"freeze": "backbone", "thaw_after": 1},
+    },
+    "smoothing": {"0.1 (default)": {}, "0": {"label_smoothing": 0.0}},
+    "decay": {"1 (default)": {}, **{f"{decay:g}": {"layer_decay": decay} for decay in (0.9, 0.75)}},
+    "heads": {"x 1 (default)": {}, **{f"x {factor:g}": {"head_lr_factor": factor} for factor in (3.0, 10.0)}},
     "rates": {f"lr {rate:g}": {"lr": rate} for rate in (1e-4, 2.5e-4, 5e-4, 1e-3, 2e-3)},
+    "augmentation": {"flips (default)": {}, "RandAugment": {"auto_augment": "randaugment"}},
     "progressive": {
         "native": {"progressive": "off"},
         "50kP": {"progressive": "off", "max_pixels": 50_176},
@@ -62,13 +76,9 @@ TABLES: dict[str, dict[str, dict[str, Any]]] = {
         "auto": {"progressive": "auto"},
         "50kP to full": {"progressive": "50kP:2,full:1"},
     },
-    "steps": {
-        "mixed": {"steps": "mixed"},
-        **{f"b2b, {policy}": {"steps": "b2b", "lr_policy": policy} for policy in ("none", "sqrt", "linear")},
-    },
-    "wide padding": {f"canvases {n}": {"canvases": n} for n in (4, 16, 64)},
 }
-"""Tables of one or two settings that differ; all else is as by default, or as given with --shared."""
+"""Tables of one or two settings that differ, or of an arm; all else is as by default, or as given with --shared. The
+defaults of `finetune` are not spelled out, so that tables share the run that has them."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +87,7 @@ class Outcome:
 
     table: str
     set: str
+    row: str
     arm: str
     seed: int
     settings: dict[str, Any]
@@ -98,8 +109,8 @@ class Run:
     """A row of a table for one seed."""
 
     table: str
+    row: str
     arm: str
-    """The name of an arm, or of a row whose settings alone differ."""
     settings: dict[str, Any]
     seed: int
 
@@ -112,13 +123,9 @@ class Study:
         self.pictures = pictures_of(name, data, work)
         self.arms = arms_of(mean_side(self.pictures))
 
-    def arm(self, name: str) -> Arm:
-        """An arm by its name; that of a row whose settings alone differ gives pictures as they are."""
-        return self.arms.get(name, Arm(name, {}))
-
     def source(self, name: str) -> Path:
         """The pictures of an arm, made if need be."""
-        return squared(self.arm(name), self.pictures, self.work)
+        return squared(self.arms[name], self.pictures, self.work)
 
     def tuning_source(self, name: str) -> Path:
         """The training pictures of an arm, a quarter of them held out; made if need be."""
@@ -127,11 +134,11 @@ class Study:
 
     def run(self, run: Run) -> Outcome:
         """Train once, or read what an earlier call trained."""
-        arm = self.arm(run.arm)
+        arm = self.arms[run.arm]
         source = self.source(run.arm)
         found = {**self.shared, **arm.settings, **run.settings, "seed": run.seed}
         folder = self._train(source, found, arm.components)
-        return Outcome(run.table, self.name, run.arm, run.seed, settings=found, **outcome_of(folder))
+        return Outcome(run.table, self.name, run.row, run.arm, run.seed, settings=found, **outcome_of(folder))
 
     def tuning_loss(self, name: str, rate: float) -> float:
         """The loss on a quarter of the training pictures after an arm was trained on the rest with a learning rate."""
@@ -224,19 +231,23 @@ def _tuning_loss(study: StudyParts, asked: tuple[str, float]) -> float:
 
 def arms_table(jobs: Jobs, names: list[str], seeds: int) -> Iterator[Outcome]:
     """Every arm at equal epochs, then those of squares at equal training time."""
-    ours = jobs.runs([Run("arms", "ours", {}, seed) for seed in range(seeds)])
+    ours = jobs.runs([Run("arms", "ours", "ours", {}, seed) for seed in range(seeds)])
     yield from ours
     epochs = ours[0].epochs
     time_s = sum(each.train_s for each in ours) / seeds
     rates = jobs.best_rates(names)
     equal = jobs.runs(
-        [Run("arms", name, {"lr": rates[name], "epochs": epochs}, seed) for name in names for seed in range(seeds)]
+        [
+            Run("arms", name, name, {"lr": rates[name], "epochs": epochs}, seed)
+            for name in names
+            for seed in range(seeds)
+        ]
     )
     yield from equal
     longer = {each.arm: max(1, round(time_s / (each.train_s / epochs))) for each in equal if each.seed == 0}
     yield from jobs.runs(
         [
-            Run("arms, equal time", name, {"lr": rates[name], "epochs": longer[name]}, seed)
+            Run("arms, equal time", name, name, {"lr": rates[name], "epochs": longer[name]}, seed)
             for name in names
             if jobs.study.arms[name].square is not None
             for seed in range(seeds)
@@ -246,16 +257,18 @@ def arms_table(jobs: Jobs, names: list[str], seeds: int) -> Iterator[Outcome]:
 
 def settings_table(jobs: Jobs, table: str, seeds: int) -> list[Outcome]:
     """A run for each row of a table and each seed."""
-    return jobs.runs(
-        [Run(table, name, settings, seed) for name, settings in TABLES[table].items() for seed in range(seeds)]
-    )
+    runs = []
+    for row, settings in TABLES[table].items():
+        differing = {name: value for name, value in settings.items() if name != "arm"}
+        runs += [Run(table, row, settings.get("arm", "ours"), differing, seed) for seed in range(seeds)]
+    return jobs.runs(runs)
 
 
 def summary(outcomes: list[Outcome]) -> str:
     """A Markdown table: mean and 95 % interval over the seeds, by the t distribution."""
-    lines = ["| arm | epochs | best | last epoch | loss | training | computed |", "|---|---|---|---|---|---|---|"]
-    for table, name in dict.fromkeys((each.table, each.arm) for each in outcomes):
-        rows = [each for each in outcomes if (each.table, each.arm) == (table, name)]
+    lines = ["| row | epochs | best | last epoch | loss | training | computed |", "|---|---|---|---|---|---|---|"]
+    for table, name in dict.fromkeys((each.table, each.row) for each in outcomes):
+        rows = [each for each in outcomes if (each.table, each.row) == (table, name)]
         label = f"{name} ({table.partition(', ')[2]})" if ", " in table else name
         accuracy, last = ([getattr(each, part) for each in rows] for part in ("accuracy", "last_accuracy"))
         loss, seconds, pixels = (

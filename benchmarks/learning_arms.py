@@ -48,7 +48,7 @@ class Arm:
 def arms_of(side: int) -> dict[str, Arm]:
     """All arms; `side` gives squares the mean number of pixels of the training pictures."""
     off = {"progressive": "off"}
-    squares = {f"squash-{each}": _squash(each) for each in dict.fromkeys((224, 320, side))}
+    squares = {f"squash-{each}": _squash(each) for each in dict.fromkeys((160, 224, 320, side))}
     boxes = {f"letterbox-{each}": _letterbox(each) for each in dict.fromkeys((224, side))}
     return {
         "ours": Arm("ours", {}),

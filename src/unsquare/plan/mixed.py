@@ -13,7 +13,7 @@ from unsquare.plan.draw import Order, Purpose
 from unsquare.plan.epoch import LazySteps, Positions, Step, near_equal
 from unsquare.plan.partition.on_canvases import partition_on_canvases
 from unsquare.plan.partition.ranks import spread
-from unsquare.plan.partition.tight import partition, with_enough
+from unsquare.plan.partition.tight import partition
 from unsquare.shapes import Sizes
 
 
@@ -40,7 +40,7 @@ def mixed_steps(
         if drawn is not None:
             images = drawn[images]
         if canvases is None:
-            parts = with_enough(sizes, partition(sizes, images, limits), limits, config.least_images)
+            parts = partition(sizes, images, limits, config.least_images)
         else:
             parts = [part for part, _ in partition_on_canvases(sizes, images, canvases, limits)]
         return Step(spread(sizes, parts, limits, canvases, least=config.least_images))

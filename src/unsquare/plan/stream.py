@@ -21,7 +21,7 @@ from unsquare.plan.config import MOST_STEP_IMAGES, EpochNumber, Limits, PlanConf
 from unsquare.plan.draw import Order, Purpose
 from unsquare.plan.epoch import MicroBatch, Positions, Step, canvas_of
 from unsquare.plan.partition.ranks import spread
-from unsquare.plan.partition.tight import partition, with_enough
+from unsquare.plan.partition.tight import partition
 from unsquare.plan.planner import ImageOverBudgetError
 from unsquare.settings import Range, checks_arguments
 from unsquare.shapes import Shape, Sizes, checked_sides, shape_rows
@@ -100,7 +100,7 @@ def _steps(
                 share = -(-len(order) // -(-len(order) // step_images))
             chosen = np.sort(order[:share])
             least = config.least_images
-            parts = with_enough(held.sizes, partition(held.sizes, chosen, limits), limits, least)
+            parts = partition(held.sizes, chosen, limits, least)
             ranks = spread(held.sizes, parts, limits, least=least)
             yield Step(tuple(tuple(_arrived(batch, held.numbers) for batch in rank) for rank in ranks))
             held.drop(chosen)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from unsquare.plan.config import Limits
-from unsquare.plan.partition.tight import BLOCK_IMAGES, partition, refine, with_enough
+from unsquare.plan.partition.moves import PartCosts, refine
+from unsquare.plan.partition.tight import BLOCK_IMAGES, partition
 
 
 def all_partitions(items):
@@ -91,19 +92,23 @@ def test_refining_only_ever_saves(launch, random_sizes):
     """Moving single images keeps the set of images, the budget, and never costs more."""
     limits = Limits(budget_pixels=30_000, launch_pixels=launch)
     parts = np.array_split(np.random.default_rng(3).permutation(200), 40)
-    refined = refine(random_sizes, parts, limits)
+    refined = refine(parts, PartCosts(random_sizes, limits))
     assert price(random_sizes, refined, limits) < price(random_sizes, parts, limits)
     assert within_budget(random_sizes, refined, limits)
     assert sorted(np.concatenate(refined).tolist()) == list(range(200))
 
 
-@pytest.mark.parametrize("least", [1, 2, 5, 40, 500])
+def missing(parts, least):
+    """Images that parts have fewer than enough."""
+    return sum(max(0, least - len(part)) for part in parts)
+
+
+@pytest.mark.parametrize("least", [2, 5, 40, 150, 500])
 @pytest.mark.parametrize("budget", [4_000, 30_000, 10**9])
 def test_parts_have_enough_images_where_the_budget_allows(least, budget, random_sizes):
-    """A part of fewer images could join no other; images stay, the budget holds, and enough parts stay as they are."""
+    """A part of fewer images could join no other; images stay, and the budget holds."""
     limits = Limits(budget_pixels=budget, launch_pixels=10)
-    before = partition(random_sizes, np.arange(200), limits)
-    parts = with_enough(random_sizes, before, limits, least)
+    parts = partition(random_sizes, np.arange(200), limits, least)
     assert within_budget(random_sizes, parts, limits)
     assert sorted(np.concatenate(parts).tolist()) == list(range(200))
     for number, part in enumerate(parts):
@@ -111,22 +116,44 @@ def test_parts_have_enough_images_where_the_budget_allows(least, budget, random_
         assert len(part) >= least or not any(
             within_budget(random_sizes, [np.concatenate([part, other])], limits) for other in others
         )
-    if all(len(part) >= least for part in before):
-        assert sorted(map(tuple, parts)) == sorted(map(tuple, before))
+    if budget == 10**9:
+        assert missing(parts, least) == max(0, least - 200)
 
 
-def test_a_small_part_joins_where_that_is_cheapest():
-    """One image of its own joins its like, rather than the smallest part."""
-    sizes = np.array([(10, 10), (10, 11), (10, 11), (50, 50), (10, 10)])
-    limits = Limits(budget_pixels=10**6)
-    parts = with_enough(sizes, [np.array([0]), np.array([3, 4]), np.array([1, 2])], limits, 2)
-    assert sorted(sorted(part.tolist()) for part in parts) == [[0, 1, 2], [3, 4]]
+@pytest.mark.parametrize("least", [2, 3])
+def test_parts_with_enough_images_are_the_best_of_all(least):
+    """Of all partitions of up to 6 images the one that lacks the fewest images, and among those the cheapest.
+
+    Where the budget binds, that is bin packing: one case in 300 lacks more than it must.
+    """
+    lacking = 0
+    for sizes, limits in random_cases(60):
+        parts = partition(sizes, np.arange(len(sizes)), limits, least)
+        allowed = [p for p in all_partitions(list(range(len(sizes)))) if within_budget(sizes, p, limits)]
+        fewest = min(missing(p, least) for p in allowed)
+        assert missing(parts, least) >= fewest
+        if missing(parts, least) > fewest:
+            lacking += 1
+            continue
+        assert price(sizes, parts, limits) == min(
+            price(sizes, p, limits) for p in allowed if missing(p, least) == fewest
+        )
+    assert lacking <= 1
+
+
+def test_images_change_places_where_no_single_move_is_allowed():
+    """Two micro-batches of just enough images each exchange what does not fit."""
+    sizes = np.array([(10, 10), (10, 40), (10, 40), (10, 10)])
+    limits = Limits(budget_pixels=10**6, launch_pixels=1)
+    parts = refine([np.array([0, 1]), np.array([2, 3])], PartCosts(sizes, limits, least=2))
+    assert sorted(sorted(part.tolist()) for part in parts) == [[0, 3], [1, 2]]
 
 
 def test_a_misplaced_image_moves_to_its_like():
     """The one wide image among narrow ones joins the wide ones, since its leaving narrows the canvas."""
     sizes = np.array([(10, 10), (10, 11), (10, 30), (10, 30), (10, 31)])
-    parts = refine(sizes, [np.array([0, 1, 2]), np.array([3, 4])], Limits(budget_pixels=10**4, launch_pixels=50))
+    limits = Limits(budget_pixels=10**4, launch_pixels=50)
+    parts = refine([np.array([0, 1, 2]), np.array([3, 4])], PartCosts(sizes, limits))
     assert [sorted(part.tolist()) for part in parts] == [[0, 1], [2, 3, 4]]
 
 
@@ -135,6 +162,8 @@ def test_large_sets_go_block_by_block():
     count = BLOCK_IMAGES + 100
     sizes = np.random.default_rng(2).integers(1, 60, (count, 2))
     limits = Limits(budget_pixels=60_000, launch_pixels=500)
-    parts = partition(sizes, np.arange(count), limits)
-    assert sorted(np.concatenate(parts).tolist()) == list(range(count))
-    assert within_budget(sizes, parts, limits)
+    for least in (1, 4):
+        parts = partition(sizes, np.arange(count), limits, least)
+        assert sorted(np.concatenate(parts).tolist()) == list(range(count))
+        assert within_budget(sizes, parts, limits)
+        assert missing(parts, least) == 0
