@@ -54,9 +54,9 @@ class SampleArguments(Arguments):
     geometry: Inner = field(default_factory=Inner)
 
 
-def given(line: str, default: SampleArguments | None = None) -> SampleArguments:
+def given(line: str, defaults: dict[str, Any] | None = None) -> SampleArguments:
     """The arguments of a line."""
-    return parse(SampleArguments, line.split(), default)
+    return parse(SampleArguments, line.split(), defaults)
 
 
 @pytest.mark.parametrize(
@@ -85,8 +85,8 @@ def test_texts_become_values(line: str, expected: dict[str, Any]) -> None:
 
 def test_flags_change_what_was_there() -> None:
     """What is not given stays as the defaults that were handed in have it, inside groups too."""
-    default = SampleArguments(source=Path("x"), rate=0.1, geometry=Inner(max_pixels=9, mirror=False))
-    found = given("a --max-pixels 7", default)
+    defaults = {"rate": 0.1, "geometry": Inner(max_pixels=9, mirror=False)}
+    found = given("a --max-pixels 7", defaults)
     assert (found.rate, found.geometry) == (0.1, Inner(max_pixels=7, mirror=False))
 
 

@@ -11,7 +11,7 @@ from unsquare.api import find_lr
 from unsquare.cli import main
 from unsquare.errors import ConfigError
 from unsquare.training import start
-from unsquare.training.config import TrainConfig, with_settings
+from unsquare.training.config import TrainConfig, to_toml, with_settings
 
 from .conftest import losses
 
@@ -51,7 +51,18 @@ def test_the_command_says_what_to_train_with(make_folder, tmp_path, capsys) -> N
     assert len(found["rates"]) == len(found["losses"]) < 60
     assert found["page"] == str(page)
     page.unlink()
-    assert main([*words, "--lowest", "1e-5", "--highest", "0.1", "--num-steps", "10"]) == 0
+    (tmp_path / "settings.toml").write_text(to_toml(with_settings(TrainConfig(), SETTINGS)))
+    words = [
+        "find-lr",
+        str(source),
+        "--out",
+        str(page),
+        "--config",
+        str(tmp_path / "settings.toml"),
+        "--num-steps",
+        "10",
+    ]
+    assert main([*words, "--lowest", "1e-5", "--highest", "0.1"]) == 0
     said = capsys.readouterr().out
     assert f"The picture is {page}." in said
     assert page.is_file()
@@ -61,3 +72,9 @@ def test_rates_must_rise(make_folder) -> None:
     """Before anything is read."""
     with pytest.raises(ConfigError, match=r"lowest must be below highest, but they are 1 and 0\.1; exchange them"):
         find_lr(make_folder(), lowest=1.0, highest=0.1)
+
+
+def test_a_file_of_settings_that_is_not_there_is_named(make_folder, tmp_path, capsys) -> None:
+    """As for training."""
+    assert main(["find-lr", str(make_folder()), "--config", str(tmp_path / "none.toml")]) == 1
+    assert f"The settings in {tmp_path / 'none.toml'} cannot be read" in capsys.readouterr().err

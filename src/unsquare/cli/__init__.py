@@ -35,6 +35,9 @@ COMMANDS = {
     "verify-exact": "measure that padding does not count, for any network",
 }
 
+_BASES = {"train": {"--config", "--resume"}, "find-lr": {"--config"}}
+"""Flags that name the settings which other flags change."""
+
 _USAGE = "usage: unsquare [--verbose] COMMAND ...\n\nTrain image classifiers on pictures as they are.\n\ncommands:\n"
 _OPTIONS = """
 options:
@@ -95,11 +98,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(name: str, words: Sequence[str], is_verbose: bool) -> int:
     before = before_separator(words)
     named = {word.partition("=")[0] for word in before}
-    default = None
-    if name == "train" and named & {"--config", "--resume"} and not named & {"-h", "--help"}:
+    defaults = None
+    if named & _BASES.get(name, set()) and not named & {"-h", "--help"}:
         # Flags are given beside the settings of that file or run, so these are read first.
-        default = importlib.import_module("unsquare.cli.train").defaults(before)
-    given = parse(ARGUMENTS[name], words, default, whole_help=is_verbose)
+        settings = importlib.import_module("unsquare.cli.base_settings").base_settings(before)
+        defaults = {"settings": settings}
+    given = parse(ARGUMENTS[name], words, defaults, whole_help=is_verbose)
     return int(importlib.import_module(f"unsquare.cli.{name.replace('-', '_')}").run(given))
 
 

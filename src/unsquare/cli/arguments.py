@@ -184,7 +184,7 @@ class FindLrArguments(Arguments):
 
     COMMAND: ClassVar[str] = "find-lr"
     EXAMPLE: ClassVar[str] = "unsquare find-lr photos --backbone resnet18 --optimizer sgd"
-    FIRST: ClassVar[tuple[str, ...]] = ("out", "num_steps", "lowest", "highest", "json", "backbone", "memory")
+    FIRST: ClassVar[tuple[str, ...]] = ("out", "num_steps", "lowest", "highest", "json", "backbone", "memory", "config")
     UNLISTED: ClassVar[tuple[str, ...]] = (
         *("folds", "fold", "patience", "ema"),
         *("evaluate_every", "checkpoint_every_s", "checkpoint_every_steps"),
@@ -192,6 +192,8 @@ class FindLrArguments(Arguments):
 
     source: Positional[Path]
     """Pictures: any source that `unsquare train` accepts."""
+    config: Path | None = None
+    """TOML file of settings; flags override it. A run's config.toml is one."""
     out: Path = Path("learning-rate.html")
     """Page to write."""
     num_steps: Annotated[int, Range(10, 100_000)] = 100

@@ -135,21 +135,25 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parse(
-    kind: type[Given], arguments: Sequence[str], default: Given | None = None, *, whole_help: bool = False
+    kind: type[Given],
+    arguments: Sequence[str],
+    defaults: Mapping[str, Any] | None = None,
+    *,
+    whole_help: bool = False,
 ) -> Given:
     """Parse and check a command's arguments; prints the help and exits where that is asked for.
 
     Args:
         kind: the dataclass of the arguments.
         arguments: the words after the command.
-        default: the values of what is not given; None takes the class's own.
+        defaults: values of fields that are not given; other fields, and None, take the class's own.
         whole_help: the help has whole docstrings, with reasons and details.
 
     Raises:
         UsageError: a flag does not exist, lacks its value, or has one of another type.
         ConfigError: a value is out of range.
     """
-    flags = list(_flags_of(kind, default, whole_help=whole_help))
+    flags = list(_flags_of(kind, defaults or {}, whole_help=whole_help))
     parser = _parser(kind, flags)
     if {"-h", "--help"} & set(before_separator(arguments)):
         print(f"{parser.format_help()}\nexample:\n  {kind.EXAMPLE}")
@@ -160,7 +164,7 @@ def parse(
     for key, marked in found.items():
         flag, value = by_place[key], _unmarked(marked)
         values[flag.place] = value if isinstance(value, bool) else from_text(flag.hint, value, flag.spelled())
-    return _built(kind, default, values)
+    return _built(kind, defaults or {}, values)
 
 
 def _flags_of(
@@ -184,12 +188,15 @@ def _built(kind: type[Value], default: Any, values: Mapping[tuple[str, ...], Any
         if below:
             inner = _default_of(field, default)
             changes[field.name] = _built(type(inner), inner, below)
-    return kind(**changes) if default is None else replace(default, **changes)
+    return kind(**{**default, **changes}) if isinstance(default, Mapping) else replace(default, **changes)
 
 
 def _default_of(field: Any, default: Any) -> Any:
-    if default is not None:
+    """The value of a field in another value of its class, or in a mapping that may have it."""
+    if not isinstance(default, Mapping):
         return getattr(default, field.name)
+    if field.name in default:
+        return default[field.name]
     return field.default if field.default_factory is MISSING else field.default_factory()
 
 

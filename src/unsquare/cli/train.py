@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import signal
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -13,16 +11,11 @@ from rich.table import Table
 
 from unsquare.api import cross_validate, resume, train
 from unsquare.cli.arguments import TrainArguments
-from unsquare.errors import ConfigError, UsageError
-from unsquare.files import read_regular
+from unsquare.errors import UsageError
 from unsquare.network.ranks import is_first
 from unsquare.runs.figures import LEADING, WORDS, figure_text
-from unsquare.runs.folder import RunFolder
-from unsquare.runs.folds import PAGE, SUMMARY, CrossValidation, refuse_folds
-from unsquare.runs.reading import reason
-from unsquare.training.config import from_toml
+from unsquare.runs.folds import PAGE, SUMMARY, CrossValidation
 from unsquare.training.loop import Stopped
-from unsquare.training.other_run import settings_of_run
 
 
 def run(given: TrainArguments) -> int:
@@ -83,23 +76,3 @@ def _print(found: CrossValidation) -> None:
     spreads = (figures[name].text(name) if name in figures else "" for name, figures in over)
     table.add_row("mean ± sd", f"{found.num_images:,}", *spreads)
     Console(highlight=False).print(table)
-
-
-def defaults(arguments: Sequence[str]) -> TrainArguments:
-    """What flags change: the settings of the run or file that --resume or --config names."""
-    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    finder.add_argument("--config", type=Path)
-    finder.add_argument("--resume", type=Path)
-    try:
-        named = finder.parse_known_args(arguments)[0]
-    except argparse.ArgumentError:  # a flag without its value, which parsing names
-        return TrainArguments()
-    if named.resume is not None:
-        refuse_folds(named.resume)
-        return TrainArguments(settings=settings_of_run(RunFolder.open(named.resume)))
-    path = named.config
-    try:
-        text = read_regular(path).decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"The settings in {path} cannot be read ({reason(error)}); check the path.") from error
-    return TrainArguments(settings=from_toml(text, str(path)))
