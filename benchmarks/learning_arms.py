@@ -16,7 +16,8 @@ from unsquare.demo.materials import MaterialsConfig, make_materials
 from unsquare.demo.naive import NAIVE, NaiveClassifier
 from unsquare.files import replacing
 from unsquare.index.scan import scan_source
-from unsquare.index.table import ShapeIndex, strings
+from unsquare.index.table import ShapeIndex
+from unsquare.index.text import strings
 from unsquare.plan.config import Limits, PlanConfig
 from unsquare.plan.epoch import EpochPlan, Step, micro_batches_of
 from unsquare.plan.planner import plan_epoch

@@ -12,7 +12,8 @@ from unsquare.capacity.fallbacks import PROBE_SECONDS, Prober, Workload, measure
 from unsquare.capacity.limits import verify_largest
 from unsquare.capacity.probes import train_probe
 from unsquare.data.gate import DECODE_BYTES
-from unsquare.index.table import ShapeIndex, empty_strings, strings
+from unsquare.index.table import ShapeIndex
+from unsquare.index.text import empty_strings, strings
 from unsquare.memory.cache import MeasurementCache
 from unsquare.memory.heap import return_freed
 from unsquare.memory.meter import PeakMeter, resident_bytes

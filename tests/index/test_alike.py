@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from unsquare.index import alike as module
 from unsquare.index.alike import alike, duplicate_remarks, with_groups
 from unsquare.index.holdout import with_validation
-from unsquare.index.table import strings
+from unsquare.index.text import strings
 
 from .test_trainable import make_index
 

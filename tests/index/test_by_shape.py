@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from unsquare.index import by_shape
 from unsquare.index.by_shape import predict_by_shape, shape_only
 from unsquare.index.scan import scan_source
-from unsquare.index.table import ShapeIndex, strings
+from unsquare.index.table import ShapeIndex
+from unsquare.index.text import strings
 
 
 def make_index(sizes, labels, name: str = "") -> ShapeIndex:

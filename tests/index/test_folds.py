@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from unsquare.errors import SourceError
 from unsquare.index.folds import with_folds
-from unsquare.index.table import ShapeIndex, strings
+from unsquare.index.table import ShapeIndex
+from unsquare.index.text import strings
 from unsquare.index.units import units_of
 
 from .test_trainable import make_index

@@ -16,7 +16,7 @@ from PIL import Image
 
 from unsquare.index import ShapeIndex, class_counts, find_remarks, scan_source
 from unsquare.index.copies import find_copies
-from unsquare.index.table import strings
+from unsquare.index.text import strings
 
 
 def said(index: ShapeIndex) -> dict[str, str]:

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unsquare.errors import ConfigError, SourceError
-from unsquare.index.table import METADATA_KEY, Problem, ShapeIndex, is_index, strings
+from unsquare.index.table import METADATA_KEY, Problem, ShapeIndex, is_index
+from unsquare.index.text import strings
 
 COLUMNS = ("keys", "sizes", "labels", "splits", "groups", "num_bytes", "modified_ns")
 

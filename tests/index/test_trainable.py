@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from unsquare.errors import ConfigError, SourceError
 from unsquare.index import Problem, ShapeIndex, check_trainable, with_validation
-from unsquare.index.table import strings
+from unsquare.index.text import strings
 from unsquare.index.trainable import check_groups
 from unsquare.index.units import rows_by_group, units_of
 

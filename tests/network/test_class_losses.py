@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unsquare.errors import ConfigError
-from unsquare.index.table import ShapeIndex, Task, strings
+from unsquare.index.table import ShapeIndex, Task
 from unsquare.index.targets import TaskConfig
+from unsquare.index.text import strings
 from unsquare.network.config import OptimizerConfig
 from unsquare.network.losses import Objective
 from unsquare.plan.config import PlanConfig

@@ -16,7 +16,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from unsquare.execution.strategy import PLAIN, Segment, Strategy
-from unsquare.index.table import Problem, ShapeIndex, strings
+from unsquare.index.table import Problem, ShapeIndex
+from unsquare.index.text import strings
 from unsquare.memory.model import MemoryModel, TimeModel
 from unsquare.plan import Limits
 from unsquare.report import write_report

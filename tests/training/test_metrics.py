@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from unsquare.index.table import ShapeIndex, strings
+from unsquare.index.table import ShapeIndex
+from unsquare.index.text import strings
 from unsquare.network.losses import Objective
 from unsquare.training.metrics import summarize
 

@@ -11,7 +11,8 @@ from torch import nn
 
 from unsquare.exact.layers.norm import FrozenBatchNorm2d
 from unsquare.execution.strategy import PLAIN, Segment, Strategy
-from unsquare.index.table import ShapeIndex, empty_strings, strings
+from unsquare.index.table import ShapeIndex
+from unsquare.index.text import empty_strings, strings
 from unsquare.memory.model import MemoryModel, TimeModel
 from unsquare.network.config import DeviceConfig, ModelConfig
 from unsquare.plan import Limits, plan_epoch

@@ -10,7 +10,8 @@ from rich.text import Text
 
 from unsquare.cli.arguments import EvaluateArguments
 from unsquare.cli.output import print_json
-from unsquare.index.table import Task, shown
+from unsquare.index.table import Task
+from unsquare.index.text import shown
 from unsquare.runs.per_class import ClassFigures
 from unsquare.training.metrics import Evaluation
 from unsquare.training.outcome import write_outcome

@@ -16,7 +16,8 @@ from unsquare.cli.assumed import Assumed, assumed_limits
 from unsquare.cli.output import print_json, progress_bar
 from unsquare.errors import RunError, SourceError, UsageError
 from unsquare.index.scan import scan_source
-from unsquare.index.table import ShapeIndex, shown
+from unsquare.index.table import ShapeIndex
+from unsquare.index.text import shown
 from unsquare.plan.analysis.ledger import Ledger, ledger
 from unsquare.plan.analysis.policies import PolicyFigures, figures_of
 from unsquare.plan.analysis.table import PlanTable

@@ -7,7 +7,7 @@ import sys
 from unsquare.cli.arguments import PredictArguments
 from unsquare.cli.output import print_json
 from unsquare.errors import UsageError
-from unsquare.index.table import shown
+from unsquare.index.text import shown
 from unsquare.training.predictor import Predictor
 
 

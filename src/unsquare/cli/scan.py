@@ -21,7 +21,8 @@ from unsquare.index.alike import Duplicate, duplicate_remarks, with_groups
 from unsquare.index.choices import Choices
 from unsquare.index.remarks import class_counts, find_remarks
 from unsquare.index.scan import ScanResult, scan
-from unsquare.index.table import Remark, ShapeIndex, shown
+from unsquare.index.table import Remark, ShapeIndex
+from unsquare.index.text import shown
 
 _MOST_CLASSES = 50
 """Rows of the table of classes; --json lists all."""

@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from unsquare.index.remarks import counted, remark
-from unsquare.index.table import Remark, ShapeIndex, Strings
+from unsquare.index.table import Remark, ShapeIndex
+from unsquare.index.text import Strings
 from unsquare.index.units import rows_by_group, units_of
 
 Fingerprints = npt.NDArray[np.uint64]

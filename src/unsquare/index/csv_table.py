@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from unsquare.errors import ImageError, SourceError
 from unsquare.index.opening import open_regular
-from unsquare.index.table import shown
+from unsquare.index.text import shown
 
 MOST_ROWS = 10_000_000
 """Most rows of a manifest; each takes about half a kilobyte before its picture is opened."""

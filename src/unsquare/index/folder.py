@@ -12,7 +12,8 @@ from unsquare.index.content import HEAD_BYTES, sniff
 from unsquare.index.listing import SPLIT_NAMES, Listing, class_name, sorted_listing
 from unsquare.index.opening import open_regular
 from unsquare.index.remarks import counted, remark
-from unsquare.index.table import Remark, printable, shown, strings
+from unsquare.index.table import Remark
+from unsquare.index.text import printable, shown, strings
 from unsquare.index.walk import Walk, is_leftover, looks_like_image, walk
 
 

@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from unsquare.errors import SourceError
-from unsquare.index.table import ShapeIndex, shown
+from unsquare.index.table import ShapeIndex
+from unsquare.index.text import shown
 from unsquare.index.units import class_counts_of, drawn_order, units_of
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from unsquare.errors import ConfigError
-from unsquare.index.table import ShapeIndex, Strings
+from unsquare.index.table import ShapeIndex
+from unsquare.index.text import Strings
 from unsquare.index.units import class_counts_of, drawn_order, hash_of, units_of
 
 

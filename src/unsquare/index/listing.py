@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from unsquare.errors import SourceError
-from unsquare.index.table import Remark, Strings, shown
+from unsquare.index.table import Remark
+from unsquare.index.text import Strings, shown
 from unsquare.shapes import Sizes
 
 SPLIT_NAMES = {

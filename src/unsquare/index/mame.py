@@ -12,7 +12,7 @@ from pathlib import Path
 
 from unsquare.index.listing import Listing, sorted_listing
 from unsquare.index.manifest import read_manifest
-from unsquare.index.table import strings
+from unsquare.index.text import strings
 
 TABLE = "MAMe_dataset.csv"
 _SAMPLE = 8

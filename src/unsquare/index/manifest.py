@@ -25,8 +25,9 @@ from unsquare.index.listing import SPLIT_NAMES, Listing, class_name, sorted_list
 from unsquare.index.parquet_table import read_parquet
 from unsquare.index.paths import Paths, any_there, clean_path, find_paths
 from unsquare.index.remarks import counted, remark
-from unsquare.index.table import LONGEST_SIDE, Remark, Strings, empty_strings, shown, strings
+from unsquare.index.table import LONGEST_SIDE, Remark
 from unsquare.index.targets import TaskConfig, joined_columns
+from unsquare.index.text import Strings, empty_strings, shown, strings
 from unsquare.index.walk import looks_like_image
 from unsquare.shapes import Sizes
 

@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from unsquare.index.copies import Copies, find_copies
-from unsquare.index.table import Remark, ShapeIndex, shown
+from unsquare.index.table import Remark, ShapeIndex
+from unsquare.index.text import shown
 from unsquare.index.units import torn_groups
 from unsquare.settings import checks_arguments
 

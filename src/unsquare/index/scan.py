@@ -28,8 +28,9 @@ from unsquare.index.mame import is_mame, list_mame
 from unsquare.index.manifest import MANIFEST_SUFFIXES, read_manifest
 from unsquare.index.opening import open_regular
 from unsquare.index.reading import image_errors, quiet
-from unsquare.index.table import VERSION, Problem, ShapeIndex, empty_strings, is_index, printable, shown
+from unsquare.index.table import VERSION, Problem, ShapeIndex, is_index
 from unsquare.index.targets import TaskConfig, with_task
+from unsquare.index.text import empty_strings, printable, shown
 from unsquare.progress import Progress
 from unsquare.settings import MOST_WORKERS, Range, checks_arguments
 from unsquare.shapes import Shape, Sizes

@@ -7,7 +7,6 @@ problems (rows of height 0 with a reason), and with the schema's version in the 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +21,7 @@ import pyarrow.parquet as pq
 from unsquare.errors import ConfigError, SourceError
 from unsquare.files import require_regular
 from unsquare.index.choices import Choices
+from unsquare.index.text import Strings, empty_strings, strings
 from unsquare.parquet import read_table, write_table
 from unsquare.settings import check_settings, checks_arguments, received
 from unsquare.shapes import Sizes
@@ -37,8 +37,6 @@ TARGETS_VERSION = 4
 
 Task = Literal["classification", "multilabel", "regression"]
 """What is learned of each picture: one class, any number of labels, or a number."""
-
-Strings = npt.NDArray[np.object_]
 
 _COLUMNS = {
     "key": pa.string(),
@@ -253,30 +251,6 @@ class ShapeIndex:
             return _from_arrow(read_table(path, _COLUMNS, _MAY_LACK, optional=_OPTIONAL), path)
         except ValueError as error:
             raise SourceError(f"The index '{path}' cannot be read: {error}.") from error
-
-
-def empty_strings(length: int) -> Strings:
-    """(length,) array of empty strings."""
-    return np.full(length, "", dtype=object)
-
-
-def strings(values: Sequence[str]) -> Strings:
-    """(N,) object array of the values."""
-    out = empty_strings(len(values))
-    out[:] = values
-    return out
-
-
-def printable(key: str) -> str:
-    """The key with bytes that are not UTF-8 escaped; a key that this changes cannot be stored."""
-    return key.encode("utf-8", "backslashreplace").decode()
-
-
-def shown(name: str) -> str:
-    """The name on one line: line breaks and other characters that do not print are escaped."""
-    if name.isprintable():
-        return name
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in printable(name))
 
 
 def is_index(path: Path) -> bool:

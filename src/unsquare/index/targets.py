@@ -16,7 +16,8 @@ import numpy.typing as npt
 
 from unsquare.errors import ConfigError, SourceError
 from unsquare.index.listing import class_name
-from unsquare.index.table import TARGETS_VERSION, ShapeIndex, Strings, Task, shown, strings
+from unsquare.index.table import TARGETS_VERSION, ShapeIndex, Task
+from unsquare.index.text import Strings, shown, strings
 from unsquare.settings import check_settings
 
 VALUE = "value"

@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from unsquare.errors import SourceError
-from unsquare.index.table import Problem, ShapeIndex, shown
+from unsquare.index.table import Problem, ShapeIndex
+from unsquare.index.text import shown
 from unsquare.index.units import torn_groups
 
 _NUM_SHOWN = 3

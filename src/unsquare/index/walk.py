@@ -15,7 +15,7 @@ from pathlib import Path
 from unsquare.errors import SourceError
 from unsquare.index.content import IMAGE_SUFFIXES
 from unsquare.index.listing import SPLIT_NAMES
-from unsquare.index.table import shown
+from unsquare.index.text import shown
 
 SYSTEM_FOLDERS = frozenset(
     {

@@ -18,7 +18,8 @@ from unsquare.index.choices import Choices
 from unsquare.index.listing import class_name
 from unsquare.index.remarks import class_counts
 from unsquare.index.scan import is_manifest, scan_source
-from unsquare.index.table import ShapeIndex, shown, strings
+from unsquare.index.table import ShapeIndex
+from unsquare.index.text import shown, strings
 from unsquare.index.trainable import check_trainable
 from unsquare.network.classifier import Classifier
 from unsquare.network.device import launch

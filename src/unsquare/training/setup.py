@@ -35,7 +35,8 @@ from unsquare.index.folds import with_folds
 from unsquare.index.holdout import with_validation
 from unsquare.index.remarks import row_remarks
 from unsquare.index.scan import scan_source
-from unsquare.index.table import Remark, ShapeIndex, shown
+from unsquare.index.table import Remark, ShapeIndex
+from unsquare.index.text import shown
 from unsquare.index.trainable import check_groups, check_targets, check_trainable
 from unsquare.memory.amounts import format_bytes
 from unsquare.memory.watch import Watch

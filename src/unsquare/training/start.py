@@ -16,7 +16,8 @@ import msgspec
 from unsquare.errors import RunError
 from unsquare.files import replacing
 from unsquare.index.scan import require_source
-from unsquare.index.table import ShapeIndex, printable
+from unsquare.index.table import ShapeIndex
+from unsquare.index.text import printable
 from unsquare.network.device import launch
 from unsquare.network.ranks import barrier, from_first
 from unsquare.runs.checkpoints import BEST, UNAVERAGED, best_or_newest, read_state, sha256_of

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from unsquare.index.table import ShapeIndex, shown
+from unsquare.index.table import ShapeIndex
+from unsquare.index.text import shown
 from unsquare.report.kit import units
 from unsquare.report.kit.content import (
     Chart,
