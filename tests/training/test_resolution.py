@@ -41,18 +41,21 @@ def test_no_side_falls_below_the_stride() -> None:
     geometry = stage_geometry(Geometry(), 10_000, 32)
     assert geometry.resize((40, 4000)).tolist() == [32, 3200]
     assert geometry.resize((400, 400)).tolist() == [100, 100]
+    geometry = stage_geometry(Geometry(crop_fraction=0.5), 10_000, 32)
+    assert geometry.crop(geometry.resize((70, 4000))).tolist() == [32, 1858]
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("on", "Each stage of progressive must be a size and a share above 0, .* but one is 'on'"),
+        ("on", "Each stage of progressive must be a size and a share of the epochs above 0, .* but one is 'on'"),
         ("50kP:0,full:1", "one is '50kP:0'"),
         ("50kP:1", "The last stage of progressive must be full, but got '50kP:1'; add full:1"),
         ("full:1,50kP:1", "must be full"),
-        (f"50kP:{'9' * 400},full:1", "Each stage of progressive must be a size and a share above 0"),
-        (f"{'9' * 5000}:1,full:1", "progressive must be"),
-        ("many:1,full:1", "progressive must be a whole number .*, but is 'many'"),
+        (f"50kP:{'9' * 400},full:1", "Each stage of progressive must be a size and a share"),
+        (f"{'9' * 5000}:1,full:1", "Each stage of progressive must be"),
+        ("many:1,full:1", "one is 'many:1'"),
+        ("50k:1,full:1", "one is '50k:1'"),
         ("", "one is ''"),
     ],
 )

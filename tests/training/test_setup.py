@@ -15,6 +15,7 @@ from unsquare.index.table import ShapeIndex
 from unsquare.index.text import empty_strings, strings
 from unsquare.memory.model import MemoryModel, TimeModel
 from unsquare.network.config import DeviceConfig, ModelConfig
+from unsquare.network.norms import freeze_batch_norms
 from unsquare.plan import Limits, plan_epoch
 from unsquare.runs.folder import RunFolder
 from unsquare.runs.memory_profile import MemoryProfile, ProbeRange, RunLimits, StrategyProfile
@@ -101,7 +102,8 @@ TILED = Strategy((Segment(0, 1, "tile", 64), Segment(1, 2, "keep")))
 )
 def test_what_helps_an_image_that_does_not_fit(monkeypatch, limits, norm, highest, precision, words):
     """Nothing is proposed that the run does already, and the memory named is what both ranks need."""
-    model = nn.Sequential(nn.BatchNorm2d(3))
+    own = nn.Sequential(nn.BatchNorm2d(3))
+    model = freeze_batch_norms(own) if norm == "frozen" else own
     engine = SimpleNamespace(model=model, num_local_ranks=2, device=torch.device("cpu"), fabric=None)
     monkeypatch.setattr(setup, "precision_name", lambda fabric: precision)
     config = TrainConfig(model=ModelConfig(norm=norm), device=DeviceConfig(max_strategy=highest))

@@ -30,6 +30,12 @@ _FROZEN: dict[type[nn.Module], type[nn.Module]] = {
 }
 
 
+def learns_statistics(model: nn.Module) -> bool:
+    """Whether a batch norm learns its statistics from the images of a micro-batch."""
+    frozen = tuple(_FROZEN.values())
+    return any(isinstance(each, nn.BatchNorm2d) and not isinstance(each, frozen) for each in model.modules())
+
+
 def freeze_batch_norms(model: nn.Module) -> nn.Module:
     """A copy of a model whose batch norms keep their current statistics."""
     frozen = copy.deepcopy(model)

@@ -32,6 +32,12 @@ CHOOSING: dict[Task, str] = {
     "regression": "mean absolute error",
 }
 """The figure that chooses the best weights, in words; `score_of` makes a score of it."""
+DECIDING: dict[Task, str] = {
+    "classification": "mean_per_class_accuracy",
+    "multilabel": "mean_average_precision",
+    "regression": "mae",
+}
+"""The name of that figure among `WORDS`."""
 IN_UNITS = frozenset({"mae", "rmse"})
 """Figures in the unit of the values, whose size may be any; the others are parts of 1."""
 

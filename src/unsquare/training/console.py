@@ -28,6 +28,7 @@ class Console:
         self._task: TaskID | None = None
         self._rows: list[dict[str, Any]] = []
         self._epochs = 0
+        self._size = ""
 
     def say(self, text: str) -> None:
         """Print a line."""
@@ -42,9 +43,9 @@ class Console:
             self.stop()
             warnings.warn(text, stacklevel=2)
 
-    def start_epoch(self, epoch: int, epochs: int, num_steps: int, first_step: int) -> None:
-        """Start the bar of an epoch, at `first_step` of its steps."""
-        self._rows, self._epochs = [], epochs
+    def start_epoch(self, epoch: int, epochs: int, num_steps: int, first_step: int, size: str = "") -> None:
+        """Start the bar of an epoch, at `first_step` of its steps; `size` is that of its pictures where they grow."""
+        self._rows, self._epochs, self._size = [], epochs, size and f"at {size}  "
         self._start_bar(f"epoch {epoch + 1}/{epochs}", num_steps, first_step)
 
     def finish_step(self, row: dict[str, Any]) -> None:
@@ -63,7 +64,7 @@ class Console:
         computed = sum(row["computed_pixels"] for row in rows)
         score = "mae" if any("mae" in row for row in rows) else "accuracy"
         self.say(
-            f"epoch {epoch}/{self._epochs}  "
+            f"epoch {epoch}/{self._epochs}  {self._size}"
             f"loss {sum(row['loss'] * row['num_images'] for row in rows) / images:.3f}  "
             f"{score} {sum(row[score] * row['num_images'] for row in rows) / images:.3f}  "
             f"{_validated(evaluation)}|  {real / seconds / 1e6:.2f} MP/s  padding {computed / real - 1:.1%}  "

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 import torch
 from PIL import Image
-from torch import nn
 
 from unsquare.capacity.recovery import predict
 from unsquare.data.loader import BatchLoader, UndecodableError
@@ -16,6 +15,7 @@ from unsquare.errors import ImageError, RunError, SourceError, UnsquareError
 from unsquare.index.table import ShapeIndex
 from unsquare.network.classifier import Classifier
 from unsquare.network.engine import Engine
+from unsquare.network.norms import learns_statistics
 from unsquare.plan.config import Limits
 from unsquare.plan.epoch import EpochPlan, MicroBatch
 from unsquare.plan.planner import naming, plan_in_order
@@ -127,18 +127,26 @@ class Evaluator:
         return self._plan
 
 
-def check_statistics(index: ShapeIndex, sizes: Sizes, model: Classifier) -> None:
+def check_statistics(index: ShapeIndex, sizes: Sizes, model: Classifier, stage_pixels: int | None = None) -> None:
     """Refuse training pictures as small as the stride: batch norm has no variance over the one pixel they give.
+
+    Args:
+        index: the training pictures.
+        sizes: their shapes, (N, 2).
+        model: the network.
+        stage_pixels: the stage of progressive resolution that has shrunk them, if one has.
 
     Raises:
         SourceError: names one of them.
     """
     single = sizes.max(axis=1) <= model.stride
-    if single.any() and any(isinstance(module, nn.BatchNorm2d) for module in model.modules()):
+    if single.any() and learns_statistics(model):
+        stage = "" if stage_pixels is None else f"in the stage of {stage_pixels:,} pixels "
+        remedy = "or remove them" if stage_pixels is None else "or give --progressive larger stages"
         raise SourceError(
-            f"Batch norm needs more than one pixel of the last feature map, but {int(single.sum())} images of "
+            f"Batch norm needs more than one pixel of the last feature map, but {stage}{int(single.sum())} images of "
             f"{model.stride} x {model.stride} pixels give only one, {index.keys[int(single.argmax())]} among them; "
-            f"enlarge them with --min-side {model.stride + 1}, or remove them."
+            f"enlarge them with --min-side {model.stride + 1}, {remedy}."
         )
 
 

@@ -40,7 +40,7 @@ from unsquare.training.epochs import Epochs, TrainingStage
 from unsquare.training.evaluate import Evaluator
 from unsquare.training.interrupt import StopRequest
 from unsquare.training.metrics import Evaluation
-from unsquare.training.resolution import bound_of
+from unsquare.training.resolution import bound_of, size_text
 from unsquare.training.schedule import learning_rates
 from unsquare.training.sizes import SizeSearch
 
@@ -144,7 +144,8 @@ def _run_epoch(session: Session, state: TrainState, epoch: int, request: StopReq
     loader = session.loader(stage.geometry)
     batches = loader.load(plan, (each for step in remaining for each in step.ranks[rank]))
     saved = time.perf_counter()
-    session.console.start_epoch(epoch, config.epochs, len(plan.steps), state.step_of_epoch)
+    at = size_text(stage.max_pixels) if config.resolution.chooses else ""
+    session.console.start_epoch(epoch, config.epochs, len(plan.steps), state.step_of_epoch, at)
     try:
         for position in range(state.step_of_epoch, len(plan.steps)):
             step = plan.steps[position]
@@ -275,7 +276,7 @@ def _validate(session: Session, state: TrainState) -> TrainState:
     epochs, every = session.config.epochs, session.config.saving.evaluate_every
     session.engine.average_buffers()
     stage, *later = session.epochs.stages[state.epoch - 1 :]
-    if state.waits_from is None or any(each is not stage for each in later):
+    if state.waits_from is None or any(each.geometry != stage.geometry for each in later):
         state = replace(state, waits_from=state.epoch)
     if state.epoch % every and state.epoch != epochs and not _may_stop_growing(session, stage, later):
         return state
@@ -318,14 +319,12 @@ def _may_stop_growing(session: Session, stage: TrainingStage, later: list[Traini
 def _with_largest_size(session: Session, state: TrainState, evaluation: Evaluation) -> TrainState:
     """The state in which later pictures have the size that is best now, if the weights do better below their own."""
     assert session.sizes is not None
-    best = session.sizes.best(state.max_pixels, evaluation, only_smaller=True)
-    if best is None or best == state.max_pixels:
-        return state
-    session.console.say(
-        f"The weights do better on smaller pictures than on those of their last epoch, so pictures grow no further: at "
-        f"most {best:,} pixels from here on (--grow always trains at full size as well)."
-    )
-    return replace(state, largest_pixels=best)
+    chosen = session.sizes.best(state.max_pixels, evaluation, only_smaller=True)
+    grows = chosen.size is None or chosen.size == state.max_pixels
+    if chosen.tried:
+        then = "so pictures grow" if grows else f"so they grow no further than {size_text(chosen.size)}"
+        session.console.say(f"On val {chosen.words}, {then} (--grow).")
+    return state if grows else replace(state, largest_pixels=chosen.size)
 
 
 def size_of(max_pixels: int | None) -> dict[str, int]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from math import ceil
 from typing import Literal
 
 from unsquare.errors import ConfigError
@@ -35,12 +36,12 @@ class ResolutionConfig:
     """
 
     progressive: str = "auto"
-    """Sizes over the epochs: auto, off, or sizes and shares such as 50kP:3,200kP:1,full:1. Larger pictures are shrunk
-    to that size, with their aspect kept. The last is `full`, the size they have."""
+    """Sizes over the epochs: auto, off, or sizes and shares of the epochs such as 50kP:3,200kP:1,full:1, of which the
+    last is full. Larger pictures are shrunk to that size, with their aspect kept; `full` is the size they have."""
     grow: Literal["auto", "while-better", "always"] = "auto"
     """Whether pictures grow through all those sizes: always, or while-better, which ends at the size that is best where
-    smaller pictures do better on val. auto is while-better, but always for sizes of one's own, with random scales and
-    in folds."""
+    smaller pictures do better on val, or auto, which is while-better but for sizes of one's own, random scales and
+    folds."""
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -77,6 +78,15 @@ class ResolutionConfig:
         return None
 
 
+def size_text(max_pixels: int | None) -> str:
+    """The most pixels of pictures in words, such as 104 kP; full size for None."""
+    if max_pixels is None:
+        return "full size"
+    if max_pixels < 10_000:
+        return f"{max_pixels:,} pixels"
+    return f"{max_pixels / 1e6:.2f} MP" if max_pixels >= 1_000_000 else f"{max_pixels / 1e3:.0f} kP"
+
+
 UNBOUNDED = 1 << 62
 """More pixels than any picture has."""
 
@@ -87,23 +97,26 @@ def bound_of(geometry: Geometry, max_pixels: int | None = None) -> int:
 
 
 def stage_geometry(geometry: Geometry, max_pixels: int | None, stride: int) -> Geometry:
-    """The rule for the sizes of pictures in a stage: larger ones are shrunk, but no side below the network's stride."""
+    """The rule for the sizes of pictures in a stage: larger ones are shrunk, but no side of a crop below the stride."""
     if max_pixels is None or (geometry.max_pixels is not None and geometry.max_pixels <= max_pixels):
         return geometry
-    return replace(geometry, max_pixels=max_pixels, min_side=max(geometry.min_side, stride))
+    least = ceil(stride / geometry.crop_fraction)
+    return replace(geometry, max_pixels=max_pixels, min_side=max(geometry.min_side, least))
 
 
 def _stage(text: str) -> Stage:
     found = _STAGE.fullmatch(text)
     share = float(found[2]) if found else 0.0
+    pixels = 0
+    if found is not None and found[1] != _FULL:
+        size = int(found[1]) if found[1].isdigit() and len(found[1]) < 20 else found[1]
+        try:
+            pixels = checked(PixelCount, size, "progressive")
+        except ConfigError:
+            found = None
     if found is None or share <= 0:
         raise ConfigError(
-            f"Each stage of progressive must be a size and a share above 0, such as 50kP:3 or full:1, but one is "
-            f"{text!r}; give auto or off, or correct it."
+            f"Each stage of progressive must be a size and a share of the epochs above 0, such as 50kP:3, 2MP:1 or "
+            f"full:1, but one is {text!r}; give auto or off, or correct it."
         )
-    if found[1] == _FULL:
-        return None, share
-    pixels = checked(
-        PixelCount, int(found[1]) if found[1].isdigit() and len(found[1]) < 20 else found[1], "progressive"
-    )
-    return max(1, pixels), share
+    return None if found[1] == _FULL else max(1, pixels), share

@@ -42,6 +42,7 @@ from unsquare.memory.amounts import format_bytes
 from unsquare.memory.watch import Watch
 from unsquare.network.engine import Engine
 from unsquare.network.losses import Objective
+from unsquare.network.norms import learns_statistics
 from unsquare.plan.analysis.ledger import ledger
 from unsquare.plan.analysis.table import PlanTable
 from unsquare.plan.buckets.form import form_buckets
@@ -220,10 +221,13 @@ def _stage_maker(
     @functools.cache
     def stage(max_pixels: int | None) -> TrainingStage:
         geometry = stage_geometry(config.geometry, max_pixels, engine.model.stride)
+        if max_pixels is not None and geometry == config.geometry:
+            return stage(None)
         sizes = geometry.crop(geometry.resize(index.sizes))
+        check_statistics(index, sizes, engine.model, max_pixels)
         needed, turns = config.plan.needs_buckets, config.augment.turns
         return TrainingStage(
-            max_pixels=None if geometry == config.geometry else max_pixels,
+            max_pixels=max_pixels,
             geometry=geometry,
             sizes=sizes,
             buckets=form_buckets(sizes, config.plan, limits, turns=turns) if needed else None,
@@ -319,8 +323,7 @@ def _remedies(pixels: int, config: TrainConfig, engine: Engine, limits: RunLimit
     if config.device.max_strategy != "tile":
         found.append("leave --max-strategy out")
     elif not any(each.strategy.tiles for each in profile.measured):
-        batch_norms = any(isinstance(module, nn.BatchNorm2d) for module in engine.model.modules())
-        own = batch_norms and config.model.norm == "own"
+        own = learns_statistics(engine.model)
         found.append("try --norm frozen" if own else "try a network that can be tiled, such as convnext_atto")
     if precision_name(engine.fabric) == "32-true" and not any(each.strategy.bf16 for each in profile.measured):
         found.append("try --precision bf16-mixed")
@@ -365,8 +368,7 @@ def _write_plan(
 
 def _remarks(model: nn.Module, usual_images: int) -> list[str]:
     """What about a plan may keep a network from learning well; `usual_images` are those of its median micro-batch."""
-    own = any(isinstance(module, nn.BatchNorm2d) and module.training for module in model.train().modules())
-    if not own or usual_images >= FEW_IMAGES:
+    if not learns_statistics(model) or usual_images >= FEW_IMAGES:
         return []
     return [
         f"Batch norms learn from the images of one micro-batch, but half of the micro-batches have at most "

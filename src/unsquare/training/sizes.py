@@ -18,32 +18,51 @@ from math import sqrt
 import numpy as np
 
 from unsquare.progress import Progress
+from unsquare.runs.figures import CHOOSING, DECIDING, figure_text
 from unsquare.shapes import Geometry, Sizes
 from unsquare.training.evaluate import Evaluator
 from unsquare.training.metrics import Evaluation
-from unsquare.training.resolution import ResolutionConfig, Stage, stage_geometry
+from unsquare.training.resolution import ResolutionConfig, Stage, size_text, stage_geometry
 
 Size = int | None
 """The most pixels of pictures; None is full size."""
 
 
 def candidate_sizes(stages: tuple[Stage, ...], sizes: Sizes) -> list[Size]:
-    """The sizes of all stages in order, and one between each two: the geometric mean.
+    """The sizes of all stages in ascending order, and one between each two: the geometric mean.
 
     Args:
         stages: those of the run; the last is at full size.
         sizes: full shapes of the pictures, (N, 2), whose median stands for full size.
     """
     usual = int(np.median(sizes.prod(axis=1)))
-    caps = [cap for cap, _ in stages if cap is not None and cap < usual]
+    caps = sorted({cap for cap, _ in stages if cap is not None and cap < usual})
     between = [round(sqrt(low * high)) for low, high in pairwise([*caps, usual])]
     return [*(size for pair in zip(caps, between) for size in pair), None]
 
 
+@dataclass(frozen=True)
+class ChosenSize:
+    """The size at which weights do best, and what they reach at the sizes that were tried."""
+
+    size: Size
+    tried: tuple[tuple[Size, Evaluation], ...] = ()
+    """In ascending order of the sizes; empty where there was no other size to try."""
+
+    @property
+    def words(self) -> str:
+        """What the weights reach at each size tried: the figure that decides."""
+        task = self.tried[0][1].images.task
+        figures = (
+            (size_text(size), figure_text(DECIDING[task], found.to_row()[DECIDING[task]])) for size, found in self.tried
+        )
+        return f"{CHOOSING[task]} {', '.join(f'{figure} at {size}' for size, figure in figures)}"
+
+
 def best_size(
     candidates: list[Size], own: Size, evaluate: Callable[[Size], Evaluation], *, only_smaller: bool = False
-) -> Size:
-    """The size at which weights do best on val, by their task's main figure, of equals by loss.
+) -> ChosenSize:
+    """The size at which weights do best on val, by the figure that chooses weights, of equals by loss.
 
     From the weights' own size the search goes to the neighbor that is better, as long as one is.
 
@@ -53,19 +72,18 @@ def best_size(
         evaluate: evaluates the weights on val at a size.
         only_smaller: do not try sizes above their own.
     """
-    known: dict[int, tuple[float, float]] = {}
+    known: dict[int, Evaluation] = {}
 
     def score(at: int) -> tuple[float, float]:
         if at not in known:
-            found = evaluate(candidates[at])
-            known[at] = (found.score, -found.loss)
-        return known[at]
+            known[at] = evaluate(candidates[at])
+        return known[at].score, -known[at].loss
 
     best = candidates.index(own)
     for direction in (-1,) if only_smaller else (-1, 1):
         while 0 <= best + direction < len(candidates) and score(best + direction) > score(best):
             best += direction
-    return candidates[best]
+    return ChosenSize(candidates[best], tuple((candidates[at], known[at]) for at in sorted(known)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +98,7 @@ class SizeSearch:
     """Makes an evaluator on the val split, of pictures of a size."""
     progress: Callable[[str], Progress]
 
-    def best(self, own: Size, evaluation: Evaluation | None = None, *, only_smaller: bool = False) -> Size:
+    def best(self, own: Size, evaluation: Evaluation | None = None, *, only_smaller: bool = False) -> ChosenSize:
         """The size at which the weights do best, `own` where it is among none of those to try.
 
         Args:
@@ -97,7 +115,9 @@ class SizeSearch:
 
         sizes = self.geometry.resize(self.evaluator(self.geometry).index.sizes)
         candidates = candidate_sizes(self.stages, sizes)
-        return best_size(candidates, own, evaluate, only_smaller=only_smaller) if own in candidates else own
+        if own not in candidates:
+            return ChosenSize(own)
+        return best_size(candidates, own, evaluate, only_smaller=only_smaller)
 
 
 def size_search(

@@ -39,7 +39,7 @@ from unsquare.training.loop import Session, run_epochs, save, size_of, write
 from unsquare.training.metrics import write_evaluation
 from unsquare.training.other_run import settings_of_run
 from unsquare.training.recipes import settled, settled_network
-from unsquare.training.resolution import bound_of, stage_geometry
+from unsquare.training.resolution import bound_of, size_text, stage_geometry
 from unsquare.training.setup import TrainingJob
 from unsquare.training.standing import Standing, settings_tree, standing_of
 
@@ -282,12 +282,14 @@ def _choose_size(session: Session, best: Path) -> None:
         return
     own = read_state(best).max_pixels
     chosen = session.sizes.best(own)
+    if chosen.tried:
+        session.console.say(f"The best weights on val: {chosen.words}.")
 
     def record() -> None:
         with session.run.writing(best):
-            checkpoint.set_size(best, chosen)
+            checkpoint.set_size(best, chosen.size)
 
-    if chosen != own:
+    if chosen.size != own:
         from_first(session.engine.fabric, record)
 
 
@@ -310,8 +312,8 @@ def _evaluate_best(session: Session, state: TrainState, max_pixels: int | None) 
         run.append_metrics(row | {"time_s": state.time_s, "split": split} | evaluation.to_row())
         if max_pixels is not None:
             console.say(
-                f"The weights do best on pictures of at most {max_pixels:,} pixels: evaluation and prediction shrink "
-                "larger ones to that."
+                f"The weights do best on pictures of at most {size_text(max_pixels)} (--max-pixels {max_pixels}): "
+                "evaluation and prediction shrink larger ones to that."
             )
         chosen = best_of_several(run.read_evals(), split, sizes=session.config.resolution.chooses)
         weights = "weights best on val" if session.epochs.stages[-1].validation else "last epoch's weights"

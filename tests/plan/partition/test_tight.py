@@ -120,6 +120,24 @@ def test_parts_have_enough_images_where_the_budget_allows(least, budget, random_
         assert missing(parts, least) == max(0, least - 200)
 
 
+@pytest.mark.parametrize("least", [2, 4, 8, 300])
+@pytest.mark.parametrize("count", [256, 257, 258, 259, 512, 768, 1100])
+@pytest.mark.parametrize("budget", [10**7, 64 * 10**6])
+def test_large_steps_have_each_image_once(count, least, budget):
+    """More images than are cut anew together: each is in one part, and small parts could join no other."""
+    rng = np.random.default_rng(count)
+    pixels, aspect = np.exp(rng.normal(14, 0.9, count)), np.exp(rng.normal(0, 0.4, count))
+    sizes = np.minimum(3000, np.sqrt(np.stack([pixels / aspect, pixels * aspect], axis=1)).astype(int) + 1)
+    limits = Limits(budget_pixels=budget)
+    parts = partition(sizes, np.arange(count), limits, least)
+    assert sorted(np.concatenate(parts).tolist()) == list(range(count))
+    assert within_budget(sizes, parts, limits)
+    canvas, images = np.array([sizes[part].max(axis=0) for part in parts]), np.array([len(part) for part in parts])
+    for number in np.flatnonzero(images < least):
+        together = np.maximum(canvas, canvas[number]).prod(axis=1) * (images + images[number])
+        assert (np.delete(together, number) > budget).all()
+
+
 @pytest.mark.parametrize("least", [2, 3])
 def test_parts_with_enough_images_are_the_best_of_all(least):
     """Of all partitions of up to 6 images the one that lacks the fewest images, and among those the cheapest.

@@ -3,11 +3,13 @@
 Along an order of the images the cheapest cut into runs of enough images is found exactly, by dynamic programming. The
 orders by height, by width, by pixels and by aspect ratio each give a start. From each, images move to other parts and
 change places as long as that saves, and the cheapest result is taken. On steps of 15 images of very different shapes
-that is the best there is (docs/experiments.md). Last, parts that the budget has left too small join others that have
-room for them.
+that is the best there is (docs/experiments.md). At last, parts that the budget has left too small join others where
+they fit.
 """
 
 from __future__ import annotations
+
+from heapq import heapify, heappop, heappush
 
 import numpy as np
 
@@ -26,7 +28,7 @@ def parts_with_enough(images: Positions, costs: PartCosts) -> list[Positions]:
     """
     heights, widths = costs.shapes[images].T
     orders = (images[np.argsort(key, kind="stable")] for key in (heights, widths, heights * widths, heights / widths))
-    return min((joined(refine(best_runs(order, costs), costs), costs) for order in orders), key=costs.total)
+    return min((refine(best_runs(order, costs), costs) for order in orders), key=costs.total)
 
 
 def best_runs(order: Positions, costs: PartCosts) -> list[Positions]:
@@ -50,19 +52,31 @@ def best_runs(order: Positions, costs: PartCosts) -> list[Positions]:
 
 
 def joined(parts: list[Positions], costs: PartCosts) -> list[Positions]:
-    """Parts of enough images, as far as two fit the budget together: smaller ones join where that costs least."""
-    parts, stuck = sorted(parts, key=len), 0
-    while stuck < len(parts) and len(parts[stuck]) < costs.least:
-        canvas = np.array([costs.shapes[part].max(axis=0) for part in parts])  # (parts, 2)
-        count = np.array([len(part) for part in parts])
-        pixels = np.maximum(canvas, canvas[stuck]).prod(axis=1) * (count + count[stuck])  # of both together
-        price = np.where(pixels <= costs.limits.budget_pixels, pixels - canvas.prod(axis=1) * count, NEVER)
-        price[stuck] = NEVER
+    """The parts, of which those with too few images join others, as far as two fit the budget together.
+
+    The smallest comes first, and joins where that costs the fewest pixels.
+    """
+    parts = list(parts)
+    count = np.array([len(part) for part in parts])
+    canvas = np.array([costs.shapes[part].max(axis=0) for part in parts])  # (parts, 2)
+    waiting = [(int(count[number]), int(number)) for number in np.flatnonzero(count < costs.least)]
+    heapify(waiting)
+    while waiting:
+        images, number = heappop(waiting)
+        if count[number] != images:  # it has joined another, or another has joined it
+            continue
+        pixels = np.maximum(canvas, canvas[number]).prod(axis=1) * (count + images)  # of both together
+        price = np.where(
+            (count > 0) & (pixels <= costs.limits.budget_pixels), pixels - canvas.prod(axis=1) * count, NEVER
+        )
+        price[number] = NEVER
         target = int(price.argmin())
         if price[target] == NEVER:
-            stuck += 1
             continue
-        parts[target] = np.concatenate([parts[target], parts[stuck]])
-        del parts[stuck]
-        parts.sort(key=len)
-    return parts
+        parts[target] = np.concatenate([parts[target], parts[number]])
+        canvas[target] = np.maximum(canvas[target], canvas[number])
+        count[target] += images
+        count[number] = 0
+        if count[target] < costs.least:
+            heappush(waiting, (int(count[target]), target))
+    return [part for part, images in zip(parts, count) if images]

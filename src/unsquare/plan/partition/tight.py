@@ -21,7 +21,7 @@ import numpy as np
 
 from unsquare.plan.config import Cost, Counts, Limits
 from unsquare.plan.epoch import Positions, shapes_of
-from unsquare.plan.partition.enough import parts_with_enough
+from unsquare.plan.partition.enough import joined, parts_with_enough
 from unsquare.plan.partition.moves import PartCosts, refine
 from unsquare.shapes import Sizes
 
@@ -53,9 +53,10 @@ def partition(sizes: Sizes, images: Positions, limits: Limits, least: int = 1) -
     for start in range(0, len(order), BLOCK_IMAGES):
         leaves = _grow(shapes, order[start : start + BLOCK_IMAGES], limits)
         for neighbors in _in_runs(leaves, REFINED_IMAGES if least == 1 else JOINED_IMAGES, least):
-            found = refine(neighbors, costs) if least == 1 else parts_with_enough(np.concatenate(neighbors), costs)
-            parts += [images[part] for part in found]
-    return parts
+            parts += refine(neighbors, costs) if least == 1 else parts_with_enough(np.concatenate(neighbors), costs)
+    if least > 1:
+        parts = joined(parts, costs)
+    return [images[part] for part in parts]
 
 
 def _grow(sizes: Sizes, images: Positions, limits: Limits) -> list[Positions]:
@@ -95,7 +96,8 @@ def _in_runs(leaves: list[Positions], most_images: int, least: int) -> list[list
         runs[-1].append(leaf)
         num_images += len(leaf)
     if num_images < least and len(runs) > 1:
-        runs[-2] += runs.pop()
+        last = runs.pop()
+        runs[-1] += last
     return runs
 
 
