@@ -112,6 +112,17 @@ def test_a_failed_write_leaves_the_old_value(filled, monkeypatch):
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_values_of_before_can_be_replaced_unread(filled):
+    """As with --no-reuse-probes: nothing is found, and what is put counts from then on."""
+    _, path = filled
+    anew = MeasurementCache(path.parent, reads=False)
+    assert anew.get(KEY) is None
+    anew.put(KEY, "new")
+    assert anew.get(KEY) is None
+    assert anew.num_put == 1
+    assert MeasurementCache(path.parent).get(KEY) == "new"
+
+
 def test_without_a_folder_nothing_is_kept(tmp_path, monkeypatch):
     """Neither an error nor a file."""
     monkeypatch.chdir(tmp_path)

@@ -32,6 +32,9 @@ def test_the_best_of_several_epochs_is_optimistic_on_the_images_that_chose_it() 
         "The best of 3 epochs on the same images is optimistic; "
         "the last epoch has accuracy 0.700, mean per class 0.700."
     )
+    best = best_of_several(rows[:2], "val")
+    assert best is not None
+    assert best.words == "The best of 2 epochs on the same images is optimistic; here it is the last one."
     assert best_of_several(rows, "test") is None
     assert best_of_several(rows[:1], "val") is None
 
@@ -53,7 +56,8 @@ def test_a_size_chosen_before_the_last_epoch_is_said(sizes: tuple[int | None, ..
     rows = [structs.replace(row(step, 0.5), max_pixels=size) for step, size in enumerate(sizes)]
     found = best_of_several(rows, "val", sizes=True)
     assert found is not None
-    assert ("the last epoch, whose size was chosen on them as well, has accuracy" in found.words) is chosen
+    assert ("whose size was chosen on them as well, has accuracy" in found.words) is chosen
+    assert "the last epoch, the same weights on pictures of its own size, " in found.words
 
 
 def test_images_that_trained_the_starting_weights_say_little() -> None:

@@ -90,7 +90,8 @@ def test_the_command_prints_all_folds(killed_and_continued, source, tmp_path, ca
     lines = capsys.readouterr().out.splitlines()
     assert "fold" in lines[1].split()
     found = killed_and_continued[1]
-    assert found.last["accuracy"].text("accuracy") in lines[-2]
+    assert found.last["accuracy"].text("accuracy") in lines[-3]
+    assert lines[-2] == f"Each image judged once: {found.num_right} of 10 are right, {found.num_right / 10:.3f}."
     assert lines[-1] == f"The report is {out / 'report.html'}, the figures are in {out / 'folds.json'}."
     assert main(["train", "--resume", str(out)]) == 1
     assert "holds a run for each fold" in capsys.readouterr().err

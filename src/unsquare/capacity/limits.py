@@ -82,6 +82,7 @@ def measure_limits(
     checked: Callable[[MemoryProfile], MemoryProfile] = lambda profile: profile,
     *,
     auto_precision: bool = False,
+    say: Say = lambda text: None,
 ) -> RunLimits:
     """The limits measured by probes of the real network; rank 0's measurements count, so that all ranks plan alike.
 
@@ -92,9 +93,12 @@ def measure_limits(
         identity: what measurements depend on besides the device (`identity_of`).
         checked: checks the profile of training, and returns it corrected or raises.
         auto_precision: whether the user left the precision open.
+        say: told whether all had been measured before.
     """
-    cache = MeasurementCache(cache_folder() if device.reuse_probes else None)
+    cache = MeasurementCache(cache_folder(), reads=device.reuse_probes)
     training, evaluation = measure_profiles(Prober(engine, identity, cache), workload)
+    if not cache.num_put:
+        say("It was measured before on this machine (--no-reuse-probes measures anew).")
     training = checked(training)
     limits = RunLimits(
         training=training,
@@ -158,12 +162,15 @@ def describe(profile: MemoryProfile) -> list[str]:
     kept = profile.heap == "keep"
     per_pixel = profile.growth_bytes(base, 1, 0)
     decoding = f", {format_bytes(profile.reserved_bytes)} for decoding" if profile.reserved_bytes else ""
+    rate = f"{1e-6 / base.time.s_per_pixel:.2f} MP/s, padding included"
     lines = [
         f"A micro-batch holds up to {most[0] / 1e6:.1f} MP: {format_bytes(base.memory.fixed_bytes)} fixed{decoding} "
-        f"and {'up to ' if kept else ''}{per_pixel:.0f} bytes per pixel, {1e-6 / base.time.s_per_pixel:.2f} MP/s."
+        f"and {'up to ' if kept else ''}{per_pixel:.0f} bytes per pixel; {rate}."
     ]
     if kept:
-        lines.append("Enough memory: allocator caching is on (faster, up to twice the memory).")
+        lines.append(
+            "There is memory enough for allocator caching, which is faster: freed memory is kept for what comes next."
+        )
     for fallback, limit in zip(profile.limits(profile.launch_pixels, 1).fallbacks, most[1:]):
         lines.append(
             f"Larger images run alone, by the strategy {fallback.name}: up to {limit / 1e6:.1f} MP, "

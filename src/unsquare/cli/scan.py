@@ -174,7 +174,7 @@ def _print(index: ShapeIndex, result: ScanResult, remarks: Sequence[Remark], out
 def _learned(index: ShapeIndex) -> str:
     """What the images are labeled with, in words."""
     if index.targets is None:
-        return f"of {len(index.classes)} classes"
+        return f"of {len(index.classes)} class{'' if len(index.classes) == 1 else 'es'}"
     if index.task == "multilabel":
         return f"with {len(index.classes)} labels"
     known = index.targets[index.labeled, 0]

@@ -75,4 +75,8 @@ def _print(found: CrossValidation) -> None:
     over += [(first, found.test)] if found.test else []
     spreads = (figures[name].text(name) if name in figures else "" for name, figures in over)
     table.add_row("mean ± sd", f"{found.num_images:,}", *spreads)
-    Console(highlight=False).print(table)
+    console = Console(highlight=False)
+    console.print(table)
+    if found.num_right is not None:
+        part = figure_text("accuracy", found.num_right / found.num_images)
+        console.print(f"Each image judged once: {found.num_right:,} of {found.num_images:,} are right, {part}.")

@@ -48,14 +48,17 @@ class MeasurementCache:
 
     Args:
         folder: created when the first value is put; None stores nothing.
+        reads: whether values of before are found; if not, they are only replaced.
     """
 
-    def __init__(self, folder: Path | None) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path | None, *, reads: bool = True) -> None:
+        self._folder, self._reads = folder, reads
+        self.num_put = 0
+        """Values that were put, whether or not they could be stored."""
 
     def get(self, key: Mapping[str, Any]) -> Any:
         """The value of a key; None where there is none, or its file is damaged."""
-        found = None if self._folder is None else _read(self._path(key))
+        found = None if self._folder is None or not self._reads else _read(self._path(key))
         return found["value"] if found is not None and found["key"] == _plain(key) else None
 
     def values(self) -> list[Any]:
@@ -65,6 +68,7 @@ class MeasurementCache:
 
     def put(self, key: Mapping[str, Any], value: Any) -> None:
         """Store a value; if the folder cannot be written, nothing is stored and the next run measures again."""
+        self.num_put += 1
         if self._folder is None:
             return
         try:

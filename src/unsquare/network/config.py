@@ -163,7 +163,8 @@ class DeviceConfig:
     this order, each image alone: bf16 (where the precision is left open), checkpoint (activation checkpointing),
     offload (activations are kept in the host's memory or in a file), tile (feature maps piece by piece)."""
     reuse_probes: bool = True
-    """Reuse measurements of earlier runs on this machine. They are in the user's cache folder."""
+    """Reuse measurements of earlier runs on this machine. They are in the user's cache folder. Measure anew where the
+    machine was busy then."""
     budget_pixels: Annotated[PixelCount, Range(1, MOST_BUDGET_PIXELS)] | None = None
     """Pixels of a micro-batch, at most (default: measured). Where it is given, nothing is measured and the plan is the
     same on every machine."""

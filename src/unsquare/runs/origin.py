@@ -57,8 +57,8 @@ def settings_of(run: RunFolder, origin: Origin | None) -> tuple[str, str]:
         ), f"{run.config} cannot be read; the checkpoint's settings are used instead."
     if origin is None:
         return text, ""
-    changed = differences(origin.settings, now)
-    if all(_may_change(*each) for each in changed):
+    changed = [each for each in differences(origin.settings, now) if not _may_change(*each)]
+    if not changed:
         return text, ""
     raise RunError(
         f"A run resumes with its original settings, but {run.config} has been edited: {words_of(changed)}; put it "
@@ -72,8 +72,8 @@ def require_same_settings(run: RunFolder, was: Settings, now: Settings) -> None:
     Raises:
         RunError: names the settings that differ.
     """
-    changed = differences(was, now)
-    if all(_may_change(*each) for each in changed):
+    changed = [each for each in differences(was, now) if not _may_change(*each)]
+    if not changed:
         return
     raise RunError(
         f"The run in {run.path} resumes with its own settings, of which only the epochs may increase and the "

@@ -21,10 +21,16 @@ class BestOfSeveral:
     num_epochs: int
     """Epochs that were evaluated."""
     last: EvaluationRow
+    best: EvaluationRow
     sizes: bool = False
     """Whether the size of pictures was chosen, too."""
     last_size: bool = False
     """Whether the last epoch's size was chosen on these images, before it was trained."""
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the best weights are those of the last epoch, which may still be used at another size."""
+        return self.best.step == self.last.step
 
     @property
     def words(self) -> str:
@@ -32,11 +38,16 @@ class BestOfSeveral:
         several = ["several sizes of pictures"] if self.sizes else []
         if self.num_epochs > 1:
             several.insert(0, f"{self.num_epochs} epochs")
-        last = "the last epoch, whose size was chosen on them as well," if self.last_size else "the last epoch"
-        return (
-            f"The best of {' and of '.join(several)} on the same images is optimistic; {last} has "
-            f"{describe(self.last.figures)}."
-        )
+        best = f"The best of {' and of '.join(several)} on the same images is optimistic"
+        if self.is_last and not self.sizes:
+            return f"{best}; here it is the last one."
+        last = ["the last epoch"]
+        if self.is_last:
+            last.append("the same weights on pictures of its own size")
+        if self.last_size:
+            last.append("whose size was chosen on them as well")
+        comma = "," if len(last) > 1 else ""
+        return f"{best}; {', '.join(last)}{comma} has {describe(self.last.figures)}."
 
 
 def best_of_several(evals: Sequence[EvaluationRow], split: str, *, sizes: bool = False) -> BestOfSeveral | None:
@@ -50,7 +61,9 @@ def best_of_several(evals: Sequence[EvaluationRow], split: str, *, sizes: bool =
     chosen = [row for row in evals if row.split == split]
     if len(chosen) < 2 and not (sizes and chosen):
         return None
-    return BestOfSeveral(len(chosen), chosen[-1], sizes, last_size=_got_smaller(chosen))
+    best = best_of(chosen)
+    assert best is not None, "there are several"
+    return BestOfSeveral(len(chosen), chosen[-1], best, sizes, last_size=_got_smaller(chosen))
 
 
 def _got_smaller(evals: Sequence[EvaluationRow]) -> bool:

@@ -173,8 +173,10 @@ def check_sides(index: ShapeIndex, sizes: Sizes, stride: int) -> None:
     if len(short) and short.min() < stride:
         worst = int(short.argmin())
         height, width = sizes[worst]
+        shrunk = index.sizes[worst].min() >= stride
+        smaller, remedy = ("smaller once they are shrunk", "shrink them less") if shrunk else ("smaller", "remove them")
         raise SourceError(
             f"Each side must be at least the network's stride of {stride} pixels, but {int((short < stride).sum())} of "
-            f"{len(short)} images are smaller, {index.keys[worst]} with {height} x {width} among them; enlarge them "
-            f"with --min-side {stride + 1}, or remove them."
+            f"{len(short)} images are {smaller}, {index.keys[worst]} with {height} x {width} among them; enlarge them "
+            f"with --min-side {stride + 1}, or {remedy}."
         )

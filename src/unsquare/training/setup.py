@@ -61,7 +61,7 @@ from unsquare.training.epochs import Epochs, TrainingStage
 from unsquare.training.evaluate import Evaluator, check_sides, check_statistics
 from unsquare.training.loop import Session
 from unsquare.training.other_run import take_head, trained_before
-from unsquare.training.resolution import stage_geometry
+from unsquare.training.resolution import size_text, stage_geometry
 from unsquare.training.sizes import size_search
 
 
@@ -83,6 +83,11 @@ def trainable_index(source: Path, config: TrainConfig, console: Console) -> Shap
     if saving.folds is not None:
         index = with_folds(index, saving.folds, seed, copies.groups)[(saving.fold or 1) - 1]
     check_groups(index)
+    if saving.validation_fraction == 0 and np.any(index.splits == "val"):
+        console.say(
+            "The source has a val split of its own, which is held out although --validation-fraction is 0; to train on "
+            "all pictures, put those of val into train."
+        )
     index = with_validation(index, saving.validation_fraction, seed, copies.groups)
     for split in ("train", "val") if saving.validation_fraction else ("train",):
         if not np.any(index.splits == split):
@@ -303,12 +308,11 @@ def _find_limits(
         return verified(engine, profile, first_plan, console.say)
 
     identity = identity_of(config.model, len(index.classes), config.optimizer)
-    limits = measure_limits(engine, device, workload, identity, checked, auto_precision=auto_precision)
+    limits = measure_limits(engine, device, workload, identity, checked, auto_precision=auto_precision, say=console.say)
     assert limits.training is not None
     for line in describe(limits.training):
         console.say(line)
-    if device.reuse_probes:
-        remember(limits, config.model.backbone, engine)
+    remember(limits, config.model.backbone, engine)
     return limits
 
 
@@ -358,8 +362,9 @@ def _write_plan(
     content |= {"ledger": figures.to_dict(), "micro_batches": micro_batches, "remarks": remarks}
     run.write_json(run.plan, content)
     written = "" if figures.num_steps == num_steps else f", the first {figures.num_steps:,} of which are"
+    full = " at full size" if config.resolution.chooses else ""
     console.say(
-        f"An epoch is {num_steps:,} steps{written} and {figures.num_micro_batches:,} micro-batches; padding adds "
+        f"An epoch{full} is {num_steps:,} steps{written} and {figures.num_micro_batches:,} micro-batches; padding adds "
         f"{figures.padding_overhead:.1%}."
     )
     for remark in remarks:
@@ -379,10 +384,13 @@ def _remarks(model: nn.Module, usual_images: int) -> list[str]:
 
 def _describe(run: RunFolder, index: ShapeIndex, config: TrainConfig, engine: Engine) -> str:
     counts = ", ".join(f"{len(index.of_split(s)):,} {s}" for s in ("train", "val", "test") if len(index.of_split(s)))
-    megapixels = index.sizes.prod(axis=1) / 1e6
+    pixels = index.sizes.prod(axis=1)
+    bound = config.geometry.max_pixels
+    shrunk = f", shrunk to at most {size_text(bound)}" if bound is not None and bound < pixels.max() else ""
     return (
-        f"{run.path}: {config.model.backbone} on {engine.device}, {config.device.precision}; {_learned(index)}, "
-        f"{counts} images of {megapixels.min():.2f} to {megapixels.max():.2f} MP."
+        f"{run.path}: recipe {config.optimizer.recipe}, {config.model.backbone} on {engine.device}, "
+        f"{config.device.precision}; {_learned(index)}, {counts} images of {pixels.min() / 1e6:.2f} to "
+        f"{pixels.max() / 1e6:.2f} MP{shrunk}."
     )
 
 

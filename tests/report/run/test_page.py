@@ -127,7 +127,7 @@ def test_the_best_of_several_epochs_is_called_optimistic(run: Path) -> None:
     assert "optimistic" not in write_report(run).read_text(encoding="utf-8")
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     rows[-1]["split"] = "val"
-    rows[-2]["accuracy"] = 0.654
+    rows[-2] |= {"accuracy": 0.654, "mean_per_class_accuracy": 0.1}
     (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     page = write_report(run).read_text(encoding="utf-8").replace("\u00a0", " ")
     assert '<div class="name">accuracy, optimistic</div>' in page

@@ -53,7 +53,7 @@ def _shapes(record: Record) -> list[Content]:
         content.append(Note("Shapes are those of the files, because the run's settings cannot be read."))
     canvases = _canvases(record)
     shown = canvases[thin(len(canvases), _MOST_CANVASES)] if len(canvases) else canvases
-    words = "Images as training sees them."
+    words = "Images as training sees them at full size."
     if len(canvases):
         some = f" ({len(shown):,} of them drawn)" if len(shown) < len(canvases) else ""
         words += (
@@ -107,7 +107,11 @@ def _padding(record: Record) -> list[Content]:
     rows = ledger_rows(msgspec.structs.asdict(ledger))
     content: list[Content] = [
         *map(Note, record.plan.remarks),
-        Paragraph("Computed pixels, beside those of shuffled batches of the same images padded to their largest."),
+        Paragraph(
+            "Computed pixels of an epoch at full size, beside those of shuffled batches of the same images padded to "
+            "their largest. Here one more micro-batch takes as long as "
+            f"{units.pixels(record.plan.limits.launch_pixels)}, so more padding is chosen where that costs less time."
+        ),
         Chart(figures.padding_bars(bars), "Computed pixels against real pixels"),
         DataTable(("in an epoch at full size", ""), rows, numeric=(1,)),
     ]

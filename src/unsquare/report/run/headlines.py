@@ -34,6 +34,8 @@ def outcome_tiles(row: EvaluationRow, chosen: BestOfSeveral | None = None) -> li
     remark = f"not chosen, unlike the best of {chosen.num_epochs} epochs"
     if chosen.last_size:
         remark = "its size of pictures was chosen on the same images"
+    elif chosen.is_last:
+        remark = "the same weights on pictures of its own size" if chosen.sizes else "which is the best one"
     return [
         replace(first, name=f"{first.name}, optimistic"),
         Headline(last.value, f"{last.name}, last epoch", remark),

@@ -98,7 +98,8 @@ def _describe(record: Record) -> str:
     words = [f"{backbone} trained"]
     if record.steps:
         words.append(f"for {units.plural(len(record.steps), 'step')}")
-        words.append(f"({units.digits(record.steps[-1].epoch)} epochs)")
+        epochs = record.steps[-1].epoch
+        words.append(f"({units.digits(epochs)} {'epoch' if epochs == 1 else 'epochs'})")
     sizes = record.training_sizes()
     if record.index is not None and len(sizes):
         pixels, aspect = sizes.prod(axis=1), sizes[:, 1] / sizes[:, 0]
@@ -129,7 +130,7 @@ def _headlines(record: Record) -> list[Headline]:
     sizes = record.training_sizes()
     if len(sizes):
         total = int(sizes.prod(axis=1).sum())
-        tiles.append(Headline(f"{len(sizes):,}", "training images", f"{units.pixels(total)} per epoch"))
+        tiles.append(Headline(f"{len(sizes):,}", "training images", f"{units.pixels(total)} per epoch at full size"))
     if record.plan is not None:
         overhead = units.percent(record.plan.ledger.padding_overhead)
         tiles.append(Headline(overhead, "padding overhead", "in an epoch at full size"))
