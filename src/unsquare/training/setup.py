@@ -336,8 +336,9 @@ def _remedies(pixels: int, config: TrainConfig, engine: Engine, limits: RunLimit
 
 FEW_IMAGES = 4
 """Images of a micro-batch below which batch norms are remarked on."""
-WRITTEN_STEPS = 8192
-"""Most steps of an epoch that plan.json holds: a minute of planning in mixed, two million images."""
+WRITTEN_STEPS = 2048
+"""Most steps of an epoch that plan.json holds, of half a million images: some seconds of planning in mixed, two minutes
+where micro-batches have a least number of images."""
 
 
 def _write_plan(
