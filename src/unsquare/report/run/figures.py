@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ _TIME_COLORS = (GOLD, BLUE, RED, GREEN, GREY)
 def training_curves(
     steps: Sequence[StepRow], evals: Sequence[EvaluationRow], best: EvaluationRow | None, task: Task = "classification"
 ) -> Drawing:
-    """Loss, the task's leading figure, learning rate and batch size by epoch, the best evaluation marked."""
+    """Loss, the task's leading figure, learning rate and batch size by epoch, the best evaluation and sizes marked."""
     title, name = COURSES[task]
 
     def paint(figure: Figure) -> None:
@@ -52,6 +53,8 @@ def training_curves(
             for axes in (loss, accuracy):
                 axes.axvline(best.epoch, color=INK, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
             loss.plot([], [], color=INK, linewidth=1, linestyle=(0, (4, 3)), label="best epoch")
+        _mark_sizes(loss, at, evals)
+        _mark_sizes(accuracy, at, evals, at_top=task == "regression")
         shown = figures.thin(len(steps), _MOST_POINTS)
         rate.plot(at[shown], _column(steps, "learning_rate")[shown], color=BLUE, linewidth=1.6)
         rate.set_title("Learning rate")
@@ -85,6 +88,27 @@ def _draw_curve(axes: Axes, at: FloatArray, values: FloatArray, evals: Sequence[
     axes.set_ylim(bottom=0)
 
 
+def _mark_sizes(axes: Axes, at: FloatArray, evals: Sequence[EvaluationRow], *, at_top: bool = True) -> None:
+    """A line where pictures got another size, with the size from there on, away from the curve; nothing where they kept
+    it."""
+    rows = [row for row in evals if row.split == "val"]
+    changes = [(before.epoch, row) for before, row in pairwise(rows) if before.max_pixels != row.max_pixels]
+    for epoch, row in [(float(at[0]), rows[0]), *changes] if changes else []:
+        text = "full size" if row.max_pixels is None else units.pixels(row.max_pixels)
+        if row is not rows[0]:
+            axes.axvline(epoch, color=GREY, linewidth=1, linestyle=":", zorder=1)
+        axes.annotate(
+            text,
+            (epoch, int(at_top)),
+            (3, -2 if at_top else 2),
+            xycoords=axes.get_xaxis_transform(),
+            textcoords="offset points",
+            verticalalignment="top" if at_top else "bottom",
+            fontsize="x-small",
+            color=INK,
+        )
+
+
 def _draw_step_sizes(axes: Axes, at: FloatArray, steps: Sequence[StepRow]) -> None:
     images, parts = _column(steps, "num_images"), _column(steps, "num_micro_batches")
     shown = figures.thin(len(at), 4 * _MOST_POINTS)
@@ -92,7 +116,7 @@ def _draw_step_sizes(axes: Axes, at: FloatArray, steps: Sequence[StepRow]) -> No
     style: dict[str, Any] = {"linestyle": "", "marker": ".", "rasterized": many}
     axes.plot(at[shown], images[shown], color=GOLD, markersize=7, label="images", **style)  # seen around the others
     axes.plot(at[shown], parts[shown], color=RED, markersize=4, label="micro-batches", **style)
-    axes.set_title("Images and micro-batches of a step")
+    axes.set_title("Images, micro-batches a step")
     figures.whole_numbers_by_doubling(axes, max(images.max(), parts.max()))
 
 
