@@ -53,8 +53,8 @@ def training_curves(
             for axes in (loss, accuracy):
                 axes.axvline(best.epoch, color=INK, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
             loss.plot([], [], color=INK, linewidth=1, linestyle=(0, (4, 3)), label="best epoch")
-        _mark_sizes(loss, at, evals)
-        _mark_sizes(accuracy, at, evals, at_top=task == "regression")
+        mark_sizes(loss, at, evals)
+        mark_sizes(accuracy, at, evals, at_top=task == "regression")
         shown = figures.thin(len(steps), _MOST_POINTS)
         rate.plot(at[shown], _column(steps, "learning_rate")[shown], color=BLUE, linewidth=1.6)
         rate.set_title("Learning rate")
@@ -88,7 +88,7 @@ def _draw_curve(axes: Axes, at: FloatArray, values: FloatArray, evals: Sequence[
     axes.set_ylim(bottom=0)
 
 
-def _mark_sizes(axes: Axes, at: FloatArray, evals: Sequence[EvaluationRow], *, at_top: bool = True) -> None:
+def mark_sizes(axes: Axes, at: FloatArray, evals: Sequence[EvaluationRow], *, at_top: bool = True) -> None:
     """A line where pictures got another size, with the size from there on, away from the curve; nothing where they kept
     it."""
     rows = [row for row in evals if row.split == "val"]
