@@ -23,7 +23,7 @@ FAMILIES = [
     "test_byobnet", "gcresnext26ts", "mobileone_s0", "cs3darknet_focus_s", "cspnext_tiny", "densenet121", "dla46x_c",
     "dpn48b", "test_efficientnet", "tf_efficientnet_b0", "mixnet_s", "efficientnet_cc_b0_4e", "fasternet_t0",
     "fastvit_t8", "ghostnetv2_100", "hardcorenas_b", "hgnetv2_b0", "hrnet_w18_small", "inception_next_atto",
-    "inception_v3", "lcnetv2_small", "test_mambaout", "poolformer_s12", "mobilenetv3_small_050",
+    "lcnetv2_small", "test_mambaout", "poolformer_s12", "mobilenetv3_small_050",
     "mobilenetv4_conv_small_035", "test_nfnet", "nf_regnet_b0", "regnetx_002", "regnety_002", "repghostnet_050",
     "repvit_m1", "res2next50", "resnest14d", "resnetblur18", "resnetv2_18", "resnetv2_50x1_bit", "rexnet_100",
     "selecsls42", "legacy_seresnet18", "skresnet18", "starnet_s050", "tresnet_m", "ese_vovnet19b_slim_dw",
