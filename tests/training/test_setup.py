@@ -19,15 +19,14 @@ from unsquare.network.norms import freeze_batch_norms
 from unsquare.plan import Limits, plan_epoch
 from unsquare.runs.folder import RunFolder
 from unsquare.runs.memory_profile import MemoryProfile, ProbeRange, RunLimits, StrategyProfile
-from unsquare.training import setup
+from unsquare.training import plan_file, setup
 from unsquare.training.config import TrainConfig
 from unsquare.training.console import Console
-from unsquare.training.setup import TrainingJob
 
 
 def test_of_a_very_long_epoch_the_first_steps_are_written(tmp_path, monkeypatch, capsys):
     """Training does not wait for an epoch to be planned: beyond a bound, figures are those of the first steps."""
-    monkeypatch.setattr(setup, "WRITTEN_STEPS", 3)
+    monkeypatch.setattr(plan_file, "WRITTEN_STEPS", 3)
     sizes = np.random.default_rng(0).integers(10, 60, (400, 2))
     index = ShapeIndex(
         root="",
@@ -41,8 +40,8 @@ def test_of_a_very_long_epoch_the_first_steps_are_written(tmp_path, monkeypatch,
     )
     config, limits, run = TrainConfig(), Limits(budget_pixels=20_000, launch_pixels=500), RunFolder(tmp_path)
     plan = plan_epoch(sizes, config.plan, limits, 0)
-    job = TrainingJob(run=run, config=config, fabric=None, console=Console())
-    setup._write_plan(job, nn.BatchNorm2d(3), limits, plan, index, ["first"])
+    norm = nn.BatchNorm2d(3)
+    plan_file.write_plan(run, config, plan, limits, index, model=norm, remarks=["first"], say=Console().say)
     written = json.loads(run.plan.read_text())
     first = [batch for step in list(plan.steps)[:3] for batch in step.micro_batches]
     assert written["steps_of_epoch"] == len(plan.steps) == 16
@@ -54,12 +53,19 @@ def test_of_a_very_long_epoch_the_first_steps_are_written(tmp_path, monkeypatch,
 
 
 @pytest.mark.parametrize(
-    ("module", "images", "remarked"), [("own", 3, 1), ("own", 4, 0), ("frozen", 1, 0), ("none", 1, 0)]
+    ("module", "images", "remarked"),
+    [("own", 3, 1), ("own", 4, 0), ("frozen", 1, 0), ("none", 1, 0), ("in a frozen stage", 1, 0)],
 )
 def test_few_images_for_batch_norms_are_remarked_on(module, images, remarked):
     """Only norms that learn from a micro-batch need several images in it."""
-    norm = {"own": nn.BatchNorm2d(3), "frozen": FrozenBatchNorm2d(3), "none": nn.LayerNorm(3)}[module]
-    remarks = setup._remarks(nn.Sequential(norm), images)
+
+    class Frozen(nn.Sequential):
+        def train(self, mode: bool = True) -> nn.Sequential:
+            return super().train(False)
+
+    norms = {"own": nn.BatchNorm2d(3), "frozen": FrozenBatchNorm2d(3), "none": nn.LayerNorm(3)}
+    norm = norms.get(module, Frozen(nn.BatchNorm2d(3)))
+    remarks = plan_file.plan_remarks(nn.Sequential(norm), images)
     assert len(remarks) == remarked
     assert all(f"have at most {images}; use --norm frozen" in remark for remark in remarks)
 

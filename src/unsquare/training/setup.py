@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ import msgspec
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from torch import nn
 
 from unsquare.capacity.limits import (
     apply_heap,
@@ -43,8 +42,6 @@ from unsquare.memory.watch import Watch
 from unsquare.network.engine import Engine
 from unsquare.network.losses import Objective
 from unsquare.network.norms import learns_statistics
-from unsquare.plan.analysis.ledger import ledger
-from unsquare.plan.analysis.table import PlanTable
 from unsquare.plan.buckets.form import form_buckets
 from unsquare.plan.config import Limits
 from unsquare.plan.draw import class_weights
@@ -52,7 +49,7 @@ from unsquare.plan.epoch import EpochPlan
 from unsquare.plan.planner import naming, plan_epoch
 from unsquare.runs.folder import RunFolder
 from unsquare.runs.memory_profile import MemoryProfile, ProbeRange, RunLimits
-from unsquare.runs.schemas import PLAN_VERSION, Origin
+from unsquare.runs.schemas import Origin
 from unsquare.shapes import Geometry, Sizes
 from unsquare.training.components import DEFAULT, Components
 from unsquare.training.config import TrainConfig
@@ -61,6 +58,7 @@ from unsquare.training.epochs import Epochs, TrainingStage
 from unsquare.training.evaluate import Evaluator, check_sides, check_statistics
 from unsquare.training.loop import Session
 from unsquare.training.other_run import take_head, trained_before
+from unsquare.training.plan_file import write_plan
 from unsquare.training.resolution import size_text, stage_geometry
 from unsquare.training.sizes import size_search
 
@@ -141,7 +139,9 @@ def prepare(
     sizes = config.geometry.crop(config.geometry.resize(train_index.sizes))
     engine = _engine(job, index, fresh)
     check_sides(train_index, sizes, engine.model.stride)
-    check_statistics(train_index, sizes, engine.model)
+    for max_pixels, _ in config.resolution.stages:
+        geometry = stage_geometry(config.geometry, max_pixels, engine.model.stride)
+        check_statistics(train_index, geometry.crop(geometry.resize(train_index.sizes)), engine.model, max_pixels)
     job.console.say(_describe(run, index, config, engine))
     engine.scratch = run.path
     if limits is None:
@@ -160,7 +160,9 @@ def prepare(
         evaluator(config.geometry, evaluated)  # raises where a picture cannot be evaluated
     if fabric.is_global_zero:
         run.write_json(run.models, limits.to_dict())
-        _write_plan(job, engine.model, epochs.limits, plan, train_index, known)
+        write_plan(
+            run, config, plan, epochs.limits, train_index, model=engine.model, remarks=known, say=job.console.say
+        )
     device = config.device
     return Session(
         run=run,
@@ -229,7 +231,6 @@ def _stage_maker(
         if max_pixels is not None and geometry == config.geometry:
             return stage(None)
         sizes = geometry.crop(geometry.resize(index.sizes))
-        check_statistics(index, sizes, engine.model, max_pixels)
         needed, turns = config.plan.needs_buckets, config.augment.turns
         return TrainingStage(
             max_pixels=max_pixels,
@@ -332,55 +333,6 @@ def _remedies(pixels: int, config: TrainConfig, engine: Engine, limits: RunLimit
     if precision_name(engine.fabric) == "32-true" and not any(each.strategy.bf16 for each in profile.measured):
         found.append("try --precision bf16-mixed")
     return ", ".join(found)
-
-
-FEW_IMAGES = 4
-"""Images of a micro-batch below which batch norms are remarked on."""
-WRITTEN_STEPS = 2048
-"""Most steps of an epoch that plan.json holds, of half a million images: some seconds of planning in mixed, two minutes
-where micro-batches have a least number of images."""
-
-
-def _write_plan(
-    job: TrainingJob, model: nn.Module, limits: Limits, plan: EpochPlan, index: ShapeIndex, remarks: list[str]
-) -> None:
-    """Write the plan of an epoch with remarks; for a very long one only its first steps, so that training starts
-    sooner."""
-    run, config, console = job.run, job.config, job.console
-    num_steps = len(plan.steps)
-    plan = replace(plan, steps=plan.steps[:WRITTEN_STEPS])
-    table = PlanTable.of_plan(plan)
-    labels = index.labels if index.task == "classification" else None
-    figures = ledger(plan, config.plan, limits, labels, len(index.classes), table=table)
-    remarks = [*remarks, *_remarks(model, int(np.median(table.count)))]
-    micro_batches = np.column_stack([table.count, table.canvas]).tolist()
-    content = {
-        "version": PLAN_VERSION,
-        "config": asdict(config.plan),
-        "limits": asdict(limits),
-        "steps_of_epoch": num_steps,
-    }
-    content |= {"ledger": figures.to_dict(), "micro_batches": micro_batches, "remarks": remarks}
-    run.write_json(run.plan, content)
-    written = "" if figures.num_steps == num_steps else f", the first {figures.num_steps:,} of which are"
-    full = " at full size" if config.resolution.chooses else ""
-    console.say(
-        f"An epoch{full} is {num_steps:,} steps{written} and {figures.num_micro_batches:,} micro-batches; padding adds "
-        f"{figures.padding_overhead:.1%}."
-    )
-    for remark in remarks:
-        console.say(remark)
-
-
-def _remarks(model: nn.Module, usual_images: int) -> list[str]:
-    """What about a plan may keep a network from learning well; `usual_images` are those of its median micro-batch."""
-    if not learns_statistics(model) or usual_images >= FEW_IMAGES:
-        return []
-    return [
-        f"Batch norms learn from the images of one micro-batch, but half of the micro-batches have at most "
-        f"{usual_images}; use --norm frozen with pretrained weights or --norm group without, give more --memory, or "
-        "raise --min-images."
-    ]
 
 
 def _describe(run: RunFolder, index: ShapeIndex, config: TrainConfig, engine: Engine) -> str:
